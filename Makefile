@@ -1,0 +1,39 @@
+# Everything below needs only Python >= 3.10 with venv and pip, and make. Another interpreter: make PYTHON=python3.12 ...
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint docs bench clean
+
+demo: $(VENV)/.installed-plot
+	$(PY) examples/demo.py
+
+test: lint
+	$(PY) -m pytest
+
+lint: $(VENV)/.installed-test,dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+docs: $(VENV)/.installed-docs
+	@rm -rf docs/generated
+	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.installed-plot
+	$(PY) benchmarks/import_time.py
+	$(PY) benchmarks/first_fit.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo_output docs/_build docs/generated docs/auto_examples \
+	    docs/sg_execution_times.rst .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras; a second call installs nothing until these files change.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(PY)
+	$(INSTALL) -e ".[$*]"
+	@touch $@

@@ -1,0 +1,34 @@
+"""Run code in fresh interpreters and time it, imports and start-up included."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+
+
+def seconds(code, env=None):
+    """Wall seconds of `python -c code`, and its last line of output."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+    elapsed = time.perf_counter() - start
+    return elapsed, (done.stdout.strip().splitlines() or [""])[-1]
+
+
+def machine():
+    """What the seconds were measured on."""
+    names = ("scikit-learn", "torch", "numba", "numpy")
+    return {
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "sklearn_icon": seconds("import sklearn_icon; print(sklearn_icon.__version__)")[1],
+        **{name: version(name) for name in names},
+    }

@@ -1,0 +1,48 @@
+"""Sphinx configuration; `make docs` builds with warnings as errors."""
+
+import re
+
+import matplotlib
+
+import sklearn_icon
+
+matplotlib.use("Agg")
+
+project = "sklearn_icon"
+author = "the sklearn_icon developers"
+copyright = "2026, the sklearn_icon developers"
+release = version = sklearn_icon.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+default_role = "literal"
+html_theme = "furo"
+
+autosummary_ignore_module_all = False  # a module's page lists its __all__, so that it cannot fall behind
+numpydoc_show_class_members = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": "/plot_",
+    "ignore_pattern": r"demo\.py",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+}
+
+
+def skip_generated(app, what, name, obj, skip, options):
+    """Leave out what scikit-learn adds to every estimator: its docstrings link into its own manual."""
+    return True if re.fullmatch(r"set_(\w+_request|output)|get_metadata_routing", name) else None
+
+
+def setup(app):
+    app.connect("autodoc-skip-member", skip_generated)

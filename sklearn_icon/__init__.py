@@ -1,0 +1,31 @@
+"""I-Con for scikit-learn: one loss, many methods.
+
+Every estimator here minimises the same objective (Alshammari et al., ICLR 2025, eq. 1),
+
+    L = mean_i D( p(.|i) || q(.|i) ),
+
+the average divergence between a *supervisory* distribution p over the neighbours of each row and a
+*learned* one q. The choice of p (`supervisory`), q (`learned`) and of an encoder (`encoders`) is a method.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_ESTIMATORS = {"ICONEmbedding": "_embedding", "ICONClustering": "_clustering", "ICONClassifier": "_classifier"}
+_MODULES = ("supervisory", "learned", "encoders", "metrics", "plotting")
+
+__all__ = ["ICONClassifier", "ICONClustering", "ICONEmbedding", *sorted(_MODULES)]
+
+
+def __getattr__(name):
+    """Import the estimators and modules at their first use (PEP 562)."""
+    if name in _ESTIMATORS:
+        return getattr(import_module(f".{_ESTIMATORS[name]}", __name__), name)
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,80 @@
+"""From distances to affinities: kernels of a distance, and the bandwidth that gives a row its perplexity."""
+
+import numpy as np
+
+_MAX_BISECTIONS = 64
+_ENTROPY_TOLERANCE = 1e-5
+
+
+def gaussian_log_affinity(sq_distances, sq_sigma):
+    """-d^2 / (2 s^2)."""
+    return -sq_distances / (2 * sq_sigma)
+
+
+def student_t_log_affinity(sq_distances, sq_sigma, df):
+    """-(nu + 1) / 2 * log(1 + d^2 / (nu s^2))."""
+    return -(df + 1) / 2 * np.log1p(sq_distances / (df * sq_sigma))
+
+
+def normalize_log_rows(log_affinities):
+    """Exponentiate each row after subtracting its log-sum: rows of probabilities."""
+    weights = np.exp(log_affinities - log_affinities.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _row_entropy(probabilities):
+    """-sum_j p log p of each row, with 0 log 0 = 0."""
+    safe = np.where(probabilities > 0, probabilities, 1)
+    return -np.sum(probabilities * np.log(safe), axis=1)
+
+
+def perplexity_rows(sq_distances, perplexity, log_affinity=gaussian_log_affinity):
+    """Rows p(.|i) with exp(entropy) = perplexity, by bisection over the row's bandwidth.
+
+    The entropy of every kernel used here grows with its bandwidth s, so log s^2 is bisected for all
+    rows at once. Distances are measured from the row's nearest neighbour, which leaves a Gaussian row as it
+    is; other kernels see the true distances. A row that cannot reach the entropy (ties among its nearest
+    neighbours, say) takes the nearest it can reach.
+
+    Parameters
+    ----------
+    sq_distances : ndarray of shape (n_rows, n_neighbors)
+        Squared distances, finite.
+    perplexity : float
+        At least 1 and at most n_neighbors.
+    log_affinity : callable (sq_distances, sq_sigma) -> ndarray
+        The log-kernel.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_neighbors), float64, whose rows sum to one
+
+    References
+    ----------
+    van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008, section 2.
+    """
+    sq_distances = np.asarray(sq_distances, dtype=np.float64)
+    if log_affinity is gaussian_log_affinity:
+        sq_distances = sq_distances - sq_distances.min(axis=1, keepdims=True)
+    scale = sq_distances.mean(axis=1)
+    positive = scale > 0
+    probabilities = np.full(sq_distances.shape, 1 / sq_distances.shape[1])
+    if not positive.any():
+        return probabilities
+    active = np.flatnonzero(positive)
+    centre = np.log(scale[active])
+    low, high = centre - 60.0, centre + 30.0
+    middle = centre
+    target = np.log(perplexity)
+    for _ in range(_MAX_BISECTIONS):
+        rows = normalize_log_rows(log_affinity(sq_distances[active], np.exp(middle)[:, None]))
+        probabilities[active] = rows
+        excess = _row_entropy(rows) - target
+        unsettled = np.abs(excess) > _ENTROPY_TOLERANCE
+        if not unsettled.any():
+            break
+        active, excess = active[unsettled], excess[unsettled]
+        low = np.where(excess < 0, middle[unsettled], low[unsettled])
+        high = np.where(excess < 0, high[unsettled], middle[unsettled])
+        middle = (low + high) / 2
+    return probabilities

@@ -1,0 +1,127 @@
+"""`ICon`: what the three estimators share."""
+
+import warnings
+from abc import ABCMeta, abstractmethod
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
+
+from . import encoders, learned, supervisory
+from ._device import resolve_device, threads
+from ._divergences import DIVERGENCES
+from ._spec import resolve
+
+
+class ICon(BaseEstimator, metaclass=ABCMeta):
+    """Base of the estimators: a choice of p, q, encoder and divergence, and how it is resolved.
+
+    ::
+
+        L = mean_i D( p(.|i) || q(.|i) )
+
+    Subclasses say what the defaults and the short names stand for, and solve.
+    """
+
+    _parameter_constraints: dict = {
+        "supervisory": "no_validation",
+        "learned": "no_validation",
+        "encoder": "no_validation",
+        "divergence": [StrOptions(set(DIVERGENCES))],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    @abstractmethod
+    def _default_specs(self):
+        """(supervisory, learned, encoder) that None stands for, each a spec or a short name."""
+
+    def _supervisory_names(self):
+        """What the short names of p make; estimators pass their own parameters on."""
+        return supervisory.NAMES
+
+    def _learned_names(self):
+        """What the short names of q make."""
+        return learned.NAMES
+
+    def _resolve_specs(self):
+        """Turn the three spec parameters into fresh specs: (supervisory_, learned_, encoder_)."""
+        given = (self.supervisory, self.learned, self.encoder)
+        wanted = (
+            (supervisory.Supervisory, self._supervisory_names(), "supervisory"),
+            (learned.Learned, self._learned_names(), "learned"),
+            (encoders.Encoder, encoders.NAMES, "encoder"),
+        )
+        return tuple(
+            resolve(default if spec is None else spec, *how)
+            for spec, default, how in zip(given, self._default_specs(), wanted, strict=True)
+        )
+
+    def _begin(self):
+        """Validate parameters and specs. Returns (supervisory, learned, encoder, device, random state)."""
+        self._validate_params()
+        specs = self._resolve_specs()
+        return *specs, resolve_device(self.device), check_random_state(self.random_state)
+
+    def _threads(self):
+        return threads(getattr(self, "n_jobs", None))
+
+    def _on_step(self, task):
+        """A reporter of progress for the solver, or None where `verbose` is 0."""
+        if not self.verbose:
+            return None
+
+        def report(n_iter, loss):
+            if n_iter % 50 == 0:
+                print(f"[{type(self).__name__}] {task}: iteration {n_iter}, loss {loss:.6f}")
+
+        return report
+
+    def _warn_unless_converged(self, result, remedy):
+        if result.status == "max_iter":
+            warnings.warn(
+                f"{type(self).__name__} stopped after {result.n_iter} iterations before it converged; {remedy}.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _spec_or_none(self, parameter):
+        """The spec that a parameter stands for, or None where it is not valid; for tags."""
+        try:
+            return dict(zip(("supervisory", "learned", "encoder"), self._resolve_specs(), strict=True))[parameter]
+        except (TypeError, ValueError):
+            return None
+
+    def _measures_precomputed(self):
+        """Whether X holds distances."""
+        return getattr(unwrapped(self._spec_or_none("supervisory")), "metric", None) == "precomputed"
+
+    def __sklearn_tags__(self):
+        """Sparse input; y required where p reads it."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        spec = self._spec_or_none("supervisory")
+        tags.target_tags.required = bool(spec is not None and spec.needs_y)
+        return tags
+
+
+def warn_rows_without_positives(p):
+    """One warning where some rows have no positive and are left out of the average."""
+    missing = np.flatnonzero(~p.has_positives)
+    if len(missing):
+        warnings.warn(
+            f"{len(missing)} of {p.shape[0]} rows have no positive under p and are left out of the average; "
+            f"the first are {missing[:5].tolist()}.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def unwrapped(spec):
+    """The innermost spec of wrappers around wrappers."""
+    while hasattr(spec, "base"):
+        spec = spec.base
+    return spec

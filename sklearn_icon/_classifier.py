@@ -1,0 +1,398 @@
+"""`ICONClassifier`: classes as prototypes, softmax regression by default."""
+
+from functools import partial
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.special import log_softmax
+from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from . import learned, supervisory
+from ._base import ICon, unwrapped, warn_rows_without_positives
+
+_MAX_REPRESENTATION = 64
+_FULL_BATCH_LIMIT = 5000
+_NAMED = {
+    "gaussian": partial(learned.Gaussian, metric="dot"),
+    "dot": partial(learned.Gaussian, metric="dot"),
+    "cosine": partial(learned.Gaussian, metric="cosine", tau=0.1),
+}
+
+
+class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, ICon):
+    r"""Classifiers as I-Con losses: softmax regression by default, other losses by choice of p, q and encoder.
+
+    ::
+
+        minimise  sum_i s_i D( p(.|i) || q(.|i) ) / sum_i s_i  +  |W|^2 / (2 C sum_i s_i)
+        p(c|i) = 1[i belongs to c],     q(c|i) = k(f(x_i), w_c) / sum_b k(f(x_i), w_b)
+
+    with prototypes w_c, sample weights s_i and W all weight matrices. With the defaults this is
+    scikit-learn's LogisticRegression, the same C included. With p over rows ("same_class") the encoder first
+    learns representations, as in supervised contrastive learning, and a softmax regression on them comes after.
+
+    Parameters
+    ----------
+    supervisory : Supervisory or str, default=None
+        The distribution p. None is `supervisory.DataLabel()`; "same_class" learns representations first.
+    learned : Learned or str, default=None
+        The distribution q. None is "dot", `learned.Gaussian(metric="dot")`, the softmax; with p over rows
+        "cosine", `learned.Gaussian(metric="cosine", tau=0.1)`. "gaussian" is "dot".
+    encoder : Encoder or str, default=None
+        How rows become representations. None is `encoders.Linear()`.
+    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
+        D.
+    debias : float in [0, 1), default=0.0
+        Uniform mass mixed into p: label smoothing.
+    C : float, default=1.0
+        Inverse strength of the penalty. Cosine and harmonic q, which do not change with scale, have none.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, as in LogisticRegression.
+    max_iter : int, default=200
+        Iterations of L-BFGS, which solves linear encoders; passes over the rows of Adam, which trains networks.
+    tol : float, default=1e-4
+        L-BFGS ends where no entry of the gradient exceeds this; Adam where 50 steps lower the mean loss by a smaller
+        share.
+    learning_rate : float or "auto", default="auto"
+        Rate of Adam, which falls to zero along a cosine; "auto" is 0.001.
+    device : str, default="auto"
+        "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the weights and the batches of networks.
+    n_jobs : int, default=None
+        Threads; None leaves the libraries' own settings.
+    verbose : int, default=0
+        Whether to print progress.
+    warm_start : bool, default=False
+        Start a softmax regression from the last fit's coefficients.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
+        Of softmax regression on X: the default p, a dot-product q, a linear encoder.
+    intercept_ : ndarray of shape (1,) or (n_classes,)
+        Likewise.
+    prototypes_ : ndarray of shape (n_classes, n_outputs)
+        The keys w_c; one-hot under a dot-product q.
+    loss_curve_ : ndarray
+        The objective at each iteration.
+    n_iter_ : int
+        Iterations run.
+    device_ : str
+        Where the fit ran.
+    supervisory_, learned_, encoder_ : specs
+        What None and short names stood for.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of X's columns, where all are strings.
+
+    See Also
+    --------
+    sklearn.linear_model.LogisticRegression : The default, by other means.
+
+    References
+    ----------
+    Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025, table 1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_icon import ICONClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> ICONClassifier().fit(X, y).predict(X[[0, 60, 120]]).tolist()
+    [0, 1, 2]
+    """
+
+    _parameter_constraints: dict = ICon._parameter_constraints | {
+        "debias": [Interval(Real, 0, 1, closed="left")],
+        "C": [Interval(Real, 0, None, closed="neither")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "n_jobs": [None, Integral],
+        "warm_start": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        *,
+        supervisory=None,
+        learned=None,
+        encoder=None,
+        divergence="kl",
+        debias=0.0,
+        C=1.0,
+        class_weight=None,
+        max_iter=200,
+        tol=1e-4,
+        learning_rate="auto",
+        device="auto",
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+        warm_start=False,
+    ):
+        self.supervisory = supervisory
+        self.learned = learned
+        self.encoder = encoder
+        self.divergence = divergence
+        self.debias = debias
+        self.C = C
+        self.class_weight = class_weight
+        self.max_iter = max_iter
+        self.tol = tol
+        self.learning_rate = learning_rate
+        self.device = device
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.warm_start = warm_start
+
+    def _default_specs(self):
+        over_rows = self.supervisory is not None and not self._is_over_classes()
+        return "data_label", "cosine" if over_rows else "dot", "linear"
+
+    def _is_over_classes(self):
+        given = self.supervisory
+        spec = supervisory.NAMES.get(given, lambda: None)() if isinstance(given, str) else unwrapped(given)
+        return isinstance(spec, supervisory.DataLabel)
+
+    def _learned_names(self):
+        return super()._learned_names() | _NAMED
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit the classifier.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+            Labels of any kind.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the average; a weight of 3 counts as three copies of the row, one of 0 as none.
+
+        Returns
+        -------
+        ICONClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            Fewer than two classes, or specs that do not classify.
+        """
+        p_spec, q_spec, encoder, device, random_state = self._begin()
+        _check_specs(p_spec, q_spec, encoder)
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
+        check_classification_targets(y)
+        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not sample_weight.any():
+            raise ValueError("sample_weight is zero for all rows; give some row a positive weight.")
+        rows = np.flatnonzero(sample_weight)
+        classes, codes = np.unique(y[rows], return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(
+                f"the data contains only one class, {classes[0]!r}; a classifier needs samples of two or more."
+            )
+        weights = compute_class_weight(self.class_weight, classes=classes, y=y[rows])[codes] * sample_weight[rows]
+        with self._threads():
+            solution = self._solve(X[rows], codes, weights, p_spec, q_spec, encoder, device, random_state)
+        self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
+        self.classes_ = classes
+        self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
+        self.prototypes_, self._state = solution.prototypes, solution.state
+        self._coef, self._intercept = solution.coef, solution.intercept
+        self._warn_unless_converged(solution.result, "raise max_iter, or scale X")
+        return self
+
+    def _solve(self, X, codes, sample_weight, p_spec, q_spec, encoder, device, random_state):
+        """Solve by the route that the specs call for."""
+        from ._networks import torch_dtype
+        from ._prototypes import is_dot, solve_linear, solve_prototypes
+
+        options = {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device}
+        how = {"max_iter": self.max_iter, "tol": self.tol, "on_step": self._on_step("training")}
+        p = p_spec.conditional(X, codes, n_jobs=self.n_jobs, random_state=random_state).mix(self.debias)
+        n_classes, seed = int(codes.max()) + 1, random_state.randint(np.iinfo(np.int32).max)
+        weighting = (sample_weight, 1 / (self.C * sample_weight.sum()))
+        if not p_spec.keys_differ:
+            represented = self._represent(X, p, q_spec, encoder, options, seed)
+            labels, dot, kl = (
+                supervisory.DataLabel().conditional(X, codes),
+                _NAMED["dot"](),
+                options | {"divergence": "kl"},
+            )
+            head = solve_linear(labels, dot, represented.places, *weighting, kl, start=None, **how)
+            return head._replace(state=represented.state)
+        if type(encoder).__name__ == "Linear" and is_dot(q_spec):
+            return solve_linear(p, q_spec, X, *weighting, options, start=self._start(X, n_classes), **how)
+        how |= {"n_outputs": n_classes, "learning_rate": self.learning_rate, "seed": seed}
+        return solve_prototypes(p, q_spec, encoder, X, *weighting, options, **how)
+
+    def _represent(self, X, p, q_spec, encoder, options, seed):
+        """Representations of rows under a p over rows, solved as a map is."""
+        from ._maps import solve_encoder
+
+        warn_rows_without_positives(p)
+        return solve_encoder(
+            p,
+            q_spec,
+            encoder,
+            X,
+            min(_MAX_REPRESENTATION, X.shape[1]),
+            options | {"normalization": "conditional"},
+            sampled=X.shape[0] > _FULL_BATCH_LIMIT,
+            learning_rate=self.learning_rate,
+            max_iter=self.max_iter,
+            seed=seed,
+            on_step=self._on_step,
+        )
+
+    def _start(self, X, n_classes):
+        """The last fit's coefficients where they fit this one and `warm_start` asks for them."""
+        shape = (1 if n_classes == 2 else n_classes, X.shape[1])
+        if not self.warm_start or getattr(self, "_coef", None) is None or self._coef.shape != shape or self._state:
+            return None
+        return self._coef, self._intercept
+
+    @property
+    def coef_(self):
+        """Coefficients of softmax regression on X."""
+        return self._linear_part("_coef")
+
+    @property
+    def intercept_(self):
+        """Intercepts of softmax regression on X."""
+        return self._linear_part("_intercept")
+
+    def _linear_part(self, name):
+        check_is_fitted(self, "classes_")
+        if self._coef is None or self._state:
+            raise AttributeError(f"{type(self).__name__} with {self.learned_} and {self.encoder_} is not linear in X.")
+        return getattr(self, name)
+
+    def _represented(self, X):
+        """Rows through the encoder, if there is a separate one."""
+        if not self._state:
+            return X
+        from ._networks import encode, load_module
+
+        outputs = self._n_outputs
+        return encode(load_module(self.encoder_, X.shape[1], outputs, self._state), X)
+
+    def _validate_rows(self, X):
+        check_is_fitted(self, "classes_")
+        return validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+
+    def _log_q(self, X):
+        """log q(c|x) up to a constant of the row, shape (n_samples, n_classes)."""
+        represented = self._represented(X)
+        if self._coef is None:
+            return _log_kernel(self.learned_, represented, self.prototypes_)
+        logits = np.asarray(represented @ self._coef.T) + self._intercept
+        return np.hstack([np.zeros_like(logits), logits]) if len(self.classes_) == 2 else logits
+
+    def decision_function(self, X):
+        """Logits: log q(c|x) up to a constant of each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            For two classes the logit of the second.
+        """
+        logits = self._log_q(self._validate_rows(X))
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_log_proba(self, X):
+        """log q(c|x), the log-softmax of the logits.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        return log_softmax(self._log_q(self._validate_rows(X)), axis=1)
+
+    def predict_proba(self, X):
+        """q(c|x), the softmax of the logits.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Rows sum to one.
+        """
+        return np.exp(self.predict_log_proba(X))
+
+    def predict(self, X):
+        """The likeliest class of each row.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels as they were given.
+        """
+        likeliest = self._log_q(self._validate_rows(X)).argmax(axis=1)
+        return self.classes_[likeliest]
+
+    def transform(self, X):
+        """Representations f(x): the encoder's outputs, which are the logits of softmax regression.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_outputs)
+        """
+        X = self._validate_rows(X)
+        if self._state:
+            return self._represented(X)
+        return np.asarray(X @ self._coef.T) + self._intercept
+
+    @property
+    def _n_outputs(self):
+        """Columns of the representation."""
+        if not self._state:
+            return len(self._intercept)
+        return self.prototypes_.shape[1] if self._coef is None else self._coef.shape[1]
+
+    @property
+    def _n_features_out(self):
+        return self._n_outputs
+
+    def __sklearn_tags__(self):
+        """Representations keep the precision of X."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _log_kernel(q_spec, z, prototypes):
+    """log k(z_i, w_c), or log q where a mixture on q makes the two differ."""
+    import torch
+
+    with torch.no_grad():
+        rows, keys = q_spec.prepare(torch.as_tensor(z), torch.as_tensor(prototypes))
+        log_k = q_spec.pairwise(rows, keys)
+        return (q_spec.finish(log_k.log_softmax(1), len(prototypes)) if q_spec.mixture else log_k).numpy()
+
+
+def _check_specs(p_spec, q_spec, encoder):
+    """Classes need labels in p, a q over representations, and an encoder that maps new rows."""
+    if not isinstance(unwrapped(p_spec), supervisory.DataLabel | supervisory.SameClass):
+        raise ValueError(f"{p_spec} does not read class labels; use supervisory='data_label' or 'same_class'.")
+    if q_spec.on_memberships:
+        raise ValueError(
+            f"{q_spec} is a distribution over clusters; use learned='gaussian', 'student_t' or 'harmonic'."
+        )
+    if not encoder.parametric:
+        raise ValueError(f"{encoder} does not map new rows; use encoder='linear', 'mlp' or a Module.")

@@ -1,0 +1,394 @@
+"""`ICONClustering`: soft partitions, debiased InfoNCE clustering by default."""
+
+import warnings
+from functools import partial
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.special import softmax
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import learned, supervisory
+from ._base import ICon, unwrapped, warn_rows_without_positives
+from ._new_rows import FittedRows, input_kind
+
+_STARTS = 4
+_WALK_STEPS = 2
+_RATES = {"Linear": 0.03, "Lookup": 0.1}
+_NETWORK_RATE = 1e-3
+
+
+class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, ICon):
+    r"""Clusters as the learned distribution of an I-Con loss: debiased InfoNCE clustering by default.
+
+    ::
+
+        minimise over phi = softmax(f(x)):   mean_i D( p~(.|i) || q~(.|i) )
+        q(j|i) = sum_c phi_ic phi_jc / sum_k phi_kc,     p~ = (1 - a) p + a / N,   q~ = (1 - a) q + a / N
+
+    "A uniformly drawn member of i's cluster" should be whom p says: i's neighbours, its neighbours' neighbours, rows of
+    the same class. The loss is minimised by minibatches of rows with one positive each; every start is k-means
+    on rows averaged over their neighbours, and the start with the lowest loss is kept.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Clusters at the most; unused ones are dropped with a warning.
+    supervisory : Supervisory or str, default=None
+        The distribution p. None: `RandomWalk(UniformKNN(n_neighbors, metric), n_steps=2)`, neighbours and their
+        neighbours. "knn", "gaussian" and "student_t" take `n_neighbors` and `metric` from this estimator.
+    learned : Learned or str, default=None
+        The distribution q, one over memberships. None is `learned.SharedCluster()`.
+    encoder : Encoder or str, default=None
+        How rows become membership logits. None is `encoders.Linear()`, or `encoders.Lookup()` where X holds
+        distances or a graph.
+    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
+        D.
+    debias : float in [0, 1), default=0.6
+        Uniform mass a mixed into both p and q. It keeps memberships from saturating. For one side only, set it to 0
+        and wrap the spec in a `UniformMixture`.
+    n_neighbors : int, default=15
+        Neighbours of a row in the default p. The default shrinks, with a warning, where there are no 16 rows.
+    metric : str or callable, default="euclidean"
+        Distance of rows in the default p; "precomputed" where X holds distances.
+    metric_params : dict, default=None
+        Further arguments of the metric.
+    n_init : int or "auto", default="auto"
+        Starts; "auto" is 4.
+    max_iter : int, default=60
+        Passes over the rows at the most, of each start.
+    batch_size : int or "auto", default="auto"
+        Rows of a minibatch; "auto" is 512.
+    learning_rate : float or "auto", default="auto"
+        Rate of Adam, which falls to zero along a cosine; "auto" is 0.03 for a linear encoder, 0.1 for a lookup and
+        0.001 for networks.
+    tol : float, default=1e-4
+        A start ends where the mean loss of 50 steps is within this share of that of the 50 before.
+    device : str, default="auto"
+        "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
+    random_state : int, RandomState instance or None, default=None
+        The same seed, device and number of threads give the same bits on a CPU.
+    n_jobs : int, default=None
+        Threads; None leaves the libraries' own settings.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    labels_ : ndarray of int of shape (n_samples,)
+        Each row's likeliest cluster. Clusters are numbered by size, the largest first, ties by first row.
+    n_clusters_ : int
+        Clusters in use.
+    cluster_centers_ : ndarray of shape (n_clusters_, n_features_in_)
+        Means of X weighted by membership. Only where X holds features.
+    inertia_ : float
+        Sum of squared distances of rows to the centre of their cluster. Only where X holds features.
+    loss_ : float
+        Mean loss of the kept start, on batches that all starts share.
+    loss_curve_ : ndarray
+        The loss of each step of the kept start.
+    n_iter_ : int
+        Passes over the rows of the kept start.
+    device_ : str
+        Where the fit ran.
+    supervisory_, learned_, encoder_ : specs
+        What None and short names stood for.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of X's columns, where all are strings.
+
+    See Also
+    --------
+    sklearn.cluster.KMeans : Hard clusters around means.
+    sklearn.cluster.SpectralClustering : Hard clusters of a graph.
+
+    References
+    ----------
+    Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025, section 4.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_blobs
+    >>> from sklearn_icon import ICONClustering
+    >>> X, _ = make_blobs(n_samples=[50, 30, 20], random_state=0, cluster_std=0.5)
+    >>> clusters = ICONClustering(3, random_state=0).fit(X)
+    >>> [int(size) for size in sorted((clusters.labels_ == c).sum() for c in range(3))]
+    [20, 30, 50]
+    """
+
+    _parameter_constraints: dict = ICon._parameter_constraints | {
+        "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "debias": [Interval(Real, 0, 1, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "metric": [str, callable],
+        "metric_params": [dict, None],
+        "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_jobs": [None, Integral],
+    }
+
+    def __init__(
+        self,
+        n_clusters=8,
+        *,
+        supervisory=None,
+        learned=None,
+        encoder=None,
+        divergence="kl",
+        debias=0.6,
+        n_neighbors=15,
+        metric="euclidean",
+        metric_params=None,
+        n_init="auto",
+        max_iter=60,
+        batch_size="auto",
+        learning_rate="auto",
+        tol=1e-4,
+        device="auto",
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.n_clusters = n_clusters
+        self.supervisory = supervisory
+        self.learned = learned
+        self.encoder = encoder
+        self.divergence = divergence
+        self.debias = debias
+        self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.metric_params = metric_params
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.tol = tol
+        self.device = device
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _default_specs(self):
+        graph_only = self.metric == "precomputed" or self._is_graph()
+        return "walk", "cluster", "lookup" if graph_only else "linear"
+
+    def _is_graph(self):
+        return self.supervisory == "graph" or isinstance(unwrapped(self.supervisory), supervisory.Graph)
+
+    def _supervisory_names(self):
+        measured = {"metric": self.metric, "metric_params": self.metric_params}
+        knn = partial(supervisory.UniformKNN, n_neighbors=self.n_neighbors, **measured)
+        return supervisory.NAMES | {
+            "knn": knn,
+            "walk": lambda: supervisory.RandomWalk(knn(), n_steps=_WALK_STEPS),
+            "gaussian": partial(supervisory.Gaussian, **measured),
+            "student_t": partial(supervisory.StudentT, **measured),
+        }
+
+    def fit(self, X, y=None):
+        """Find the clusters.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
+            Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`.
+        y : array-like, default=None
+            What p reads beside X: labels, group ids, companion features. Else ignored.
+
+        Returns
+        -------
+        ICONClustering
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            Fewer rows than clusters, a q that is not one over memberships, or a p whose keys are not the rows.
+        """
+        p_spec, q_spec, encoder, device, random_state = self._begin()
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2)
+        if X.shape[0] < self.n_clusters:
+            raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
+        kind = input_kind(p_spec, X, y)
+        with self._threads():
+            p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
+            _check_specs(p_spec, q_spec, encoder, kind)
+            warn_rows_without_positives(p)
+            features = X if kind == "features" else None
+            solution = self._solve(features, p.mix(self.debias), q_spec, encoder, device, random_state)
+        self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
+        self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
+        self.n_iter_ = -(-solution.result.n_iter // self._steps_per_pass(X.shape[0]))
+        self._state = solution.state
+        self._set_partition(softmax(solution.logits, axis=1).astype(X.dtype, copy=False), features)
+        self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p)
+        return self
+
+    def _batch_rows(self, n):
+        return min(n, 512 if self.batch_size == "auto" else self.batch_size)
+
+    def _steps_per_pass(self, n):
+        return -(-n // self._batch_rows(n))
+
+    def _solve(self, X, p, q_spec, encoder, device, random_state):
+        """The start with the lowest loss."""
+        import torch
+
+        from ._networks import torch_dtype
+        from ._partitions import solve_partition
+
+        dtype = torch.float64 if X is None else torch_dtype(X)
+        rate = _RATES.get(type(encoder).__name__, _NETWORK_RATE) if self.learning_rate == "auto" else self.learning_rate
+        q = learned.UniformMixture(q_spec, self.debias) if self.debias else q_spec
+        seeds = random_state.randint(np.iinfo(np.int32).max, size=_STARTS if self.n_init == "auto" else self.n_init)
+        solutions = [
+            solve_partition(
+                p,
+                q,
+                encoder,
+                X,
+                self.n_clusters,
+                {"divergence": self.divergence, "dtype": dtype, "device": device},
+                batch_size=self._batch_rows(p.shape[0]),
+                learning_rate=rate,
+                max_iter=self.max_iter,
+                tol=self.tol,
+                seed=int(seed),
+                on_step=self._on_step(f"start {start + 1} of {len(seeds)}"),
+            )
+            for start, seed in enumerate(seeds)
+        ]
+        return min(solutions, key=lambda solution: solution.loss)
+
+    def _set_partition(self, memberships, X):
+        """Number the clusters in use by size, then by first row; centres and inertia of features."""
+        labels = memberships.argmax(axis=1)
+        used, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+        self._columns = used[np.lexsort((first, -sizes))]
+        self.n_clusters_ = len(used)
+        if self.n_clusters_ < self.n_clusters:
+            warnings.warn(
+                f"only {self.n_clusters_} of n_clusters={self.n_clusters} clusters are in use; there may be fewer "
+                "distinct rows or groups than that. Lower n_clusters, or raise n_init.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        memberships = self._in_order(memberships)
+        self._memberships: Any = memberships if not self.encoder_.parametric else None
+        self.labels_ = memberships.argmax(axis=1)
+        if X is None:
+            return
+        centers = (memberships / memberships.sum(axis=0)).T @ X
+        self.cluster_centers_ = np.asarray(centers)
+        hard = sparse.csr_array((np.ones(len(labels)), (self.labels_, np.arange(len(labels)))))
+        sq_norms = X.multiply(X).sum() if sparse.issparse(X) else np.square(X).sum()
+        sums, counts = hard @ X, hard.sum(axis=1)
+        cross = sums.multiply(centers).sum() if sparse.issparse(sums) else (sums * centers).sum()
+        self.inertia_ = float(sq_norms - 2 * cross + (counts * np.square(centers).sum(axis=1)).sum())
+
+    def _in_order(self, memberships):
+        """The columns in use, in order, rows summing to one."""
+        memberships = memberships[:, self._columns]
+        return memberships / memberships.sum(axis=1, keepdims=True)
+
+    def predict_proba(self, X):
+        """Memberships of rows.
+
+        An encoder gives them directly. With a lookup, a row that was seen in `fit` has its own and any
+        other row the mean of its neighbours' memberships.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows; or distances or graph weights to the fitted rows, where X was that.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_clusters_)
+            Rows sum to one.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        with self._threads():
+            if self.encoder_.parametric:
+                from ._networks import encode, load_module
+
+                module = load_module(self.encoder_, X.shape[1], self.n_clusters, self._state)
+                return self._in_order(softmax(encode(module, X), axis=1))
+            weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
+            memberships = (weights @ self._memberships).astype(self._memberships.dtype, copy=False)
+            memberships[seen >= 0] = self._memberships[seen[seen >= 0]]
+            return memberships
+
+    def predict(self, X):
+        """The likeliest cluster of each row; see `predict_proba`.
+
+        Returns
+        -------
+        ndarray of int of shape (n_samples,)
+        """
+        return self.predict_proba(X).argmax(axis=1)
+
+    def transform(self, X):
+        """Soft memberships as features; see `predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_clusters_)
+        """
+        return self.predict_proba(X)
+
+    def score(self, X, y=None):
+        """Minus the mean divergence of the rows' own p from the q of their memberships; higher is better.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like, default=None
+            What p reads beside X.
+
+        Returns
+        -------
+        float
+        """
+        import torch
+
+        from ._objective import Objective
+
+        memberships = self.predict_proba(X)
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        p = self.supervisory_.conditional(X, y, n_jobs=self.n_jobs, random_state=0).mix(self.debias)
+        q = learned.UniformMixture(self.learned_, self.debias) if self.debias else self.learned_
+        logits = torch.as_tensor(np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny)), dtype=torch.float64)
+        with torch.no_grad():
+            return -float(Objective(p, q, divergence=self.divergence)(logits))
+
+    @property
+    def _n_features_out(self):
+        return self.n_clusters_
+
+    def __sklearn_tags__(self):
+        """Distances of rows where metric is "precomputed"; memberships keep the precision of X."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = self._measures_precomputed()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _check_specs(p_spec, q_spec, encoder, kind):
+    """Clusters need a p over rows, a q over memberships, and features for an encoder to read."""
+    if p_spec.keys_differ:
+        raise ValueError(f"{p_spec} has keys that are not the rows; clustering needs a p over rows, such as 'knn'.")
+    if not q_spec.on_memberships:
+        raise ValueError(f"{q_spec} is no distribution over clusters; use learned='cluster', or ICONEmbedding.")
+    if encoder.parametric and kind != "features":
+        raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")

@@ -1,0 +1,57 @@
+"""Divergences D(p || q) between rows, as elementwise terms whose sum over the keys is D.
+
+Each takes p and log q as tensors, with 0 log 0 = 0. `at_zero` is the coefficient c with term(0, q) = c q, so that
+all keys outside the support of p together cost c times their mass under q: the whole divergence needs p's support
+only. Reverse KL is infinite there and has none.
+"""
+
+from collections.abc import Callable
+from math import log
+from typing import NamedTuple
+
+
+def kl(p, log_q):
+    """p log(p / q)."""
+    return p.xlogy(p) - _times_log(p, log_q)
+
+
+def reverse_kl(p, log_q):
+    """q log(q / p)."""
+    return log_q.exp() * (log_q - p.log())
+
+
+def jensen_shannon(p, log_q):
+    """p/2 log(p / m) + q/2 log(q / m), with m = (p + q) / 2."""
+    log_m = (p + log_q.exp()).log() - log(2)
+    return (p.xlogy(p) - _times_log(p, log_m) + log_q.exp() * (log_q - log_m)) / 2
+
+
+def total_variation(p, log_q):
+    """|p - q| / 2."""
+    return (p - log_q.exp()).abs() / 2
+
+
+def squared_hellinger(p, log_q):
+    """(sqrt p - sqrt q)^2 / 2."""
+    return (p.sqrt() - (log_q / 2).exp()).square() / 2
+
+
+def _times_log(p, log_q):
+    """P log q, zero where p is zero."""
+    return p * log_q.masked_fill(p == 0, 0)
+
+
+class Divergence(NamedTuple):
+    """An elementwise term and what it costs per unit of q where p is zero."""
+
+    term: Callable
+    at_zero: float | None
+
+
+DIVERGENCES = {
+    "kl": Divergence(kl, 0.0),
+    "reverse_kl": Divergence(reverse_kl, None),
+    "jensen_shannon": Divergence(jensen_shannon, log(2) / 2),
+    "total_variation": Divergence(total_variation, 0.5),
+    "squared_hellinger": Divergence(squared_hellinger, 0.5),
+}

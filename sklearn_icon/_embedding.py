@@ -1,0 +1,352 @@
+"""`ICONEmbedding`: maps, t-SNE by default."""
+
+from functools import partial
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import supervisory
+from ._base import ICon, warn_rows_without_positives
+from ._initial import initial_map
+from ._new_rows import FittedRows, input_kind
+from ._rows import average_duplicates, row_digests
+
+_FULL_BATCH_LIMIT = 5000
+
+
+class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
+    r"""Maps that keep neighbourhoods: t-SNE by default, SNE, PCA and their relatives by choice of p, q and encoder.
+
+    ::
+
+        minimise over z = f(x):   D( p || q(z) )
+        p_ij = (p(j|i) + p(i|j)) / 2n,   q_ij = k(z_i, z_j) / sum_{a != b} k(z_a, z_b)      normalization="joint"
+        mean_i D( p(.|i) || q(.|i) ),    q(j|i) = k(z_i, z_j) / sum_{b != i} k(z_i, z_b)    normalization="conditional"
+
+    Parameters
+    ----------
+    n_components : int, default=2
+        Dimensions of the map.
+    supervisory : Supervisory or str, default=None
+        The distribution p. None and "gaussian" are `supervisory.Gaussian` with this estimator's `perplexity`,
+        `n_neighbors` and `metric`; "student_t" and "knn" take them likewise; an instance keeps its own.
+    learned : Learned or str, default=None
+        The distribution q. None is `learned.StudentT()`, that of t-SNE.
+    encoder : Encoder or str, default=None
+        How rows become places. None is `encoders.Lookup()`: every row has a place of its own. "linear", "mlp" and any
+        module map new rows directly.
+    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
+        D. A lookup map first unfolds under KL, as long as the early exaggeration lasts.
+    normalization : {"joint", "conditional"}, default="joint"
+        Whether all pairs together sum to one, as in t-SNE, or each row, as in SNE.
+    debias : float in [0, 1), default=0.0
+        Uniform mass mixed into p.
+    perplexity : float, default=30.0
+        Effective number of neighbours of a row. The default shrinks, with one warning, where there are too few rows
+        for it; any other value then raises.
+    n_neighbors : int, default=None
+        Neighbours on which p lives. None: all rows up to 2,000 rows, else 3 * perplexity + 1; 15 for "knn".
+    early_exaggeration : float, default=12.0
+        Factor on p in the first third of the iterations, 250 at the most. Of lookup maps.
+    learning_rate : float or "auto", default="auto"
+        Step size, as in scikit-learn's TSNE. "auto": max(n / exaggeration / 4, 50) in each phase of a lookup map;
+        0.01 for Adam, which trains encoders. `encoders.Linear` has none: it is solved by L-BFGS.
+    max_iter : int, default=750
+        Iterations at the most.
+    n_iter_without_progress : int, default=300
+        A phase ends after so many iterations without a lower loss, checked every 50 iterations.
+    min_grad_norm : float, default=1e-7
+        A phase ends where the gradient's norm falls below this; checked every 50 iterations.
+    metric : str or callable, default="euclidean"
+        Distance of rows in p; "precomputed" where X holds distances, dense or a sparse neighbour graph.
+    metric_params : dict, default=None
+        Further arguments of the metric.
+    init : {"pca", "spectral", "random"} or ndarray of shape (n_samples, n_components), default="pca"
+        Where a lookup map starts. Without features "pca" stands for "spectral", the eigenvectors of p's graph.
+    method : {"auto", "exact", "sampled", "barnes_hut"}, default="auto"
+        How the sum over all pairs is computed: exactly in tiles, or on minibatches whose rows are each other's keys
+        ("sampled", of encoders with parameters, which then minimise the conditional form). "barnes_hut" is
+        accepted for "auto", which samples for encoders on more than 5,000 rows and is exact otherwise.
+    device : str, default="auto"
+        "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
+    random_state : int, RandomState instance or None, default=None
+        The same seed, device and number of threads give the same bits on a CPU.
+    n_jobs : int, default=None
+        Threads; None leaves the libraries' own settings.
+    verbose : int, default=0
+        Whether to print progress.
+    warm_start : bool, default=False
+        Start a lookup map where the last fit of as many rows ended, without exaggeration.
+
+    Attributes
+    ----------
+    embedding_ : ndarray of shape (n_samples, n_components)
+        The map, in the precision of X. Equal rows have one place.
+    kl_divergence_ : float
+        D at the end; KL unless `divergence` says otherwise.
+    kl_per_sample_ : ndarray of shape (n_samples,)
+        Each row's part, scaled so that the mean is `kl_divergence_`: where it is large, trust the map less.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        D at each iteration, without exaggeration.
+    n_iter_ : int
+        Iterations run.
+    learning_rate_ : float
+        The step size of the last phase.
+    method_ : str
+        What computed the sum over all pairs.
+    device_ : str
+        Where the fit ran.
+    supervisory_, learned_, encoder_ : specs
+        What None and short names stood for.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of X's columns, where all are strings.
+
+    See Also
+    --------
+    sklearn.manifold.TSNE : The parameters that both have mean the same.
+
+    References
+    ----------
+    Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025.
+    van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_icon import ICONEmbedding
+    >>> X, _ = load_iris(return_X_y=True)
+    >>> ICONEmbedding(max_iter=100, random_state=0).fit_transform(X).shape
+    (150, 2)
+    """
+
+    _parameter_constraints: dict = ICon._parameter_constraints | {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "normalization": [StrOptions({"joint", "conditional"})],
+        "debias": [Interval(Real, 0, 1, closed="left")],
+        "perplexity": [Interval(Real, 1, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
+        "early_exaggeration": [Interval(Real, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "n_iter_without_progress": [Interval(Integral, 1, None, closed="left")],
+        "min_grad_norm": [Interval(Real, 0, None, closed="left")],
+        "metric": [str, callable],
+        "metric_params": [dict, None],
+        "init": [StrOptions({"pca", "random", "spectral"}), np.ndarray],
+        "method": [StrOptions({"auto", "exact", "interpolation", "sampled", "barnes_hut"})],
+        "n_jobs": [None, Integral],
+        "warm_start": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        n_components=2,
+        *,
+        supervisory=None,
+        learned=None,
+        encoder=None,
+        divergence="kl",
+        normalization="joint",
+        debias=0.0,
+        perplexity=30.0,
+        n_neighbors=None,
+        early_exaggeration=12.0,
+        learning_rate="auto",
+        max_iter=750,
+        n_iter_without_progress=300,
+        min_grad_norm=1e-7,
+        metric="euclidean",
+        metric_params=None,
+        init="pca",
+        method="auto",
+        device="auto",
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+        warm_start=False,
+    ):
+        self.n_components = n_components
+        self.supervisory = supervisory
+        self.learned = learned
+        self.encoder = encoder
+        self.divergence = divergence
+        self.normalization = normalization
+        self.debias = debias
+        self.perplexity = perplexity
+        self.n_neighbors = n_neighbors
+        self.early_exaggeration = early_exaggeration
+        self.learning_rate = learning_rate
+        self.max_iter = max_iter
+        self.n_iter_without_progress = n_iter_without_progress
+        self.min_grad_norm = min_grad_norm
+        self.metric = metric
+        self.metric_params = metric_params
+        self.init = init
+        self.method = method
+        self.device = device
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.warm_start = warm_start
+
+    def _default_specs(self):
+        return "gaussian", "student_t", "lookup"
+
+    def _supervisory_names(self):
+        measured = {"metric": self.metric, "metric_params": self.metric_params}
+        kernel = measured | {"perplexity": self.perplexity, "n_neighbors": self.n_neighbors}
+        if self.n_neighbors is not None:
+            measured = measured | {"n_neighbors": self.n_neighbors}
+        return supervisory.NAMES | {
+            "gaussian": partial(supervisory.Gaussian, **kernel),
+            "student_t": partial(supervisory.StudentT, **kernel),
+            "knn": partial(supervisory.UniformKNN, **measured),
+        }
+
+    def fit(self, X, y=None):
+        """Fit the map.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
+            Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`.
+        y : array-like, default=None
+            What p reads beside X: labels, group ids, companion features. Else ignored.
+
+        Returns
+        -------
+        ICONEmbedding
+            The fitted estimator.
+        """
+        self.fit_transform(X, y)
+        return self
+
+    def fit_transform(self, X, y=None):
+        """Fit the map and return it; see `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+        """
+        p_spec, q_spec, encoder, device, random_state = self._begin()
+        X = self._validate_X(X, reset=True)
+        kind = input_kind(p_spec, X, y)
+        with self._threads():
+            p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
+            _check_specs(p_spec, q_spec)
+            warn_rows_without_positives(p)
+            solution, method = self._solve(X, kind, p.mix(self.debias), q_spec, encoder, device, random_state)
+        self.supervisory_, self.learned_, self.encoder_ = p_spec, q_spec, encoder
+        self.method_, self.device_, self.learning_rate_ = method, str(device), solution.learning_rate
+        self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
+        self.kl_divergence_ = float(solution.shares.sum())
+        self.kl_per_sample_ = solution.shares * len(solution.shares)
+        self._state = solution.state
+        self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p)
+        self.embedding_ = solution.places.astype(X.dtype, copy=False)
+        return self.embedding_
+
+    def _validate_X(self, X, reset):
+        least = 2 if reset else 1
+        return validate_data(
+            self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=reset, ensure_min_samples=least
+        )
+
+    def _solve(self, X, kind, p, q_spec, encoder, device, random_state):
+        """Solve for the map with what the parameters choose."""
+        import torch
+
+        from ._maps import solve_encoder, solve_lookup
+        from ._networks import torch_dtype
+
+        options = {"divergence": self.divergence, "normalization": self.normalization, "device": device}
+        common = {"learning_rate": self.learning_rate, "max_iter": self.max_iter, "on_step": self._on_step}
+        if encoder.parametric:
+            options["dtype"] = torch_dtype(X)
+            sampled = self.method == "sampled" or (self.method != "exact" and len(p.has_positives) > _FULL_BATCH_LIMIT)
+            seed = random_state.randint(np.iinfo(np.int32).max)
+            arguments = (p, q_spec, encoder, X, self.n_components, options)
+            return solve_encoder(*arguments, sampled=sampled, seed=seed, **common), "sampled" if sampled else "exact"
+        again = self.warm_start and getattr(self, "embedding_", np.empty(0)).shape == (
+            len(p.has_positives),
+            self.n_components,
+        )
+        init = self.embedding_ if again else self.init
+        start = initial_map(init, self.n_components, X if kind == "features" else None, p, random_state)
+        digests = row_digests(X)
+        solution = solve_lookup(
+            p,
+            q_spec,
+            start,
+            options | {"dtype": torch.float32},
+            exaggeration=1.0 if again else self.early_exaggeration,
+            finish=lambda places: average_duplicates(places, digests),
+            min_grad_norm=self.min_grad_norm,
+            n_iter_without_progress=self.n_iter_without_progress,
+            **common,
+        )
+        return solution, "exact"
+
+    def transform(self, X):
+        """Place rows on the fitted map.
+
+        An encoder maps them. On a lookup map a row that was seen in `fit` returns to its own place; any other
+        starts at the mean place of its neighbours and descends against the frozen map, alone: the batch it comes in
+        makes no difference.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_new, n_features) or (n_new, n_samples)
+            New rows; their distances to the fitted rows where metric="precomputed", graph weights
+            to them where the graph was X.
+
+        Returns
+        -------
+        ndarray of shape (n_new, n_components)
+        """
+        check_is_fitted(self)
+        X = self._validate_X(X, reset=False)
+        with self._threads():
+            if self.encoder_.parametric:
+                from ._networks import encode, load_module
+
+                module = load_module(self.encoder_, X.shape[1], self.n_components, self._state)
+                return encode(module, X).astype(self.embedding_.dtype, copy=False)
+            return self._place(X)
+
+    def _place(self, X):
+        """New rows on a lookup map."""
+        from ._placement import place_rows
+
+        weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
+        placed = np.empty((X.shape[0], self.n_components), dtype=self.embedding_.dtype)
+        placed[seen >= 0] = self.embedding_[seen[seen >= 0]]
+        placed[seen < 0] = place_rows(weights[seen < 0], self.embedding_, self.learned_)
+        return placed
+
+    @property
+    def _n_features_out(self):
+        return self.n_components
+
+    def __sklearn_tags__(self):
+        """Distances of rows where metric is "precomputed"."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = self._measures_precomputed()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _check_specs(p_spec, q_spec):
+    """A map has one representation per row, so rows must be the keys, and q a function of places."""
+    if p_spec.keys_differ:
+        raise ValueError(
+            f"{p_spec} has keys that are not the rows; a map needs a p over rows, such as 'gaussian' or 'knn'."
+        )
+    if q_spec.on_memberships:
+        raise ValueError(f"{q_spec} is a distribution over clusters; use ICONClustering, or learned='student_t'.")

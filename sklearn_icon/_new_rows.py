@@ -1,0 +1,94 @@
+"""p(.|new): how rows that were not fitted relate to those that were."""
+
+import numpy as np
+from scipy import sparse
+
+from . import supervisory
+from ._base import unwrapped
+from ._conditional import Conditional
+from ._neighbors import cross_neighbors
+from ._rows import match_rows, row_digests
+
+_NEIGHBORS = 15
+
+
+def input_kind(p_spec, X, y):
+    """What X holds: "features", "distances" or a "graph".
+
+    Raises
+    ------
+    ValueError
+        Distances or a graph that are not square.
+    """
+    spec = unwrapped(p_spec)
+    if isinstance(spec, supervisory.Graph) and y is None:
+        kind = "graph"
+    elif getattr(spec, "metric", None) == "precomputed" and spec.source == "X":
+        kind = "distances"
+    else:
+        return "features"
+    if X.shape[0] != X.shape[1]:
+        raise ValueError(f"X must be a square matrix ({kind} between rows), got shape {X.shape}.")
+    return kind
+
+
+class FittedRows:
+    """The rows of a fit, kept to relate new rows to them.
+
+    Parameters
+    ----------
+    X : ndarray or csr matrix
+        What was fitted.
+    kind : {"features", "distances", "graph"}
+        What X holds.
+    p : Conditional
+        p of the fit.
+    """
+
+    def __init__(self, X, kind, p):
+        self.kind, self.n_rows = kind, X.shape[0]
+        self.n_positives = int(np.diff(p.weights.indptr).max())
+        self.X = X if kind == "features" else None
+        self.digests = row_digests(X) if kind == "features" else None
+
+    def weights(self, X, p_spec, n_jobs=None):
+        """Relate new rows.
+
+        A new row's p lives on its nearest fitted rows, as many as a fitted row has, with the kernel of the
+        spec where that is a function of distance to X, and uniform over 15 neighbours where it is not.
+
+        Parameters
+        ----------
+        X : array or sparse matrix of shape (n_new, n_features) or (n_new, n_rows)
+            Features; or distances or graph weights to the fitted rows.
+        p_spec : Supervisory
+        n_jobs : int, default=None
+
+        Returns
+        -------
+        weights : csr_array of shape (n_new, n_rows)
+            p(.|new).
+        seen : ndarray of int of shape (n_new,)
+            The first fitted row that the new row equals, or -1.
+        """
+        if self.kind == "graph":
+            return Conditional.from_weights(X).weights, np.full(X.shape[0], -1)
+        spec = unwrapped(p_spec)
+        measured = hasattr(spec, "rows_at") and spec.source == "X"
+        neighbors = cross_neighbors(
+            X,
+            self.X,
+            min(self.n_positives if measured else _NEIGHBORS, self.n_rows),
+            metric=spec.metric if measured else "euclidean",
+            metric_params=spec.metric_params if measured else None,
+            n_jobs=n_jobs,
+        )
+        if measured:
+            rows = spec.rows_at(neighbors.distances)
+        else:
+            rows = np.full(neighbors.distances.shape, 1 / neighbors.distances.shape[1])
+        indptr = np.arange(0, rows.size + 1, rows.shape[1])
+        weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(X.shape[0], self.n_rows))
+        if self.kind == "features":
+            return weights, match_rows(row_digests(X), self.digests)
+        return weights, np.where(neighbors.distances[:, 0] == 0, neighbors.indices[:, 0], -1)

@@ -1,0 +1,73 @@
+"""New rows on a frozen map: each is placed by minimising its own divergence, whatever its batch."""
+
+import numpy as np
+import torch
+
+_STEPS = 100
+_MOMENTUM = 0.8
+_ROWS_AT_ONCE = 64
+_MAX_STEP = 5.0
+
+
+def place_rows(weights, frozen, learned):
+    """Minimise D(p(.|new) || q(.|new)) over the place of each new row, the frozen rows being the keys.
+
+    With k the kernel and s_j = |z - z_j|^2, the row's loss is -sum_j p_j log k(s_j) + log sum_j k(s_j). Rows start
+    at the weighted mean of their positives' places and descend with momentum, at a rate set by the kernel's own
+    curvature at zero. Other kernels than those of the squared distance keep the weighted mean.
+
+    Parameters
+    ----------
+    weights : csr_array of shape (n_new, n_frozen)
+        p(.|new), rows that sum to one.
+    frozen : ndarray of shape (n_frozen, n_components)
+    learned : Learned
+
+    Returns
+    -------
+    ndarray of shape (n_new, n_components), float64
+    """
+    columns, values = _padded(weights)
+    frozen = np.asarray(frozen, dtype=np.float64)
+    start = np.einsum("ik,ikd->id", values, frozen[columns])
+    if not learned.euclidean or not len(start):
+        return start
+    keys = torch.from_numpy(np.ascontiguousarray(frozen.T))
+    placed = np.empty_like(start)
+    for first in range(0, len(start), _ROWS_AT_ONCE):
+        block = np.arange(first, first + _ROWS_AT_ONCE) % len(start)  # full blocks: equal shapes round equally
+        arrays = [torch.from_numpy(a[block]) for a in (start, columns, values)]
+        done = _descend(arrays[0], arrays[1], arrays[2], keys, learned).numpy()
+        placed[block[: len(start) - first]] = done[: len(start) - first]
+    return placed
+
+
+def _padded(weights):
+    """(columns, values) of sparse rows as rectangular arrays; padding has weight zero."""
+    counts = np.diff(weights.indptr)
+    columns = np.zeros((weights.shape[0], max(counts.max(initial=0), 1)), dtype=np.int64)
+    values = np.zeros(columns.shape)
+    filled = np.arange(columns.shape[1]) < counts[:, None]
+    columns[filled], values[filled] = weights.indices, weights.data
+    return columns, values
+
+
+def _descend(z, columns, values, keys, learned):
+    """Places of a block of rows after all steps; only elementwise operations and sums along rows."""
+    positives = keys[:, columns]
+    rate = -0.25 / float(learned.slope(torch.zeros(())))
+    velocity = torch.zeros_like(z)
+    for _ in range(_STEPS):
+        pull = _force(values, z.T[:, :, None] - positives, learned)
+        offsets = z.T[:, :, None] - keys[:, None, :]
+        log_k = learned.log_kernel(offsets.square().sum(0))
+        push = _force((log_k - log_k.logsumexp(1, keepdim=True)).exp(), offsets, learned)
+        velocity = _MOMENTUM * velocity - rate * (push - pull).T
+        norm = velocity.square().sum(1, keepdim=True).sqrt()
+        z = z + velocity * (_MAX_STEP / norm.clamp_min(_MAX_STEP))
+    return z
+
+
+def _force(weights, offsets, learned):
+    """sum_j w_j d log k / dz = sum_j w_j h(s_j) 2 (z - z_j), shape (n_components, n_rows)."""
+    return 2 * (weights * learned.slope(offsets.square().sum(0)) * offsets).sum(2)
