@@ -84,7 +84,6 @@ def draw(X, y, estimators, test, output):
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
     for est, ax in zip(estimators, axes, strict=True):
         LossCurveDisplay.from_estimator(est, ax=ax)
-        ax.set_title(type(est).__name__)
     save(fig, output / "loss_curves.png")
 
     fig, ax = plt.subplots(figsize=(5, 5), layout="constrained")

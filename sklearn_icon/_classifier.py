@@ -194,13 +194,13 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
         check_classification_targets(y)
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if not sample_weight.any():
-            raise ValueError("sample_weight is zero for all rows; give some row a positive weight.")
+        if not sample_weight.any():  # older scikit-learn lets this pass
+            raise ValueError("Sample weights must contain at least one non-zero number.")
         rows = np.flatnonzero(sample_weight)
         classes, codes = np.unique(y[rows], return_inverse=True)
         if len(classes) < 2:
             raise ValueError(
-                f"the data contains only one class, {classes[0]!r}; a classifier needs samples of two or more."
+                f"the data contains only one class, {classes.tolist()[0]!r}; a classifier needs samples of two or more."
             )
         weights = compute_class_weight(self.class_weight, classes=classes, y=y[rows])[codes] * sample_weight[rows]
         with self._threads():

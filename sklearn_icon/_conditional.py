@@ -83,7 +83,7 @@ class Conditional:
     @property
     def has_positives(self):
         """Boolean mask of the rows that put mass on some key."""
-        return np.diff(self.weights.indptr) > 0
+        return np.asarray(self.weights.sum(axis=1)).ravel() > 0
 
     def mix(self, alpha):
         """(1 - alpha) p + alpha / n_choices: the same rows, debiased."""
@@ -99,7 +99,7 @@ class Conditional:
 
     def toarray(self):
         """The dense (n_rows, n_keys) matrix; rows without positives are zero."""
-        dense = (1 - self.uniform) * self.weights.toarray() + self.uniform / self.n_choices
+        dense = (1 - self.uniform) * self.weights.toarray() + self.uniform / max(self.n_choices, 1)
         if self.exclude_self:
             dense[np.arange(min(self.shape)), np.arange(min(self.shape))] = 0
         return dense * self.has_positives[:, None]

@@ -22,7 +22,7 @@ def reverse_kl(p, log_q):
 
 def jensen_shannon(p, log_q):
     """p/2 log(p / m) + q/2 log(q / m), with m = (p + q) / 2."""
-    log_m = (p + log_q.exp()).log() - log(2)
+    log_m = p.log().logaddexp(log_q) - log(2)
     return (p.xlogy(p) - _times_log(p, log_m) + log_q.exp() * (log_q - log_m)) / 2
 
 

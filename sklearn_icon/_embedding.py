@@ -9,11 +9,11 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from . import supervisory
+from . import learned, supervisory
 from ._base import ICon, warn_rows_without_positives
 from ._initial import initial_map
 from ._new_rows import FittedRows, input_kind
-from ._rows import average_duplicates, row_digests
+from ._rows import average_duplicates
 
 _FULL_BATCH_LIMIT = 5000
 
@@ -239,7 +239,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         kind = input_kind(p_spec, X, y)
         with self._threads():
             p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
-            _check_specs(p_spec, q_spec)
+            _check_specs(p_spec, q_spec, encoder, kind)
             warn_rows_without_positives(p)
             solution, method = self._solve(X, kind, p.mix(self.debias), q_spec, encoder, device, random_state)
         self.supervisory_, self.learned_, self.encoder_ = p_spec, q_spec, encoder
@@ -278,15 +278,15 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             self.n_components,
         )
         init = self.embedding_ if again else self.init
-        start = initial_map(init, self.n_components, X if kind == "features" else None, p, random_state)
-        digests = row_digests(X)
+        features = X if kind == "features" else None
+        start = initial_map(init, self.n_components, features, p, random_state)
         solution = solve_lookup(
             p,
             q_spec,
             start,
             options | {"dtype": torch.float32},
             exaggeration=1.0 if again else self.early_exaggeration,
-            finish=lambda places: average_duplicates(places, digests),
+            finish=lambda places: average_duplicates(places, features),
             min_grad_norm=self.min_grad_norm,
             n_iter_without_progress=self.n_iter_without_progress,
             **common,
@@ -342,7 +342,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         return tags
 
 
-def _check_specs(p_spec, q_spec):
+def _check_specs(p_spec, q_spec, encoder, kind):
     """A map has one representation per row, so rows must be the keys, and q a function of places."""
     if p_spec.keys_differ:
         raise ValueError(
@@ -350,3 +350,9 @@ def _check_specs(p_spec, q_spec):
         )
     if q_spec.on_memberships:
         raise ValueError(f"{q_spec} is a distribution over clusters; use ICONClustering, or learned='student_t'.")
+    if encoder.parametric and kind != "features":
+        raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")
+    if isinstance(q_spec, learned.WideGaussian) and not getattr(encoder, "orthonormal", False):
+        raise ValueError(
+            f"the loss of {q_spec} falls without bound as {encoder} spreads the rows; use encoders.Linear(orthonormal=True)."
+        )

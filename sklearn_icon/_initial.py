@@ -57,7 +57,9 @@ def initial_map(init, n_components, X, p, random_state):
 
 
 def _principal_components(X, n_components, random_state):
-    """Scores on the leading principal components, as many as there are."""
+    """Scores on the leading principal components, as many as there are; None where all rows are equal."""
+    if (X.max(axis=0) != X.min(axis=0)).sum() == 0:
+        return None
     n_found = min(n_components, *X.shape)
     if sparse.issparse(X):
         n_found = min(n_found, min(X.shape) - 1)

@@ -1,14 +1,14 @@
 """Nearest neighbours, exact wherever that is affordable.
 
-The k neighbours of row i are the k smallest pairs `(d(x_i, y_j), j)` in lexicographic order: of equally far rows
-the lower index comes first. Euclidean distances come from `sum_f (x_if - y_jf)^2` in double precision, so that
-copies lie at distance 0, and neither a common offset nor the other rows of a batch change a result. Searches by
-matrix products, by tree or by descent only propose candidates; a row that this may have cost a neighbour is
-compared with all others. The cosine distance is `|u - v|^2 / 2` of unit rows.
+The k neighbours of row i are the k smallest pairs `(d(x_i, y_j), j)` in lexicographic order: of equally far rows the
+lower index comes first. Euclidean distances come from `sum_f (x_if - y_jf)^2` in double precision, so copies lie at
+distance 0, and neither a common offset nor the other rows of a batch change a result. Searches by matrix product, tree
+or descent only propose candidates; a row that this may have cost a neighbour is compared with all others. The cosine
+distance is `|u - v|^2 / 2` of unit rows.
 """
 
 import warnings
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,14 +20,15 @@ from sklearn.metrics import pairwise_distances
 from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS, euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_random_state
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
-# Largest n^2 (150 + features) searched exactly: 120k rows of 50 features, 57k of 784. That takes no longer than
-# the approximate search does in a fresh process, where it compiles for half a minute.
+# Largest n^2 (150 + features) searched exactly: 120k rows of 50 features, 57k of 784. That takes no longer than the
+# approximate search does in a fresh process, where it compiles for half a minute.
 _EXACT_LIMIT = 3e12
 _OTHER_COST = 30  # of a feature in a distance that is not euclidean
 _TREE_ROWS, _TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows, up to so many features
 _SPARE = 8  # candidates beyond the neighbours wanted
+_DESCENT_WIDTH = 31  # neighbours kept by the approximate search: with 16 it loses up to 40%, with 31 up to 12%
 _BLOCK = 2**22  # distances that a thread holds at a time
 
 _NAMES = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan"}
@@ -63,37 +64,36 @@ def nearest_neighbors(
 ) -> Neighbors:
     """The n_neighbors smallest `(d(x_i, x_j), j)`, j != i, of each row i.
 
-    A row is excluded by its index: its copies are neighbours, at distance 0. The result is exact, and the same
-    for any number of threads, up to about 100,000 rows, in up to 6 features (where from there on ties for the
-    last place are settled repeatably, but not by index), and in metrics that lack an approximate search.
-    Otherwise pynndescent proposes the neighbours, and their distances are computed afresh.
+    A row is excluded by its index: its copies are neighbours, at distance 0. The result is exact, and the same for any
+    number of threads, up to about 100,000 rows, in up to 6 features (where from there on ties for the last place are
+    settled repeatably, but not by index), and in metrics that lack an approximate search. Otherwise pynndescent
+    proposes the neighbours, and their distances are computed afresh.
 
     Parameters
     ----------
     X : array-like or sparse matrix of shape (n, n_features)
-        The rows; where metric is "precomputed" their distances (n, n), dense, or sparse with each row's
-        candidates as its explicit entries.
+        The rows; where metric is "precomputed" their distances (n, n), dense, or sparse with each row's candidates as
+        its explicit entries.
     n_neighbors : int
         Number of neighbours, at most n - 1.
     metric : str or callable
         Any metric of `sklearn.neighbors.NearestNeighbors` for complete data; on sparse rows "euclidean",
         "sqeuclidean", "manhattan", "cosine" or a callable.
     metric_params : dict, optional
-        Arguments of the metric. `V` (seuclidean), `VI` (mahalanobis) default to those of the rows searched.
+        Arguments of the metric. `V` (seuclidean) and `VI` (mahalanobis) default to those of the rows searched.
     n_jobs : int, optional
-        Number of threads; None takes as many as the linear algebra and numba libraries may use.
+        Number of threads; None leaves it to scikit-learn, to pynndescent and to `joblib.parallel_config`.
     random_state : int, RandomState or None
         Seed of the approximate search, which repeats its bits with the same number of threads.
 
     Returns
     -------
     Neighbors
-        Indices and distances of shape (n, n_neighbors), in single precision where X is, and whether exact.
+        Indices and distances of shape (n, n_neighbors), in single precision where X is, and whether they are exact.
     """
     X = _validated(X, "X")
     if metric == "precomputed" and X.shape[0] != X.shape[1]:
         raise ValueError(f"metric='precomputed' needs a square matrix of distances, got shape {X.shape}")
-    _check_n_neighbors(n_neighbors, X.shape[0] - 1, "n - 1")
     return _search(_space(X, X, metric, metric_params), n_neighbors, n_jobs, random_state)
 
 
@@ -102,9 +102,9 @@ def cross_neighbors(
 ) -> Neighbors:
     """The n_neighbors smallest `(d(x_i, y_j), j)` of each row x_i of X, for the rows y_j of reference.
 
-    Always exact: a row has the same neighbours, bit for bit, alone and in any batch. n_neighbors is at most
-    the number of reference rows. Where metric is "precomputed", X holds distances (n_new, n_reference) and
-    reference is ignored. Nothing is random; otherwise as `nearest_neighbors`.
+    Always exact: a row has the same neighbours, bit for bit, alone and in any batch. n_neighbors is at most the number
+    of reference rows. Where metric is "precomputed", X holds distances (n_new, n_reference) and reference is ignored.
+    Nothing is random; otherwise as `nearest_neighbors`.
     """
     X = _validated(X, "X")
     if metric == "precomputed":
@@ -115,7 +115,6 @@ def cross_neighbors(
             raise ValueError(f"X has {X.shape[1]} features, but the reference has {reference.shape[1]}")
         if sp.issparse(X) != sp.issparse(reference):
             X, reference = sp.csr_array(X), sp.csr_array(reference)
-    _check_n_neighbors(n_neighbors, reference.shape[0], "n_reference")
     return _search(_space(X, reference, metric, metric_params, own=False), n_neighbors, n_jobs, random_state)
 
 
@@ -133,11 +132,6 @@ def _validated(rows, name):
         rows = rows.copy()
         rows.sum_duplicates()
     return rows
-
-
-def _check_n_neighbors(n_neighbors, limit, formula):
-    if not isinstance(n_neighbors, int | np.integer) or not 1 <= n_neighbors <= limit:
-        raise ValueError(f"n_neighbors={n_neighbors!r} must be an integer from 1 to {formula} = {limit}")
 
 
 def _space(X, reference, metric, metric_params, own=True) -> _Space:
@@ -177,70 +171,62 @@ def _compared(metric, shift, rows, name):
     norms = np.sqrt(_sq_norms(rows))
     bad = np.flatnonzero(norms == 0)
     if bad.size:
+        listed = ", ".join(map(str, bad[:5])) + (", ..." if bad.size > 5 else "")
         raise ValueError(
-            f"metric='cosine' is undefined for rows of zeros; rows [{', '.join(map(str, bad[:5]))}"
-            f"{', ...' if bad.size > 5 else ''}] ({bad.size} in all) of {name} are zero: drop them, "
-            "or use metric='euclidean'"
+            f"metric='cosine' is undefined for rows of zeros; rows [{listed}] ({bad.size} in all) of {name} are zero: "
+            "drop them, or use metric='euclidean'"
         )
     inverse = 1 / norms[:, None]
     return rows.multiply(inverse).tocsr() if sp.issparse(rows) else rows * inverse
 
 
 def _sq_norms(rows):
-    """Sums of squares, each the same for a row alone and among others."""
+    """Sums of squares in double precision, each the same for a row alone and among others."""
     if sp.issparse(rows):
-        rows = rows.astype(np.float64, copy=False)
-        return np.asarray(rows.multiply(rows).sum(axis=1)).ravel()
+        return np.asarray(rows.astype(np.float64).power(2).sum(axis=1)).ravel()
     return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
 
 
 def _search(space, k, n_jobs, random_state) -> Neighbors:
-    """Propose candidates, rank them by their distances computed afresh, and scan all rows where in doubt."""
+    """Propose candidates, rank them by distances computed afresh, and scan all rows where that leaves a doubt."""
     (n, width), sparse = space.reference.shape, sp.issparse(space.X)
+    limit, name = (n - 1, "n - 1") if space.own else (n, "n_reference")
+    if not isinstance(k, int | np.integer) or not 1 <= k <= limit:
+        raise ValueError(f"n_neighbors={k!r} must be an integer from 1 to {name} = {limit}")
     if sparse and space.metric == "precomputed":
         return _search_graph(space, k)
     work = n**2 * (150.0 + (space.X.nnz / n if sparse else width) * (1 if space.root else _OTHER_COST))
-    descent = space.metric in _DESCENT and set(space.params) <= {"p", "V", "VI"}
-    affordable = work <= _EXACT_LIMIT or not (space.own and descent)
-    tree = space.root and not sparse and width <= _TREE_FEATURES and n >= max(_TREE_ROWS, 20 * k)
-    n_threads = 1 if callable(space.metric) and n_jobs is None else _n_threads(n_jobs)
-    run, rows = partial(_in_blocks, n, n_threads), np.arange(space.X.shape[0])
+    descent = space.own and space.metric in _DESCENT and set(space.params) <= {"p", "V", "VI"}
+    affordable = work <= _EXACT_LIMIT or not descent
+    tree = bool(space.root) and not sparse and width <= _TREE_FEATURES and n >= max(_TREE_ROWS, 20 * k)
+    run, rows = partial(_in_blocks, n, n_jobs), np.arange(space.X.shape[0])
     if affordable and not space.root:
-        return Neighbors(*run(partial(_scan, space, k), rows), True)
+        indices, distances = run(partial(_scan, space, k), rows)
+        return Neighbors(indices, distances, exact=True)
     if affordable or tree:
-        candidates, beyond = _propose(space, k, tree, n_threads)
+        candidates, beyond = _propose(space, k, tree, n_jobs)
     else:
         candidates, beyond = _descend(space, k, n_jobs, random_state), np.inf
     indices, distances = run(partial(_rank, space, k, candidates), rows)
     sure = distances[:, -1] * (1 + 16 * np.finfo(space.dtype).eps) < (beyond if affordable else np.inf)
     if not sure.all():
         indices[~sure], distances[~sure] = run(partial(_scan, space, k), rows[~sure])
-    return Neighbors(indices, distances, bool(affordable or tree))
+    return Neighbors(indices, distances, exact=affordable or tree)
 
 
-_thread_pools = cache(ThreadpoolController)
-
-
-def _n_threads(n_jobs):
-    if n_jobs is None and effective_n_jobs(None) == 1:
-        return max((pool["num_threads"] for pool in _thread_pools().info()), default=1)
-    return effective_n_jobs(n_jobs)
-
-
-def _in_blocks(n, n_threads, function, rows):
+def _in_blocks(n, n_jobs, function, rows):
     """(indices, distances) = function(rows), in threads that take a block of rows at a time."""
     size = int(np.clip(_BLOCK // n, 32, 4096))
-    with _thread_pools().limit(limits=1 if len(rows) > size else n_threads, user_api="blas"):
-        tasks = (delayed(function)(rows[start : start + size]) for start in range(0, len(rows), size))
-        found = Parallel(n_jobs=n_threads, require="sharedmem")(tasks)
+    blocks = (delayed(function)(rows[start : start + size]) for start in range(0, len(rows), size))
+    found = Parallel(n_jobs=n_jobs, require="sharedmem")(blocks)
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
-def _propose(space, k, tree, n_threads):
+def _propose(space, k, tree, n_jobs):
     """(candidates, a distance that no other row comes within) for each row, by scikit-learn's fast searches."""
-    search = NearestNeighbors(algorithm="kd_tree" if tree else "brute", n_jobs=n_threads).fit(space.reference)
+    search = NearestNeighbors(algorithm="kd_tree" if tree else "brute", n_jobs=n_jobs).fit(space.reference)
     n_candidates = min(search.n_samples_fit_, k + space.own + _SPARE)
-    with _thread_pools().limit(limits=n_threads):
+    with threadpool_limits(None if n_jobs is None else effective_n_jobs(n_jobs)):
         distances, candidates = search.kneighbors(space.X, n_candidates)
     if n_candidates == search.n_samples_fit_:
         return candidates, np.inf
@@ -249,7 +235,7 @@ def _propose(space, k, tree, n_threads):
 
 
 def _sq_error(space, rows):
-    """Bound on the error of each row's squared distances where they come from a matrix product."""
+    """Bound on the error of the squared distances of rows that come from a matrix product."""
     return 2 * np.finfo(np.float64).eps * (rows.shape[1] + 16) * (_sq_norms(rows) + space.sq_max)
 
 
@@ -259,8 +245,8 @@ def _rank(space, k, candidates, rows):
     if space.root:
         d = _pair_distances(space, np.repeat(rows, c.shape[1]), c.ravel()).reshape(c.shape)
     else:
-        pairs = zip(rows, c, strict=True)
-        d = np.concatenate([_distances(space, space.X[[i]], space.reference[near]) for i, near in pairs])
+        near = (_distances(space, space.X[[i]], space.reference[j]) for i, j in zip(rows, c, strict=True))
+        d = np.concatenate(list(near))
     d[(c < 0) | (space.own & (c == rows[:, None]))] = np.inf
     order = np.argsort(d, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(c, order, axis=1), np.take_along_axis(d, order, axis=1)
@@ -268,15 +254,15 @@ def _rank(space, k, candidates, rows):
 
 def _scan(space, k, rows):
     """The k nearest of all reference rows for a block of rows."""
-    A, B = space.X[rows], space.reference
-    D = euclidean_distances(A, B, squared=True) if space.root else _distances(space, A, B)
+    X = space.X[rows]
+    d = _distances(space, X, space.reference)
     if space.own:
-        D[np.arange(len(rows)), rows] = np.inf
-    limit = np.partition(D, k - 1, axis=1)[:, k - 1 : k]
+        d[np.arange(len(rows)), rows] = np.inf
+    limit = np.partition(d, k - 1, axis=1)[:, k - 1 : k]
     if space.root:
-        limit = limit * (1 + 16 * np.finfo(space.dtype).eps) + 2 * _sq_error(space, A)[:, None]
-    r, c = np.divmod(np.flatnonzero(D <= limit), B.shape[0])
-    return _first(r, c, _pair_distances(space, rows[r], c) if space.root else D[r, c], k)
+        limit = limit * (1 + 16 * np.finfo(space.dtype).eps) + 2 * _sq_error(space, X)[:, None]
+    r, c = np.divmod(np.flatnonzero(d <= limit), d.shape[1])
+    return _first(r, c, _pair_distances(space, rows[r], c) if space.root else d[r, c], k)
 
 
 def _pair_distances(space, r, c):
@@ -289,17 +275,19 @@ def _pair_distances(space, r, c):
     return space.root(out).astype(space.dtype, copy=False)
 
 
-def _distances(space, A, B):
-    """All distances in a metric without `root`, each pair on its own."""
+def _distances(space, X, reference):
+    """All distances, each pair on its own; where `root` is set, rounded squared ones from a matrix product."""
     if space.metric == "precomputed":
-        return A
-    if sp.issparse(A) or space.metric == "haversine":
-        D = pairwise_distances(A, B, metric=space.metric, **space.params)
+        return X
+    if space.root:
+        return euclidean_distances(X, reference, squared=True)
+    if sp.issparse(X) or space.metric == "haversine":
+        d = pairwise_distances(X, reference, metric=space.metric, **space.params)
     else:
-        D = cdist(A, B, "cityblock" if space.metric == "manhattan" else space.metric, **space.params)
-    if not np.isfinite(D).all():
+        d = cdist(X, reference, "cityblock" if space.metric == "manhattan" else space.metric, **space.params)
+    if not np.isfinite(d).all():
         raise ValueError(f"metric={space.metric!r} gives distances that are not finite for some of these rows")
-    return D.astype(space.dtype, copy=False)
+    return d.astype(space.dtype, copy=False)
 
 
 def _first(r, c, d, k):
@@ -318,14 +306,15 @@ def _search_graph(space, k) -> Neighbors:
     short = np.flatnonzero(counts < k)
     if short.size:
         raise ValueError(
-            f"row {short[0]} of the precomputed graph has {counts[short[0]]} neighbours, but n_neighbors={k}: "
-            f"build it with more, as by KNeighborsTransformer(mode='distance', n_neighbors={k}), or ask for fewer"
+            f"row {short[0]} of the precomputed graph has {counts[short[0]]} neighbours, but n_neighbors={k}: build it "
+            f"with more, as by KNeighborsTransformer(mode='distance', n_neighbors={k}), or ask for fewer"
         )
-    return Neighbors(*_first(r, c, d, k), True)
+    indices, distances = _first(r, c, d, k)
+    return Neighbors(indices, distances, exact=True)
 
 
 def _descend(space, k, n_jobs, random_state):
-    """Candidates (n, k + 1) from pynndescent: the row itself as a rule, -1 where it finds none."""
+    """Candidates from pynndescent: the row itself as a rule, -1 where it finds none."""
     rng = np.random.RandomState() if random_state is None else check_random_state(random_state)
     rows = space.reference.astype(np.float32)
     with warnings.catch_warnings():
@@ -339,7 +328,7 @@ def _descend(space, k, n_jobs, random_state):
                 sp.csr_matrix(rows) if sp.issparse(rows) else rows,
                 metric="euclidean" if space.root else space.metric,
                 metric_kwds=space.params,
-                n_neighbors=k + 1,
+                n_neighbors=min(rows.shape[0], max(k + 1, _DESCENT_WIDTH)),
                 n_jobs=None if n_jobs is None else min(effective_n_jobs(n_jobs), n_threads),
                 random_state=int(rng.randint(np.iinfo(np.int32).max)),
             ).neighbor_graph[0]

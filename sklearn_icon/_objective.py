@@ -134,13 +134,14 @@ class Objective:
         log_norm = row_log_z.logsumexp(0).expand(self.n_rows) if self.joint else row_log_z
         log_k = self.learned.paired(z[self.rows], keys[self.cols])
         log_q = self.learned.finish(log_k - log_norm[self.rows], self.n_mixed)
-        at_edges = self.term(self.p_edges, log_q)
+        at_edges, elsewhere = self.term(self.p_edges, log_q), torch.zeros_like(row_log_z)
         if self.background > 0:
             at_edges = at_edges - self.term(self.background, log_q)
             elsewhere = self._background_cost(z, keys, log_norm)
-        else:
+        elif self.at_zero:
             at_edges = at_edges - self.at_zero * log_q.exp()
-            elsewhere = self.at_zero * (row_log_z - log_norm).exp()
+            log_row_q = self.learned.finish(row_log_z - log_norm, self.n_mixed // self.n_choices)
+            elsewhere = self.at_zero * log_row_q.exp()
         return self.row_mass * elsewhere.index_add(0, self.rows, at_edges)
 
     def _prepare(self, z, keys, key_degrees):
@@ -154,14 +155,17 @@ class Objective:
 
     def _background_cost(self, z, keys, log_norm):
         """sum_j d(a/N, q_ij) of each row over all its keys, or as many of the last ones as may stand for all."""
-        scale = 1.0
+        scale, first = 1.0, 0
         if self.background_keys is not None and self.background_keys < len(keys):
-            keys, scale = keys[-self.background_keys :], len(keys) / self.background_keys
+            scale, first = self.n_choices / self.background_keys, len(keys) - self.background_keys
+            keys = keys[first:]
 
         def tile(z, keys, log_norm, rows):
             log_q = self.learned.finish(self.learned.pairwise(z[rows], keys) - log_norm[rows, None], self.n_mixed)
             cost = self.term(self.background, log_q)
-            return (cost.masked_fill(self_mask(cost, rows), 0) if self.exclude_self else cost).sum(1)
+            if self.exclude_self:
+                cost = cost.masked_fill(self_mask(cost, slice(rows.start - first, None)), 0)
+            return cost.sum(1)
 
         return scale * over_tiles(tile, z, keys, log_norm)
 
@@ -181,7 +185,13 @@ def _check_combination(p, learned, divergence, objective):
             f"{learned} is the limit of a conditional KL loss and no distribution; use it with divergence='kl', "
             "normalization='conditional' and debias=0, or choose learned='gaussian'."
         )
-    full_support = p.weights.nnz == p.has_positives.sum() * objective.n_choices
+    if objective.joint and p.shape[0] != p.shape[1]:
+        raise ValueError(
+            f"normalization='joint' needs keys that are the rows, but p has shape {p.shape}; use "
+            "normalization='conditional'."
+        )
+    n_positive = np.sum(p.weights.data > p.shape[0] * torch.finfo(objective.dtype).tiny)
+    full_support = n_positive == p.has_positives.sum() * objective.n_choices
     if objective.at_zero is None and not p.uniform:
         if not full_support:
             raise ValueError(

@@ -12,6 +12,7 @@ from sklearn.manifold import spectral_embedding
 from ._batches import PositiveSampler, batch_conditional
 from ._networks import as_tensor, build_module, encode, input_scale, state_arrays
 from ._objective import Objective
+from ._rows import average_duplicates
 from ._solver import SolverResult, minimize
 
 _PROPAGATIONS = 2
@@ -96,7 +97,8 @@ def solve_partition(
     with torch.no_grad():
         final = float(np.mean([float(loss(fixed)) for _ in range(_EVALUATION_BATCHES)]))
     if module is None:
-        return Partition(params[0].detach().cpu().numpy(), final, result, {})
+        logits = average_duplicates(params[0].detach().cpu().numpy(), X)
+        return Partition(logits, final, result, {})
     module = module.cpu().eval()
     return Partition(encode(module, X), final, result, state_arrays(module))
 

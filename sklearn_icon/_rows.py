@@ -13,9 +13,10 @@ def row_digests(X):
         X.sum_duplicates()
         X.eliminate_zeros()
         bounds = zip(X.indptr[:-1], X.indptr[1:], strict=True)
-        contents = (X.indices[a:b].tobytes() + X.data[a:b].tobytes() for a, b in bounds)
+        entries = ((X.indices[a:b], X.data[a:b]) for a, b in bounds)
     else:
-        contents = ((row + 0.0).tobytes() for row in X)  # + 0.0 makes -0.0 equal 0.0
+        entries = ((np.flatnonzero(row), row[row != 0]) for row in X)
+    contents = (columns.astype(np.int64).tobytes() + values.astype(np.float64).tobytes() for columns, values in entries)
     digests = (int.from_bytes(blake2b(content, digest_size=8).digest(), "little", signed=True) for content in contents)
     return np.fromiter(digests, dtype=np.int64, count=X.shape[0])
 
@@ -38,8 +39,11 @@ def match_rows(digests, known_digests):
     return np.where(known_digests[candidate] == digests, candidate, -1)
 
 
-def average_duplicates(values, digests):
-    """Give equal rows one value: the mean of theirs."""
+def average_duplicates(values, X):
+    """Give equal rows of X one value: the mean of theirs. Without features (X is None) no rows are equal."""
+    if X is None:
+        return values
+    digests = row_digests(X)
     first, inverse, counts = np.unique(digests, return_inverse=True, return_counts=True)
     if len(first) == len(digests):
         return values

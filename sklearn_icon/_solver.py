@@ -21,7 +21,7 @@ class SolverResult(NamedTuple):
     n_iter : int
         Steps taken.
     loss_curve : ndarray of shape (n_iter,)
-        The value at each step, before the step.
+        The value at each step: before the step, or after it for "lbfgs".
     status : {"converged", "max_iter", "diverged", "interrupted"}
         Why it stopped.
     """
@@ -67,13 +67,13 @@ def minimize(objective, params, *, method, max_iter, on_step=None, **options):
     try:
         status = methods[method](progress, params, max_iter, **options)
     except KeyboardInterrupt:
-        progress.restore()
+        progress.restore(progress.whole)
         warnings.warn(
             f"interrupted at iteration {progress.n_iter}; the last whole step is kept.", RuntimeWarning, stacklevel=2
         )
         status = "interrupted"
     except FloatingPointError:
-        progress.restore()
+        progress.restore(progress.finite)
         warnings.warn(
             f"the loss was not finite at iteration {progress.n_iter}; the last finite state is kept. "
             "Lower learning_rate, or scale X.",
@@ -82,24 +82,24 @@ def minimize(objective, params, *, method, max_iter, on_step=None, **options):
         )
         status = "diverged"
     curve = np.asarray(progress.losses)
-    return SolverResult(float(curve[-1]) if len(curve) else float("nan"), progress.n_iter, curve, status)
+    return SolverResult(float(curve[-1]) if len(curve) else progress.loss, progress.n_iter, curve, status)
 
 
 class _Progress:
-    """Evaluates the objective, keeps the curve, and the last parameters whose loss was finite."""
+    """Evaluates the objective, keeps the curve, the last whole step and the last that had a finite loss."""
 
     def __init__(self, objective, params, on_step):
         self.objective, self.params, self.on_step = objective, params, on_step
         self.losses: list[float] = []
-        self.n_iter = 0
-        self.keep()
+        self.n_iter, self.loss = 0, float("nan")
+        self.finite = self.whole = self._copies()
 
-    def keep(self):
-        self.kept = [param.detach().clone() for param in self.params]
+    def _copies(self):
+        return [param.detach().clone() for param in self.params]
 
-    def restore(self):
+    def restore(self, values):
         with torch.no_grad():
-            for param, kept in zip(self.params, self.kept, strict=True):
+            for param, kept in zip(self.params, values, strict=True):
                 param.copy_(kept)
 
     def value_and_grad(self):
@@ -110,10 +110,12 @@ class _Progress:
         loss = float(record.detach())
         if not np.isfinite(loss) or not all(bool(torch.isfinite(grad).all()) for grad in grads):
             raise FloatingPointError
+        self.loss, self.finite = loss, self.whole
         return loss, grads
 
     def record(self, loss):
         """Count a step; True where the caller asks to stop."""
+        self.whole = self._copies()
         self.losses.append(loss)
         self.n_iter += 1
         return bool(self.on_step is not None and self.on_step(self.n_iter, loss))
@@ -137,8 +139,6 @@ def _momentum(
     best, best_iter = np.inf, 0
     for iteration in range(max_iter):
         loss, grads = progress.value_and_grad()
-        if iteration % _CHECK_EVERY == 0:
-            progress.keep()
         with torch.no_grad():
             for param, grad, step, gain in zip(params, grads, velocity, gains, strict=True):
                 agrees = (step * grad) < 0
@@ -165,8 +165,6 @@ def _adam(progress, params, max_iter, *, learning_rate, tol=0.0):
     before = np.inf
     for iteration in range(max_iter):
         loss, grads = progress.value_and_grad()
-        if iteration % _CHECK_EVERY == 0:
-            progress.keep()
         for param, grad in zip(params, grads, strict=True):
             param.grad = grad
         optimizer.step()
@@ -195,15 +193,13 @@ def _lbfgs(progress, params, max_iter, *, tol=1e-4, **_):
     def value_and_grad(flat):
         assign(flat)
         loss, grads = progress.value_and_grad()
-        latest[0] = loss
         return loss, torch.cat([grad.reshape(-1) for grad in grads]).double().cpu().numpy()
 
     def callback(intermediate_result):
-        progress.keep()
+        assign(intermediate_result.x)
         if progress.record(float(intermediate_result.fun)):
             raise StopIteration
 
-    latest = [np.nan]
     start = torch.cat([param.detach().reshape(-1) for param in params]).double().cpu().numpy()
     result = optimize.minimize(
         value_and_grad,

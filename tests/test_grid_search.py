@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_iris
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -36,7 +36,7 @@ def test_clusterings_by_an_unsupervised_score():
         ICONClustering(n_init=1, max_iter=20, random_state=0),
         grid,
         scoring=metrics.silhouette_scorer,
-        cv=2,
+        cv=KFold(2, shuffle=True, random_state=0),
         n_jobs=2,
         error_score="raise",
     ).fit(X)

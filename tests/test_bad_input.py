@@ -1,0 +1,264 @@
+"""What users get wrong, and what they are told."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.datasets import load_iris
+
+from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned, supervisory
+
+X, y = load_iris(return_X_y=True)
+QUICK = {"max_iter": 5, "random_state": 0}
+ESTIMATORS = [ICONEmbedding(**QUICK), ICONClustering(2, **QUICK), ICONClassifier(**QUICK)]
+each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+
+
+def labels(n):
+    return np.arange(n) % 2
+
+
+@each_estimator
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        (np.empty((0, 3)), "Found array with 0 sample"),
+        (np.empty((5, 0)), "Found array with 0 feature"),
+        (np.array([[1.0, np.nan], [2.0, 3.0]]), "contains NaN"),
+        (np.array([[1.0, np.inf], [2.0, 3.0]]), "contains infinity"),
+        (np.array([["a", "b"], ["c", "d"]]), "could not convert string to float"),
+        (np.arange(4.0), "Expected 2D array, got 1D array"),
+    ],
+)
+def test_unusable_rows(estimator, rows, message):
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(rows, labels(len(rows)))
+
+
+@pytest.mark.parametrize(
+    "estimator, message",
+    [
+        (ICONEmbedding(), "1 sample.* minimum of 2 is required"),
+        (ICONClustering(1), "1 sample.* minimum of 2 is required"),
+        (ICONClassifier(), "contains only one class"),
+    ],
+)
+def test_one_row(estimator, message):
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(X[:1], y[:1])
+
+
+@each_estimator
+@pytest.mark.filterwarnings("ignore:.*stopped after")
+def test_another_number_of_features(estimator):
+    method = "transform" if isinstance(estimator, ICONEmbedding) else "predict"
+    with pytest.raises(ValueError, match="X has 3 features, but .* is expecting 4 features"):
+        getattr(estimator.fit(X, y), method)(X[:, :3])
+
+
+def with_constant_columns():
+    return np.hstack([X, np.full((len(X), 1), 1e6), np.zeros((len(X), 1))])
+
+
+@pytest.mark.parametrize("init", ["pca", "random", "spectral"])
+def test_constant_columns_change_nothing_in_a_map(init):
+    embedding = ICONEmbedding(init=init, max_iter=100, random_state=0)
+    kl = embedding.fit(X).kl_divergence_
+    assert embedding.fit(with_constant_columns()).kl_divergence_ == pytest.approx(kl, rel=0.05)
+
+
+def test_constant_columns_elsewhere():
+    constant = with_constant_columns()
+    clusters = ICONClustering(3, random_state=0).fit(constant)
+    assert np.isfinite(clusters.predict_proba(constant)).all()
+    assert ICONClassifier(max_iter=1000).fit(constant - constant.mean(axis=0), y).score(constant - constant.mean(axis=0), y) > 0.9
+
+
+@pytest.mark.filterwarnings("ignore:only 1 of")
+def test_all_rows_equal():
+    same = np.ones((30, 3))
+    embedding = ICONEmbedding(perplexity=5, max_iter=50, random_state=0).fit_transform(same)
+    assert np.isfinite(embedding).all()
+    assert (embedding == embedding[0]).all()
+    clusters = ICONClustering(2, n_init=1, max_iter=5, random_state=0).fit(same)
+    assert (clusters.labels_ == 0).all()
+    probabilities = ICONClassifier().fit(same, labels(30)).predict_proba(same)
+    np.testing.assert_allclose(probabilities, 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:the default n_neighbors")
+def test_more_clusters_than_distinct_rows():
+    rows = np.repeat([[0.0, 0.0], [5.0, 5.0]], 10, axis=0)
+    with pytest.warns(UserWarning, match=r"only 2 of n_clusters=4 clusters are in use; there may be fewer distinct rows"):
+        clusters = ICONClustering(4, encoder="lookup", random_state=0).fit(rows)
+    assert clusters.n_clusters_ == 2
+    assert set(clusters.labels_) == {0, 1}
+    assert len(np.unique(clusters.cluster_centers_, axis=0)) == 2
+
+
+def test_more_clusters_than_rows():
+    with pytest.raises(ValueError, match="n_samples=4 should be >= n_clusters=9"):
+        ICONClustering(9).fit(X[:4])
+
+
+def test_default_perplexity_shrinks_with_one_warning():
+    with pytest.warns(UserWarning, match="the default perplexity=30 is too large for 12 samples; using") as caught:
+        ICONEmbedding(**QUICK).fit(X[:12])
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [ICONEmbedding(perplexity=20), ICONEmbedding(perplexity=30), ICONEmbedding(supervisory=supervisory.Gaussian(12.5))],
+)
+def test_explicit_perplexity_too_large(estimator):
+    with pytest.raises(ValueError, match=r"perplexity=[\d.]+ needs at least \d+ samples, got 12; set perplexity to at most 11"):
+        estimator.fit(X[:12])
+
+
+def test_perplexity_beyond_the_neighbors():
+    with pytest.raises(ValueError, match="perplexity=20 needs at least that many neighbors, but n_neighbors=10"):
+        ICONEmbedding(perplexity=20, n_neighbors=10).fit(X)
+
+
+@pytest.mark.parametrize(
+    "parameter, valid", [("supervisory", "gaussian.*knn"), ("learned", "gaussian.*student_t"), ("encoder", "linear.*mlp")]
+)
+@each_estimator
+def test_unknown_names_list_the_known(estimator, parameter, valid):
+    changed = type(estimator)(**{parameter: "tsne"})
+    with pytest.raises(ValueError, match=f"{parameter}='tsne' is not known; use one of .*{valid}"):
+        changed.fit(X, y)
+
+
+def test_a_class_in_place_of_an_instance():
+    with pytest.raises(TypeError, match=r"learned=StudentT is a class; pass an instance, StudentT\(\.\.\.\)"):
+        ICONEmbedding(learned=learned.StudentT).fit(X)
+
+
+def test_a_spec_in_the_wrong_place():
+    with pytest.raises(TypeError, match="learned must be None, one of .* or an instance of a class of sklearn_icon.learned"):
+        ICONEmbedding(learned=supervisory.Gaussian()).fit(X)
+
+
+@pytest.mark.parametrize("estimator", [ICONEmbedding(supervisory="same_class"), ICONClustering(supervisory="positive_pairs")])
+def test_labels_are_needed(estimator):
+    with pytest.raises(ValueError, match="requires y to be passed, but the target y is None: it reads"):
+        estimator.fit(X)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+@each_estimator
+def test_cuda_without_cuda(estimator, device):
+    with pytest.raises(ValueError, match=f"device='{device}' was asked for, but .*; use device='auto' or 'cpu'"):
+        type(estimator)(device=device).fit(X, y)
+
+
+def test_unknown_device():
+    with pytest.raises(ValueError, match="device='gpu' is no torch device; use 'auto', 'cpu', 'cuda' or 'mps'"):
+        ICONEmbedding(device="gpu").fit(X)
+
+
+@pytest.mark.parametrize("names", [np.array(["b", "c", "a"]), np.array([7, -1, 3]), np.array([True, False, False])])
+def test_labels_round_trip(names):
+    target = names[y]
+    classifier = ICONClassifier(max_iter=1000).fit(X, target)
+    assert classifier.classes_.dtype == names.dtype
+    assert (classifier.classes_ == np.unique(names)).all()
+    assert classifier.score(X, target) > 0.9
+
+
+def test_one_class():
+    with pytest.raises(ValueError, match="only one class, 'a'; a classifier needs samples of two or more"):
+        ICONClassifier().fit(X, ["a"] * len(X))
+
+
+@pytest.mark.parametrize(
+    "weights, message", [(np.zeros(len(X)), "at least one non-zero"), (-np.ones(len(X)), "Negative values in data passed to `?sample_weight")]
+)
+def test_sample_weights(weights, message):
+    with pytest.raises(ValueError, match=message):
+        ICONClassifier().fit(X, y, sample_weight=weights)
+
+
+def test_continuous_target():
+    with pytest.raises(ValueError, match="Unknown label type"):
+        ICONClassifier().fit(X, X[:, 0])
+
+
+@pytest.mark.parametrize(
+    "estimator, message",
+    [
+        (ICONEmbedding(supervisory="data_label"), "has keys that are not the rows; a map needs"),
+        (ICONEmbedding(learned="cluster"), "is a distribution over clusters; use ICONClustering"),
+        (ICONEmbedding(learned="wide_gaussian", normalization="conditional"), "falls without bound"),
+        (ICONClustering(supervisory="data_label"), "has keys that are not the rows; clustering needs"),
+        (ICONClustering(learned="student_t"), "is no distribution over clusters"),
+        (ICONClassifier(supervisory="knn"), "does not read class labels"),
+        (ICONClassifier(learned="cluster"), "is a distribution over clusters"),
+        (ICONClassifier(encoder="lookup"), "does not map new rows"),
+        (ICONEmbedding(learned="narrow_gaussian"), "is the limit of a conditional KL loss"),
+        (ICONEmbedding(divergence="reverse_kl"), "is infinite where p is zero; set debias > 0"),
+    ],
+)
+def test_specs_that_do_not_go_together(estimator, message):
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(X, y)
+
+
+@pytest.mark.parametrize("kind", [ICONEmbedding, ICONClustering, ICONClassifier])
+@pytest.mark.parametrize("parameter, value", [("divergence", "klf"), ("debias", 1.5), ("max_iter", 0), ("device", 3)])
+def test_invalid_parameters(kind, parameter, value):
+    with pytest.raises(ValueError, match=f"The '{parameter}' parameter of {kind.__name__} must be"):
+        kind(**{parameter: value}).fit(X, y)
+
+
+def test_invalid_parameters_of_a_spec():
+    with pytest.raises(ValueError, match="The 'df' parameter of StudentT must be"):
+        ICONEmbedding(learned=learned.StudentT(df=-1)).fit(X)
+    with pytest.raises(ValueError, match="hidden must hold positive integers"):
+        ICONEmbedding(encoder=encoders.MLP(hidden=(0,))).fit(X)
+
+
+def test_inits_of_another_shape():
+    with pytest.raises(ValueError, match=r"init has shape \(3, 2\), but the map has shape \(150, 2\)"):
+        ICONEmbedding(init=np.zeros((3, 2))).fit(X)
+
+
+@pytest.mark.parametrize("spec", [supervisory.Graph(), supervisory.UniformKNN(metric="precomputed")])
+def test_graphs_and_distances_are_square(spec):
+    with pytest.raises(ValueError, match="square"):
+        ICONEmbedding(supervisory=spec).fit(np.abs(X))
+
+
+def test_an_encoder_needs_features():
+    distances = np.abs(X[:, :1] - X[:, :1].T)
+    with pytest.raises(ValueError, match=r"X holds distances and no features for Linear\(\) to read"):
+        ICONClustering(3, metric="precomputed", encoder="linear").fit(distances)
+    with pytest.raises(ValueError, match=r"X holds distances and no features for Linear\(\) to read"):
+        ICONEmbedding(metric="precomputed", encoder="linear").fit(distances)
+
+
+def test_zero_rows_under_cosine():
+    rows = X.copy()
+    rows[[3, 8]] = 0
+    with pytest.raises(ValueError, match=r"metric='cosine' is undefined for rows of zeros; rows \[3, 8\]"):
+        ICONEmbedding(metric="cosine").fit(rows)
+
+
+def test_a_graph_without_edges():
+    with pytest.raises(ValueError, match="no row has a positive"), pytest.warns(UserWarning, match="10 of 10 rows have no"):
+        ICONEmbedding(supervisory="graph", init="random").fit(sparse.csr_array((10, 10)))
+
+
+def test_rows_without_positives_are_counted_once():
+    with pytest.warns(UserWarning, match=r"1 of 6 rows have no positive .* the first are \[5\]") as caught:
+        ICONEmbedding(supervisory="same_class", **QUICK).fit(X[:6], [0, 0, 0, 1, 1, 2])
+    assert len(caught) == 1
+
+
+def test_divergence_of_the_optimisation_keeps_the_last_finite_map():
+    with pytest.warns(RuntimeWarning, match="not finite at iteration .* Lower learning_rate, or scale X"):
+        embedding = ICONEmbedding(encoder="mlp", learning_rate=1e160, max_iter=30, random_state=0).fit(X)
+    assert np.isfinite(embedding.embedding_).all()

@@ -1,0 +1,69 @@
+"""What an import costs, and which way imports point."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "sklearn_icon"
+HEAVY = {"torch", "numba", "pynndescent", "matplotlib"}
+
+# A module imports only from floors below its own.
+FLOORS = [
+    {"_spec", "_affinity", "_divergences", "_device", "_rows", "_solver", "_neighbors", "metrics", "plotting"},
+    {"_conditional"},
+    {"_batches", "supervisory", "learned", "encoders", "_placement"},
+    {"_sums", "_initial", "_networks", "_base"},
+    {"_objective", "_new_rows"},
+    {"_maps", "_partitions", "_prototypes"},
+    {"_embedding", "_clustering", "_classifier"},
+    {"__init__"},
+]
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+
+def package_imports(path):
+    """Modules of the package that a file imports anywhere, functions included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_imports_point_downward(path):
+    upward = {name for name in package_imports(path) if FLOOR[name] >= FLOOR[path.stem]}
+    assert not upward
+
+
+def run(code):
+    """The standard output of Python code in a fresh process."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import sklearn_icon",
+        "from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding; ICONEmbedding(), ICONClustering()",
+        "from sklearn_icon import supervisory, learned, encoders, metrics, plotting; learned.StudentT()",
+    ],
+)
+def test_nothing_heavy_before_a_fit(statement):
+    loaded = run(f"import sys; {statement}; print(' '.join(sys.modules))").split()
+    assert not HEAVY & set(loaded)
+
+
+def test_small_data_neither_compiles_nor_draws():
+    fit = "from sklearn.datasets import load_iris; ICONEmbedding(max_iter=5).fit(load_iris().data)"
+    loaded = run(f"import sys; from sklearn_icon import ICONEmbedding; {fit}; print(' '.join(sys.modules))").split()
+    assert not {"numba", "pynndescent", "matplotlib"} & set(loaded)
+
+
+def test_unknown_attribute():
+    import sklearn_icon
+
+    with pytest.raises(AttributeError, match="no attribute 'TSNE'"):
+        sklearn_icon.TSNE  # noqa: B018
+    assert set(sklearn_icon.__all__) <= set(dir(sklearn_icon))
