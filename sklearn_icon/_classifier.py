@@ -83,7 +83,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     loss_curve_ : ndarray
         The objective at each iteration.
     n_iter_ : int
-        Iterations run.
+        Iterations run; passes over the rows where Adam trains.
     device_ : str
         Where the fit ran.
     supervisory_, learned_, encoder_ : specs
@@ -202,7 +202,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
             raise ValueError(
                 f"the data contains only one class, {classes.tolist()[0]!r}; a classifier needs samples of two or more."
             )
-        weights = compute_class_weight(self.class_weight, classes=classes, y=y[rows])[codes] * sample_weight[rows]
+        weights = _class_weights(self.class_weight, classes, codes, sample_weight[rows])[codes] * sample_weight[rows]
         with self._threads():
             solution = self._solve(X[rows], codes, weights, p_spec, q_spec, encoder, device, random_state)
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
@@ -384,6 +384,13 @@ def _log_kernel(q_spec, z, prototypes):
         rows, keys = q_spec.prepare(torch.as_tensor(z), torch.as_tensor(prototypes))
         log_k = q_spec.pairwise(rows, keys)
         return (q_spec.finish(log_k.log_softmax(1), len(prototypes)) if q_spec.mixture else log_k).numpy()
+
+
+def _class_weights(class_weight, classes, codes, sample_weight):
+    """The weight of each class; "balanced" counts a row as often as its weight says."""
+    if class_weight == "balanced":
+        return sample_weight.sum() / (len(classes) * np.bincount(codes, weights=sample_weight))
+    return compute_class_weight(class_weight, classes=classes, y=classes[codes])
 
 
 def _check_specs(p_spec, q_spec, encoder):

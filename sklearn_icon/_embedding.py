@@ -354,5 +354,6 @@ def _check_specs(p_spec, q_spec, encoder, kind):
         raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")
     if isinstance(q_spec, learned.WideGaussian) and not getattr(encoder, "orthonormal", False):
         raise ValueError(
-            f"the loss of {q_spec} falls without bound as {encoder} spreads the rows; use encoders.Linear(orthonormal=True)."
+            f"the loss of {q_spec} falls without bound as {encoder} spreads the rows; use an encoder that cannot, "
+            "encoders.Linear(orthonormal=True)."
         )

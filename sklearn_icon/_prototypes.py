@@ -127,10 +127,13 @@ def solve_prototypes(
     if smooth:
         how = {"method": "lbfgs", "max_iter": max_iter, "tol": tol}
     else:
-        n_steps = max_iter * -(-len(sample_weight) // _BATCH_ROWS)
+        steps_per_pass = -(-len(sample_weight) // _BATCH_ROWS)
+        n_steps = max_iter * steps_per_pass
         rate = _NETWORK_RATE if learning_rate == "auto" else learning_rate
         how = {"method": "adam", "max_iter": n_steps, "tol": tol, "learning_rate": rate}
     result = minimize(loss, params, on_step=on_step, **how)
+    if not smooth:
+        result = result._replace(n_iter=-(-result.n_iter // steps_per_pass))
     module = module.cpu().eval()
     return Classifier(prototypes.detach().cpu().numpy(), state_arrays(module), None, None, result)
 

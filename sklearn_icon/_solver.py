@@ -22,8 +22,8 @@ class SolverResult(NamedTuple):
         Steps taken.
     loss_curve : ndarray of shape (n_iter,)
         The value at each step: before the step, or after it for "lbfgs".
-    status : {"converged", "max_iter", "diverged", "interrupted"}
-        Why it stopped.
+    status : {"converged", "completed", "max_iter", "diverged", "interrupted"}
+        Why it stopped; "completed" where a schedule of steps came to its end.
     """
 
     loss: float
@@ -176,7 +176,7 @@ def _adam(progress, params, max_iter, *, learning_rate, tol=0.0):
             if before - recent < tol * abs(recent):
                 return "converged"
             before = recent
-    return "max_iter"
+    return "completed"
 
 
 def _lbfgs(progress, params, max_iter, *, tol=1e-4, **_):

@@ -52,7 +52,7 @@ def test_one_row(estimator, message):
 @pytest.mark.filterwarnings("ignore:.*stopped after")
 def test_another_number_of_features(estimator):
     method = "transform" if isinstance(estimator, ICONEmbedding) else "predict"
-    with pytest.raises(ValueError, match="X has 3 features, but .* is expecting 4 features"):
+    with pytest.raises(ValueError, match=r"X has 3 features, but .* is expecting 4 features"):
         getattr(estimator.fit(X, y), method)(X[:, :3])
 
 
@@ -71,7 +71,12 @@ def test_constant_columns_elsewhere():
     constant = with_constant_columns()
     clusters = ICONClustering(3, random_state=0).fit(constant)
     assert np.isfinite(clusters.predict_proba(constant)).all()
-    assert ICONClassifier(max_iter=1000).fit(constant - constant.mean(axis=0), y).score(constant - constant.mean(axis=0), y) > 0.9
+    assert (
+        ICONClassifier(max_iter=1000)
+        .fit(constant - constant.mean(axis=0), y)
+        .score(constant - constant.mean(axis=0), y)
+        > 0.9
+    )
 
 
 @pytest.mark.filterwarnings("ignore:only 1 of")
@@ -89,7 +94,9 @@ def test_all_rows_equal():
 @pytest.mark.filterwarnings("ignore:the default n_neighbors")
 def test_more_clusters_than_distinct_rows():
     rows = np.repeat([[0.0, 0.0], [5.0, 5.0]], 10, axis=0)
-    with pytest.warns(UserWarning, match=r"only 2 of n_clusters=4 clusters are in use; there may be fewer distinct rows"):
+    with pytest.warns(
+        UserWarning, match=r"only 2 of n_clusters=4 clusters are in use; there may be fewer distinct rows"
+    ):
         clusters = ICONClustering(4, encoder="lookup", random_state=0).fit(rows)
     assert clusters.n_clusters_ == 2
     assert set(clusters.labels_) == {0, 1}
@@ -112,7 +119,9 @@ def test_default_perplexity_shrinks_with_one_warning():
     [ICONEmbedding(perplexity=20), ICONEmbedding(perplexity=30), ICONEmbedding(supervisory=supervisory.Gaussian(12.5))],
 )
 def test_explicit_perplexity_too_large(estimator):
-    with pytest.raises(ValueError, match=r"perplexity=[\d.]+ needs at least \d+ samples, got 12; set perplexity to at most 11"):
+    with pytest.raises(
+        ValueError, match=r"perplexity=[\d.]+ needs at least \d+ samples, got 12; set perplexity to at most 11"
+    ):
         estimator.fit(X[:12])
 
 
@@ -122,7 +131,8 @@ def test_perplexity_beyond_the_neighbors():
 
 
 @pytest.mark.parametrize(
-    "parameter, valid", [("supervisory", "gaussian.*knn"), ("learned", "gaussian.*student_t"), ("encoder", "linear.*mlp")]
+    "parameter, valid",
+    [("supervisory", "gaussian.*knn"), ("learned", "gaussian.*student_t"), ("encoder", "linear.*mlp")],
 )
 @each_estimator
 def test_unknown_names_list_the_known(estimator, parameter, valid):
@@ -137,11 +147,15 @@ def test_a_class_in_place_of_an_instance():
 
 
 def test_a_spec_in_the_wrong_place():
-    with pytest.raises(TypeError, match="learned must be None, one of .* or an instance of a class of sklearn_icon.learned"):
+    with pytest.raises(
+        TypeError, match=r"learned must be None, one of .* or an instance of a class of sklearn_icon.learned"
+    ):
         ICONEmbedding(learned=supervisory.Gaussian()).fit(X)
 
 
-@pytest.mark.parametrize("estimator", [ICONEmbedding(supervisory="same_class"), ICONClustering(supervisory="positive_pairs")])
+@pytest.mark.parametrize(
+    "estimator", [ICONEmbedding(supervisory="same_class"), ICONClustering(supervisory="positive_pairs")]
+)
 def test_labels_are_needed(estimator):
     with pytest.raises(ValueError, match="requires y to be passed, but the target y is None: it reads"):
         estimator.fit(X)
@@ -175,7 +189,11 @@ def test_one_class():
 
 
 @pytest.mark.parametrize(
-    "weights, message", [(np.zeros(len(X)), "at least one non-zero"), (-np.ones(len(X)), "Negative values in data passed to `?sample_weight")]
+    "weights, message",
+    [
+        (np.zeros(len(X)), "at least one non-zero"),
+        (-np.ones(len(X)), "Negative values in data passed to `?sample_weight"),
+    ],
 )
 def test_sample_weights(weights, message):
     with pytest.raises(ValueError, match=message):
@@ -248,7 +266,10 @@ def test_zero_rows_under_cosine():
 
 
 def test_a_graph_without_edges():
-    with pytest.raises(ValueError, match="no row has a positive"), pytest.warns(UserWarning, match="10 of 10 rows have no"):
+    with (
+        pytest.raises(ValueError, match="no row has a positive"),
+        pytest.warns(UserWarning, match="10 of 10 rows have no"),
+    ):
         ICONEmbedding(supervisory="graph", init="random").fit(sparse.csr_array((10, 10)))
 
 

@@ -10,7 +10,9 @@ PASSES = {"max_iter": 20, "random_state": 0}
 CONFIGURATIONS = [
     ICONEmbedding(perplexity=3, **FEW),
     ICONEmbedding(supervisory="knn", learned="gaussian", normalization="conditional", init="random", **FEW),
-    ICONEmbedding(supervisory=supervisory.StudentT(perplexity=4), learned=learned.StudentT(df=0.5), encoder="linear", **FEW),
+    ICONEmbedding(
+        supervisory=supervisory.StudentT(perplexity=4), learned=learned.StudentT(df=0.5), encoder="linear", **FEW
+    ),
     ICONEmbedding(perplexity=3, divergence="jensen_shannon", encoder=encoders.MLP(hidden=(8,)), **FEW),
     ICONClustering(3, **PASSES),
     ICONClustering(3, supervisory="knn", learned=learned.SharedCluster(weights="degree"), encoder="lookup", **PASSES),

@@ -1,0 +1,198 @@
+"""`ICONClustering`: against its peers on digits, memberships, numbering, inputs, and parameters that reach the solver."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.cluster import KMeans, SpectralClustering
+from sklearn.datasets import load_digits, load_iris, make_moons
+from sklearn.metrics import adjusted_rand_score, pairwise_distances
+
+from sklearn_icon import ICONClustering, _partitions, encoders, learned, supervisory
+from sklearn_icon._solver import SolverResult
+from sklearn_icon.metrics import clustering_accuracy
+
+X, y = load_iris(return_X_y=True)
+QUICK = {"max_iter": 20, "n_init": 1, "random_state": 0}
+FITTED = {
+    "linear": ICONClustering(3, **QUICK),
+    "lookup": ICONClustering(3, encoder="lookup", **QUICK),
+    "mlp": ICONClustering(3, encoder=encoders.MLP(hidden=(8,)), **QUICK),
+    "no debias": ICONClustering(3, debias=0.0, supervisory="knn", **QUICK),
+}
+each = pytest.mark.parametrize("estimator", FITTED.values(), ids=FITTED)
+
+
+def test_beats_its_peers_on_digits():
+    rows, labels = load_digits(return_X_y=True)
+    ours = clustering_accuracy(labels, ICONClustering(10, random_state=0).fit_predict(rows))
+    k_means = clustering_accuracy(labels, KMeans(10, n_init=10, random_state=0).fit_predict(rows))
+    spectral = SpectralClustering(10, affinity="nearest_neighbors", random_state=0).fit_predict(rows)
+    assert ours > k_means
+    assert ours > clustering_accuracy(labels, spectral) - 0.02
+
+
+@each
+def test_memberships_agree_with_labels(estimator):
+    clusters = clone(estimator).fit(X)
+    memberships = clusters.predict_proba(X)
+    np.testing.assert_allclose(memberships.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_array_equal(memberships.argmax(axis=1), clusters.labels_)
+    np.testing.assert_array_equal(clusters.predict(X), clusters.labels_)
+    np.testing.assert_array_equal(clusters.transform(X), memberships)
+    new = X[::7] + 0.01
+    alone = np.concatenate([clusters.predict_proba(new[[i]]) for i in range(len(new))])
+    np.testing.assert_allclose(alone, clusters.predict_proba(new), rtol=1e-9)
+
+
+@each
+def test_clusters_are_numbered_by_size(estimator):
+    sizes = np.bincount(clone(estimator).fit(X).labels_)
+    assert (np.diff(sizes) <= 0).all()
+
+
+def test_ties_are_numbered_by_first_row():
+    rows = np.vstack([np.full((20, 2), 9.0), np.zeros((20, 2)), np.full((20, 2), -9.0)])
+    rows += np.random.RandomState(0).uniform(size=rows.shape)
+    labels = ICONClustering(3, n_neighbors=5, random_state=0).fit_predict(rows)
+    np.testing.assert_array_equal(labels, np.repeat([0, 1, 2], 20))
+
+
+@each
+def test_centers_and_inertia(estimator):
+    clusters = clone(estimator).fit(X)
+    memberships = clusters.predict_proba(X)
+    centers = np.stack([np.average(X, axis=0, weights=column) for column in memberships.T])
+    np.testing.assert_allclose(clusters.cluster_centers_, centers)
+    inertia = sum(np.square(row - centers[label]).sum() for row, label in zip(X, clusters.labels_, strict=True))
+    assert clusters.inertia_ == pytest.approx(inertia)
+
+
+def test_the_start_with_the_lowest_loss_is_kept():
+    losses = [ICONClustering(3, n_init=1, max_iter=20, random_state=seed).fit(X).loss_ for seed in range(3)]
+    best = ICONClustering(3, n_init=8, max_iter=20, random_state=0).fit(X).loss_
+    assert best <= min(losses) + 0.01
+
+
+def test_a_graph_knows_moons():
+    rows, labels = make_moons(400, noise=0.05, random_state=0)
+    clusters = ICONClustering(2, encoder="lookup", supervisory=supervisory.Graph(), random_state=0)
+    graph = supervisory.UniformKNN(n_neighbors=10).conditional(rows).weights
+    assert adjusted_rand_score(labels, clusters.fit_predict(graph)) > 0.95
+    assert not hasattr(clusters, "cluster_centers_")
+    np.testing.assert_array_equal(clusters.predict(graph[:50]), clusters.labels_[:50])
+
+
+def test_distances_do_as_features():
+    of_features = ICONClustering(3, encoder="lookup", **QUICK).fit(X)
+    of_distances = ICONClustering(3, metric="precomputed", **QUICK).fit(pairwise_distances(X))
+    assert adjusted_rand_score(of_features.labels_, of_distances.labels_) > 0.9
+
+
+def test_labels_as_p():
+    clusters = ICONClustering(3, supervisory="same_class", random_state=0).fit(X, y)
+    assert clustering_accuracy(y, clusters.labels_) > 0.95
+
+
+def test_sparse_rows_do_as_dense_ones():
+    rows = X - X.min(axis=0)
+    rows[rows < 0.3] = 0
+    dense = ICONClustering(3, **QUICK).fit(rows)
+    other = ICONClustering(3, **QUICK).fit(sparse.csr_matrix(rows))
+    assert adjusted_rand_score(dense.labels_, other.labels_) > 0.9
+    np.testing.assert_array_equal(other.predict(sparse.csr_array(rows)), other.labels_)
+
+
+@each
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_are_unchanged_and_memberships_keep_their_precision(estimator, dtype):
+    rows = X.astype(dtype)
+    clusters = clone(estimator).fit(rows)
+    np.testing.assert_array_equal(rows, X.astype(dtype))
+    assert clusters.predict_proba(rows).dtype == clusters.cluster_centers_.dtype == dtype
+
+
+@each
+def test_same_seed_same_bits_and_pickles(estimator):
+    clusters = clone(estimator).fit(X)
+    torch.manual_seed(5)
+    again = pickle.loads(pickle.dumps(clone(estimator).fit(X)))
+    np.testing.assert_array_equal(again.predict_proba(X + 0.05), clusters.predict_proba(X + 0.05))
+    assert again.loss_ == clusters.loss_
+
+
+def test_score_prefers_the_clusters_that_p_shows():
+    good = ICONClustering(2, **QUICK).fit(X)
+    shuffled = ICONClustering(2, **QUICK).fit(np.random.RandomState(0).permutation(X.ravel()).reshape(X.shape))
+    assert good.score(X) > shuffled.score(X)
+
+
+def test_debias_keeps_memberships_from_saturating():
+    confidence = {
+        a: ICONClustering(3, debias=a, random_state=0).fit(X).predict_proba(X).max(axis=1).mean() for a in (0, 0.6)
+    }
+    assert confidence[0.6] < confidence[0]
+
+
+def test_frames():
+    pandas = pytest.importorskip("pandas", reason="an extra of the tests")
+    clusters = ICONClustering(3, **QUICK).set_output(transform="pandas").fit(pandas.DataFrame(X))
+    assert list(clusters.transform(pandas.DataFrame(X)).columns) == [f"iconclustering{c}" for c in range(3)]
+
+
+CHANGES = {
+    "n_clusters": 4,
+    "supervisory": "gaussian",
+    "supervisory__n_steps": 3,
+    "supervisory__binary": True,
+    "supervisory__base__n_neighbors": 4,
+    "learned__weights": "degree",
+    "encoder": "mlp",
+    "divergence": "squared_hellinger",
+    "debias": 0.2,
+    "max_iter": 21,
+    "batch_size": 40,
+    "learning_rate": 0.2,
+    "tol": 0.1,
+    "n_init": 2,
+    "random_state": 1,
+}
+BASE = ICONClustering(
+    3,
+    supervisory=supervisory.RandomWalk(supervisory.UniformKNN(8), n_steps=2),
+    learned=learned.SharedCluster(),
+    **QUICK,
+)
+
+
+def what_the_solver_receives(monkeypatch, estimator):
+    """The solver's options, with the value and the gradients of its objective at the start, of each start."""
+    received = []
+
+    def spy(objective, params, **options):
+        value = objective()
+        gradients = [gradient.numpy() for gradient in torch.autograd.grad(value, params)]
+        del options["on_step"]
+        received.append((options, float(value.detach()), gradients))
+        return SolverResult(0.0, 1, np.zeros(1), "max_iter")
+
+    monkeypatch.setattr(_partitions, "minimize", spy)
+    monkeypatch.setattr(_partitions, "_pretrain", lambda *_: None)
+    estimator.fit(X)
+    return repr(received)
+
+
+@pytest.mark.filterwarnings("ignore:only .* clusters are in use")
+@pytest.mark.parametrize(
+    "base, parameter, value",
+    [(BASE, *change) for change in CHANGES.items()]
+    + [(ICONClustering(3, **QUICK), "n_neighbors", 4), (ICONClustering(3, **QUICK), "metric", "cosine")]
+    + [(ICONClustering(3, metric="minkowski", **QUICK), "metric_params", {"p": 1.5})],
+)
+def test_every_parameter_reaches_the_solver(monkeypatch, base, parameter, value):
+    before = what_the_solver_receives(monkeypatch, clone(base))
+    assert what_the_solver_receives(monkeypatch, clone(base)) == before
+    assert what_the_solver_receives(monkeypatch, clone(base).set_params(**{parameter: value})) != before
