@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABCMeta, abstractmethod
+from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -31,6 +32,7 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         "encoder": "no_validation",
         "divergence": [StrOptions(set(DIVERGENCES))],
         "device": [str],
+        "n_jobs": [None, Integral],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -66,8 +68,8 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         specs = self._resolve_specs()
         return *specs, resolve_device(self.device), check_random_state(self.random_state)
 
-    def _threads(self):
-        return threads(getattr(self, "n_jobs", None))
+    def _threads(self, small=False):
+        return threads(self.n_jobs, small)
 
     def _on_step(self, task):
         """A reporter of progress for the solver, or None where `verbose` is 0."""

@@ -16,6 +16,7 @@ from ._base import ICon, unwrapped, warn_rows_without_positives
 
 _MAX_REPRESENTATION = 64
 _FULL_BATCH_LIMIT = 5000
+_SMALL = 1 << 20
 _NAMED = {
     "gaussian": partial(learned.Gaussian, metric="dot"),
     "dot": partial(learned.Gaussian, metric="dot"),
@@ -58,7 +59,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         L-BFGS ends where no entry of the gradient exceeds this; Adam where 50 steps lower the mean loss by a smaller
         share.
     learning_rate : float or "auto", default="auto"
-        Rate of Adam, which falls to zero along a cosine; "auto" is 0.001.
+        Rate of Adam, which falls to zero along a cosine; "auto" is 0.003.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
     random_state : int, RandomState instance or None, default=None
@@ -90,7 +91,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         What None and short names stood for.
     n_features_in_ : int
         Columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of X's columns, where all are strings.
 
     See Also
@@ -117,7 +118,6 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "n_jobs": [None, Integral],
         "warm_start": ["boolean"],
     }
 
@@ -203,7 +203,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
                 f"the data contains only one class, {classes.tolist()[0]!r}; a classifier needs samples of two or more."
             )
         weights = _class_weights(self.class_weight, classes, codes, sample_weight[rows])[codes] * sample_weight[rows]
-        with self._threads():
+        with self._threads(small=X.shape[0] * X.shape[1] < _SMALL):
             solution = self._solve(X[rows], codes, weights, p_spec, q_spec, encoder, device, random_state)
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
         self.classes_ = classes

@@ -19,6 +19,7 @@ from ._new_rows import FittedRows, input_kind
 
 _STARTS = 4
 _WALK_STEPS = 2
+_SMALL = 1 << 20
 _RATES = {"Linear": 0.03, "Lookup": 0.1}
 _NETWORK_RATE = 1e-3
 
@@ -84,7 +85,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Each row's likeliest cluster. Clusters are numbered by size, the largest first, ties by first row.
     n_clusters_ : int
         Clusters in use.
-    cluster_centers_ : ndarray of shape (n_clusters_, n_features_in_)
+    cluster_centers_ : ndarray of shape (`n_clusters_`, `n_features_in_`)
         Means of X weighted by membership. Only where X holds features.
     inertia_ : float
         Sum of squared distances of rows to the centre of their cluster. Only where X holds features.
@@ -100,7 +101,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         What None and short names stood for.
     n_features_in_ : int
         Columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of X's columns, where all are strings.
 
     See Also
@@ -133,7 +134,6 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "n_jobs": [None, Integral],
     }
 
     def __init__(
@@ -223,7 +223,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
             _check_specs(p_spec, q_spec, encoder, kind)
             warn_rows_without_positives(p)
-            features = X if kind == "features" else None
+        features = X if kind == "features" else None
+        with self._threads(small=self._batch_rows(X.shape[0]) * X.shape[1] < _SMALL):
             solution = self._solve(features, p.mix(self.debias), q_spec, encoder, device, random_state)
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
         self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
@@ -313,7 +314,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
         Returns
         -------
-        ndarray of shape (n_samples, n_clusters_)
+        ndarray of shape (n_samples, `n_clusters_`)
             Rows sum to one.
         """
         check_is_fitted(self)
@@ -343,7 +344,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
         Returns
         -------
-        ndarray of shape (n_samples, n_clusters_)
+        ndarray of shape (n_samples, `n_clusters_`)
         """
         return self.predict_proba(X)
 

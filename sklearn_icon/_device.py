@@ -47,14 +47,23 @@ def _why_no_cuda(torch):
 
 
 @contextmanager
-def threads(n_jobs):
-    """Limit the thread pools of torch and of the numerical libraries to `n_jobs`; None leaves them as they are."""
-    if n_jobs is None:
+def threads(n_jobs, small=False):
+    """Limit the thread pools of torch and of the numerical libraries.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+        As in joblib; None leaves the pools as they are.
+    small : bool, default=False
+        Whether the work consists of many short operations. They run in one thread: waiting for others at the end of
+        each costs more than they bring, and on a busy machine many times more.
+    """
+    if n_jobs is None and not small:
         yield
         return
     import torch
 
-    before, count = torch.get_num_threads(), effective_n_jobs(n_jobs)
+    before, count = torch.get_num_threads(), 1 if small else effective_n_jobs(n_jobs)
     with threadpool_limits(count):
         torch.set_num_threads(count)
         try:

@@ -16,6 +16,7 @@ from ._new_rows import FittedRows, input_kind
 from ._rows import average_duplicates
 
 _FULL_BATCH_LIMIT = 5000
+_EXACT_LIMIT = 3000
 
 
 class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
@@ -67,10 +68,11 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Further arguments of the metric.
     init : {"pca", "spectral", "random"} or ndarray of shape (n_samples, n_components), default="pca"
         Where a lookup map starts. Without features "pca" stands for "spectral", the eigenvectors of p's graph.
-    method : {"auto", "exact", "sampled", "barnes_hut"}, default="auto"
-        How the sum over all pairs is computed: exactly in tiles, or on minibatches whose rows are each other's keys
-        ("sampled", of encoders with parameters, which then minimise the conditional form). "barnes_hut" is
-        accepted for "auto", which samples for encoders on more than 5,000 rows and is exact otherwise.
+    method : {"auto", "exact", "interpolation", "sampled", "barnes_hut"}, default="auto"
+        How the sum over all pairs is computed: exactly in tiles; by interpolation on a grid, for lookup maps of one or
+        two dimensions; or on minibatches whose rows are each other's keys ("sampled", of encoders with parameters,
+        which then minimise the conditional form). "auto" is exact up to 3,000 rows (5,000 of an encoder), and
+        "barnes_hut" is accepted for "auto".
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
     random_state : int, RandomState instance or None, default=None
@@ -90,7 +92,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         D at the end; KL unless `divergence` says otherwise.
     kl_per_sample_ : ndarray of shape (n_samples,)
         Each row's part, scaled so that the mean is `kl_divergence_`: where it is large, trust the map less.
-    loss_curve_ : ndarray of shape (n_iter_,)
+    loss_curve_ : ndarray of shape (`n_iter_`,)
         D at each iteration, without exaggeration.
     n_iter_ : int
         Iterations run.
@@ -104,7 +106,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         What None and short names stood for.
     n_features_in_ : int
         Columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of X's columns, where all are strings.
 
     See Also
@@ -140,7 +142,6 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         "metric_params": [dict, None],
         "init": [StrOptions({"pca", "random", "spectral"}), np.ndarray],
         "method": [StrOptions({"auto", "exact", "interpolation", "sampled", "barnes_hut"})],
-        "n_jobs": [None, Integral],
         "warm_start": ["boolean"],
     }
 
@@ -237,7 +238,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         p_spec, q_spec, encoder, device, random_state = self._begin()
         X = self._validate_X(X, reset=True)
         kind = input_kind(p_spec, X, y)
-        with self._threads():
+        with self._threads(small=X.shape[0] <= _EXACT_LIMIT):
             p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
             _check_specs(p_spec, q_spec, encoder, kind)
             warn_rows_without_positives(p)
@@ -265,14 +266,14 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         from ._maps import solve_encoder, solve_lookup
         from ._networks import torch_dtype
 
+        method = self._method(p, q_spec, encoder)
         options = {"divergence": self.divergence, "normalization": self.normalization, "device": device}
         common = {"learning_rate": self.learning_rate, "max_iter": self.max_iter, "on_step": self._on_step}
         if encoder.parametric:
             options["dtype"] = torch_dtype(X)
-            sampled = self.method == "sampled" or (self.method != "exact" and len(p.has_positives) > _FULL_BATCH_LIMIT)
             seed = random_state.randint(np.iinfo(np.int32).max)
             arguments = (p, q_spec, encoder, X, self.n_components, options)
-            return solve_encoder(*arguments, sampled=sampled, seed=seed, **common), "sampled" if sampled else "exact"
+            return solve_encoder(*arguments, sampled=method == "sampled", seed=seed, **common), method
         again = self.warm_start and getattr(self, "embedding_", np.empty(0)).shape == (
             len(p.has_positives),
             self.n_components,
@@ -284,14 +285,36 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             p,
             q_spec,
             start,
-            options | {"dtype": torch.float32},
+            options | {"dtype": torch.float32, "interpolate": method == "interpolation"},
             exaggeration=1.0 if again else self.early_exaggeration,
             finish=lambda places: average_duplicates(places, features),
             min_grad_norm=self.min_grad_norm,
             n_iter_without_progress=self.n_iter_without_progress,
             **common,
         )
-        return solution, "exact"
+        return solution, method
+
+    def _method(self, p, q_spec, encoder):
+        """How the sum over all pairs is computed: as asked, if that is possible, or by size."""
+        from ._objective import can_interpolate
+
+        gridded = not encoder.parametric and can_interpolate(p, q_spec, self.n_components)
+        if self.method == "interpolation" and not gridded:
+            raise ValueError(
+                "method='interpolation' needs encoder='lookup', n_components of 1 or 2, debias=0 and a learned "
+                f"kernel of Euclidean distance ('student_t', 'gaussian'); got {encoder}, n_components={self.n_components} and "
+                f"{q_spec}. Use method='auto'."
+            )
+        if self.method == "sampled" and not encoder.parametric:
+            raise ValueError(
+                f"method='sampled' trains an encoder by minibatches, but {encoder} has none to train; use "
+                "method='auto', or encoder='mlp'."
+            )
+        if self.method not in ("auto", "barnes_hut"):
+            return self.method
+        if encoder.parametric:
+            return "sampled" if p.shape[0] > _FULL_BATCH_LIMIT else "exact"
+        return "interpolation" if gridded and p.shape[0] > _EXACT_LIMIT else "exact"
 
     def transform(self, X):
         """Place rows on the fitted map.

@@ -22,10 +22,10 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_random_state
 from threadpoolctl import threadpool_limits
 
-# Largest n^2 (150 + features) searched exactly: 120k rows of 50 features, 57k of 784. That takes no longer than the
+# Largest n^2 (40 + features) searched exactly: 149k rows of 50 features, 49k of 784. That takes no longer than the
 # approximate search does in a fresh process, where it compiles for half a minute.
-_EXACT_LIMIT = 3e12
-_OTHER_COST = 30  # of a feature in a distance that is not euclidean
+_EXACT_LIMIT = 2e12
+_OTHER_COST = 40  # of a feature of sparse rows, or in a distance that is not euclidean
 _TREE_ROWS, _TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows, up to so many features
 _SPARE = 8  # candidates beyond the neighbours wanted
 _DESCENT_WIDTH = 31  # neighbours kept by the approximate search: with 16 it loses up to 40%, with 31 up to 12%
@@ -65,9 +65,9 @@ def nearest_neighbors(
     """The n_neighbors smallest `(d(x_i, x_j), j)`, j != i, of each row i.
 
     A row is excluded by its index: its copies are neighbours, at distance 0. The result is exact, and the same for any
-    number of threads, up to about 100,000 rows, in up to 6 features (where from there on ties for the last place are
-    settled repeatably, but not by index), and in metrics that lack an approximate search. Otherwise pynndescent
-    proposes the neighbours, and their distances are computed afresh.
+    number of threads, up to some 100,000 rows (the more, the fewer features), in metrics that lack an approximate
+    search, and in up to 6 features (where of so many rows ties for the last place are settled repeatably, but not by
+    index). Otherwise pynndescent proposes the neighbours, and their distances are computed afresh.
 
     Parameters
     ----------
@@ -195,9 +195,9 @@ def _search(space, k, n_jobs, random_state) -> Neighbors:
         raise ValueError(f"n_neighbors={k!r} must be an integer from 1 to {name} = {limit}")
     if sparse and space.metric == "precomputed":
         return _search_graph(space, k)
-    work = n**2 * (150.0 + (space.X.nnz / n if sparse else width) * (1 if space.root else _OTHER_COST))
+    cost = _OTHER_COST * space.X.nnz / n if sparse else width * (1 if space.root else _OTHER_COST)
     descent = space.own and space.metric in _DESCENT and set(space.params) <= {"p", "V", "VI"}
-    affordable = work <= _EXACT_LIMIT or not descent
+    affordable = n**2 * (40.0 + cost) <= _EXACT_LIMIT or not descent
     tree = bool(space.root) and not sparse and width <= _TREE_FEATURES and n >= max(_TREE_ROWS, 20 * k)
     run, rows = partial(_in_blocks, n, n_jobs), np.arange(space.X.shape[0])
     if affordable and not space.root:

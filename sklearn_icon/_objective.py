@@ -14,6 +14,7 @@ from scipy import sparse
 from scipy.special import xlogy
 
 from ._divergences import DIVERGENCES, Divergence
+from ._grid import GridPotential, grid_normalizer
 from ._sums import edge_sum, joint_log_normalizer, log_normalizer, over_tiles, self_mask, symmetric_edges
 
 
@@ -34,6 +35,8 @@ class Objective:
         Weights of the average over i.
     background_keys : int, default=None
         Of a random batch: how many of its last keys stand for all in the sum over the uniform mass. None: all keys.
+    interpolate : bool, default=False
+        Whether normalisers come from a grid; see `can_interpolate`.
     dtype : torch.dtype, default=torch.float64
     device : str or torch.device, default="cpu"
 
@@ -57,6 +60,7 @@ class Objective:
         normalization="conditional",
         sample_weight=None,
         background_keys=None,
+        interpolate=False,
         dtype=torch.float64,
         device="cpu",
     ):
@@ -74,6 +78,7 @@ class Objective:
         square = self.n_rows == self.n_keys
         self.key_degrees = self._tensor(p.degrees) if square and p.degrees is not None else None
         self.edges = None
+        self.grid = GridPotential(learned) if interpolate else None
         if self.is_plain_kl and square and learned.euclidean:
             mass = weights.multiply(row_mass[:, None]).tocsr()
             self.edges = symmetric_edges(sparse.csr_array((mass + mass.T) / 2), dtype, device)
@@ -118,6 +123,8 @@ class Objective:
         if self.edges is not None and keys is None:
             edges = -edge_sum(self.learned, z, self.edges)
             if self.joint and self.exclude_self:
+                if self.grid is not None:
+                    return edges, grid_normalizer(self.grid, z, True)
                 return edges, joint_log_normalizer(self.learned, z)
             row_log_z = self._row_log_z(z, z)
             return edges, row_log_z.logsumexp(0) if self.joint else self.row_mass @ row_log_z
@@ -133,7 +140,7 @@ class Objective:
         row_log_z = self._row_log_z(z, keys)
         log_norm = row_log_z.logsumexp(0).expand(self.n_rows) if self.joint else row_log_z
         log_k = self.learned.paired(z[self.rows], keys[self.cols])
-        log_q = self.learned.finish(log_k - log_norm[self.rows], self.n_mixed)
+        log_q = self._log_q(log_k, log_norm[self.rows])
         at_edges, elsewhere = self.term(self.p_edges, log_q), torch.zeros_like(row_log_z)
         if self.background > 0:
             at_edges = at_edges - self.term(self.background, log_q)
@@ -151,7 +158,16 @@ class Objective:
     def _row_log_z(self, z, keys):
         if self.learned.normalized:
             return z.new_zeros(len(z))
+        if self.grid is not None:
+            return grid_normalizer(self.grid, z, False)
         return log_normalizer(self.learned, z, keys, exclude_self=self.exclude_self, n_choices=self.n_choices)
+
+    def _log_q(self, log_k, log_norm):
+        """Log q; not above zero, where rounding puts near keys of far rows, and excluded ones are."""
+        log_q = log_k - log_norm
+        if not (self.learned.normalized or self.learned.is_limit):
+            log_q = log_q.clamp_max(0)
+        return self.learned.finish(log_q, self.n_mixed)
 
     def _background_cost(self, z, keys, log_norm):
         """sum_j d(a/N, q_ij) of each row over all its keys, or as many of the last ones as may stand for all."""
@@ -161,8 +177,7 @@ class Objective:
             keys = keys[first:]
 
         def tile(z, keys, log_norm, rows):
-            log_q = self.learned.finish(self.learned.pairwise(z[rows], keys) - log_norm[rows, None], self.n_mixed)
-            cost = self.term(self.background, log_q)
+            cost = self.term(self.background, self._log_q(self.learned.pairwise(z[rows], keys), log_norm[rows, None]))
             if self.exclude_self:
                 cost = cost.masked_fill(self_mask(cost, slice(rows.start - first, None)), 0)
             return cost.sum(1)
@@ -176,6 +191,11 @@ def _limit_term(p, log_q):
 
 
 _limit_of_kl = Divergence(_limit_term, 0.0)
+
+
+def can_interpolate(p, learned, n_components):
+    """Whether a grid can give the normalisers: kernels of squared distance, 1-D or 2-D maps, no uniform mass."""
+    return n_components <= 2 and learned.euclidean and not p.uniform and not learned.mixture
 
 
 def _check_combination(p, learned, divergence, objective):

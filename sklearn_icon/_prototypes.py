@@ -11,7 +11,7 @@ from ._objective import Objective
 from ._solver import SolverResult, minimize
 
 _BATCH_ROWS = 256
-_NETWORK_RATE = 1e-3
+_NETWORK_RATE = 3e-3
 
 
 class Classifier(NamedTuple):

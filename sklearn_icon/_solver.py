@@ -197,7 +197,9 @@ def _lbfgs(progress, params, max_iter, *, tol=1e-4, **_):
 
     def callback(intermediate_result):
         assign(intermediate_result.x)
-        if progress.record(float(intermediate_result.fun)):
+        stop = progress.record(float(intermediate_result.fun))
+        progress.finite = progress.whole
+        if stop:
             raise StopIteration
 
     start = torch.cat([param.detach().reshape(-1) for param in params]).double().cpu().numpy()

@@ -134,7 +134,7 @@ class _JointLogNormalizer(torch.autograd.Function):
         for rows, sq, spare in _sq_distance_tiles(z):
             kernel, slope = learned.kernel_and_slope(sq, spare)
             total += _mask_self(kernel, rows, 0.0).sum().double()
-            pulled = torch.mm(homogeneous, slope.T)
+            pulled = torch.mm(homogeneous, _mask_self(slope, rows, 0.0).T)
             gradient[rows] = (pulled[-1] * z[rows].T - pulled[:-1]).T
         ctx.save_for_backward(gradient.mul_((4 / total).to(z.dtype)))
         return total.log().to(z.dtype)

@@ -59,7 +59,7 @@ FITTED = {
     "harmonic": ICONClassifier(learned=learned.Harmonic(n=2.0), encoder="mlp", max_iter=30, random_state=0),
     "cosine": ICONClassifier(learned="cosine", encoder="mlp", max_iter=30, random_state=0),
     "mixture": ICONClassifier(
-        learned=learned.UniformMixture(learned.Gaussian(metric="dot"), 0.1), max_iter=1000, random_state=0
+        learned=learned.UniformMixture(learned.Gaussian(metric="dot"), 0.1), encoder="mlp", random_state=0
     ),
     "total_variation": ICONClassifier(divergence="total_variation", encoder="mlp", random_state=0),
     "smoothed": ICONClassifier(debias=0.1),
@@ -82,7 +82,7 @@ def test_probabilities_are_the_softmax_of_the_logits(estimator, n_classes):
     logits, proba = classifier.decision_function(rows), classifier.predict_proba(rows)
     expected = softmax(logits, axis=1) if n_classes == 3 else np.column_stack([expit(-logits), expit(logits)])
     np.testing.assert_allclose(proba, expected, rtol=1e-9, atol=1e-15)
-    np.testing.assert_allclose(np.log(proba), classifier.predict_log_proba(rows), rtol=1e-9)
+    np.testing.assert_allclose(np.log(proba), classifier.predict_log_proba(rows), rtol=1e-9, atol=1e-15)
     np.testing.assert_array_equal(classifier.predict(rows), classifier.classes_[proba.argmax(axis=1)])
     assert classifier.transform(rows).shape == (len(rows), len(classifier.get_feature_names_out()))
 

@@ -1,4 +1,4 @@
-"""`ICONClustering`: against its peers on digits, memberships, numbering, inputs, and parameters that reach the solver."""
+"""`ICONClustering`: peers on digits, memberships, numbering, inputs, and that parameters reach the solver."""
 
 import pickle
 

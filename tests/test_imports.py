@@ -12,7 +12,7 @@ HEAVY = {"torch", "numba", "pynndescent", "matplotlib"}
 
 # A module imports only from floors below its own.
 FLOORS = [
-    {"_spec", "_affinity", "_divergences", "_device", "_rows", "_solver", "_neighbors", "metrics", "plotting"},
+    {"_spec", "_affinity", "_divergences", "_device", "_rows", "_solver", "_grid", "_neighbors", "metrics", "plotting"},
     {"_conditional"},
     {"_batches", "supervisory", "learned", "encoders", "_placement"},
     {"_sums", "_initial", "_networks", "_base"},

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -228,6 +229,14 @@ def test_threads_and_blocks_change_nothing(metric, monkeypatch):
     assert_same(nearest_neighbors(X, 9, metric=metric, n_jobs=2), expected)
 
 
+@pytest.mark.parametrize(("n_jobs", "limit"), [(None, None), (1, 1), (2, 2)])
+def test_number_of_threads_reaches_scikit_learn(n_jobs, limit, monkeypatch):
+    limits = []
+    monkeypatch.setattr(_neighbors, "threadpool_limits", lambda limit: limits.append(limit) or nullcontext())
+    nearest_neighbors(blobs(), 5, n_jobs=n_jobs)
+    assert limits == [limit]
+
+
 def test_distances_are_symmetric():
     for metric in ("euclidean", "cosine"):
         found = cross_neighbors(blobs(), blobs(), 60, metric=metric)
@@ -388,6 +397,7 @@ def holey_descent(large, monkeypatch):
     """A stand-in for pynndescent that loses some neighbours, some rows themselves, and all of row 7."""
 
     def descent(rows, metric, metric_kwds, n_neighbors, n_jobs, random_state):
+        assert n_neighbors == 31, "few neighbours are found among more candidates"
         rows = rows.toarray() if sp.issparse(rows) else rows
         indices = np.argsort(pairwise_distances(rows, metric=metric, **metric_kwds), axis=1)[:, :n_neighbors]
         indices[3:9, -30:] = -1
@@ -402,7 +412,9 @@ def holey_descent(large, monkeypatch):
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "manhattan", "minkowski", "canberra"])
 def test_missing_neighbours_are_found(metric):
     X, params = blobs(), {"p": 3} if metric == "minkowski" else {}
-    found = nearest_neighbors(X, 6, metric=metric, metric_params=params, random_state=0)
+    state = global_state()
+    found = nearest_neighbors(X, 6, metric=metric, metric_params=params)
+    np.testing.assert_array_equal(global_state(), state)
     assert found.exact is False
     assert_close(found, *by_loops(X, X, 6, METRICS[metric][0]))
     if metric in ("euclidean", "cosine", "manhattan"):
@@ -427,6 +439,7 @@ def test_large_data_that_need_no_approximation(monkeypatch):
     found = nearest_neighbors(X, 3)
     assert found.exact is True
     assert_close(found, *by_loops(X, X, 3, euclidean))
+    monkeypatch.setattr(_neighbors, "_scan", None)  # comparing all rows for the sake of ties would take too long
     equal = nearest_neighbors(np.ones((100, 2)), 3)
     np.testing.assert_array_equal(equal.distances, 0)
     assert not np.any(equal.indices == np.arange(100)[:, None])

@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+
+from sklearn_icon._batches import PositiveSampler, batch_conditional
+from sklearn_icon._conditional import Conditional
+from sklearn_icon._rows import average_duplicates, match_rows, row_digests
+
+# --- minibatches --------------------------------------------------------------------------------------------------
+
+
+class Prescribed:
+    """Uniform numbers as prescribed."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values, dtype=float)
+
+    def uniform(self, size):
+        assert size == len(self.values)
+        return self.values
+
+
+@pytest.fixture
+def p():
+    weights = np.array([[0, 0, 0, 0], [0.0, 1, 3, 0], [0, 0, 0, 0], [1, 1, 1, 5], [0, 0, 2, 0], [0, 0, 0, 0]])
+    return Conditional.from_weights(weights)
+
+
+def naive_draw(row, u):
+    """The first key at which the cumulated row passes u."""
+    total = 0.0
+    for key, weight in enumerate(row):
+        total += weight
+        if total > u:
+            return key
+    return max(key for key, weight in enumerate(row) if weight)
+
+
+@pytest.mark.parametrize("u", [0.0, 0.1, 0.2499, 0.25, 0.3, 0.37, 0.3751, 0.9, 1 - 2**-53])
+def test_positives_are_drawn_by_their_share(p, u):
+    dense = p.toarray()
+    rows, positives = PositiveSampler(p).draw(np.array([3, 1, 4, 3]), Prescribed([u, u, u, 1 - u if u else 0.5]))
+    assert_array_equal(rows, [3, 1, 4, 3])
+    expected = [naive_draw(dense[row], v) for row, v in zip(rows, [u, u, u, 1 - u if u else 0.5], strict=True)]
+    assert_array_equal(positives, expected)
+
+
+def test_rows_without_positives_are_left_out(p):
+    rows, positives = PositiveSampler(p).draw(np.arange(6), np.random.RandomState(0))
+    assert_array_equal(rows, [1, 3, 4])
+    assert len(positives) == 3
+    rows, positives = PositiveSampler(p).draw(np.array([0, 2, 5]), np.random.RandomState(0))
+    assert len(rows) == len(positives) == 0
+
+
+def test_frequencies_are_the_weights(p):
+    n = 4000
+    rows, positives = PositiveSampler(p).draw(np.repeat([1, 3], n), np.random.RandomState(0))
+    counts = sparse.coo_array((np.ones(2 * n), (rows, positives)), shape=p.shape).toarray() / n
+    expected = p.toarray()[[1, 3]]
+    assert (abs(counts[[1, 3]] - expected) <= 4 * np.sqrt(expected * (1 - expected) / n)).all()
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.integers(0, 2**16), st.integers(1, 8))
+def test_only_positives_are_drawn(seed, n):
+    rng = np.random.RandomState(seed)
+    weights = rng.uniform(size=(n, n)) * (rng.uniform(size=(n, n)) < 0.4)
+    p = Conditional.from_weights(weights)
+    rows, positives = PositiveSampler(p).draw(rng.permutation(n), rng)
+    assert (weights[rows, positives] > 0).all()
+    assert set(rows) == set(np.flatnonzero(weights.sum(axis=1)))
+
+
+def test_the_same_generator_draws_the_same(p):
+    rows = np.repeat([1, 3], 20)
+    first, again, other = (PositiveSampler(p).draw(rows, np.random.RandomState(s))[1] for s in (0, 0, 1))
+    assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_batch_distribution(exclude_self):
+    p = batch_conditional(3, exclude_self)
+    assert_array_equal(p.toarray(), np.concatenate([np.zeros((3, 3)), np.eye(3)], axis=1))
+    assert p.n_choices == 6 - exclude_self
+    mixed = p.mix(0.5).toarray()
+    assert_allclose(mixed.sum(axis=1), 1, rtol=1e-14)
+    assert_allclose(np.diag(mixed), 0 if exclude_self else 0.5 / 6, rtol=1e-14)
+    assert_allclose(mixed[0, 3], 0.5 + 0.5 / (6 - exclude_self), rtol=1e-14)
+
+
+# --- equal rows ---------------------------------------------------------------------------------------------------
+
+ROWS = np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0], [1.0, 0.0, 2.0], [0.0, 1.0, 2.0], [1.0, 2.0, 0.0], [-1.0, 0.0, 2.0]])
+CLASSES = [0, 1, 0, 2, 3, 4]
+
+
+def same(digests):
+    return np.equal.outer(digests, digests)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("make", [np.array, np.asfortranarray, sparse.csr_array, sparse.csc_matrix, sparse.coo_array])
+def test_equal_rows_have_equal_digests(make, dtype):
+    digests = row_digests(make(ROWS.astype(dtype)))
+    assert digests.dtype == np.int64
+    assert_array_equal(same(digests), same(CLASSES))
+    assert_array_equal(digests, row_digests(ROWS))
+
+
+def test_how_a_row_is_stored_does_not_matter():
+    expected = row_digests(ROWS)
+    negative_zeros = np.where(ROWS == 0, -0.0, ROWS)
+    assert_array_equal(row_digests(negative_zeros), expected)
+    assert_array_equal(row_digests(np.concatenate([ROWS, ROWS], axis=1)[:, :3]), expected)
+    row, column = np.divmod(np.arange(ROWS.size)[::-1], 3)
+    explicit = sparse.csr_array(sparse.coo_array((ROWS[row, column], (row, column))))
+    assert explicit.nnz == ROWS.size
+    assert_array_equal(row_digests(explicit), expected)
+    wide = sparse.csr_array(ROWS)
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    assert_array_equal(row_digests(wide), expected)
+
+
+def test_digests_leave_their_input_alone():
+    X = sparse.csr_array((np.array([1.0, 0.0, 2.0]), np.array([1, 0, 1]), np.array([0, 3])), shape=(1, 2))
+    row_digests(X)
+    assert X.nnz == 3
+    assert_array_equal(X.toarray(), [[0, 3]])
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from([0.0, -0.0, 1.0, 2.5]), st.sampled_from([0.0, 1.0, -1.0])), min_size=1))
+def test_digests_are_equal_where_rows_are(rows):
+    X = np.array(rows)
+    expected = (X[:, None] == X[None]).all(axis=2)
+    assert_array_equal(same(row_digests(X)), expected)
+    assert_array_equal(same(row_digests(sparse.csr_array(X))), expected)
+
+
+def test_rows_seen_before():
+    known = np.array([7, 3, 7, -2, 9])
+    assert_array_equal(match_rows(np.array([9, 7, 8, -2, 100, -100, 3]), known), [4, 0, -1, 3, -1, -1, 1])
+    assert len(match_rows(np.empty(0, dtype=np.int64), known)) == 0
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    order = np.random.default_rng(1).permutation(20)
+    assert_array_equal(match_rows(row_digests(X[order]), row_digests(X)), order)
+
+
+def test_equal_rows_get_the_mean():
+    digests = np.array([5, 1, 5, 2, 5, 1])
+    values = np.arange(12.0).reshape(6, 2) ** 2
+    before = values.copy()
+    expected = np.array([values[digests == d].mean(axis=0) for d in digests])
+    assert_allclose(average_duplicates(values, digests), expected, rtol=1e-15)
+    assert_array_equal(values, before)
+    single = average_duplicates(values.astype(np.float32), digests)
+    assert single.dtype == np.float32
+    assert_allclose(single, expected, rtol=1e-6)
+
+
+def test_without_equal_rows_nothing_changes():
+    values = np.random.default_rng(0).normal(size=(5, 2))
+    assert_array_equal(average_duplicates(values, np.arange(5)), values)
+    third = values.astype(np.float32) / 3
+    mixed = average_duplicates(third, np.array([0, 1, 2, 3, 3]))
+    assert_array_equal(mixed[:3], third[:3])
+    assert_array_equal(mixed[3], mixed[4])
