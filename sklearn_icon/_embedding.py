@@ -301,8 +301,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         gridded = not encoder.parametric and can_interpolate(p, q_spec, self.n_components)
         if self.method == "interpolation" and not gridded:
             raise ValueError(
-                "method='interpolation' needs encoder='lookup', n_components of 1 or 2, debias=0 and a learned "
-                f"kernel of Euclidean distance ('student_t', 'gaussian'); got {encoder}, n_components={self.n_components} and "
+                "method='interpolation' needs encoder='lookup', n_components of 1 or 2, debias=0 and a learned kernel "
+                f"of Euclidean distance ('student_t', 'gaussian'); got {encoder}, n_components={self.n_components} and "
                 f"{q_spec}. Use method='auto'."
             )
         if self.method == "sampled" and not encoder.parametric:

@@ -20,6 +20,7 @@ from scipy.fft import next_fast_len
 _SPACING = 0.25  # of the kernel's length scale
 _SMALLEST, _LARGEST = 64, {1: 1 << 16, 2: 1400}  # nodes a dimension
 _MARGIN = 2
+_COMPILED_POINTS = 10_000  # below, torch takes less time than loading compiled loops
 _FLOOR = 1e-7  # of a sum over the other points, below what interpolation can tell from nothing
 
 
@@ -53,7 +54,9 @@ class GridPotential:
         most = _LARGEST[z.shape[1]]
         spacing = max(min(_SPACING * self.scale, span / (_SMALLEST - 8)), span / (most - 8), 1e-12)
         nodes = next_fast_len(max(_SMALLEST, int(np.ceil(span / spacing)) + 2 * _MARGIN + 1), real=True)
-        return Placement(z, (low + high) / 2, spacing, nodes)
+        position = (z - (low + high) / 2) / spacing + (nodes - 1) / 2
+        compiled = z.shape[1] == 2 and len(z) > _COMPILED_POINTS and z.device.type == "cpu"
+        return (CompiledPlacement if compiled else Placement)(position, spacing, nodes)
 
     def potential(self, place, charges):
         """Potential and its gradient at the points themselves.
@@ -94,18 +97,26 @@ class GridPotential:
 
 
 class Placement:
-    """Points on a grid: the node below each, and its four interpolation weights a dimension."""
+    """Points on a grid: the node below each, and its four spline weights a dimension.
 
-    def __init__(self, z, centre, spacing, nodes):
-        self.dim, self.spacing, self.nodes = z.shape[1], spacing, nodes
-        self.position = (z - centre) / spacing + (nodes - 1) / 2
-        self.node = self.position.floor()
-        self.weights, self.slopes = _cubic(self.position - self.node)
-        first = self.node.long() - 1
-        steps = torch.arange(4, device=z.device)
+    Parameters
+    ----------
+    position : tensor of shape (n, 1) or (n, 2)
+        In units of the grid, from its first node.
+    spacing : float
+    nodes : int
+        Along each dimension.
+    """
+
+    def __init__(self, position, spacing, nodes):
+        self.dim, self.spacing, self.nodes = position.shape[1], spacing, nodes
+        node = position.floor()
+        self.weights, self.slopes = _cubic(position - node)
+        first = node.long() - 1
+        steps = torch.arange(4, device=position.device)
         self.cells = first[:, :1] + steps
         if self.dim == 2:
-            self.cells = (self.cells[:, :, None] * nodes + (first[:, 1:] + steps)[:, None, :]).reshape(len(z), 16)
+            self.cells = (self.cells[:, :, None] * nodes + (first[:, 1:] + steps)[:, None, :]).reshape(len(node), 16)
 
     def _products(self, left, right):
         """Weights of the 4 or 16 nodes of each point."""
@@ -127,6 +138,32 @@ class Placement:
         if self.dim == 2:
             slopes.append((near * self._products(self.weights, self.slopes)).sum(1))
         return values, torch.stack(slopes, dim=1) / self.spacing
+
+
+class CompiledPlacement:
+    """`Placement` of a 2-D map by compiled loops on the CPU."""
+
+    dim = 2
+
+    def __init__(self, position, spacing, nodes):
+        self.spacing, self.nodes = spacing, nodes
+        self.u, self.v = (np.ascontiguousarray(column) for column in position.numpy().T)
+
+    def spread(self, charges):
+        """As `Placement.spread`."""
+        from ._loops import spread
+
+        grid = np.zeros((self.nodes, self.nodes), dtype=self.u.dtype)
+        spread(self.u, self.v, charges.numpy(), grid)
+        return torch.from_numpy(grid)
+
+    def read(self, field):
+        """As `Placement.read`."""
+        from ._loops import read
+
+        out = np.empty((len(self.u), 3), dtype=self.u.dtype)
+        read(self.u, self.v, field.numpy(), out)
+        return torch.from_numpy(out[:, 0].copy()), torch.from_numpy(out[:, 1:] / self.u.dtype.type(self.spacing))
 
 
 def _cubic(t):

@@ -317,6 +317,8 @@ def _descend(space, k, n_jobs, random_state):
     """Candidates from pynndescent: the row itself as a rule, -1 where it finds none."""
     rng = np.random.RandomState() if random_state is None else check_random_state(random_state)
     rows = space.reference.astype(np.float32)
+    if sp.issparse(rows):  # as the sparse type that old versions know, and with the narrowest indices that do
+        rows = sp.csr_matrix((rows.data, rows.indices, rows.indptr), shape=rows.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # missing neighbours, which are repaired; numba on pynndescent's code
         import numba
@@ -325,7 +327,7 @@ def _descend(space, k, n_jobs, random_state):
         n_threads = numba.get_num_threads()
         try:
             return NNDescent(
-                sp.csr_matrix(rows) if sp.issparse(rows) else rows,
+                rows,
                 metric="euclidean" if space.root else space.metric,
                 metric_kwds=space.params,
                 n_neighbors=min(rows.shape[0], max(k + 1, _DESCENT_WIDTH)),

@@ -10,8 +10,10 @@ d log k / d z_i = 2 h(s) (z_i - y_j).
 """
 
 import warnings
+from functools import cached_property
 from math import log
 
+import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
@@ -19,6 +21,7 @@ from .learned import LOG_FLOOR, sq_distances
 
 _TILE_ELEMENTS = 1 << 18
 _DENSE_SHARE = 0.2
+_COMPILED_EDGES = 1_000_000  # below, torch takes less time than loading compiled loops
 
 
 def row_tiles(n_rows, n_keys):
@@ -214,13 +217,34 @@ class SparseEdges:
         self.indptr = torch.as_tensor(weights.indptr, dtype=torch.int64, device=device)
         self.indices = torch.as_tensor(weights.indices, dtype=torch.int64, device=device)
         self.weights = torch.as_tensor(weights.data, dtype=dtype, device=device)
-        self.rows = torch.repeat_interleave(torch.arange(weights.shape[0], device=device), self.indptr.diff())
+
+    @cached_property
+    def rows(self):
+        """The row of each edge."""
+        return torch.repeat_interleave(torch.arange(self.shape[0], device=self.indptr.device), self.indptr.diff())
 
     def sum_and_gradient(self, learned, z):
         """(sum of w log k, its gradient), by gathering the ends of all edges."""
+        if len(self.indices) > _COMPILED_EDGES and z.shape[1] <= 2 and z.device.type == "cpu":
+            return self._compiled(learned, z)
         sq = (z.index_select(0, self.rows) - z.index_select(0, self.indices)).square_().sum(1)
         pull = self._matrix(self.weights * learned.slope(sq)) @ torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
         return self.weights @ learned.log_kernel(sq), 4 * (pull[:, -1:] * z - pull[:, :-1])
+
+    def _compiled(self, learned, z):
+        """The same in one pass of a compiled loop."""
+        from ._loops import gaussian_edges, student_t_edges
+
+        columns = [np.ascontiguousarray(column) for column in z.detach().numpy().T]
+        x, y = columns if len(columns) == 2 else (columns[0], np.zeros_like(columns[0]))
+        out = np.empty((len(x), 3), dtype=x.dtype)
+        graph = (x, y, self.indptr.numpy(), self.indices.numpy(), self.weights.numpy())
+        if hasattr(learned, "df"):
+            student_t_edges(*graph, x.dtype.type(learned.df), out)
+        else:
+            gaussian_edges(*graph, x.dtype.type(learned.slope(z)), out)
+        pull = torch.from_numpy(out)
+        return pull[:, 2].sum(dtype=torch.float64).to(z.dtype), 4 * pull[:, : z.shape[1]]
 
     def _matrix(self, values):
         """The sparse matrix that has these values in place of the weights."""

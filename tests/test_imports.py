@@ -12,10 +12,21 @@ HEAVY = {"torch", "numba", "pynndescent", "matplotlib"}
 
 # A module imports only from floors below its own.
 FLOORS = [
-    {"_spec", "_affinity", "_divergences", "_device", "_rows", "_solver", "_grid", "_neighbors", "metrics", "plotting"},
+    {
+        "_spec",
+        "_affinity",
+        "_divergences",
+        "_device",
+        "_rows",
+        "_solver",
+        "_loops",
+        "_neighbors",
+        "metrics",
+        "plotting",
+    },
     {"_conditional"},
     {"_batches", "supervisory", "learned", "encoders", "_placement"},
-    {"_sums", "_initial", "_networks", "_base"},
+    {"_sums", "_grid", "_initial", "_networks", "_base"},
     {"_objective", "_new_rows"},
     {"_maps", "_partitions", "_prototypes"},
     {"_embedding", "_clustering", "_classifier"},

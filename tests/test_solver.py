@@ -409,3 +409,12 @@ def test_lbfgs_on_a_valley():
     assert result.status == "converged"
     assert_allclose(params[0].detach(), [1, 1], rtol=1e-6)
     assert (np.diff(result.loss_curve) <= 0).all()
+
+
+def test_lbfgs_returns_from_a_line_search_that_fails():
+    """Uphill gradients: no trial is lower, and the places tried are not kept."""
+    result, params, _ = run("lbfgs", 10, objective=lambda p: (-quadratic(p), quadratic(p)))
+    assert result.status == "converged"
+    for param, before in zip(params, start(), strict=True):
+        assert_allclose(param.detach(), before.detach(), rtol=1e-13)
+    assert_allclose(result.loss, quadratic(start()).item(), rtol=1e-14)
