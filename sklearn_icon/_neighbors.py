@@ -128,9 +128,11 @@ def count_components(indices) -> np.ndarray:
 
 def _validated(rows, name):
     rows = check_array(rows, accept_sparse="csr", dtype=[np.float64, np.float32], order="C", input_name=name)
-    if sp.issparse(rows) and not rows.has_canonical_format:
-        rows = rows.copy()
-        rows.sum_duplicates()
+    if sp.issparse(rows):
+        rows = type(rows)((rows.data, rows.indices, rows.indptr), shape=rows.shape)  # narrows the indices to 32 bits
+        if not rows.has_canonical_format:
+            rows = rows.copy()
+            rows.sum_duplicates()
     return rows
 
 
@@ -317,8 +319,7 @@ def _descend(space, k, n_jobs, random_state):
     """Candidates from pynndescent: the row itself as a rule, -1 where it finds none."""
     rng = np.random.RandomState() if random_state is None else check_random_state(random_state)
     rows = space.reference.astype(np.float32)
-    if sp.issparse(rows):  # as the sparse type that old versions know, and with the narrowest indices that do
-        rows = sp.csr_matrix((rows.data, rows.indices, rows.indptr), shape=rows.shape)
+    rows = sp.csr_matrix(rows) if sp.issparse(rows) else rows  # pynndescent 0.5 knows no sparse arrays
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # missing neighbours, which are repaired; numba on pynndescent's code
         import numba

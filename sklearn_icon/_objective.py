@@ -194,8 +194,8 @@ _limit_of_kl = Divergence(_limit_term, 0.0)
 
 
 def can_interpolate(p, learned, n_components):
-    """Whether a grid can give the normalisers: kernels of squared distance, 1-D or 2-D maps, no uniform mass."""
-    return n_components <= 2 and learned.euclidean and not p.uniform and not learned.mixture
+    """Whether a grid can give the normalisers: kernels of squared distance, 1-D or 2-D maps, no mass on self or all."""
+    return n_components <= 2 and learned.euclidean and p.exclude_self and not p.uniform and not learned.mixture
 
 
 def _check_combination(p, learned, divergence, objective):

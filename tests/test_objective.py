@@ -10,7 +10,7 @@ from sklearn.manifold._t_sne import _kl_divergence
 from sklearn_icon import _sums
 from sklearn_icon._conditional import Conditional
 from sklearn_icon._divergences import DIVERGENCES
-from sklearn_icon._objective import Objective
+from sklearn_icon._objective import Objective, can_interpolate
 from sklearn_icon.learned import (
     Gaussian,
     Harmonic,
@@ -561,6 +561,17 @@ def test_no_positive_at_all(sample_weight, normalization):
     p = SameClass().conditional(np.zeros((3, 1)), [0, 1, 2] if sample_weight is None else [0, 0, 0])
     with pytest.raises(ValueError, match=r"no row has a positive: every p\(.\|i\) is empty"):
         Objective(p, StudentT(), normalization=normalization, sample_weight=sample_weight)
+
+
+def test_what_a_grid_can_sum():
+    others, with_self = P_KINDS["some"][0], P_KINDS["identity"][0]
+    assert can_interpolate(others, StudentT(), 2)
+    assert can_interpolate(others, Gaussian(), 1)
+    assert not can_interpolate(others, StudentT(), 3)
+    assert not can_interpolate(with_self, StudentT(), 2)  # a grid sums over the other rows
+    assert not can_interpolate(others.mix(0.1), StudentT(), 2)
+    for spec in (Gaussian(metric="cosine"), Harmonic(), WideGaussian(), UniformMixture(StudentT(), 0.1)):
+        assert not can_interpolate(others, spec, 2)
 
 
 # --- extremes -----------------------------------------------------------------------------------------------------
