@@ -128,8 +128,10 @@ def count_components(indices) -> np.ndarray:
 
 def _validated(rows, name):
     rows = check_array(rows, accept_sparse="csr", dtype=[np.float64, np.float32], order="C", input_name=name)
-    if sp.issparse(rows):
-        rows = type(rows)((rows.data, rows.indices, rows.indptr), shape=rows.shape)  # narrows the indices to 32 bits
+    if sp.issparse(rows):  # with 32-bit indices if possible, as not every search takes others
+        narrow = np.int32 if max(rows.nnz, rows.shape[1]) < 2**31 else np.int64
+        indices, indptr = (array.astype(narrow, copy=False) for array in (rows.indices, rows.indptr))
+        rows = type(rows)((rows.data, indices, indptr), shape=rows.shape)
         if not rows.has_canonical_format:
             rows = rows.copy()
             rows.sum_duplicates()

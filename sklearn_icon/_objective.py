@@ -15,7 +15,17 @@ from scipy.special import xlogy
 
 from ._divergences import DIVERGENCES, Divergence
 from ._grid import GridPotential, grid_normalizer
-from ._sums import edge_sum, joint_log_normalizer, log_normalizer, over_tiles, self_mask, symmetric_edges
+from ._sums import (
+    DenseEdges,
+    dense_student_t_sums,
+    edge_sum,
+    joint_log_normalizer,
+    log_normalizer,
+    over_tiles,
+    self_mask,
+    symmetric_edges,
+)
+from .learned import StudentT
 
 
 class Objective:
@@ -121,6 +131,9 @@ class Objective:
         For plain KL only, without uniform mass on p or q.
         """
         if self.edges is not None and keys is None:
+            if self.joint and self.exclude_self and self.grid is None and _suits_one_pass(self.learned, self.edges):
+                edges, log_z = dense_student_t_sums(self.learned, z, self.edges)
+                return -edges, log_z
             edges = -edge_sum(self.learned, z, self.edges)
             if self.joint and self.exclude_self:
                 if self.grid is not None:
@@ -196,6 +209,11 @@ _limit_of_kl = Divergence(_limit_term, 0.0)
 def can_interpolate(p, learned, n_components):
     """Whether a grid can give the normalisers: kernels of squared distance, 1-D or 2-D maps, no mass on self or all."""
     return n_components <= 2 and learned.euclidean and p.exclude_self and not p.uniform and not learned.mixture
+
+
+def _suits_one_pass(learned, edges):
+    """Whether attraction and repulsion share their passes over all pairs."""
+    return isinstance(learned, StudentT) and isinstance(edges, DenseEdges)
 
 
 def _check_combination(p, learned, divergence, objective):

@@ -127,6 +127,12 @@ def _sq_distance_tiles(z):
         yield rows, sq, spare
 
 
+def _weighted_offsets(homogeneous, weights, z_rows):
+    """sum_j w_ij (z_i - z_j) of each row of a tile, with `homogeneous` the transposed points and a row of ones."""
+    pulled = torch.mm(homogeneous, weights.T)
+    return (pulled[-1] * z_rows.T - pulled[:-1]).T
+
+
 class _JointLogNormalizer(torch.autograd.Function):
     """`joint_log_normalizer` in linear space: value and gradient in one pass over the pairs."""
 
@@ -137,8 +143,7 @@ class _JointLogNormalizer(torch.autograd.Function):
         for rows, sq, spare in _sq_distance_tiles(z):
             kernel, slope = learned.kernel_and_slope(sq, spare)
             total += _mask_self(kernel, rows, 0.0).sum().double()
-            pulled = torch.mm(homogeneous, _mask_self(slope, rows, 0.0).T)
-            gradient[rows] = (pulled[-1] * z[rows].T - pulled[:-1]).T
+            gradient[rows] = _weighted_offsets(homogeneous, _mask_self(slope, rows, 0.0), z[rows])
         ctx.save_for_backward(gradient.mul_((4 / total).to(z.dtype)))
         return total.log().to(z.dtype)
 
@@ -266,6 +271,51 @@ class DenseEdges:
         for rows, sq, spare in _sq_distance_tiles(z):
             weights = self.weights[rows]
             total += torch.mul(learned.log_kernel(sq), weights, out=spare).sum().double()
-            pulled = torch.mm(homogeneous, torch.mul(weights, learned.slope(sq), out=spare).T)
-            gradient[rows] = (pulled[-1] * z[rows].T - pulled[:-1]).T
+            gradient[rows] = _weighted_offsets(homogeneous, torch.mul(weights, learned.slope(sq), out=spare), z[rows])
         return total.to(z.dtype), gradient.mul_(4)
+
+
+class _DenseStudentT(torch.autograd.Function):
+    """`dense_student_t_sums`; with r = 1 / (1 + s/nu), log k = (nu + 1)/2 log r and h = -(nu + 1)/(2 nu) r."""
+
+    @staticmethod
+    def forward(ctx, z, df, edges):
+        power = (df + 1) / 2
+        value, total = torch.zeros(2, dtype=torch.float64, device=z.device)
+        pull, push = torch.empty_like(z), torch.empty_like(z)
+        homogeneous = torch.cat([z, torch.ones_like(z[:, :1])], dim=1).T.contiguous()
+        for rows, sq, spare in _sq_distance_tiles(z):
+            weights = edges.weights[rows]
+            base = sq.div_(df).add_(1).reciprocal_()
+            kernel = torch.log(base, out=spare)
+            value += power * torch.dot(weights.reshape(-1), kernel.reshape(-1)).double()
+            pull[rows] = _weighted_offsets(homogeneous, weights * base, z[rows])
+            kernel = kernel.mul_(power).exp_() if df != 1 else kernel.copy_(base)
+            total += _mask_self(kernel, rows, 0.0).sum().double()
+            push[rows] = _weighted_offsets(homogeneous, base.mul_(kernel), z[rows])
+        share = torch.where(total > 0, 1 / total, 0.0).to(z.dtype)  # all pairs may underflow
+        ctx.save_for_backward(pull.mul_(-4 * power / df), push.mul_(-4 * power / df * share))
+        return value.to(z.dtype), total.log().to(z.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_value, grad_log_z):
+        pull, push = ctx.saved_tensors
+        return pull * grad_value + push * grad_log_z, None, None
+
+
+def dense_student_t_sums(learned, z, edges):
+    """(`edge_sum`, `joint_log_normalizer`) of a Student-t kernel over dense edges, in one pass over the pairs.
+
+    Parameters
+    ----------
+    learned : StudentT
+    z : tensor of shape (n, d)
+    edges : DenseEdges
+
+    Returns
+    -------
+    tensor, tensor
+    """
+    value, log_z = _DenseStudentT.apply(z, learned.df, edges)
+    return value, joint_log_normalizer(learned, z) if log_z.isneginf() else log_z
