@@ -1,9 +1,11 @@
 """Minibatches of a distribution over rows: a batch of rows, one positive of each, and the batch itself as keys."""
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from ._conditional import Conditional
+from ._objective import Objective
 
 
 class PositiveSampler:
@@ -45,3 +47,38 @@ def batch_conditional(n_rows, exclude_self):
     rows = np.arange(n_rows)
     weights = sparse.csr_array((np.ones(n_rows), (rows, n_rows + rows)), shape=(n_rows, 2 * n_rows))
     return Conditional(weights, exclude_self=exclude_self)
+
+
+class BatchLoss:
+    """The objective on minibatches, each drawn anew.
+
+    Parameters
+    ----------
+    p : Conditional
+    learned : Learned
+    represent : callable (row numbers) -> tensor
+        Representations of rows.
+    batch_rows : int
+        Rows of a batch; as many positives come with them.
+    options : dict
+        Of `Objective`.
+    """
+
+    def __init__(self, p, learned, represent, batch_rows, options):
+        self.p, self.learned, self.represent = p, learned, represent
+        self.batch_rows, self.options = batch_rows, options
+        self.sampler = PositiveSampler(p)
+        self.objectives: dict[int, Objective] = {}  # by the rows of a batch that have positives
+
+    def __call__(self, rng):
+        """The loss of a batch drawn with a RandomState."""
+        rows = rng.permutation(self.p.shape[0])[: self.batch_rows]
+        rows, positives = self.sampler.draw(rows, rng)
+        n = len(rows)
+        if n not in self.objectives:
+            batch = batch_conditional(n, self.p.exclude_self).mix(self.p.uniform)
+            self.objectives[n] = Objective(batch, self.learned, **self.options)
+        members = np.concatenate([rows, positives])
+        keys = self.represent(members)
+        degrees = None if self.p.degrees is None else torch.as_tensor(self.p.degrees[members]).to(keys)
+        return self.objectives[n](keys[:n], keys, degrees)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ._batches import PositiveSampler, batch_conditional
+from ._batches import BatchLoss
 from ._networks import as_tensor, build_module, encode, state_arrays
 from ._objective import Objective
 from ._solver import SolverResult, minimize
@@ -124,7 +124,11 @@ def solve_encoder(p, learned, encoder, X, n_components, options, *, sampled, lea
     params = [param for param in module.parameters() if param.requires_grad]
     if sampled:
         rng = np.random.RandomState(seed)
-        loss = _minibatch_loss(p, learned, X, module, options, rng)
+        batches = options | {"normalization": "conditional"}
+        batch_loss = BatchLoss(p, learned, lambda rows: module(as_tensor(X[rows], dtype, device)), _BATCH_ROWS, batches)
+
+        def loss():
+            return batch_loss(rng)
     else:
         objective, rows = Objective(p, learned, **options), as_tensor(X, dtype, device)
 
@@ -138,25 +142,6 @@ def solve_encoder(p, learned, encoder, X, n_components, options, *, sampled, lea
     module = module.cpu().eval()
     places = encode(module, X)
     return MapSolution(places, _shares(Objective(p, learned, **options), places), result, rate, state_arrays(module))
-
-
-def _minibatch_loss(p, learned, X, module, options, rng):
-    """A function that draws a batch and returns its loss, in the conditional form."""
-    conditional = options | {"normalization": "conditional"}
-    objectives: dict[int, Objective] = {}
-    sampler = PositiveSampler(p)
-
-    def loss():
-        rows = rng.choice(p.shape[0], size=min(_BATCH_ROWS, p.shape[0]), replace=False)
-        rows, positives = sampler.draw(rows, rng)
-        if len(rows) not in objectives:
-            batch = batch_conditional(len(rows), p.exclude_self).mix(p.uniform)
-            objectives[len(rows)] = Objective(batch, learned, **conditional)
-        both = as_tensor(X[np.concatenate([rows, positives])], options["dtype"], options["device"])
-        keys = module(both)
-        return objectives[len(rows)](keys[: len(rows)], keys)
-
-    return loss
 
 
 def _shares(objective, places):

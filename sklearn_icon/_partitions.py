@@ -9,9 +9,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import spectral_embedding
 
-from ._batches import PositiveSampler, batch_conditional
+from ._batches import BatchLoss
 from ._networks import as_tensor, build_module, encode, input_scale, state_arrays
-from ._objective import Objective
 from ._rows import average_duplicates
 from ._solver import SolverResult, minimize
 
@@ -81,7 +80,7 @@ def solve_partition(
     """
     labels = starting_labels(p, X, n_clusters, seed)
     params, logits_of, module = _model(p, encoder, X, n_clusters, labels, options, seed)
-    loss = _batch_loss(p, learned, logits_of, batch_size, options)
+    loss = BatchLoss(p, learned, logits_of, batch_size, options | {"background_keys": _BACKGROUND_KEYS})
     steps_per_pass = max(1, -(-p.shape[0] // batch_size))
     rng = np.random.RandomState(seed)
     result = minimize(
@@ -101,25 +100,6 @@ def solve_partition(
         return Partition(logits, final, result, {})
     module = module.cpu().eval()
     return Partition(encode(module, X), final, result, state_arrays(module))
-
-
-def _batch_loss(p, learned, logits_of, batch_size, options):
-    """A function (rng) -> loss of a batch drawn with it."""
-    objectives: dict[int, Objective] = {}
-    sampler = PositiveSampler(p)
-
-    def loss(rng):
-        rows = rng.permutation(p.shape[0])[:batch_size]
-        rows, positives = sampler.draw(rows, rng)
-        if len(rows) not in objectives:
-            batch = batch_conditional(len(rows), p.exclude_self).mix(p.uniform)
-            objectives[len(rows)] = Objective(batch, learned, background_keys=_BACKGROUND_KEYS, **options)
-        members = np.concatenate([rows, positives])
-        keys = logits_of(members)
-        degrees = None if p.degrees is None else torch.as_tensor(p.degrees[members]).to(keys)
-        return objectives[len(rows)](keys[: len(rows)], keys, degrees)
-
-    return loss
 
 
 def _model(p, encoder, X, n_clusters, labels, options, seed):

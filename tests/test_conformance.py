@@ -18,7 +18,7 @@ CONFIGURATIONS = [
     ICONClustering(3, supervisory="knn", learned=learned.SharedCluster(weights="degree"), encoder="lookup", **PASSES),
     ICONClustering(3, debias=0.0, encoder=encoders.MLP(hidden=(8,)), n_init=1, **PASSES),
     ICONClassifier(),
-    ICONClassifier(learned="student_t", divergence="squared_hellinger", tol=1e-8, max_iter=1000, random_state=0),
+    ICONClassifier(learned=learned.Gaussian(metric="dot", tau=0.5), debias=0.1, C=0.5, tol=1e-10, max_iter=1000),
     ICONClassifier(learned="harmonic", debias=0.1, encoder=encoders.MLP(hidden=(8,)), random_state=0),
     ICONClassifier(supervisory="same_class", random_state=0, max_iter=60),
 ]
