@@ -116,21 +116,42 @@ class _EuclideanLogNormalizer(torch.autograd.Function):
         return grad_z, grad_keys, None, None
 
 
-def _sq_distance_tiles(z):
-    """Yield (rows, |z_i - z_j|^2 of a tile, a spare tile); both tiles are overwritten at the next step."""
-    sq_norms, minus_twice = z.square().sum(1), -2 * z.T
-    tiles = row_tiles(len(z), len(z))
-    buffers = z.new_empty(2, tiles[0].stop, len(z))
-    for rows in tiles:
-        sq, spare = buffers[:, : rows.stop - rows.start]
-        torch.addmm(sq_norms, z[rows], minus_twice, out=sq).add_(sq_norms[rows, None]).clamp_min_(0)
-        yield rows, sq, spare
+def _upper_tiles(z):
+    """Yield (rows, keys, |z_i - z_j|^2, spare) of tiles that start at their own diagonal and cover each pair once.
+
+    Both tensors are overwritten at the next step.
+    """
+    n, sq_norms, minus_twice = len(z), z.square().sum(1), -2 * z.T
+    buffers = z.new_empty(2, max(_TILE_ELEMENTS, n))
+    start = 0
+    while start < n:
+        rows, keys = slice(start, min(start + max(1, _TILE_ELEMENTS // (n - start)), n)), slice(start, n)
+        shape = (rows.stop - start, n - start)
+        sq, spare = (buffer[: shape[0] * shape[1]].view(shape) for buffer in buffers)
+        torch.addmm(sq_norms[keys], z[rows], minus_twice[:, keys], out=sq).add_(sq_norms[rows, None]).clamp_min_(0)
+        yield rows, keys, sq, spare
+        start = rows.stop
 
 
-def _weighted_offsets(homogeneous, weights, z_rows):
-    """sum_j w_ij (z_i - z_j) of each row of a tile, with `homogeneous` the transposed points and a row of ones."""
-    pulled = torch.mm(homogeneous, weights.T)
-    return (pulled[-1] * z_rows.T - pulled[:-1]).T
+def _both_ways(tile):
+    """The sum over a tile, its block on the diagonal once and all else twice: (i, j) and (j, i)."""
+    return (2 * tile.sum() - tile[:, : len(tile)].sum()).double()
+
+
+class _Offsets:
+    """Accumulates g_i = sum_j w_ij (z_i - z_j) from the upper tiles of symmetric weights."""
+
+    def __init__(self, z):
+        self.z, self.total = z, torch.zeros_like(z)
+        self.homogeneous = torch.cat([z, torch.ones_like(z[:, :1])], dim=1).T.contiguous()
+
+    def add(self, rows, keys, weights):
+        self._add(rows, torch.mm(self.homogeneous[:, keys], weights.T))
+        if rows.stop < keys.stop:
+            self._add(slice(rows.stop, keys.stop), torch.mm(self.homogeneous[:, rows], weights[:, len(weights) :]))
+
+    def _add(self, rows, pulled):
+        self.total[rows] += (pulled[-1] * self.z[rows].T - pulled[:-1]).T
 
 
 class _JointLogNormalizer(torch.autograd.Function):
@@ -138,19 +159,24 @@ class _JointLogNormalizer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z, learned):
-        total, gradient = torch.zeros((), dtype=torch.float64, device=z.device), torch.empty_like(z)
-        homogeneous = torch.cat([z, torch.ones_like(z[:, :1])], dim=1).T.contiguous()
-        for rows, sq, spare in _sq_distance_tiles(z):
+        total, push = torch.zeros((), dtype=torch.float64, device=z.device), _Offsets(z)
+        for rows, keys, sq, spare in _upper_tiles(z):
             kernel, slope = learned.kernel_and_slope(sq, spare)
-            total += _mask_self(kernel, rows, 0.0).sum().double()
-            gradient[rows] = _weighted_offsets(homogeneous, _mask_self(slope, rows, 0.0), z[rows])
-        ctx.save_for_backward(gradient.mul_((4 / total).to(z.dtype)))
+            total += _both_ways(_mask_diagonal(kernel))
+            push.add(rows, keys, _mask_diagonal(slope))
+        ctx.save_for_backward(push.total.mul_((4 / total).to(z.dtype)))
         return total.log().to(z.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
         return ctx.saved_tensors[0] * grad_output, None
+
+
+def _mask_diagonal(tile):
+    """Zero where a key is the row itself, in a tile that starts at its own diagonal."""
+    tile.diagonal().fill_(0)
+    return tile
 
 
 def joint_log_normalizer(learned, z):
@@ -266,13 +292,12 @@ class DenseEdges:
 
     def sum_and_gradient(self, learned, z):
         """(sum of w log k, its gradient), tile by tile."""
-        total, gradient = torch.zeros((), dtype=torch.float64, device=z.device), torch.empty_like(z)
-        homogeneous = torch.cat([z, torch.ones_like(z[:, :1])], dim=1).T.contiguous()
-        for rows, sq, spare in _sq_distance_tiles(z):
-            weights = self.weights[rows]
-            total += torch.mul(learned.log_kernel(sq), weights, out=spare).sum().double()
-            gradient[rows] = _weighted_offsets(homogeneous, torch.mul(weights, learned.slope(sq), out=spare), z[rows])
-        return total.to(z.dtype), gradient.mul_(4)
+        total, pull = torch.zeros((), dtype=torch.float64, device=z.device), _Offsets(z)
+        for rows, keys, sq, spare in _upper_tiles(z):
+            weights = self.weights[rows, keys]
+            total += _both_ways(torch.mul(learned.log_kernel(sq), weights, out=spare))
+            pull.add(rows, keys, torch.mul(weights, learned.slope(sq), out=spare))
+        return total.to(z.dtype), pull.total.mul_(4)
 
 
 class _DenseStudentT(torch.autograd.Function):
@@ -282,19 +307,18 @@ class _DenseStudentT(torch.autograd.Function):
     def forward(ctx, z, df, edges):
         power = (df + 1) / 2
         value, total = torch.zeros(2, dtype=torch.float64, device=z.device)
-        pull, push = torch.empty_like(z), torch.empty_like(z)
-        homogeneous = torch.cat([z, torch.ones_like(z[:, :1])], dim=1).T.contiguous()
-        for rows, sq, spare in _sq_distance_tiles(z):
-            weights = edges.weights[rows]
+        pull, push = _Offsets(z), _Offsets(z)
+        for rows, keys, sq, spare in _upper_tiles(z):
+            weights = edges.weights[rows, keys]
             base = sq.div_(df).add_(1).reciprocal_()
-            kernel = torch.log(base, out=spare)
-            value += power * torch.dot(weights.reshape(-1), kernel.reshape(-1)).double()
-            pull[rows] = _weighted_offsets(homogeneous, weights * base, z[rows])
-            kernel = kernel.mul_(power).exp_() if df != 1 else kernel.copy_(base)
-            total += _mask_self(kernel, rows, 0.0).sum().double()
-            push[rows] = _weighted_offsets(homogeneous, base.mul_(kernel), z[rows])
+            log_base = base.log()
+            kernel = torch.mul(log_base, power, out=spare).exp_() if df != 1 else spare.copy_(base)
+            value += power * _both_ways(log_base.mul_(weights))
+            pull.add(rows, keys, torch.mul(weights, base, out=log_base))
+            total += _both_ways(_mask_diagonal(kernel))
+            push.add(rows, keys, base.mul_(kernel))
         share = torch.where(total > 0, 1 / total, 0.0).to(z.dtype)  # all pairs may underflow
-        ctx.save_for_backward(pull.mul_(-4 * power / df), push.mul_(-4 * power / df * share))
+        ctx.save_for_backward(pull.total.mul_(-4 * power / df), push.total.mul_(-4 * power / df * share))
         return value.to(z.dtype), total.log().to(z.dtype)
 
     @staticmethod
