@@ -24,6 +24,7 @@ docs: $(VENV)/.installed-docs
 bench: $(VENV)/.installed-plot
 	$(PY) benchmarks/import_time.py
 	$(PY) benchmarks/first_fit.py
+	$(PY) benchmarks/digits.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info demo_output docs/_build docs/generated docs/auto_examples \
