@@ -245,8 +245,8 @@ class SparseEdges:
     def __init__(self, weights, dtype, device):
         weights.sort_indices()
         self.shape = weights.shape
-        self.indptr = torch.as_tensor(weights.indptr, dtype=torch.int64, device=device)
-        self.indices = torch.as_tensor(weights.indices, dtype=torch.int64, device=device)
+        self.indptr = torch.as_tensor(weights.indptr, device=device)
+        self.indices = torch.as_tensor(weights.indices, device=device)
         self.weights = torch.as_tensor(weights.data, dtype=dtype, device=device)
 
     @cached_property
