@@ -5,12 +5,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ._base import unwrapped
 from ._batches import BatchLoss
 from ._networks import as_tensor, build_module, encode, state_arrays
 from ._objective import Objective
 from ._solver import SolverResult, minimize
 
-EXPLORATION_ITERATIONS = 250
+_EXPLORATION_ITERATIONS = 250
 _EXPLORATION_MOMENTUM = 0.5
 _MOMENTUM = 0.8
 _MAX_STEP = 5.0
@@ -58,7 +59,7 @@ def solve_lookup(p, learned, start, options, *, exaggeration, learning_rate, max
     objective = Objective(p, learned, **options)
     z = torch.as_tensor(start, dtype=options["dtype"], device=options["device"]).requires_grad_()
     results: list[SolverResult] = []
-    exploration = min(EXPLORATION_ITERATIONS, max_iter // 3) if exaggeration > 1 and not learned.is_limit else 0
+    exploration = min(_EXPLORATION_ITERATIONS, max_iter // 3) if exaggeration > 1 and not learned.is_limit else 0
     phases = [(exploration, exaggeration, _EXPLORATION_MOMENTUM), (max_iter - exploration, 1.0, _MOMENTUM)]
     for n_steps, factor, momentum in phases:
         rate = max(p.shape[0] / factor / 4, _SMALLEST_RATE) if learning_rate == "auto" else float(learning_rate)
@@ -86,10 +87,7 @@ def _exaggerated(p, learned, objective, options, factor):
     if objective.is_plain_kl:
         early = objective
     else:
-        plain = learned
-        while hasattr(plain, "base"):
-            plain = plain.base
-        early = Objective(p.unmixed(), plain, **(options | {"divergence": "kl"}))
+        early = Objective(p.unmixed(), unwrapped(learned), **(options | {"divergence": "kl"}))
 
     def descend(z):
         attraction, repulsion = early.terms(z)
