@@ -2,7 +2,8 @@
 
 import numpy as np
 
-_MAX_BISECTIONS = 64
+_MAX_STEPS = 64
+_CHUNK = 1 << 17
 _ENTROPY_TOLERANCE = 1e-5
 
 
@@ -29,11 +30,11 @@ def _row_entropy(probabilities):
 
 
 def perplexity_rows(sq_distances, perplexity, log_affinity=gaussian_log_affinity):
-    """Rows p(.|i) with exp(entropy) = perplexity, by bisection over the row's bandwidth.
+    """Rows p(.|i) with exp(entropy) = perplexity, by a search for the row's bandwidth.
 
-    The entropy of every kernel used here grows with its bandwidth s, so log s^2 is bisected for all
-    rows at once. Distances are measured from the row's nearest neighbour, which leaves a Gaussian row as it
-    is; other kernels see the true distances. A row that cannot reach the entropy (ties among its nearest
+    The entropy of every kernel used here grows with its bandwidth s. A secant in log s^2, kept inside a bracket, is
+    run for many rows at once. Distances are measured from the row's nearest neighbour, which leaves a Gaussian row as
+    it is; other kernels see the true distances. A row that cannot reach the entropy (ties among its nearest
     neighbours, say) takes the nearest it can reach.
 
     Parameters
@@ -53,28 +54,36 @@ def perplexity_rows(sq_distances, perplexity, log_affinity=gaussian_log_affinity
     ----------
     van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008, section 2.
     """
-    sq_distances = np.asarray(sq_distances, dtype=np.float64)
+    probabilities = np.empty(sq_distances.shape)
+    step = max(1, _CHUNK // sq_distances.shape[1])
+    for start in range(0, len(sq_distances), step):
+        part = slice(start, start + step)
+        probabilities[part] = _search(np.asarray(sq_distances[part], np.float64), np.log(perplexity), log_affinity)
+    return probabilities
+
+
+def _search(sq_distances, target, log_affinity):
+    """Rows whose entropy is the target, of a chunk that fits a cache."""
     if log_affinity is gaussian_log_affinity:
         sq_distances = sq_distances - sq_distances.min(axis=1, keepdims=True)
     scale = sq_distances.mean(axis=1)
-    positive = scale > 0
     probabilities = np.full(sq_distances.shape, 1 / sq_distances.shape[1])
-    if not positive.any():
-        return probabilities
-    active = np.flatnonzero(positive)
-    centre = np.log(scale[active])
-    low, high = centre - 60.0, centre + 30.0
-    middle = centre
-    target = np.log(perplexity)
-    for _ in range(_MAX_BISECTIONS):
-        rows = normalize_log_rows(log_affinity(sq_distances[active], np.exp(middle)[:, None]))
+    active = np.flatnonzero(scale > 0)
+    at = np.log(scale[active])
+    low, high = at - 60.0, at + 30.0
+    at_before, before = at - 1, np.full(len(at), np.nan)
+    for _ in range(_MAX_STEPS):
+        rows = normalize_log_rows(log_affinity(sq_distances[active], np.exp(at)[:, None]))
         probabilities[active] = rows
         excess = _row_entropy(rows) - target
         unsettled = np.abs(excess) > _ENTROPY_TOLERANCE
         if not unsettled.any():
             break
-        active, excess = active[unsettled], excess[unsettled]
-        low = np.where(excess < 0, middle[unsettled], low[unsettled])
-        high = np.where(excess < 0, high[unsettled], middle[unsettled])
-        middle = (low + high) / 2
+        state = (active, at, low, high, at_before, before, excess)
+        active, at, low, high, at_before, before, excess = (values[unsettled] for values in state)
+        low, high = np.where(excess < 0, at, low), np.where(excess < 0, high, at)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            secant = at - excess * (at - at_before) / np.where(np.isnan(before), 1, excess - before)
+        trusted = (low < secant) & (secant < high) & ~(np.abs(excess) > np.abs(before) / 2)
+        at_before, before, at = at, excess, np.where(trusted, secant, (low + high) / 2)
     return probabilities

@@ -66,7 +66,15 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         """Validate parameters and specs. Returns (supervisory, learned, encoder, device, random state)."""
         self._validate_params()
         specs = self._resolve_specs()
+        if getattr(unwrapped(specs[1]), "df", None) == "learn" and not self._learns_df(specs):
+            raise ValueError(
+                f"{specs[1]} is learned by lookup maps of ICONEmbedding alone; give df a number, as StudentT(df=1.0)."
+            )
         return *specs, resolve_device(self.device), check_random_state(self.random_state)
+
+    def _learns_df(self, specs):
+        """Whether df="learn" can be learned."""
+        return False
 
     def _threads(self, small=False):
         return threads(self.n_jobs, small)

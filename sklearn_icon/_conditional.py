@@ -28,6 +28,8 @@ class Conditional:
         Whether key i is row i itself and hence no key of row i.
     degrees : ndarray of shape (n_rows,), default=None
         The row sums before they were normalised: a graph's degrees. None: all one.
+    recall : float, default=1.0
+        The share of true neighbours that an approximate search found; 1 where it was exact, or there was none.
 
     Raises
     ------
@@ -40,6 +42,7 @@ class Conditional:
     uniform: float = 0.0
     exclude_self: bool = False
     degrees: np.ndarray | None = None
+    recall: float = 1.0
 
     def __post_init__(self):
         sums = np.asarray(self.weights.sum(axis=1)).ravel()
@@ -54,7 +57,7 @@ class Conditional:
             raise ValueError("weights put mass on a row itself although exclude_self=True.")
 
     @classmethod
-    def from_weights(cls, weights, *, uniform=0.0, exclude_self=False):
+    def from_weights(cls, weights, *, uniform=0.0, exclude_self=False, recall=1.0):
         """Normalise the rows of any non-negative matrix, dense or sparse; empty rows stay empty."""
         weights = sparse.csr_array(weights, copy=True)
         if weights.dtype not in (np.float32, np.float64):
@@ -68,7 +71,7 @@ class Conditional:
         weights.data /= np.repeat(sums, np.diff(weights.indptr))
         if max(weights.nnz, *weights.shape) <= np.iinfo(np.int32).max:  # half the memory, and what scikit-learn accepts
             weights.indices, weights.indptr = weights.indices.astype(np.int32), weights.indptr.astype(np.int32)
-        return cls(weights, uniform, exclude_self, sums)
+        return cls(weights, uniform, exclude_self, sums, recall)
 
     @property
     def shape(self):

@@ -42,16 +42,17 @@ def _times_log(p, log_q):
 
 
 class Divergence(NamedTuple):
-    """An elementwise term and what it costs per unit of q where p is zero."""
+    """An elementwise term, what it costs per unit of q where p is zero, and whether it is smooth."""
 
     term: Callable
     at_zero: float | None
+    smooth: bool = True
 
 
 DIVERGENCES = {
     "kl": Divergence(kl, 0.0),
     "reverse_kl": Divergence(reverse_kl, None),
     "jensen_shannon": Divergence(jensen_shannon, log(2) / 2),
-    "total_variation": Divergence(total_variation, 0.5),
+    "total_variation": Divergence(total_variation, 0.5, smooth=False),
     "squared_hellinger": Divergence(squared_hellinger, 0.5),
 }

@@ -10,28 +10,40 @@ from ._batches import BatchLoss
 from ._networks import as_tensor, build_module, encode, state_arrays
 from ._objective import Objective
 from ._solver import SolverResult, minimize
+from ._team import alone
+from .learned import Learned, StudentT
 
 _EXPLORATION_ITERATIONS = 250
-_EXPLORATION_MOMENTUM = 0.5
-_MOMENTUM = 0.8
+_EXPLORATION_MOMENTUM = 0.8
+_MOMENTUM = 0.9
 _MAX_STEP = 5.0
+_LOSS_EVERY = 25
 _SMALLEST_RATE = 50.0
+_OF_KINKS = 1 / 8  # a loss with kinks has no slope that slows the descent near its minimum
+_DRAWN_KEYS, _FINAL_KEYS = 1000, 5000  # that stand for all in a step, and in the loss of the map
+_DRAWN_RATE = 1.0
+_GOES_ON = ("converged", "max_iter", "completed")  # after which another phase begins
+_LEAST_DF, _MOST_DF = 0.05, 100.0
+_NEAREST_DF, _FARTHEST_DF = 1.05, 1.5  # factors between trials
 _ADAM_RATE = 1e-2
 _BATCH_ROWS = 2048
 _LBFGS_TOLERANCE = 1e-6
 
 
 class MapSolution(NamedTuple):
-    """A solved map: places, each row's share of D (summing to D), the solver's report, the rate, the state."""
+    """A solved map: places, each row's share of D (summing to D), the solver's report, the rate, q, the state."""
 
     places: np.ndarray
     shares: np.ndarray
     result: SolverResult
     learning_rate: float
+    learned: Learned
     state: dict
 
 
-def solve_lookup(p, learned, start, options, *, exaggeration, learning_rate, max_iter, finish, on_step, **stopping):
+def solve_lookup(
+    p, learned, start, options, *, exaggeration, learning_rate, max_iter, finish, on_step, seed, **stopping
+):
     """Free places by momentum descent: an exaggerated phase under KL, then the objective itself.
 
     Parameters
@@ -41,13 +53,15 @@ def solve_lookup(p, learned, start, options, *, exaggeration, learning_rate, max
     start : ndarray of shape (n, d)
     options : dict
         Of `Objective`: divergence, normalization, dtype, device.
-    exaggeration : float
-        Factor on the attraction in the first phase; at 1 there is none.
+    exaggeration : (float, float)
+        Factors on the attraction in both phases; the first phase is left out where its factor is 1.
     learning_rate : float or "auto"
     max_iter : int
         Of both phases together.
     finish : callable (places) -> places
         Applied to the solved places before their loss is computed.
+    seed : int or None
+        Of the keys from which normalisers are estimated; None where they are summed in full.
     on_step : callable (phase) -> callable (n_iter, loss)
     **stopping
         `min_grad_norm` and `n_iter_without_progress` of the solver.
@@ -56,44 +70,111 @@ def solve_lookup(p, learned, start, options, *, exaggeration, learning_rate, max
     -------
     MapSolution
     """
+    tail = _LearnedTail() if getattr(learned, "df", None) == "learn" else None
+    learned = tail.start if tail else learned
+    options = options | {"n_components": start.shape[1]}
     objective = Objective(p, learned, **options)
     z = torch.as_tensor(start, dtype=options["dtype"], device=options["device"]).requires_grad_()
+    rng = None if seed is None else np.random.RandomState(seed)
     results: list[SolverResult] = []
-    exploration = min(_EXPLORATION_ITERATIONS, max_iter // 3) if exaggeration > 1 and not learned.is_limit else 0
-    phases = [(exploration, exaggeration, _EXPLORATION_MOMENTUM), (max_iter - exploration, 1.0, _MOMENTUM)]
-    for n_steps, factor, momentum in phases:
-        rate = max(p.shape[0] / factor / 4, _SMALLEST_RATE) if learning_rate == "auto" else float(learning_rate)
-        descend = _exaggerated(p, learned, objective, options, factor) if factor > 1 else objective
-        if n_steps and (not results or results[-1].status in ("converged", "max_iter")):
-            results.append(
-                minimize(
-                    lambda descend=descend: descend(z),
-                    [z],
-                    method="momentum",
-                    max_iter=n_steps,
-                    learning_rate=rate,
-                    momentum=momentum,
-                    max_step=_MAX_STEP,
-                    on_step=on_step("early exaggeration" if factor > 1 else "descent"),
-                    **stopping,
-                )
-            )
+    exploration = min(_EXPLORATION_ITERATIONS, max_iter // 3) if exaggeration[0] > 1 and not learned.is_limit else 0
+    phases = [
+        (exploration, exaggeration[0], _EXPLORATION_MOMENTUM),
+        (max_iter - exploration, exaggeration[1], _MOMENTUM),
+    ]
+    for phase, (n_steps, factor, momentum) in enumerate(phases):
+        last = phase == 1
+        task, rate = "descent" if last else "early exaggeration", _rate(learning_rate, p, factor, last, objective, rng)
+        if n_steps and (not results or results[-1].status in _GOES_ON):
+            with alone(getattr(objective.edges, "team", None)):
+                if rng is not None:
+                    loss = _estimate(objective, z, factor, rng)
+                    result = minimize(
+                        loss, [z], method="adam", max_iter=n_steps, learning_rate=rate, on_step=on_step(task)
+                    )
+                else:
+                    result = minimize(
+                        None,
+                        [z],
+                        gradient=_gradient(p, learned, objective, options, z, factor, tail if last else None),
+                        loss_every=_LOSS_EVERY,
+                        backtrack=learning_rate == "auto" and factor == 1,
+                        method="momentum",
+                        max_iter=n_steps,
+                        learning_rate=rate,
+                        momentum=momentum,
+                        max_step=_MAX_STEP,
+                        on_step=on_step(task),
+                        **stopping,
+                    )
+            results.append(result)
     places = finish(z.detach().cpu().numpy())
-    return MapSolution(places, _shares(objective, places), _joined(results), rate, {})
+    if rng is not None:
+        objective.draw(_FINAL_KEYS, rng)
+    return MapSolution(places, _shares(objective, places), _joined(results), rate, objective.learned, {})
 
 
-def _exaggerated(p, learned, objective, options, factor):
-    """KL of the plain p and q with its attraction multiplied, recorded without."""
-    if objective.is_plain_kl:
-        early = objective
-    else:
-        early = Objective(p.unmixed(), unwrapped(learned), **(options | {"divergence": "kl"}))
+def _rate(learning_rate, p, exaggeration, last, objective, rng):
+    """The step size of a phase."""
+    if learning_rate != "auto":
+        return float(learning_rate)
+    if rng is not None:
+        return _DRAWN_RATE
+    return max(p.shape[0] / exaggeration, _SMALLEST_RATE) * (1 if objective.smooth or not last else _OF_KINKS)
 
-    def descend(z):
-        attraction, repulsion = early.terms(z)
-        return factor * attraction + repulsion, attraction + repulsion + early.constant
 
-    return descend
+def _estimate(objective, z, exaggeration, rng):
+    """The function () -> KL from keys drawn anew, whose gradient has the attraction multiplied."""
+
+    def loss():
+        objective.draw(_DRAWN_KEYS, rng)
+        attraction, repulsion = objective.terms(z)
+        extra = (exaggeration - 1) * attraction
+        return attraction + repulsion + objective.constant + (extra - extra.detach())
+
+    return loss
+
+
+def _gradient(p, learned, objective, options, z, exaggeration, tail):
+    """The function (with_loss) -> (loss or None, [gradient]) of a phase; KL of the plain p and q while exaggerated."""
+    if not objective.is_plain_kl and exaggeration > 1:
+        objective = Objective(p.unmixed(), unwrapped(learned), **(options | {"divergence": "kl"}))
+
+    def plain(with_loss):
+        if tail is not None and with_loss:
+            tail.move(objective, z)
+        loss, gradient = objective.gradient(z, exaggeration, with_loss)
+        return loss, [gradient]
+
+    def any_divergence(with_loss):
+        if tail is not None:
+            tail.move(objective, z)
+        loss = objective(z)
+        return float(loss.detach()), torch.autograd.grad(loss, [z])
+
+    return plain if objective.is_plain_kl else any_divergence
+
+
+class _LearnedTail:
+    """Degrees of freedom of a Student-t kernel that go down the loss as the map does, a step at a time."""
+
+    start = StudentT()
+
+    def __init__(self):
+        self.factor = _FARTHEST_DF
+
+    def move(self, objective, z):
+        """Take the best of the present degrees of freedom, more and fewer; look nearer or farther next."""
+        df = objective.learned.df
+        trials = [df, min(df * self.factor, _MOST_DF), max(df / self.factor, _LEAST_DF)]
+        losses = []
+        for trial in trials:
+            objective.relearn(StudentT(df=trial))
+            with torch.no_grad():
+                losses.append(float(objective(z)))
+        best = int(np.argmin(losses))
+        objective.relearn(StudentT(df=trials[best]))
+        self.factor = max(self.factor**0.5, _NEAREST_DF) if best == 0 else min(self.factor**2, _FARTHEST_DF)
 
 
 def solve_encoder(p, learned, encoder, X, n_components, options, *, sampled, learning_rate, max_iter, seed, on_step):
@@ -139,7 +220,8 @@ def solve_encoder(p, learned, encoder, X, n_components, options, *, sampled, lea
     result = minimize(loss, params, max_iter=max_iter, on_step=on_step("training"), **how)
     module = module.cpu().eval()
     places = encode(module, X)
-    return MapSolution(places, _shares(Objective(p, learned, **options), places), result, rate, state_arrays(module))
+    shares = _shares(Objective(p, learned, **options), places)
+    return MapSolution(places, shares, result, rate, learned, state_arrays(module))
 
 
 def _shares(objective, places):

@@ -22,13 +22,15 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_random_state
 from threadpoolctl import threadpool_limits
 
-# Largest n^2 (40 + features) searched exactly: 149k rows of 50 features, 49k of 784. That takes no longer than the
-# approximate search does in a fresh process, where it compiles for half a minute.
-_EXACT_LIMIT = 2e12
+# Largest n^2 (40 + features) searched exactly: 235k rows of 50 features, 78k of 784. That takes no longer than the
+# approximate search does in a fresh process, where it compiles.
+_EXACT_LIMIT = 5e12
+_COMPILED_ROWS = 10_000  # from so many rows on, compiled loops scan the matrix products
 _OTHER_COST = 40  # of a feature of sparse rows, or in a distance that is not euclidean
 _TREE_ROWS, _TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows, up to so many features
 _SPARE = 8  # candidates beyond the neighbours wanted
 _DESCENT_WIDTH = 31  # neighbours kept by the approximate search: with 16 it loses up to 40%, with 31 up to 12%
+_SAMPLE = 256  # rows whose neighbours are compared with the exact ones
 _BLOCK = 2**22  # distances that a thread holds at a time
 
 _NAMES = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan"}
@@ -39,11 +41,15 @@ _SPARSE = {"cosine", "euclidean", "manhattan", "precomputed", "sqeuclidean"}
 
 
 class Neighbors(NamedTuple):
-    """Neighbours, nearest first: `distances[i, a]` is the distance from row i to row `indices[i, a]`."""
+    """Neighbours, nearest first: `distances[i, a]` is the distance from row i to row `indices[i, a]`.
+
+    `recall` is the share of true neighbours among those found, measured on a sample of rows where not `exact`.
+    """
 
     indices: np.ndarray
     distances: np.ndarray
     exact: bool
+    recall: float = 1.0
 
 
 class _Space(NamedTuple):
@@ -56,6 +62,7 @@ class _Space(NamedTuple):
     root: Any
     sq_max: float  # largest squared norm of a reference row, where `root` is set
     dtype: Any
+    compiled: bool  # whether loops of our own do the work
     own: bool  # the rows are searched among themselves, and none is its own neighbour
 
 
@@ -89,7 +96,8 @@ def nearest_neighbors(
     Returns
     -------
     Neighbors
-        Indices and distances of shape (n, n_neighbors), in single precision where X is, and whether they are exact.
+        Indices and distances of shape (n, n_neighbors), in single precision where X is; whether they are
+        exact, and what share of them is found.
     """
     X = _validated(X, "X")
     if metric == "precomputed" and X.shape[0] != X.shape[1]:
@@ -155,7 +163,8 @@ def _space(X, reference, metric, metric_params, own=True) -> _Space:
     elif metric == "mahalanobis":
         params.setdefault("VI", np.linalg.inv(np.atleast_2d(np.cov(reference, rowvar=False))))
     X, sq_max = reference if own else convert(X, "X"), _sq_norms(reference).max() if root else 0.0
-    return _Space(X, reference, metric, params, root, sq_max, dtype, own)
+    compiled = bool(root) and not sp.issparse(X) and reference.shape[0] >= _COMPILED_ROWS
+    return _Space(X, reference, metric, params, root, sq_max, dtype, compiled, own)
 
 
 def _exact_shift(rows):
@@ -203,11 +212,15 @@ def _search(space, k, n_jobs, random_state) -> Neighbors:
     descent = space.own and space.metric in _DESCENT and set(space.params) <= {"p", "V", "VI"}
     affordable = n**2 * (40.0 + cost) <= _EXACT_LIMIT or not descent
     tree = bool(space.root) and not sparse and width <= _TREE_FEATURES and n >= max(_TREE_ROWS, 20 * k)
+    if space.compiled and n_jobs is None:
+        n_jobs = _n_threads()
     run, rows = partial(_in_blocks, n, n_jobs), np.arange(space.X.shape[0])
     if affordable and not space.root:
         indices, distances = run(partial(_scan, space, k), rows)
         return Neighbors(indices, distances, exact=True)
-    if affordable or tree:
+    if affordable and space.compiled and not tree:
+        candidates, beyond = _propose_compiled(space, k, n_jobs)
+    elif affordable or tree:
         candidates, beyond = _propose(space, k, tree, n_jobs)
     else:
         candidates, beyond = _descend(space, k, n_jobs, random_state), np.inf
@@ -215,7 +228,12 @@ def _search(space, k, n_jobs, random_state) -> Neighbors:
     sure = distances[:, -1] * (1 + 16 * np.finfo(space.dtype).eps) < (beyond if affordable else np.inf)
     if not sure.all():
         indices[~sure], distances[~sure] = run(partial(_scan, space, k), rows[~sure])
-    return Neighbors(indices, distances, exact=affordable or tree)
+    if affordable or tree:
+        return Neighbors(indices, distances, exact=True)
+    sample = np.linspace(0, n - 1, min(n, _SAMPLE), dtype=np.intp)
+    farthest = run(partial(_scan, space, k), sample)[1][:, -1:]
+    near = distances[sample] <= farthest * (1 + 16 * np.finfo(space.dtype).eps)
+    return Neighbors(indices, distances, exact=False, recall=float(near.mean()))
 
 
 def _in_blocks(n, n_jobs, function, rows):
@@ -236,6 +254,41 @@ def _propose(space, k, tree, n_jobs):
         return candidates, np.inf
     beyond = distances[:, -1].astype(np.float64) ** 2 - _sq_error(space, space.X)
     return candidates, space.root(np.maximum(beyond, 0))
+
+
+def _n_threads():
+    """As many as compiled code may use, which nested parallelism limits."""
+    import numba
+
+    return numba.get_num_threads()
+
+
+def _propose_compiled(space, k, n_jobs):
+    """As `_propose`, by products in single precision of rows brought near zero."""
+    from ._brute_force import nearest_candidates
+
+    low, high = space.reference.min(axis=0), space.reference.max(axis=0)
+    centre = low / 2 + high / 2
+    scale = 2.0 ** np.ceil(np.log2(max((high - centre).max(), np.finfo(np.float64).tiny)))
+    reference = _rescaled(space.reference, centre, scale)
+    X = reference if space.own else _rescaled(space.X, centre, scale)
+    n_candidates = min(len(reference), k + space.own + _SPARE)
+    candidates, sq_limit = nearest_candidates(X, reference, n_candidates, effective_n_jobs(n_jobs))
+    if n_candidates == len(reference):
+        return candidates, np.inf
+    sq = _sq_norms(X)
+    largest = sq.max() if space.own else _sq_norms(reference).max()
+    beyond = sq_limit - 2 * np.finfo(np.float32).eps * (X.shape[1] + 16) * (sq + largest)
+    return candidates, space.root(np.maximum(beyond, 0) * scale**2)
+
+
+def _rescaled(rows, centre, scale):
+    """(rows - centre) / scale in single precision."""
+    out = np.empty(rows.shape, dtype=np.float32)
+    for start in range(0, len(rows), 4096):
+        part = slice(start, start + 4096)
+        out[part] = (rows[part] - centre) / scale
+    return out
 
 
 def _sq_error(space, rows):
@@ -271,6 +324,10 @@ def _scan(space, k, rows):
 
 def _pair_distances(space, r, c):
     """Distances of the pairs (r[a], c[a]) from differences, in chunks that fit a cache."""
+    if space.compiled:
+        from ._brute_force import pair_sq_distances
+
+        return space.root(pair_sq_distances(space.X, space.reference, r, c)).astype(space.dtype, copy=False)
     out = np.empty(len(r))
     step = 2**14 if sp.issparse(space.X) else 2**15 // space.X.shape[1] + 1
     for start in range(0, len(r), step):

@@ -8,24 +8,30 @@ Without a uniform mass (a = 0), d(0, q) = c q, and the last sum is c: only edges
 form puts p_ij = (p(j|i) + p(i|j)) / 2n over all pairs in place of rows.
 """
 
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import torch
 from scipy import sparse
 from scipy.special import xlogy
 
 from ._divergences import DIVERGENCES, Divergence
-from ._grid import GridPotential, grid_normalizer
+from ._edges import DenseEdges, symmetric_edges
+from ._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
 from ._sums import (
-    DenseEdges,
     dense_student_t_sums,
-    edge_sum,
-    joint_log_normalizer,
+    joint_normalizer,
+    known,
     log_normalizer,
     over_tiles,
+    sampled_log_normalizer,
     self_mask,
-    symmetric_edges,
 )
 from .learned import StudentT
+
+_EDGES_AT_ONCE = 1 << 22
 
 
 class Objective:
@@ -47,6 +53,8 @@ class Objective:
         Of a random batch: how many of its last keys stand for all in the sum over the uniform mass. None: all keys.
     interpolate : bool, default=False
         Whether normalisers come from a grid; see `can_interpolate`.
+    n_components : int, default=None
+        Dimensions of the representations, where it helps to know them beforehand.
     dtype : torch.dtype, default=torch.float64
     device : str or torch.device, default="cpu"
 
@@ -71,6 +79,7 @@ class Objective:
         sample_weight=None,
         background_keys=None,
         interpolate=False,
+        n_components=None,
         dtype=torch.float64,
         device="cpu",
     ):
@@ -81,33 +90,63 @@ class Objective:
         self.n_choices = self.n_keys - self.exclude_self
         self.n_mixed = self.n_choices * (self.n_rows if self.joint else 1)
         self.is_plain_kl = divergence == "kl" and not p.uniform and not learned.mixture
-        self.term, self.at_zero = _limit_of_kl if learned.is_limit else DIVERGENCES[divergence]
+        self.term, self.at_zero, self.smooth = _limit_of_kl if learned.is_limit else DIVERGENCES[divergence]
         _check_combination(p, learned, divergence, self)
         weights, row_mass = _averaged(p, sample_weight, self.joint)
-        self._set_probabilities(weights, row_mass, p.uniform)
+        self.weights, self.mass = weights, row_mass
+        self.uniform, self.background = p.uniform, self._tensor(p.uniform / self.n_mixed)
+        self.row_mass = self._tensor(row_mass)
+        self.constant = 0.0 if learned.is_limit else self._negentropy()
         square = self.n_rows == self.n_keys
         self.key_degrees = self._tensor(p.degrees) if square and p.degrees is not None else None
-        self.edges = None
+        self.edges: Any = None
+        self.drawn: Any = None
         self.grid = GridPotential(learned) if interpolate else None
         if self.is_plain_kl and square and learned.euclidean:
-            mass = weights.multiply(row_mass[:, None]).tocsr()
-            self.edges = symmetric_edges(sparse.csr_array((mass + mass.T) / 2), dtype, device)
+            symmetric = weights if self.joint else _symmetric(weights, row_mass)
+            self.edges = symmetric_edges(symmetric, dtype, device, n_components)
 
     def _tensor(self, values):
         return torch.as_tensor(np.asarray(values), dtype=self.dtype, device=self.device)
 
-    def _set_probabilities(self, weights, row_mass, uniform):
-        """p at the edges and elsewhere, what each row counts, and the constant of KL."""
-        background = uniform / self.n_mixed
-        entries = weights.tocoo()
-        p_edges = (1 - uniform) * entries.data + background
-        self.rows = torch.as_tensor(entries.row, dtype=torch.int64, device=self.device)
-        self.cols = torch.as_tensor(entries.col, dtype=torch.int64, device=self.device)
-        self.p_edges, self.background = self._tensor(p_edges), self._tensor(background)
-        self.row_mass = self._tensor(row_mass)
-        negentropy = row_mass[entries.row] @ (xlogy(p_edges, p_edges) - xlogy(background, background))
-        negentropy += row_mass.sum() * self.n_choices * xlogy(background, background)
-        self.constant = 0.0 if self.learned.is_limit else float(negentropy)
+    def relearn(self, learned):
+        """Take another kernel of the same kind."""
+        self.learned = learned
+        if self.grid is not None:
+            self.grid = GridPotential(learned)
+
+    def draw(self, n_keys, random_state):
+        """Let normalisers be estimated from as many keys, drawn anew, where the keys are the other rows."""
+        keys = random_state.choice(self.n_keys, min(n_keys, self.n_keys), replace=False)
+        self.drawn = torch.as_tensor(np.sort(keys), device=self.device)
+
+    def _negentropy(self):
+        """sum p log p over all keys."""
+        background = self.uniform / self.n_mixed
+        p = (1 - self.uniform) * self.weights.data + background
+        at_edges = np.repeat(self.mass, np.diff(self.weights.indptr)) @ (xlogy(p, p) - xlogy(background, background))
+        return float(at_edges + self.mass.sum() * self.n_choices * xlogy(background, background))
+
+    def _edges_of(self, first, last):
+        """(rows, columns, p) of the edges of some rows."""
+        indptr = self.weights.indptr
+        part = slice(indptr[first], indptr[last])
+        rows = np.repeat(np.arange(first, last), np.diff(indptr[first : last + 1]))
+        p = (1 - self.uniform) * self.weights.data[part] + self.uniform / self.n_mixed
+        ends = (torch.as_tensor(a.astype(np.int64), device=self.device) for a in (rows, self.weights.indices[part]))
+        return *ends, self._tensor(p)
+
+    @cached_property
+    def _few_edges(self):
+        return self._edges_of(0, self.n_rows)
+
+    def _all_edges(self):
+        """All edges, in parts that bound the memory."""
+        if self.weights.nnz <= _EDGES_AT_ONCE:
+            return [self._few_edges]
+        cuts = np.searchsorted(self.weights.indptr, np.arange(0, self.weights.nnz, _EDGES_AT_ONCE))
+        bounds = np.unique([*cuts, self.n_rows])
+        return (self._edges_of(first, last) for first, last in pairwise(bounds))
 
     def __call__(self, z, keys=None, key_degrees=None):
         """L, a scalar tensor.
@@ -131,38 +170,78 @@ class Objective:
         For plain KL only, without uniform mass on p or q.
         """
         if self.edges is not None and keys is None:
-            if self.joint and self.exclude_self and self.grid is None and _suits_one_pass(self.learned, self.edges):
-                edges, log_z = dense_student_t_sums(self.learned, z, self.edges)
-                return -edges, log_z
-            edges = -edge_sum(self.learned, z, self.edges)
-            if self.joint and self.exclude_self:
-                if self.grid is not None:
-                    return edges, grid_normalizer(self.grid, z, True)
-                return edges, joint_log_normalizer(self.learned, z)
-            row_log_z = self._row_log_z(z, z)
-            return edges, row_log_z.logsumexp(0) if self.joint else self.row_mass @ row_log_z
+            if self._has_joint_sums:
+                value, pull, log_z, push = self._joint_sums(z.detach(), True)
+                return known(z, -value, -pull), known(z, log_z, push)
+            value, pull = self.edges.sum_and_gradient(self.learned, z.detach())
+            return known(z, -value, -pull), self._partition(self._row_log_z(z, z))
         z, keys = self._prepare(z, keys, key_degrees)
-        log_k = self.learned.paired(z[self.rows], keys[self.cols])
         row_log_z = self._row_log_z(z, keys)
-        partition = row_log_z.logsumexp(0) if self.joint else self.row_mass @ row_log_z
-        return -(self.row_mass[self.rows] * self.p_edges) @ log_k, partition
+        attraction = z.new_zeros(())
+        for rows, cols, p in self._all_edges():
+            attraction = attraction - (self.row_mass[rows] * p) @ self.learned.paired(z[rows], keys[cols])
+        return attraction, self._partition(row_log_z)
+
+    def gradient(self, z, exaggeration=1.0, with_value=True):
+        """(L or None, the gradient of `terms` with the attraction multiplied), for plain KL whose keys are the rows.
+
+        Parameters
+        ----------
+        z : tensor of shape (n_rows, d)
+        exaggeration : float, default=1.0
+            Factor on the attraction, in the gradient alone.
+        with_value : bool, default=True
+            Whether L is wanted, which costs a logarithm an edge.
+        """
+        if self.edges is None:
+            attraction, repulsion = self.terms(z)
+            (gradient,) = torch.autograd.grad(exaggeration * attraction + repulsion, z)
+            return float((attraction + repulsion).detach()) + self.constant, gradient
+        if self._has_joint_sums:
+            value, pull, log_z, push = self._joint_sums(z.detach(), with_value)
+        else:
+            value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value)
+            partition = self._partition(self._row_log_z(z, z))
+            (push,), log_z = torch.autograd.grad(partition, z), float(partition.detach())
+        return log_z - value + self.constant if with_value else None, push - exaggeration * pull
+
+    def _partition(self, row_log_z):
+        """The cost of the normaliser, of all pairs or of each row."""
+        return row_log_z.logsumexp(0) if self.joint else self.row_mass @ row_log_z
+
+    @property
+    def _has_joint_sums(self):
+        return self.joint and self.exclude_self and self.drawn is None
+
+    def _joint_sums(self, z, with_value):
+        """(sum over edges or None, its gradient, log-normaliser, its gradient)."""
+        if self.grid is None and isinstance(self.learned, StudentT) and isinstance(self.edges, DenseEdges):
+            return dense_student_t_sums(self.learned, z, self.edges, with_value)
+        sums = self.edges.sum_and_gradient(self.learned, z, with_value)
+        if self.grid is None:
+            return *sums, *joint_normalizer(self.learned, z)
+        return *sums, *joint_grid_normalizer(self.grid, z)
 
     def per_row(self, z, keys=None, key_degrees=None):
         """The share of each row in L, shape (n_rows,): its sum is L."""
         z, keys = self._prepare(z, keys, key_degrees)
         row_log_z = self._row_log_z(z, keys)
         log_norm = row_log_z.logsumexp(0).expand(self.n_rows) if self.joint else row_log_z
-        log_k = self.learned.paired(z[self.rows], keys[self.cols])
-        log_q = self._log_q(log_k, log_norm[self.rows])
-        at_edges, elsewhere = self.term(self.p_edges, log_q), torch.zeros_like(row_log_z)
+        shares = torch.zeros_like(row_log_z)
         if self.background > 0:
-            at_edges = at_edges - self.term(self.background, log_q)
-            elsewhere = self._background_cost(z, keys, log_norm)
+            shares = self._background_cost(z, keys, log_norm)
         elif self.at_zero:
-            at_edges = at_edges - self.at_zero * log_q.exp()
             log_row_q = self.learned.finish(row_log_z - log_norm, self.n_mixed // self.n_choices)
-            elsewhere = self.at_zero * log_row_q.exp()
-        return self.row_mass * elsewhere.index_add(0, self.rows, at_edges)
+            shares = self.at_zero * log_row_q.exp()
+        for rows, cols, p in self._all_edges():
+            log_q = self._log_q(self.learned.paired(z[rows], keys[cols]), log_norm[rows])
+            at_edges = self.term(p, log_q)
+            if self.background > 0:
+                at_edges = at_edges - self.term(self.background, log_q)
+            elif self.at_zero:
+                at_edges = at_edges - self.at_zero * log_q.exp()
+            shares = shares.index_add(0, rows, at_edges)
+        return self.row_mass * shares
 
     def _prepare(self, z, keys, key_degrees):
         degrees = self.key_degrees if key_degrees is None else key_degrees
@@ -171,8 +250,10 @@ class Objective:
     def _row_log_z(self, z, keys):
         if self.learned.normalized:
             return z.new_zeros(len(z))
+        if self.drawn is not None:
+            return sampled_log_normalizer(self.learned, z, self.drawn)
         if self.grid is not None:
-            return grid_normalizer(self.grid, z, False)
+            return row_grid_normalizers(self.grid, z)
         return log_normalizer(self.learned, z, keys, exclude_self=self.exclude_self, n_choices=self.n_choices)
 
     def _log_q(self, log_k, log_norm):
@@ -211,11 +292,6 @@ def can_interpolate(p, learned, n_components):
     return n_components <= 2 and learned.euclidean and p.exclude_self and not p.uniform and not learned.mixture
 
 
-def _suits_one_pass(learned, edges):
-    """Whether attraction and repulsion share their passes over all pairs."""
-    return isinstance(learned, StudentT) and isinstance(edges, DenseEdges)
-
-
 def _check_combination(p, learned, divergence, objective):
     """Refuse what is not defined, and say what is."""
     if learned.is_limit and (divergence != "kl" or p.uniform or objective.joint):
@@ -250,7 +326,11 @@ def _averaged(p, sample_weight, joint):
             "or graph."
         )
     mass /= mass.sum()
-    if not joint:
-        return p.weights, mass
-    weighted = p.weights.multiply(mass[:, None]).tocsr()
-    return sparse.csr_array((weighted + weighted.T) / 2), np.ones(p.shape[0])
+    return (_symmetric(p.weights, mass), np.ones(p.shape[0])) if joint else (p.weights, mass)
+
+
+def _symmetric(weights, row_mass):
+    """(m_i w_ij + m_j w_ji) / 2."""
+    halves = weights.data * np.repeat(row_mass / 2, np.diff(weights.indptr))
+    weighted = sparse.csr_array((halves, weights.indices, weights.indptr), shape=weights.shape)
+    return sparse.csr_array(weighted + weighted.T)

@@ -3,10 +3,16 @@
 import numpy as np
 import torch
 
+from ._grid import GridPotential
+from ._team import Team
+
 _STEPS = 100
 _MOMENTUM = 0.8
 _ROWS_AT_ONCE = 64
 _MAX_STEP = 5.0
+_GRID_ROWS = 3000  # frozen rows from which on their potential is read off a grid
+_MARGIN = 10.0  # kernel widths that a row may go beyond the frozen ones
+_FLOOR = 1e-7
 
 
 def place_rows(weights, frozen, learned):
@@ -14,7 +20,8 @@ def place_rows(weights, frozen, learned):
 
     With k the kernel and s_j = |z - z_j|^2, the row's loss is -sum_j p_j log k(s_j) + log sum_j k(s_j). Rows start
     at the weighted mean of their positives' places and descend with momentum, at a rate set by the kernel's own
-    curvature at zero. Other kernels than those of the squared distance keep the weighted mean.
+    curvature at zero; beside many frozen rows of one or two dimensions, the second sum is interpolated. Other kernels
+    than those of the squared distance keep the weighted mean.
 
     Parameters
     ----------
@@ -32,12 +39,15 @@ def place_rows(weights, frozen, learned):
     start = np.einsum("ik,ikd->id", values, frozen[columns])
     if not learned.euclidean or not len(start):
         return start
+    rate = -0.25 / float(learned.slope(torch.zeros(())))
+    if len(frozen) > _GRID_ROWS and frozen.shape[1] <= 2:
+        return _settle(start, columns, values, frozen, learned, rate)
     keys = torch.from_numpy(np.ascontiguousarray(frozen.T))
     placed = np.empty_like(start)
     for first in range(0, len(start), _ROWS_AT_ONCE):
         block = np.arange(first, first + _ROWS_AT_ONCE) % len(start)  # full blocks: equal shapes round equally
-        arrays = [torch.from_numpy(a[block]) for a in (start, columns, values)]
-        done = _descend(arrays[0], arrays[1], arrays[2], keys, learned).numpy()
+        z, positives, weight = (torch.from_numpy(a[block]) for a in (start, columns, values))
+        done = _descend(z, positives, weight, keys, learned, rate).numpy()
         placed[block[: len(start) - first]] = done[: len(start) - first]
     return placed
 
@@ -52,10 +62,25 @@ def _padded(weights):
     return columns, values
 
 
-def _descend(z, columns, values, keys, learned):
+def _settle(start, columns, values, frozen, learned, rate):
+    """Places of all rows after all steps; the potential of the frozen rows is interpolated on a grid."""
+    from ._loops import settle
+
+    z, keys = np.zeros((len(start), 2)), np.zeros((len(frozen), 2))
+    z[:, : start.shape[1]], keys[:, : start.shape[1]] = start, frozen
+    potential = GridPotential(learned)
+    field, origin, per_unit, low, high = potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
+    grid, descent = (field, origin, per_unit, _FLOOR, low, high), (_STEPS, rate, _MOMENTUM, _MAX_STEP)
+    team = Team()
+    shares = team.shares(np.ones(len(z)))
+    arrays = (z, columns, values, keys, learned.slope_terms, grid, descent)
+    team.run(settle, [(*arrays, share.start, share.stop) for share in shares])
+    return z[:, : start.shape[1]]
+
+
+def _descend(z, columns, values, keys, learned, rate):
     """Places of a block of rows after all steps; only elementwise operations and sums along rows."""
     positives = keys[:, columns]
-    rate = -0.25 / float(learned.slope(torch.zeros(())))
     velocity = torch.zeros_like(z)
     for _ in range(_STEPS):
         pull = _force(values, z.T[:, :, None] - positives, learned)

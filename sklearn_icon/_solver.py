@@ -9,6 +9,7 @@ import torch
 from scipy import optimize
 
 _CHECK_EVERY = 50
+_COMPILED_SIZE = 20_000  # numbers; below, torch takes less time than loading compiled loops
 
 
 class SolverResult(NamedTuple):
@@ -21,7 +22,7 @@ class SolverResult(NamedTuple):
     n_iter : int
         Steps taken.
     loss_curve : ndarray of shape (n_iter,)
-        The value at each step: before the step, or after it for "lbfgs".
+        The value at each step: before the step, or after it for "lbfgs". Between two losses the last one stands.
     status : {"converged", "completed", "max_iter", "diverged", "interrupted"}
         Why it stopped; "completed" where a schedule of steps came to its end.
     """
@@ -37,8 +38,8 @@ def minimize(objective, params, *, method, max_iter, on_step=None, **options):
 
     Parameters
     ----------
-    objective : callable () -> tensor or (tensor, tensor)
-        The differentiable scalar to descend, and the one to record where that is another.
+    objective : callable () -> tensor, or None
+        The differentiable scalar to descend; None where `gradient` is given.
     params : list of tensors
         Leaves that require gradients.
     method : {"momentum", "adam", "lbfgs"}
@@ -49,9 +50,11 @@ def minimize(objective, params, *, method, max_iter, on_step=None, **options):
     on_step : callable (n_iter, loss), default=None
         Called after each step; returns True to stop.
     **options
-        Of the method: `learning_rate`; `momentum`, `max_step` (longest move of a row in one step), `min_grad_norm`
-        and `n_iter_without_progress` for "momentum"; `tol`, on the gradient for "lbfgs", on the relative decrease for
-        "adam".
+        Of the method: `learning_rate`; `tol`, on the gradient for "lbfgs", on the relative decrease for "adam"; for
+        "momentum" `momentum`, `max_step` (longest move of a row in one step), `min_grad_norm`,
+        `n_iter_without_progress`, `gradient` (callable (with_loss) -> (loss or None, gradients), which may be those of
+        another loss), `loss_every` (steps between two losses that are asked of it) and `backtrack` (whether a loss
+        above the one before halves the rate).
 
     Returns
     -------
@@ -86,7 +89,7 @@ def minimize(objective, params, *, method, max_iter, on_step=None, **options):
 
 
 class _Progress:
-    """Evaluates the objective, keeps the curve, the last whole step and the last that had a finite loss."""
+    """Evaluates the objective, keeps the curve, the last whole step and the last that had a finite gradient."""
 
     def __init__(self, objective, params, on_step):
         self.objective, self.params, self.on_step = objective, params, on_step
@@ -105,9 +108,11 @@ class _Progress:
     def value_and_grad(self):
         """(recorded loss, gradients); raises FloatingPointError unless both are finite."""
         value = self.objective()
-        descend, record = value if isinstance(value, tuple) else (value, value)
-        grads = torch.autograd.grad(descend, self.params)
-        loss = float(record.detach())
+        grads = torch.autograd.grad(value, self.params)
+        return self.checked(float(value.detach()), grads)
+
+    def checked(self, loss, grads):
+        """The same, where they are finite."""
         if not np.isfinite(loss) or not all(bool(torch.isfinite(grad).all()) for grad in grads):
             raise FloatingPointError
         self.loss, self.finite = loss, self.whole
@@ -131,22 +136,27 @@ def _momentum(
     max_step=torch.inf,
     min_grad_norm=0.0,
     n_iter_without_progress=None,
+    gradient=None,
+    loss_every=1,
+    backtrack=False,
 ):
     """Descent with momentum and one adaptive gain per coordinate (Jacobs, 1988), as in t-SNE."""
     patience = max_iter if n_iter_without_progress is None else n_iter_without_progress
-    velocity = [torch.zeros_like(param) for param in params]
-    gains = [torch.ones_like(param) for param in params]
-    best, best_iter = np.inf, 0
+    moving = [_Moving(param, learning_rate, momentum, max_step) for param in params]
+    best, best_iter, before = np.inf, 0, np.inf
     for iteration in range(max_iter):
-        loss, grads = progress.value_and_grad()
-        with torch.no_grad():
-            for param, grad, step, gain in zip(params, grads, velocity, gains, strict=True):
-                agrees = (step * grad) < 0
-                gain.copy_(torch.where(agrees, gain + 0.2, gain * 0.8)).clamp_min_(0.01)
-                step.mul_(momentum).sub_(learning_rate * gain * grad)
-                if np.isfinite(max_step):
-                    step.mul_((max_step / step.norm(dim=-1, keepdim=True).clamp_min(1e-30)).clamp_max(1))
-                param.add_(step)
+        if gradient is None:
+            loss, grads = progress.value_and_grad()
+        else:
+            loss, grads = gradient(iteration % loss_every == 0)
+            loss, grads = progress.checked(progress.loss if loss is None else loss, grads)
+        if backtrack and iteration % loss_every == 0:
+            if loss > before:
+                for mover in moving:
+                    mover.slow_down()
+            before = loss
+        for mover, grad in zip(moving, grads, strict=True):
+            mover.step(grad)
         if progress.record(loss):
             return "interrupted"
         if loss < best:
@@ -156,6 +166,38 @@ def _momentum(
             if iteration - best_iter > patience or grad_norm <= min_grad_norm:
                 return "converged"
     return "max_iter"
+
+
+class _Moving:
+    """A parameter with its velocity and gains; a large one on the CPU moves by a compiled loop."""
+
+    def __init__(self, param, learning_rate, momentum, max_step):
+        self.param, self.velocity, self.gain = param.detach(), torch.zeros_like(param), torch.ones_like(param)
+        self.learning_rate, self.momentum, self.max_step = learning_rate, momentum, max_step
+        self.compiled = param.numel() > _COMPILED_SIZE and param.device.type == "cpu" and param.dim() == 2
+
+    def slow_down(self):
+        """Halve the rate and forget the past."""
+        self.learning_rate /= 2
+        self.velocity.zero_()
+        self.gain.fill_(1)
+
+    def step(self, grad):
+        """Move the parameter against a gradient."""
+        if self.compiled:
+            from ._loops import momentum_step
+
+            arrays = [tensor.detach().numpy() for tensor in (self.param, grad, self.velocity, self.gain)]
+            numbers = (self.learning_rate, self.momentum, min(self.max_step, torch.finfo(grad.dtype).max ** 0.5))
+            momentum_step(*arrays, *(arrays[0].dtype.type(number) for number in numbers), 0, len(grad))
+            return
+        agrees = (self.velocity * grad) < 0
+        self.gain.copy_(torch.where(agrees, self.gain + 0.2, self.gain * 0.8)).clamp_min_(0.01)
+        self.velocity.mul_(self.momentum).sub_(self.learning_rate * self.gain * grad)
+        if np.isfinite(self.max_step):
+            length = self.velocity.norm(dim=-1, keepdim=True)
+            self.velocity.mul_((self.max_step / length.clamp_min(1e-30)).clamp_max(1))
+        self.param.add_(self.velocity)
 
 
 def _adam(progress, params, max_iter, *, learning_rate, tol=0.0):

@@ -9,19 +9,16 @@ With s = |z_i - y_j|^2 and the slope h(s) = d log k / ds, all gradients below fo
 d log k / d z_i = 2 h(s) (z_i - y_j).
 """
 
-import warnings
-from functools import cached_property
-from math import log
+from math import exp, log
 
-import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from .learned import LOG_FLOOR, sq_distances
 
 _TILE_ELEMENTS = 1 << 18
-_DENSE_SHARE = 0.2
-_COMPILED_EDGES = 1_000_000  # below, torch takes less time than loading compiled loops
+_COMPILED_ROWS = 1000  # below, torch takes less time than loading compiled loops
+_CROWDED = 1e-2  # kernels a row, below which single precision loses them beside the row's own
 
 
 def row_tiles(n_rows, n_keys):
@@ -79,6 +76,58 @@ def log_normalizer(learned, z, keys, *, exclude_self, n_choices):
     return over_tiles(tile, z, keys)
 
 
+def sampled_log_normalizer(learned, z, drawn):
+    """log sum_{j != i} k(|z_i - z_j|^2) of each row, estimated from some of the keys.
+
+    Parameters
+    ----------
+    learned : Learned
+        A kernel of the squared distance.
+    z : tensor of shape (n, d)
+    drawn : tensor of int of shape (m,)
+        The keys that stand for all, at least two.
+
+    Returns
+    -------
+    tensor of shape (n,)
+    """
+    return _SampledLogNormalizer.apply(z, learned, drawn)
+
+
+class _SampledLogNormalizer(torch.autograd.Function):
+    """`sampled_log_normalizer`.
+
+    z_i moves its own Z_i, and as a key those of others. The gradient estimates both from the rows that were drawn, so
+    that all rows are pushed alike, drawn or not.
+    """
+
+    @staticmethod
+    def forward(ctx, z, learned, drawn):
+        keys, n, m = z[drawn], len(z), len(drawn)
+        tiles = row_tiles(n, m)
+        log_z = torch.cat([_log_kernel_tile(learned, z, keys, rows, False)[1].logsumexp(1) for rows in tiles])
+        ctx.log_share = log((n - 1) / m)
+        others = log_z[drawn] + torch.log1p(-(1 - 1e-6) * (-log_z[drawn]).exp())  # less its own kernel, which is one
+        log_z = (log_z + ctx.log_share).index_copy(0, drawn, others + log((n - 1) / (m - 1)))
+        ctx.save_for_backward(z, log_z, drawn)
+        ctx.learned = learned
+        return log_z
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_log_z):
+        z, log_z, drawn = ctx.saved_tensors
+        keys, gradient = z[drawn], torch.empty_like(z)
+        for rows in row_tiles(len(z), len(drawn)):
+            sq, log_k = _log_kernel_tile(ctx.learned, z, keys, rows, False)
+            log_k += ctx.log_share
+            weight = (log_k - log_z[rows, None]).exp_() * grad_log_z[rows, None]
+            weight += (log_k - log_z[drawn]).exp_() * grad_log_z[drawn]
+            weight *= 2 * ctx.learned.slope(sq)
+            gradient[rows] = weight.sum(1, keepdim=True) * z[rows] - weight @ keys
+        return gradient, None, None
+
+
 def _log_kernel_tile(learned, z, keys, rows, exclude_self):
     """(squared distances, log-kernel) of a tile, outside autograd."""
     sq = sq_distances(z[rows], keys)
@@ -116,7 +165,7 @@ class _EuclideanLogNormalizer(torch.autograd.Function):
         return grad_z, grad_keys, None, None
 
 
-def _upper_tiles(z):
+def upper_tiles(z):
     """Yield (rows, keys, |z_i - z_j|^2, spare) of tiles that start at their own diagonal and cover each pair once.
 
     Both tensors are overwritten at the next step.
@@ -133,12 +182,12 @@ def _upper_tiles(z):
         start = rows.stop
 
 
-def _both_ways(tile):
+def both_ways(tile):
     """The sum over a tile, its block on the diagonal once and all else twice: (i, j) and (j, i)."""
     return (2 * tile.sum() - tile[:, : len(tile)].sum()).double()
 
 
-class _Offsets:
+class Offsets:
     """Accumulates g_i = sum_j w_ij (z_i - z_j) from the upper tiles of symmetric weights."""
 
     def __init__(self, z):
@@ -154,33 +203,14 @@ class _Offsets:
         self.total[rows] += (pulled[-1] * self.z[rows].T - pulled[:-1]).T
 
 
-class _JointLogNormalizer(torch.autograd.Function):
-    """`joint_log_normalizer` in linear space: value and gradient in one pass over the pairs."""
-
-    @staticmethod
-    def forward(ctx, z, learned):
-        total, push = torch.zeros((), dtype=torch.float64, device=z.device), _Offsets(z)
-        for rows, keys, sq, spare in _upper_tiles(z):
-            kernel, slope = learned.kernel_and_slope(sq, spare)
-            total += _both_ways(_mask_diagonal(kernel))
-            push.add(rows, keys, _mask_diagonal(slope))
-        ctx.save_for_backward(push.total.mul_((4 / total).to(z.dtype)))
-        return total.log().to(z.dtype)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_output):
-        return ctx.saved_tensors[0] * grad_output, None
-
-
 def _mask_diagonal(tile):
     """Zero where a key is the row itself, in a tile that starts at its own diagonal."""
     tile.diagonal().fill_(0)
     return tile
 
 
-def joint_log_normalizer(learned, z):
-    """log sum_i sum_{j != i} k(|z_i - z_j|^2), exact.
+def joint_normalizer(learned, z):
+    """(log sum_i sum_{j != i} k(|z_i - z_j|^2), its gradient), exact, in one pass over the pairs.
 
     Kernels are at most one, so the sum runs in linear space; where nearly all pairs lie near the floor of what that can
     hold, it runs again in log-space.
@@ -193,22 +223,28 @@ def joint_log_normalizer(learned, z):
 
     Returns
     -------
-    tensor, a scalar
+    float, tensor of shape (n, d)
     """
-    log_z = _JointLogNormalizer.apply(z, learned)
-    if log_z < LOG_FLOOR + 20 + 2 * log(len(z)):
-        return _EuclideanLogNormalizer.apply(z, z, learned, True).logsumexp(0)
-    return log_z
+    total, push = torch.zeros((), dtype=torch.float64, device=z.device), Offsets(z)
+    for rows, keys, sq, spare in upper_tiles(z):
+        kernel, slope = learned.kernel_and_slope(sq, spare)
+        total += both_ways(_mask_diagonal(kernel))
+        push.add(rows, keys, _mask_diagonal(slope))
+    if total > len(z) ** 2 * exp(LOG_FLOOR + 20):
+        return float(total.log()), push.total.mul_((4 / total).to(z.dtype))
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        log_z = _EuclideanLogNormalizer.apply(z, z, learned, True).logsumexp(0)
+    return float(log_z.detach()), torch.autograd.grad(log_z, z)[0]
 
 
-class _EdgeSum(torch.autograd.Function):
-    """`edge_sum`; d/dz_i of the sum over both directions is 4 sum_j w_ij h_ij (z_i - z_j)."""
+class _Known(torch.autograd.Function):
+    """A value whose gradient came with it."""
 
     @staticmethod
-    def forward(ctx, z, learned, edges):
-        value, gradient = edges.sum_and_gradient(learned, z)
+    def forward(ctx, z, value, gradient):
         ctx.save_for_backward(gradient)
-        return value
+        return z.new_tensor(value)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -216,130 +252,71 @@ class _EdgeSum(torch.autograd.Function):
         return ctx.saved_tensors[0] * grad_output, None, None
 
 
-def edge_sum(learned, z, edges):
-    """sum_ij w_ij log k(|z_i - z_j|^2) over symmetric edges.
+def known(z, value, gradient):
+    """A scalar tensor of a given value, with a given gradient with respect to z.
 
     Parameters
     ----------
-    learned : Learned
-        A kernel of the squared distance.
     z : tensor of shape (n, d)
-    edges : SparseEdges or DenseEdges
-
-    Returns
-    -------
-    tensor, a scalar
+    value : float
+    gradient : tensor of shape (n, d)
     """
-    return _EdgeSum.apply(z, learned, edges)
+    return _Known.apply(z, value, gradient)
 
 
-def symmetric_edges(weights, dtype, device):
-    """Symmetric weights in the form that is faster to sum: dense tiles where a fair share of all pairs are edges."""
-    dense = weights.nnz > _DENSE_SHARE * weights.shape[0] ** 2
-    return (DenseEdges if dense else SparseEdges)(weights, dtype, device)
+def dense_student_t_sums(learned, z, edges, with_value=True):
+    """Both sums of a Student-t kernel over dense edges and their gradients, in one pass over the pairs.
 
-
-class SparseEdges:
-    """A symmetric csr_array of weights as tensors, for `edge_sum`."""
-
-    def __init__(self, weights, dtype, device):
-        weights.sort_indices()
-        self.shape = weights.shape
-        self.indptr = torch.as_tensor(weights.indptr, device=device)
-        self.indices = torch.as_tensor(weights.indices, device=device)
-        self.weights = torch.as_tensor(weights.data, dtype=dtype, device=device)
-
-    @cached_property
-    def rows(self):
-        """The row of each edge."""
-        return torch.repeat_interleave(torch.arange(self.shape[0], device=self.indptr.device), self.indptr.diff())
-
-    def sum_and_gradient(self, learned, z):
-        """(sum of w log k, its gradient), by gathering the ends of all edges."""
-        if len(self.indices) > _COMPILED_EDGES and z.shape[1] <= 2 and z.device.type == "cpu":
-            return self._compiled(learned, z)
-        sq = (z.index_select(0, self.rows) - z.index_select(0, self.indices)).square_().sum(1)
-        pull = self._matrix(self.weights * learned.slope(sq)) @ torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
-        return self.weights @ learned.log_kernel(sq), 4 * (pull[:, -1:] * z - pull[:, :-1])
-
-    def _compiled(self, learned, z):
-        """The same in one pass of a compiled loop."""
-        from ._loops import gaussian_edges, student_t_edges
-
-        columns = [np.ascontiguousarray(column) for column in z.detach().numpy().T]
-        x, y = columns if len(columns) == 2 else (columns[0], np.zeros_like(columns[0]))
-        out = np.empty((len(x), 3), dtype=x.dtype)
-        graph = (x, y, self.indptr.numpy(), self.indices.numpy(), self.weights.numpy())
-        if hasattr(learned, "df"):
-            student_t_edges(*graph, x.dtype.type(learned.df), out)
-        else:
-            gaussian_edges(*graph, x.dtype.type(learned.slope(z)), out)
-        pull = torch.from_numpy(out)
-        return pull[:, 2].sum(dtype=torch.float64).to(z.dtype), 4 * pull[:, : z.shape[1]]
-
-    def _matrix(self, values):
-        """The sparse matrix that has these values in place of the weights."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
-            return torch.sparse_csr_tensor(self.indptr, self.indices, values, self.shape, check_invariants=False)
-
-
-class DenseEdges:
-    """A symmetric csr_array of weights as a dense matrix, for `edge_sum`."""
-
-    def __init__(self, weights, dtype, device):
-        self.weights = torch.as_tensor(weights.toarray(), dtype=dtype, device=device)
-
-    def sum_and_gradient(self, learned, z):
-        """(sum of w log k, its gradient), tile by tile."""
-        total, pull = torch.zeros((), dtype=torch.float64, device=z.device), _Offsets(z)
-        for rows, keys, sq, spare in _upper_tiles(z):
-            weights = self.weights[rows, keys]
-            total += _both_ways(torch.mul(learned.log_kernel(sq), weights, out=spare))
-            pull.add(rows, keys, torch.mul(weights, learned.slope(sq), out=spare))
-        return total.to(z.dtype), pull.total.mul_(4)
-
-
-class _DenseStudentT(torch.autograd.Function):
-    """`dense_student_t_sums`; with r = 1 / (1 + s/nu), log k = (nu + 1)/2 log r and h = -(nu + 1)/(2 nu) r."""
-
-    @staticmethod
-    def forward(ctx, z, df, edges):
-        power = (df + 1) / 2
-        value, total = torch.zeros(2, dtype=torch.float64, device=z.device)
-        pull, push = _Offsets(z), _Offsets(z)
-        for rows, keys, sq, spare in _upper_tiles(z):
-            weights = edges.weights[rows, keys]
-            base = sq.div_(df).add_(1).reciprocal_()
-            log_base = base.log()
-            kernel = torch.mul(log_base, power, out=spare).exp_() if df != 1 else spare.copy_(base)
-            value += power * _both_ways(log_base.mul_(weights))
-            pull.add(rows, keys, torch.mul(weights, base, out=log_base))
-            total += _both_ways(_mask_diagonal(kernel))
-            push.add(rows, keys, base.mul_(kernel))
-        share = torch.where(total > 0, 1 / total, 0.0).to(z.dtype)  # all pairs may underflow
-        ctx.save_for_backward(pull.total.mul_(-4 * power / df), push.total.mul_(-4 * power / df * share))
-        return value.to(z.dtype), total.log().to(z.dtype)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_value, grad_log_z):
-        pull, push = ctx.saved_tensors
-        return pull * grad_value + push * grad_log_z, None, None
-
-
-def dense_student_t_sums(learned, z, edges):
-    """(`edge_sum`, `joint_log_normalizer`) of a Student-t kernel over dense edges, in one pass over the pairs.
+    With r = 1 / (1 + s/nu), log k = (nu + 1)/2 log r and h = -(nu + 1)/(2 nu) r.
 
     Parameters
     ----------
     learned : StudentT
     z : tensor of shape (n, d)
     edges : DenseEdges
+    with_value : bool, default=True
+        Whether the sum over edges is wanted too, which costs its logarithms.
 
     Returns
     -------
-    tensor, tensor
+    value : float or None
+        sum_ij w_ij log k_ij.
+    pull : tensor of shape (n, d)
+        Its gradient.
+    log_z, push
+        As `joint_normalizer`.
     """
-    value, log_z = _DenseStudentT.apply(z, learned.df, edges)
-    return value, joint_log_normalizer(learned, z) if log_z.isneginf() else log_z
+    df, power = learned.df, (learned.df + 1) / 2
+    if df == 1 and not with_value and z.device.type == "cpu" and len(z) > _COMPILED_ROWS and z.shape[1] <= 2:
+        pull, total, push = _compiled_cauchy_sums(z, edges.weights)
+        if total > _CROWDED * len(z):
+            return None, pull, log(total), push.mul_(1 / total)
+    value, total = torch.zeros(2, dtype=torch.float64, device=z.device)
+    pull, push = Offsets(z), Offsets(z)
+    for rows, keys, sq, spare in upper_tiles(z):
+        weights = edges.weights[rows, keys]
+        base = sq.div_(df).add_(1).reciprocal_()
+        log_base = base.log() if with_value or df != 1 else base
+        pull.add(rows, keys, torch.mul(weights, base, out=spare))
+        kernel = torch.mul(log_base, power, out=spare).exp_() if df != 1 else spare.copy_(base)
+        if with_value:
+            value += power * both_ways(log_base.mul_(weights))
+        total += both_ways(_mask_diagonal(kernel))
+        push.add(rows, keys, base.mul_(kernel))
+    slope = -4 * power / df
+    pull, value = pull.total.mul_(slope), float(value) if with_value else None
+    if total > 0:
+        return value, pull, float(total.log()), push.total.mul_((slope / total).to(z.dtype))
+    return value, pull, *joint_normalizer(learned, z)
+
+
+def _compiled_cauchy_sums(z, weights):
+    """(gradient of the edges' sum, sum of all k less the rows' own, that sum's gradient) of the Cauchy kernel."""
+    from ._loops import dense_cauchy
+
+    n, d = z.shape
+    columns, out = torch.zeros(2, n, dtype=z.dtype), torch.empty(n, 5, dtype=z.dtype)
+    columns[:d] = z.T
+    dense_cauchy(*columns.numpy(), weights.numpy(), out.numpy())
+    total = float(out[:, 4].sum(dtype=torch.float64)) - n  # a row is no key of its own
+    return -4 * out[:, :d], total, -4 * out[:, 2 : 2 + d]

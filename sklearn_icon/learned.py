@@ -191,6 +191,11 @@ class Gaussian(_DistanceKernel):
         """-1 / (2 sigma^2)."""
         return -1 / (2 * self.sigma**2)
 
+    @property
+    def slope_terms(self):
+        """(a, b, c) with slope = c / (a + b d^2)."""
+        return 1.0, 0.0, -1 / (2 * self.sigma**2)
+
 
 class WideGaussian(_DistanceKernel):
     r"""The Gaussian exp(-d^2 / s^2) as s grows: the cohesion-variance loss, the q of PCA and VICReg.
@@ -266,12 +271,14 @@ class StudentT(_DistanceKernel):
 
     Parameters
     ----------
-    df : float, default=1.0
-        Degrees of freedom nu: 1 is the Cauchy kernel of t-SNE, smaller has a heavier tail.
+    df : float or "learn", default=1.0
+        Degrees of freedom nu: 1 is the Cauchy kernel of t-SNE, smaller has a heavier tail. "learn" lets a lookup map
+        of `ICONEmbedding` descend its loss over nu as well.
 
     References
     ----------
-    van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008, eq. 4.
+    van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008, eq. 4; van der Maaten, "Learning a parametric
+    embedding by preserving local structure", AISTATS 2009, section 3, on learned degrees of freedom.
 
     Examples
     --------
@@ -280,7 +287,7 @@ class StudentT(_DistanceKernel):
     StudentT(df=2.0)
     """
 
-    _parameter_constraints = {"df": [Interval(Real, 0, None, closed="neither")]}
+    _parameter_constraints = {"df": [Interval(Real, 0, None, closed="neither"), StrOptions({"learn"})]}
 
     def __init__(self, df=1.0):
         self.df = df
@@ -292,6 +299,11 @@ class StudentT(_DistanceKernel):
     def slope(self, sq_distance):
         """-(nu + 1) / (2 (nu + d^2))."""
         return -(self.df + 1) / 2 / (sq_distance + self.df)
+
+    @property
+    def slope_terms(self):
+        """(a, b, c) with slope = c / (a + b d^2)."""
+        return float(self.df), 1.0, -(self.df + 1) / 2
 
     def kernel_and_slope(self, sq_distance, spare):
         """(k, dk / d (d^2)); one reciprocal serves both for the Cauchy kernel."""

@@ -133,7 +133,7 @@ class _Neighborhood(Supervisory):
         """Sparse (n, n) weights from per-row weights over the neighbours."""
         indptr = np.arange(0, rows.size + 1, rows.shape[1])
         weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(n, n))
-        return Conditional.from_weights(weights, exclude_self=True)
+        return Conditional.from_weights(weights, exclude_self=True, recall=neighbors.recall)
 
 
 class _DistanceKernel(_Neighborhood):
@@ -654,7 +654,7 @@ class RandomWalk(_Wrapper):
             total = total + power
         if self.binary:
             total = total.sign()
-        return Conditional.from_weights(total, uniform=p.uniform, exclude_self=p.exclude_self)
+        return Conditional.from_weights(total, uniform=p.uniform, exclude_self=p.exclude_self, recall=p.recall)
 
 
 NAMES = {

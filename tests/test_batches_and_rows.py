@@ -156,17 +156,17 @@ def test_equal_rows_get_the_mean():
     values = np.arange(12.0).reshape(6, 2) ** 2
     before = values.copy()
     expected = np.array([values[digests == d].mean(axis=0) for d in digests])
-    assert_allclose(average_duplicates(values, digests), expected, rtol=1e-15)
+    assert_allclose(average_duplicates(values, digests[:, None]), expected, rtol=1e-15)
     assert_array_equal(values, before)
-    single = average_duplicates(values.astype(np.float32), digests)
+    single = average_duplicates(values.astype(np.float32), digests[:, None])
     assert single.dtype == np.float32
     assert_allclose(single, expected, rtol=1e-6)
 
 
 def test_without_equal_rows_nothing_changes():
     values = np.random.default_rng(0).normal(size=(5, 2))
-    assert_array_equal(average_duplicates(values, np.arange(5)), values)
+    assert_array_equal(average_duplicates(values, np.arange(5)[:, None]), values)
     third = values.astype(np.float32) / 3
-    mixed = average_duplicates(third, np.array([0, 1, 2, 3, 3]))
+    mixed = average_duplicates(third, np.array([[0], [1], [2], [3], [3]]))
     assert_array_equal(mixed[:3], third[:3])
     assert_array_equal(mixed[3], mixed[4])

@@ -265,6 +265,7 @@ CHANGES = {
     "normalization": "conditional",
     "debias": 0.3,
     "early_exaggeration": 4.0,
+    "late_exaggeration": 2.0,
     "learning_rate": 10.0,
     "max_iter": 31,
     "n_iter_without_progress": 17,
@@ -279,12 +280,15 @@ def what_the_solver_receives(monkeypatch, estimator):
     """Options of each phase, with the value and the gradients of its objective at the start."""
     received = []
 
-    def spy(objective, params, **options):
-        value = objective()
-        value = value[0] if isinstance(value, tuple) else value
-        gradients = [gradient.numpy() for gradient in torch.autograd.grad(value, params)]
+    def spy(objective, params, gradient=None, **options):
+        if gradient is None:
+            value = objective()
+            loss, gradients = float(value.detach()), torch.autograd.grad(value, params)
+        else:
+            loss, gradients = gradient(True)
         del options["on_step"]
-        received.append((options, float(value.detach()), gradients, [param.detach().numpy() for param in params]))
+        arrays = [[tensor.detach().numpy() for tensor in tensors] for tensors in (gradients, params)]
+        received.append((options, loss, *arrays))
         return SolverResult(0.0, 1, np.zeros(1), "max_iter")
 
     monkeypatch.setattr(_maps, "minimize", spy)
@@ -306,3 +310,60 @@ def test_every_parameter_reaches_the_solver(monkeypatch, base, parameter, value)
     before = what_the_solver_receives(monkeypatch, clone(base))
     assert what_the_solver_receives(monkeypatch, clone(base)) == before
     assert what_the_solver_receives(monkeypatch, clone(base).set_params(**{parameter: value})) != before
+
+
+# --- degrees of freedom that are learned --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["exact", "interpolation"])
+def test_learned_degrees_of_freedom_lower_the_loss(method):
+    fixed = ICONEmbedding(method=method, random_state=0).fit(X)
+    embedding = ICONEmbedding(learned=learned.StudentT("learn"), method=method, random_state=0).fit(X)
+    df = embedding.learned_.df
+    assert isinstance(df, float) and df != 1
+    assert embedding.kl_divergence_ < fixed.kl_divergence_
+    again = ICONEmbedding(learned=learned.StudentT(df), init=embedding.embedding_, early_exaggeration=1, max_iter=1)
+    assert again.set_params(learning_rate=1e-9).fit(X).kl_divergence_ == pytest.approx(
+        embedding.kl_divergence_, rel=1e-3
+    )
+    assert embedding.get_params()["learned"].df == "learn"
+    assert embedding.transform(X[:2] + 0.01).shape == (2, 2)
+
+
+def test_degrees_of_freedom_are_learned_by_lookup_maps_alone():
+    from sklearn_icon import ICONClassifier
+
+    with pytest.raises(ValueError, match="is learned by lookup maps of ICONEmbedding alone"):
+        ICONEmbedding(learned=learned.StudentT("learn"), encoder="linear").fit(X)
+    with pytest.raises(ValueError, match="is learned by lookup maps of ICONEmbedding alone"):
+        ICONClassifier(learned=learned.StudentT("learn")).fit(X, np.arange(len(X)) % 2)
+
+
+# --- keys that are drawn ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalization", ["joint", "conditional"])
+def test_maps_from_drawn_keys(monkeypatch, normalization):
+    monkeypatch.setattr(_maps, "_DRAWN_KEYS", 50)
+    options = {"n_components": 3, "normalization": normalization, "random_state": 0}
+    exact = ICONEmbedding(**options).fit(X)
+    drawn = ICONEmbedding(method="sampled", **options).fit(X)
+    assert (exact.method_, drawn.method_) == ("exact", "sampled")
+    assert drawn.kl_divergence_ < exact.kl_divergence_ + 0.25
+    assert trustworthiness(X, drawn.embedding_, n_neighbors=12) > 0.97
+    np.testing.assert_array_equal(drawn.embedding_, clone(drawn).fit(X).embedding_)
+
+
+# --- late exaggeration --------------------------------------------------------------------------------------------
+
+
+def test_late_exaggeration_draws_neighbours_together():
+    plain, late = (ICONEmbedding(late_exaggeration=factor, random_state=0).fit(X) for factor in (1.0, 3.0))
+    assert late.kl_divergence_ > plain.kl_divergence_
+    near = [
+        np.sort(np.linalg.norm(e.embedding_[:, None] - e.embedding_, axis=2), axis=1)[:, 5].mean()
+        for e in (plain, late)
+    ]
+    assert near[1] < 0.7 * near[0]
+    with pytest.raises(ValueError, match=r"late_exaggeration=3\.0 multiplies the attraction of plain KL"):
+        ICONEmbedding(late_exaggeration=3.0, debias=0.1).fit(X)

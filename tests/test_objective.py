@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.manifold._t_sne import _kl_divergence
 
-from sklearn_icon import _sums
+from sklearn_icon import _edges, _sums
 from sklearn_icon._conditional import Conditional
 from sklearn_icon._divergences import DIVERGENCES
 from sklearn_icon._objective import Objective, can_interpolate
@@ -218,6 +218,14 @@ def test_equals_a_double_loop(kind, name, divergence, normalization, z, prototyp
             if objective.is_plain_kl:
                 attraction, repulsion = objective.terms(tensor(z), *given)
                 assert_allclose(attraction + repulsion, shares.sum() - constant, rtol=1e-10, atol=1e-14)
+            if objective.is_plain_kl and not given:
+                rows = tensor(z, requires_grad=True)
+                loss, gradient = objective.gradient(rows, 12.0)
+                assert_allclose(loss, shares.sum(), rtol=1e-10, atol=1e-14)
+                attraction, repulsion = objective.terms(rows)
+                (expected,) = torch.autograd.grad(12 * attraction + repulsion, rows)
+                assert_allclose(gradient, expected, rtol=1e-9, atol=1e-13)
+                assert_allclose(objective.gradient(rows, 12.0, with_value=False)[1], gradient, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("normalization", ["conditional", "joint"])
@@ -259,10 +267,10 @@ def test_tiles_do_not_matter(monkeypatch, name, kind, z, prototypes):
 @pytest.mark.parametrize("kind", ["some", "some-self"])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_sparse_and_dense_edges_agree(monkeypatch, share, kind, normalization, z):
-    monkeypatch.setattr(_sums, "_DENSE_SHARE", share)
+    monkeypatch.setattr(_edges, "_DENSE_SHARE", share)
     base, _ = P_KINDS[kind]
     objective = Objective(base, StudentT(), normalization=normalization)
-    assert type(objective.edges) is (_sums.SparseEdges if share else _sums.DenseEdges)
+    assert type(objective.edges) is (_edges.SparseEdges if share else _edges.DenseEdges)
     assert_allclose(objective(tensor(z)), objective.per_row(tensor(z)).sum(), rtol=1e-12)
     assert torch.autograd.gradcheck(objective, tensor(z, requires_grad=True))
 

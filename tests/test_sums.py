@@ -7,17 +7,17 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from sklearn_icon import _sums
+from sklearn_icon._edges import DenseEdges, SparseEdges, symmetric_edges
 from sklearn_icon._networks import SparseRows
 from sklearn_icon._sums import (
-    DenseEdges,
-    SparseEdges,
-    edge_sum,
-    joint_log_normalizer,
+    dense_student_t_sums,
+    joint_normalizer,
+    known,
     log_normalizer,
     over_tiles,
     row_tiles,
+    sampled_log_normalizer,
     self_mask,
-    symmetric_edges,
 )
 from sklearn_icon.learned import Gaussian, Harmonic, NarrowGaussian, SharedCluster, StudentT, WideGaussian
 
@@ -70,6 +70,14 @@ def naive_log_normalizer(log_kernel, z, keys, exclude_self):
         for i, a in enumerate(z)
     ]
     return np.log(sums)
+
+
+def joint_log_normalizer(spec, z):
+    return known(z, *joint_normalizer(spec, z.detach()))
+
+
+def edge_sum(spec, z, edges):
+    return known(z, *edges.sum_and_gradient(spec, z.detach()))
 
 
 # --- tiles --------------------------------------------------------------------------------------------------------
@@ -169,6 +177,27 @@ def test_gradient_of_the_log_normalizer_over_prototypes(monkeypatch, z, keys, sp
     )
 
 
+@each_kernel
+def test_normalizers_from_all_keys_are_exact(z, spec, log_kernel):
+    z = z.requires_grad_()
+    weight = torch.linspace(0.5, 2, N, dtype=torch.float64)
+    exact = log_normalizer(spec, z, z, exclude_self=True, n_choices=N - 1)
+    drawn = sampled_log_normalizer(spec, z, torch.arange(N))
+    assert_allclose(drawn.detach(), exact.detach(), atol=1e-5)
+    expected, actual = (torch.autograd.grad(value @ weight, z)[0] for value in (exact, drawn))
+    share = N / (N - 1)  # keys are counted without the row itself, pushes with it
+    assert_allclose(actual * share, expected, rtol=1e-4, atol=1e-6)
+
+
+@each_kernel
+def test_normalizers_from_drawn_keys_are_right_on_average(z, spec, log_kernel):
+    exact = log_normalizer(spec, z, z, exclude_self=True, n_choices=N - 1).exp()
+    rng, total = np.random.default_rng(0), torch.zeros(N, dtype=torch.float64)
+    for _ in range(3000):
+        total += sampled_log_normalizer(spec, z, torch.as_tensor(rng.permutation(N)[:3])).exp()
+    assert_allclose(total / 3000, exact, rtol=0.05)
+
+
 # --- joint log-normaliser -----------------------------------------------------------------------------------------
 
 
@@ -258,7 +287,28 @@ def test_edges_need_not_be_sorted(z, weights):
 def test_many_edges_are_held_densely(n_edges, kind):
     matrix = np.zeros((10, 10))
     matrix.flat[:n_edges] = 1
-    assert type(symmetric_edges(sparse.csr_array(matrix), torch.float64, "cpu")) is kind
+    assert type(symmetric_edges(sparse.csr_array(matrix), torch.float64, "cpu", 2)) is kind
+
+
+@pytest.mark.parametrize("with_value", [True, False])
+@pytest.mark.parametrize("n_components", [1, 2, 3])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("df", [1.0, 2.0])
+def test_both_sums_in_one_pass(monkeypatch, df, scale, n_components, with_value):
+    monkeypatch.setattr(_sums, "_COMPILED_ROWS", 0)
+    rng = np.random.default_rng(4)
+    weights = rng.uniform(size=(40, 40))
+    edges = DenseEdges(sparse.csr_array(weights + weights.T - np.diag(2 * weights.diagonal())), torch.float64, "cpu")
+    z, spec = torch.as_tensor(scale * rng.normal(size=(40, n_components))), StudentT(df=df)
+    value, pull, log_z, push = dense_student_t_sums(spec, z, edges, with_value)
+    expected_value, expected_pull = edges.sum_and_gradient(spec, z)
+    expected_log_z, expected_push = joint_normalizer(spec, z)
+    assert (value is None) is not with_value
+    if with_value:
+        assert value == pytest.approx(expected_value, rel=1e-12)
+    assert log_z == pytest.approx(expected_log_z, rel=1e-12)
+    assert_allclose(pull, expected_pull, rtol=1e-9, atol=1e-12 * abs(expected_pull).max().item())
+    assert_allclose(push, expected_push, rtol=1e-9, atol=1e-12 * abs(expected_push).max().item())
 
 
 # --- sparse features ----------------------------------------------------------------------------------------------

@@ -1,0 +1,202 @@
+"""Nearest candidates among many rows: tiles of squared distances by matrix product, a compiled scan for the smallest.
+
+Each row keeps a buffer of the nearest keys seen so far and the largest distance that still enters it; a scan looks
+closer only where a run of distances holds one below. Among themselves, rows are searched in pairs of blocks, each
+tile once for its rows and once for its columns. In a round, blocks meet as in a tournament, every block once, so
+threads share no buffer, and the result is the same for any number of them.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+from numba import njit
+from threadpoolctl import threadpool_limits
+
+_BLOCK = 1024
+_TILE = 256
+_RUN = 16  # one register
+_FAR = np.float32(1e38)
+_PIVOTS = 256
+_FINITE = {"nnan", "nsz", "reassoc", "contract", "arcp"}
+
+
+def nearest_candidates(X, reference, n_candidates, n_threads):
+    """The keys nearest to each row, in single precision, unordered.
+
+    Parameters
+    ----------
+    X : ndarray of float32 of shape (n, n_features)
+    reference : ndarray of float32 of shape (m, n_features)
+        X itself where rows are searched among themselves; every row is then a candidate of its own.
+    n_candidates : int
+        At most m.
+    n_threads : int
+
+    Returns
+    -------
+    candidates : ndarray of int32 of shape (n, n_candidates)
+    sq_limit : ndarray of float32 of shape (n,)
+        No other key lies nearer than this squared distance, but for rounding.
+    """
+    own, n = X is reference, len(X)
+    order = _near_together(X) if own else np.arange(n)
+    left, right = _factors(X[order])
+    rows, right = _Rows(left, n_candidates), right if own else _factors(reference)[1]
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+        for meetings in _tournament(_blocks(len(left))) if own else [[(block, None) for block in _blocks(len(left))]]:
+            list(pool.map(partial(_meet, rows, right), *zip(*meetings, strict=True)))
+    _settle(rows.sq_limit, rows.count[:n], rows.sq, rows.keys, n_candidates)
+    candidates, sq_limit = np.empty((n, n_candidates), dtype=np.int32), np.empty(n, dtype=np.float32)
+    candidates[order], sq_limit[order] = rows.keys[:n, :n_candidates], rows.sq_limit[:n]
+    return order.astype(np.int32)[candidates] if own else candidates, sq_limit
+
+
+def _near_together(X):
+    """An order of the rows in which those nearest to the same pivot follow each other."""
+    pivots = X[:: max(1, len(X) // _PIVOTS)]
+    sq = np.einsum("ij,ij->i", pivots, pivots)
+    nearest = [(sq - 2 * (X[part] @ pivots.T)).argmin(axis=1) for part in _blocks(len(X))]
+    return np.argsort(np.concatenate(nearest), kind="stable")
+
+
+class _Rows:
+    """The left factor of rows, and the buffers of their nearest keys."""
+
+    def __init__(self, left, n_candidates):
+        self.left, self.n_candidates = left, n_candidates
+        shape = (len(left), 2 * n_candidates)
+        self.sq, self.keys = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.int32)
+        self.count, self.sq_limit = np.zeros(len(left), dtype=np.int32), np.full(len(left), _FAR)
+
+    def buffers(self, rows):
+        """What a scan writes of some rows."""
+        return self.sq_limit[rows], self.count[rows], self.sq[rows], self.keys[rows]
+
+
+def _factors(X):
+    """(left, right), whose product is all squared distances; rows that fill up the last run are far from all."""
+    n, width = X.shape
+    sq = np.full(-(-n // _RUN) * _RUN, _FAR)
+    sq[:n] = np.einsum("ij,ij->i", X, X)
+    left, right = np.ones((len(sq), width + 2), np.float32), np.ones((width + 2, len(sq)), np.float32)
+    left[:, :-2], right[:-2] = 0, 0
+    left[:n, :-2], left[:, -2] = -2 * X, sq
+    right[:-2, :n], right[-1] = X.T, sq
+    return left, right
+
+
+def _blocks(n):
+    return [slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]
+
+
+def _tournament(blocks):
+    """Rounds in which no block takes part twice: every block meets itself, then every other once (circle method)."""
+    yield [(block, block) for block in blocks]
+    circle = blocks + [None] * (len(blocks) % 2)
+    half = len(circle) // 2
+    for _ in range(len(circle) - 1):
+        yield [pair for pair in zip(circle[:half], circle[: half - 1 : -1], strict=True) if None not in pair]
+        circle.insert(1, circle.pop())
+
+
+def _meet(rows, right, block, other):
+    """Offer the keys of another block to a block, and its rows to that one; without one, all keys to it."""
+    for keys in [other] if other else _blocks(right.shape[1]):
+        for start in range(block.start, block.stop, _TILE):
+            part = slice(start, min(start + _TILE, block.stop))
+            tile = rows.left[part] @ right[:, keys]
+            if keys.start == (block.start if other else 0) and tile.shape[1] > rows.n_candidates:
+                nearest = np.partition(tile, rows.n_candidates - 1, axis=1)[:, rows.n_candidates - 1]
+                rows.sq_limit[part] = np.nextafter(nearest, _FAR)
+            _offer_to_rows(tile, keys.start, *rows.buffers(part), rows.n_candidates)
+            if other and other != block:
+                _offer_to_columns(tile, start, *rows.buffers(other), rows.n_candidates)
+
+
+@njit(nogil=True, fastmath=_FINITE, cache=True)
+def _offer_to_rows(tile, first, limit, count, sq, keys, n_candidates):
+    """Enter (sq, key) of a tile into the buffers of its rows; keys are columns counted from `first`."""
+    for i in range(tile.shape[0]):
+        for start in range(0, tile.shape[1], _RUN):
+            lowest = _FAR
+            for j in range(start, start + _RUN):
+                lowest = min(lowest, tile[i, j])
+            if lowest < limit[i]:
+                for j in range(start, start + _RUN):
+                    if tile[i, j] < limit[i]:
+                        _enter(i, tile[i, j], first + j, limit, count, sq, keys, n_candidates)
+
+
+@njit(nogil=True, fastmath=_FINITE, cache=True)
+def _offer_to_columns(tile, first, limit, count, sq, keys, n_candidates):
+    """Enter (sq, key) of a tile into the buffers of its columns; keys are rows counted from `first`."""
+    for start in range(0, tile.shape[1], _RUN):
+        for i in range(tile.shape[0]):
+            lowest = _FAR
+            for j in range(start, start + _RUN):
+                lowest = min(lowest, tile[i, j] - limit[j])
+            if lowest < 0:
+                for j in range(start, start + _RUN):
+                    if tile[i, j] < limit[j]:
+                        _enter(j, tile[i, j], first + i, limit, count, sq, keys, n_candidates)
+
+
+@njit(nogil=True, cache=True)
+def _enter(i, value, key, limit, count, sq, keys, n_candidates):
+    """Append to a buffer; a full one keeps its nearest."""
+    at = count[i]
+    sq[i, at], keys[i, at] = value, key
+    count[i] = at + 1
+    if at + 1 == sq.shape[1]:
+        limit[i] = _keep_smallest(sq[i], keys[i], at + 1, n_candidates)
+        count[i] = n_candidates
+
+
+@njit(nogil=True, cache=True)
+def _keep_smallest(values, keys, n, k):
+    """Bring the k smallest of the first n values, and their keys, to the front; return the largest of them."""
+    low, high = 0, n - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        left, right = low, high
+        while left <= right:
+            while values[left] < pivot:
+                left += 1
+            while values[right] > pivot:
+                right -= 1
+            if left <= right:
+                values[left], values[right] = values[right], values[left]
+                keys[left], keys[right] = keys[right], keys[left]
+                left += 1
+                right -= 1
+        if k - 1 <= right:
+            high = right
+        elif k - 1 >= left:
+            low = left
+        else:
+            break
+    largest = values[0]
+    for a in range(1, k):
+        largest = max(largest, values[a])
+    return largest
+
+
+@njit(nogil=True, cache=True)
+def _settle(limit, count, sq, keys, n_candidates):
+    """Bring the nearest of every buffer to its front."""
+    for i in range(len(count)):
+        limit[i] = _keep_smallest(sq[i], keys[i], count[i], n_candidates)
+
+
+@njit(nogil=True, fastmath=_FINITE, cache=True)
+def pair_sq_distances(X, reference, rows, keys):
+    """|x_r - y_k|^2 of each pair (r, k), from differences in double precision."""
+    out = np.empty(len(rows))
+    for a in range(len(rows)):
+        total = 0.0
+        for f in range(X.shape[1]):
+            difference = np.float64(X[rows[a], f]) - np.float64(reference[keys[a], f])
+            total += difference * difference
+        out[a] = total
+    return out
