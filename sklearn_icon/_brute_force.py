@@ -14,7 +14,7 @@ from numba import njit
 from threadpoolctl import threadpool_limits
 
 _BLOCK = 1024
-_TILE = 256
+_TILE = 128
 _RUN = 16  # one register
 _FAR = np.float32(1e38)
 _PIVOTS = 256
@@ -131,8 +131,8 @@ def _offer_to_rows(tile, first, limit, count, sq, keys, n_candidates):
 @njit(nogil=True, fastmath=_FINITE, cache=True)
 def _offer_to_columns(tile, first, limit, count, sq, keys, n_candidates):
     """Enter (sq, key) of a tile into the buffers of its columns; keys are rows counted from `first`."""
-    for start in range(0, tile.shape[1], _RUN):
-        for i in range(tile.shape[0]):
+    for i in range(tile.shape[0]):
+        for start in range(0, tile.shape[1], _RUN):
             lowest = _FAR
             for j in range(start, start + _RUN):
                 lowest = min(lowest, tile[i, j] - limit[j])

@@ -60,7 +60,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Step size, in the units of scikit-learn's TSNE. "auto": max(n / exaggeration, 50) in each phase of a lookup map,
         an eighth of it under total variation, halved where the loss rises; for Adam, 1 for lookup maps from drawn keys
         and 0.01 for encoders. `encoders.Linear` has none: it is solved by L-BFGS.
-    max_iter : int, default=500
+    max_iter : int, default=250
         Iterations at the most.
     n_iter_without_progress : int, default=300
         A phase ends after so many iterations without a lower loss, checked every 50 iterations.
@@ -167,7 +167,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         early_exaggeration=12.0,
         late_exaggeration=1.0,
         learning_rate="auto",
-        max_iter=500,
+        max_iter=250,
         n_iter_without_progress=300,
         min_grad_norm=1e-7,
         metric="euclidean",

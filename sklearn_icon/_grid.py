@@ -25,7 +25,6 @@ from ._team import Team
 _SPACING = 0.4  # of the kernel's length scale
 _SMALLEST, _LARGEST = 64, {1: 1 << 16, 2: 1400}  # nodes a dimension
 _MARGIN = 2
-_NODES_AT_ONCE = 16  # nodes come in such numbers, so that the kernel's transform stands for a while
 _COMPILED_POINTS = 10_000  # below, torch takes less time than loading compiled loops
 _FLOOR = 1e-7  # of a sum over the other points, below what interpolation can tell from nothing
 
@@ -75,9 +74,11 @@ class GridPotential:
     def _mesh(self, span, dim):
         """(spacing, nodes) of a grid over a span: in steps, so that many spans share a grid."""
         room = 2 * _MARGIN + 1
-        finest = max(_SPACING * self.scale, span / (_LARGEST[dim] - room - _NODES_AT_ONCE), 1e-12)
+        finest = max(_SPACING * self.scale, span / (_LARGEST[dim] - room), 1e-12)
         spacing = min(finest, 2.0 ** (np.floor(2 * np.log2(max(span, 1e-12) / (_SMALLEST - room))) / 2))
-        nodes = _NODES_AT_ONCE * int(np.ceil((span / spacing + room) / _NODES_AT_ONCE))
+        nodes = int(np.ceil(span / spacing)) + room
+        step = 2 ** max(nodes.bit_length() - 5, 0)  # 1/32 to 1/16 of them
+        nodes = -(-nodes // step) * step
         return spacing, scipy.fft.next_fast_len(max(_SMALLEST, nodes), real=True)
 
     def potential(self, place, charges):
@@ -113,11 +114,9 @@ class GridPotential:
 
     def convolve(self, place, grid):
         """The grid of charges convolved with the kernel: transforms of twice its size that skip what is known zero."""
-        n = place.nodes
-        fft, axis, more = torch.fft, "dim", {}
-        transform = self._kernel_transform(place, 2 * n, grid)
-        if grid.device.type == "cpu":
-            fft, axis, more = scipy.fft, "axis", {"workers": self.team.size}
+        n, transform = place.nodes, self._kernel_transform(place, 2 * place.nodes, grid)
+        fft, axis, more = _fourier(grid.device, self.team.size)
+        if fft is scipy.fft:
             grid, transform = grid.numpy(), transform.numpy()
         field = fft.rfft(grid, 2 * n, **{axis: -1}, **more)
         if place.dim == 2:
@@ -130,12 +129,14 @@ class GridPotential:
     def _kernel_transform(self, place, padded, like):
         key = (padded, place.spacing, like.dtype, like.device)
         if self._transform_of != key:
-            steps = torch.arange(padded, dtype=torch.float64, device=like.device)
-            sq_offsets = (torch.minimum(steps, padded - steps) * place.spacing).square().to(like.dtype)
-            sq = sq_offsets if place.dim == 1 else sq_offsets[:, None] + sq_offsets
-            transform = torch.fft.rfftn(self.learned.log_kernel(sq).exp_()).real
+            steps = torch.arange(padded, device=like.device)
+            offsets = torch.minimum(steps, padded - steps)
+            sq = (torch.arange(padded // 2 + 1, dtype=torch.float64, device=like.device) * place.spacing).square()
+            sq = (sq if place.dim == 1 else sq[:, None] + sq).to(like.dtype)
+            kernel = self.learned.log_kernel(sq).exp_()[offsets]  # the same on both sides
+            transform = torch.fft.rfftn(kernel if place.dim == 1 else kernel[:, offsets]).real
             # A spline through values has coefficients values / response; once for the charges, once for the field.
-            response = ((2 + torch.cos(2 * torch.pi * steps / padded)) / 3).square().to(like.dtype)
+            response = ((2 + torch.cos(2 * torch.pi * steps.double() / padded)) / 3).square().to(like.dtype)
             transform = transform / response[: padded // 2 + 1]
             self._transform = transform / response[:, None] if place.dim == 2 else transform
             self._transform_of = key
@@ -199,7 +200,7 @@ class CompiledPlacement:
         self.where = (self.z, origin.numpy(), self.z.dtype.type(1 / spacing))
 
     def _shares(self, size=None):
-        return self.team.shares(np.ones(len(self.z)), size)
+        return self.team.shares(len(self.z), size)
 
     def spread(self, charges):
         """As `Placement.spread`; threads have grids of their own where there are points enough for them."""
@@ -221,6 +222,11 @@ class CompiledPlacement:
         out, field = np.empty((len(self.z), 3), dtype=self.z.dtype), field.numpy()
         self.team.run(read, [(*self.where, field, share.start, share.stop, out) for share in self._shares()])
         return torch.from_numpy(out[:, 0]), torch.from_numpy(out[:, 1:])
+
+
+def _fourier(device, n_threads):
+    """(module, name of its axis, further arguments) of the transforms on a device; scipy's are faster on the CPU."""
+    return (scipy.fft, "axis", {"workers": n_threads}) if device.type == "cpu" else (torch.fft, "dim", {})
 
 
 def _extent(z):

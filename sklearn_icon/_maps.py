@@ -1,5 +1,6 @@
 """How a map is solved: free places by descent in two phases, encoders by L-BFGS or Adam."""
 
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,10 @@ from .learned import Learned, StudentT
 
 _EXPLORATION_ITERATIONS = 250
 _EXPLORATION_MOMENTUM = 0.8
-_MOMENTUM = 0.9
+_MOMENTUM, _MOMENTUM_OF_FEW, _FEW_ROWS = 0.93, 0.9, 1000
 _MAX_STEP = 5.0
 _LOSS_EVERY = 25
+_PATIENT_ROWS = 10_000  # from so many rows on the repulsion is computed at every other step
 _SMALLEST_RATE = 50.0
 _OF_KINKS = 1 / 8  # a loss with kinks has no slope that slows the descent near its minimum
 _DRAWN_KEYS, _FINAL_KEYS = 1000, 5000  # that stand for all in a step, and in the loss of the map
@@ -78,9 +80,10 @@ def solve_lookup(
     rng = None if seed is None else np.random.RandomState(seed)
     results: list[SolverResult] = []
     exploration = min(_EXPLORATION_ITERATIONS, max_iter // 3) if exaggeration[0] > 1 and not learned.is_limit else 0
+    final_momentum = _MOMENTUM if p.shape[0] > _FEW_ROWS else _MOMENTUM_OF_FEW
     phases = [
         (exploration, exaggeration[0], _EXPLORATION_MOMENTUM),
-        (max_iter - exploration, exaggeration[1], _MOMENTUM),
+        (max_iter - exploration, exaggeration[1], final_momentum),
     ]
     for phase, (n_steps, factor, momentum) in enumerate(phases):
         last = phase == 1
@@ -140,10 +143,13 @@ def _gradient(p, learned, objective, options, z, exaggeration, tail):
     if not objective.is_plain_kl and exaggeration > 1:
         objective = Objective(p.unmixed(), unwrapped(learned), **(options | {"divergence": "kl"}))
 
+    steps = count()
+
     def plain(with_loss):
         if tail is not None and with_loss:
             tail.move(objective, z)
-        loss, gradient = objective.gradient(z, exaggeration, with_loss)
+        refresh = with_loss or len(z) <= _PATIENT_ROWS or next(steps) % 2 == 0
+        loss, gradient = objective.gradient(z, exaggeration, with_loss, refresh)
         return loss, [gradient]
 
     def any_divergence(with_loss):

@@ -31,7 +31,7 @@ from ._sums import (
 )
 from .learned import StudentT
 
-_EDGES_AT_ONCE = 1 << 22
+_EDGES_AT_ONCE = 1 << 20
 
 
 class Objective:
@@ -101,6 +101,7 @@ class Objective:
         self.key_degrees = self._tensor(p.degrees) if square and p.degrees is not None else None
         self.edges: Any = None
         self.drawn: Any = None
+        self._pushed: Any = None
         self.grid = GridPotential(learned) if interpolate else None
         if self.is_plain_kl and square and learned.euclidean:
             symmetric = weights if self.joint else _symmetric(weights, row_mass)
@@ -123,9 +124,17 @@ class Objective:
     def _negentropy(self):
         """sum p log p over all keys."""
         background = self.uniform / self.n_mixed
-        p = (1 - self.uniform) * self.weights.data + background
-        at_edges = np.repeat(self.mass, np.diff(self.weights.indptr)) @ (xlogy(p, p) - xlogy(background, background))
-        return float(at_edges + self.mass.sum() * self.n_choices * xlogy(background, background))
+        of_background, total, indptr = xlogy(background, background), 0.0, self.weights.indptr
+        for first, last in self._row_parts():
+            p = (1 - self.uniform) * self.weights.data[indptr[first] : indptr[last]] + background
+            mass = np.repeat(self.mass[first:last], np.diff(indptr[first : last + 1]))
+            total += mass @ (xlogy(p, p) - of_background)
+        return float(total + self.mass.sum() * self.n_choices * of_background)
+
+    def _row_parts(self):
+        """(first, last) rows of parts that bound the memory of their edges."""
+        cuts = np.searchsorted(self.weights.indptr, np.arange(0, self.weights.nnz, _EDGES_AT_ONCE))
+        return list(pairwise(np.unique([0, *cuts, self.n_rows])))
 
     def _edges_of(self, first, last):
         """(rows, columns, p) of the edges of some rows."""
@@ -144,9 +153,7 @@ class Objective:
         """All edges, in parts that bound the memory."""
         if self.weights.nnz <= _EDGES_AT_ONCE:
             return [self._few_edges]
-        cuts = np.searchsorted(self.weights.indptr, np.arange(0, self.weights.nnz, _EDGES_AT_ONCE))
-        bounds = np.unique([*cuts, self.n_rows])
-        return (self._edges_of(first, last) for first, last in pairwise(bounds))
+        return (self._edges_of(first, last) for first, last in self._row_parts())
 
     def __call__(self, z, keys=None, key_degrees=None):
         """L, a scalar tensor.
@@ -182,7 +189,7 @@ class Objective:
             attraction = attraction - (self.row_mass[rows] * p) @ self.learned.paired(z[rows], keys[cols])
         return attraction, self._partition(row_log_z)
 
-    def gradient(self, z, exaggeration=1.0, with_value=True):
+    def gradient(self, z, exaggeration=1.0, with_value=True, refresh=True):
         """(L or None, the gradient of `terms` with the attraction multiplied), for plain KL whose keys are the rows.
 
         Parameters
@@ -192,17 +199,23 @@ class Objective:
             Factor on the attraction, in the gradient alone.
         with_value : bool, default=True
             Whether L is wanted, which costs a logarithm an edge.
+        refresh : bool, default=True
+            Whether the repulsion is computed, or may be that of the call before: it varies slowly.
         """
         if self.edges is None:
             attraction, repulsion = self.terms(z)
             (gradient,) = torch.autograd.grad(exaggeration * attraction + repulsion, z)
             return float((attraction + repulsion).detach()) + self.constant, gradient
-        if self._has_joint_sums:
+        if not refresh and self._pushed is not None:
+            value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value)
+            log_z, push = self._pushed
+        elif self._has_joint_sums:
             value, pull, log_z, push = self._joint_sums(z.detach(), with_value)
         else:
             value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value)
             partition = self._partition(self._row_log_z(z, z))
             (push,), log_z = torch.autograd.grad(partition, z), float(partition.detach())
+        self._pushed = (log_z, push)
         return log_z - value + self.constant if with_value else None, push - exaggeration * pull
 
     def _partition(self, row_log_z):

@@ -72,7 +72,7 @@ def _settle(start, columns, values, frozen, learned, rate):
     field, origin, per_unit, low, high = potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
     grid, descent = (field, origin, per_unit, _FLOOR, low, high), (_STEPS, rate, _MOMENTUM, _MAX_STEP)
     team = Team()
-    shares = team.shares(np.ones(len(z)))
+    shares = team.shares(len(z))
     arrays = (z, columns, values, keys, learned.slope_terms, grid, descent)
     team.run(settle, [(*arrays, share.start, share.stop) for share in shares])
     return z[:, : start.shape[1]]

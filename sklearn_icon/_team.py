@@ -26,9 +26,14 @@ class Team:
             other.result()
 
     def shares(self, weights, size=None):
-        """Slices of as many items as there are weights, one a thread, whose weights sum to about the same."""
-        sums = np.cumsum(weights)
+        """Slices of as many items as there are weights, one a thread, whose weights sum to about the same.
+
+        A number stands for so many equal weights.
+        """
         size = size or self.size
+        if isinstance(weights, int):
+            return [slice(weights * t // size, weights * (t + 1) // size) for t in range(size)]
+        sums = np.cumsum(weights)
         cuts = np.searchsorted(sums, sums[-1] * np.arange(1, size) / size)
         bounds = [0, *cuts, len(sums)]
         return [slice(start, stop) for start, stop in pairwise(bounds)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_icon import ICONEmbedding, learned
+from sklearn_icon import ICONEmbedding, _grid, learned
 from sklearn_icon._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
 from sklearn_icon._sums import joint_normalizer, known, log_normalizer
 
@@ -53,6 +53,16 @@ def test_row_normalizers(kernel, n_components):
     assert (near - exact)[crowded].abs().max() < 2e-3
     of_exact, of_near = (torch.autograd.grad(value @ mass, z)[0] for value in (exact, near))
     assert (of_near - of_exact).norm() < 0.01 * of_exact.norm()
+
+
+@pytest.mark.parametrize("n_components", [1, 2])
+def test_transforms_of_other_devices_agree(monkeypatch, n_components):
+    z = points(100, n_components, 5.0).detach()
+    value, gradient = joint_grid_normalizer(GridPotential(learned.StudentT()), z)
+    monkeypatch.setattr(_grid, "_fourier", lambda device, n_threads: (torch.fft, "dim", {}))
+    other_value, other_gradient = joint_grid_normalizer(GridPotential(learned.StudentT()), z)
+    assert other_value == pytest.approx(value, rel=1e-12)
+    np.testing.assert_allclose(other_gradient, gradient, atol=1e-12)
 
 
 def test_finer_grids_come_closer_at_the_third_order(monkeypatch):

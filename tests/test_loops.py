@@ -92,6 +92,9 @@ def test_shares_cover_all_items_evenly(threads, size):
     assert [i for share in shares for i in range(1000)[share]] == list(range(1000))
     sums = [weights[share].sum() for share in shares]
     assert max(sums) - min(sums) < 20
+    equal = Team().shares(1000, size)
+    assert [i for share in equal for i in range(1000)[share]] == list(range(1000))
+    assert {share.stop - share.start for share in equal} <= {1000 // (size or 3), 1000 // (size or 3) + 1}
 
 
 def test_a_team_passes_errors_on(threads):

@@ -275,6 +275,20 @@ def test_sparse_and_dense_edges_agree(monkeypatch, share, kind, normalization, z
     assert torch.autograd.gradcheck(objective, tensor(z, requires_grad=True))
 
 
+@pytest.mark.parametrize("normalization", ["conditional", "joint"])
+def test_repulsion_that_stands(normalization, z):
+    objective = Objective(P_KINDS["some"][0], StudentT(), normalization=normalization)
+    here, there = tensor(z, requires_grad=True), tensor(z + 0.1 * z**2, requires_grad=True)
+    fresh = objective.gradient(there, refresh=False)[1]  # there is none before the first
+    (repulsion,) = torch.autograd.grad(objective.terms(here)[1], here)
+    (attraction,) = torch.autograd.grad(objective.terms(there)[0], there)
+    objective.gradient(here)
+    stale = objective.gradient(there, exaggeration=3.0, with_value=False, refresh=False)[1]
+    assert_allclose(stale, 3 * attraction + repulsion, rtol=1e-9, atol=1e-13)
+    assert_allclose(objective.gradient(there)[1], fresh, rtol=1e-12)
+    assert abs(fresh - attraction - repulsion).max() > 1e-4
+
+
 # --- gradients ----------------------------------------------------------------------------------------------------
 
 COMBINATIONS = [
