@@ -15,7 +15,7 @@ from ._sums import Offsets, both_ways, upper_tiles
 from ._team import Team
 
 _DENSE_SHARE = 0.2
-_COMPILED_EDGES = 1_000_000  # below, torch takes less time than loading compiled loops
+_COMPILED_EDGES = 300_000  # below, torch takes less time than loading compiled loops
 
 
 def symmetric_edges(weights, dtype, device, n_components):

@@ -344,8 +344,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """Place rows on the fitted map.
 
         An encoder maps them. On a lookup map a row that was seen in `fit` returns to its own place; any other
-        starts at the mean place of its neighbours and descends against the frozen map, alone: the batch it comes in
-        makes no difference.
+        starts at the mean place of its neighbours, or of one of them, and descends against the frozen map, alone: the
+        batch it comes in makes no difference.
 
         Parameters
         ----------

@@ -25,7 +25,7 @@ from ._team import Team
 _SPACING = 0.4  # of the kernel's length scale
 _SMALLEST, _LARGEST = 64, {1: 1 << 16, 2: 1400}  # nodes a dimension
 _MARGIN = 2
-_COMPILED_POINTS = 10_000  # below, torch takes less time than loading compiled loops
+_COMPILED_POINTS = 3000  # below, torch takes less time than loading compiled loops
 _FLOOR = 1e-7  # of a sum over the other points, below what interpolation can tell from nothing
 
 

@@ -150,15 +150,25 @@ def read(z, origin, per_unit, field, first, last, out):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def settle(z, columns, weights, keys, kernel, grid, descent, first, last):
-    """Move each z_i down -sum_j w_ij log k(z_i, keys_j) + log Phi(z_i), Phi splined on a grid, on its own.
+def settle(starts, columns, weights, keys, kernel, grid, descent, first, last, z):
+    """Move each z_i down -sum_j w_ij log k(z_i, keys_j) + log Phi(z_i), Phi splined on a grid, from its best start.
 
     kernel is (a, b, c) with d log k / ds = c / (a + b s); grid is (field, origin, per_unit, least Phi, lowest and
     highest places); descent is (steps, rate, momentum, longest step).
     """
     (a, b, c), (field, origin, per_unit, floor, low, high), (n_steps, rate, momentum, max_step) = kernel, grid, descent
     for i in range(first, last):
-        x, y = z[i, 0], z[i, 1]
+        least = np.float64(1e300)
+        x = y = 0.0
+        for s in range(starts.shape[1]):
+            start_x, start_y = starts[i, s, 0], starts[i, s, 1]
+            loss = np.log(max(_read_at(start_x, start_y, origin, per_unit, field, np.float64)[0], floor))
+            for e in range(columns.shape[1]):
+                dx, dy = start_x - keys[columns[i, e], 0], start_y - keys[columns[i, e], 1]
+                sq = dx * dx + dy * dy
+                loss -= weights[i, e] * c * (np.log1p(sq / a) if b > 0 else sq)
+            if loss < least:
+                least, x, y = loss, start_x, start_y
         step_x = step_y = 0.0
         for _ in range(n_steps):
             phi, slope_x, slope_y = _read_at(x, y, origin, per_unit, field, np.float64)

@@ -25,6 +25,7 @@ _OF_KINKS = 1 / 8  # a loss with kinks has no slope that slows the descent near 
 _DRAWN_KEYS, _FINAL_KEYS = 1000, 5000  # that stand for all in a step, and in the loss of the map
 _DRAWN_RATE = 1.0
 _GOES_ON = ("converged", "max_iter", "completed")  # after which another phase begins
+_TAIL_EVERY = 10  # steps between moves of the degrees of freedom
 _LEAST_DF, _MOST_DF = 0.05, 100.0
 _NEAREST_DF, _FARTHEST_DF = 1.05, 1.5  # factors between trials
 _ADAM_RATE = 1e-2
@@ -146,14 +147,15 @@ def _gradient(p, learned, objective, options, z, exaggeration, tail):
     steps = count()
 
     def plain(with_loss):
-        if tail is not None and with_loss:
+        step = next(steps)
+        if tail is not None and step % _TAIL_EVERY == 0:
             tail.move(objective, z)
-        refresh = with_loss or len(z) <= _PATIENT_ROWS or next(steps) % 2 == 0
+        refresh = with_loss or len(z) <= _PATIENT_ROWS or step % 2 == 0
         loss, gradient = objective.gradient(z, exaggeration, with_loss, refresh)
         return loss, [gradient]
 
     def any_divergence(with_loss):
-        if tail is not None:
+        if tail is not None and next(steps) % _TAIL_EVERY == 0:
             tail.move(objective, z)
         loss = objective(z)
         return float(loss.detach()), torch.autograd.grad(loss, [z])

@@ -6,7 +6,7 @@ import torch
 from ._grid import GridPotential
 from ._team import Team
 
-_STEPS = 100
+_STEPS, _STARTS = 100, 10
 _MOMENTUM = 0.8
 _ROWS_AT_ONCE = 64
 _MAX_STEP = 5.0
@@ -18,10 +18,11 @@ _FLOOR = 1e-7
 def place_rows(weights, frozen, learned):
     """Minimise D(p(.|new) || q(.|new)) over the place of each new row, the frozen rows being the keys.
 
-    With k the kernel and s_j = |z - z_j|^2, the row's loss is -sum_j p_j log k(s_j) + log sum_j k(s_j). Rows start
-    at the weighted mean of their positives' places and descend with momentum, at a rate set by the kernel's own
-    curvature at zero; beside many frozen rows of one or two dimensions, the second sum is interpolated. Other kernels
-    than those of the squared distance keep the weighted mean.
+    With k the kernel and s_j = |z - z_j|^2, the row's loss is -sum_j p_j log k(s_j) + log sum_j k(s_j). A row starts
+    at the weighted mean of its positives' places, or where one of its ten heaviest positives is if the loss is lower
+    there: between far clusters the loss is flat, and no descent leaves. It goes on with momentum, at a rate set by the
+    kernel's own curvature at zero; beside many frozen rows of one or two dimensions, the second sum is interpolated.
+    Other kernels than those of the squared distance keep the weighted mean.
 
     Parameters
     ----------
@@ -39,14 +40,17 @@ def place_rows(weights, frozen, learned):
     start = np.einsum("ik,ikd->id", values, frozen[columns])
     if not learned.euclidean or not len(start):
         return start
+    heaviest = np.argsort(-values, axis=1, kind="stable")[:, :_STARTS]
+    starts = np.concatenate([start[:, None], frozen[np.take_along_axis(columns, heaviest, axis=1)]], axis=1)
     rate = -0.25 / float(learned.slope(torch.zeros(())))
     if len(frozen) > _GRID_ROWS and frozen.shape[1] <= 2:
-        return _settle(start, columns, values, frozen, learned, rate)
+        return _settle(starts, columns, values, frozen, learned, rate)
     keys = torch.from_numpy(np.ascontiguousarray(frozen.T))
     placed = np.empty_like(start)
     for first in range(0, len(start), _ROWS_AT_ONCE):
         block = np.arange(first, first + _ROWS_AT_ONCE) % len(start)  # full blocks: equal shapes round equally
-        z, positives, weight = (torch.from_numpy(a[block]) for a in (start, columns, values))
+        places, positives, weight = (torch.from_numpy(a[block]) for a in (starts, columns, values))
+        z = _best(places, positives, weight, keys, learned)
         done = _descend(z, positives, weight, keys, learned, rate).numpy()
         placed[block[: len(start) - first]] = done[: len(start) - first]
     return placed
@@ -62,20 +66,33 @@ def _padded(weights):
     return columns, values
 
 
-def _settle(start, columns, values, frozen, learned, rate):
+def _settle(starts, columns, values, frozen, learned, rate):
     """Places of all rows after all steps; the potential of the frozen rows is interpolated on a grid."""
     from ._loops import settle
 
-    z, keys = np.zeros((len(start), 2)), np.zeros((len(frozen), 2))
-    z[:, : start.shape[1]], keys[:, : start.shape[1]] = start, frozen
+    dim = frozen.shape[1]
+    z, keys, plane = np.empty((len(starts), 2)), np.zeros((len(frozen), 2)), np.zeros((*starts.shape[:2], 2))
+    keys[:, :dim], plane[:, :, :dim] = frozen, starts
     potential = GridPotential(learned)
     field, origin, per_unit, low, high = potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
     grid, descent = (field, origin, per_unit, _FLOOR, low, high), (_STEPS, rate, _MOMENTUM, _MAX_STEP)
     team = Team()
-    shares = team.shares(len(z))
-    arrays = (z, columns, values, keys, learned.slope_terms, grid, descent)
-    team.run(settle, [(*arrays, share.start, share.stop) for share in shares])
-    return z[:, : start.shape[1]]
+    arrays = (plane, columns, values, keys, learned.slope_terms, grid, descent)
+    team.run(settle, [(*arrays, share.start, share.stop, z) for share in team.shares(len(z))])
+    return z[:, :dim]
+
+
+def _best(starts, columns, values, keys, learned):
+    """The start of each row of a block where its loss is least."""
+    losses = []
+    for z in starts.unbind(1):
+        log_p, log_q = (
+            learned.log_kernel((z.T[:, :, None] - others).square().sum(0))
+            for others in (keys[:, columns], keys[:, None, :])
+        )
+        losses.append(log_q.logsumexp(1) - (values * log_p).sum(1))
+    best = torch.stack(losses, dim=1).argmin(1)
+    return starts[torch.arange(len(starts)), best]
 
 
 def _descend(z, columns, values, keys, learned, rate):
