@@ -36,12 +36,14 @@ class GridPotential:
     ----------
     learned : Learned
         A kernel of the squared distance.
+    team : Team, default=None
+        The threads of another potential, to be shared; None for new ones.
     """
 
-    def __init__(self, learned):
+    def __init__(self, learned, team=None):
         self.learned = learned
         self.scale = float((-0.5 / torch.as_tensor(learned.slope(torch.zeros(())))).sqrt())
-        self.team = Team()
+        self.team = Team() if team is None else team
         self._transform, self._transform_of = None, None
 
     def place(self, z):

@@ -114,7 +114,7 @@ class Objective:
         """Take another kernel of the same kind."""
         self.learned = learned
         if self.grid is not None:
-            self.grid = GridPotential(learned)
+            self.grid = GridPotential(learned, self.grid.team)
 
     def draw(self, n_keys, random_state):
         """Let normalisers be estimated from as many keys, drawn anew, where the keys are the other rows."""

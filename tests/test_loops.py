@@ -6,8 +6,10 @@ import torch
 from scipy import sparse
 
 from sklearn_icon import _grid, _placement, _solver, learned
+from sklearn_icon._conditional import Conditional
 from sklearn_icon._edges import CompiledEdges, SparseEdges
 from sklearn_icon._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
+from sklearn_icon._objective import Objective
 from sklearn_icon._team import Team
 
 PRECISION = {torch.float32: 2e-5, torch.float64: 1e-12}
@@ -122,3 +124,13 @@ def test_new_rows_on_a_grid(monkeypatch, threads, kernel, n_components):
     assert np.abs(exact - start).max() > 0.1  # it moved
     for row in (0, 17, 39):
         np.testing.assert_array_equal(_placement.place_rows(weights[[row]], frozen, kernel)[0], near[row])
+
+
+def test_another_kernel_keeps_the_threads(threads):
+    weights = sparse.csr_array(np.ones((4, 4)) - np.eye(4))
+    objective = Objective(Conditional.from_weights(weights, exclude_self=True), learned.StudentT(), interpolate=True)
+    team = objective.grid.team
+    torch.set_num_threads(1)
+    objective.relearn(learned.StudentT(df=2.0))
+    assert objective.grid.team is team and team.size == 3
+    assert objective.grid.learned.df == 2
