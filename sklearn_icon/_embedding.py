@@ -53,7 +53,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     n_neighbors : int, default=None
         Neighbours on which p lives. None: all rows up to 2,000 rows, else 3 * perplexity + 1; 15 for "knn".
     early_exaggeration : float, default=12.0
-        Factor on p in the first third of the iterations, 250 at the most. Of lookup maps.
+        Factor on p at first, for a sixth of the iterations, 125 at the most; then for as many it is the geometric mean
+        of early and late. Clusters form, grow, and part without tearing. Of lookup maps.
     late_exaggeration : float, default=1.0
         Factor on p in the iterations after that: above 1, clusters stand further apart. With plain KL, of lookup maps.
     learning_rate : float or "auto", default="auto"

@@ -47,7 +47,9 @@ class MapSolution(NamedTuple):
 def solve_lookup(
     p, learned, start, options, *, exaggeration, learning_rate, max_iter, finish, on_step, seed, **stopping
 ):
-    """Free places by momentum descent: an exaggerated phase under KL, then the objective itself.
+    """Free places by momentum descent: exaggerated phases under KL, then the objective itself.
+
+    The exaggeration falls in two steps of equal ratio, so that clusters grow before they part: in one step they tear.
 
     Parameters
     ----------
@@ -57,10 +59,10 @@ def solve_lookup(
     options : dict
         Of `Objective`: divergence, normalization, dtype, device.
     exaggeration : (float, float)
-        Factors on the attraction in both phases; the first phase is left out where its factor is 1.
+        Factors on the attraction at first and at last; the first phases are left out where their factor is 1.
     learning_rate : float or "auto"
     max_iter : int
-        Of both phases together.
+        Of all phases together.
     finish : callable (places) -> places
         Applied to the solved places before their loss is computed.
     seed : int or None
@@ -82,13 +84,15 @@ def solve_lookup(
     results: list[SolverResult] = []
     exploration = min(_EXPLORATION_ITERATIONS, max_iter // 3) if exaggeration[0] > 1 and not learned.is_limit else 0
     final_momentum = _MOMENTUM if p.shape[0] > _FEW_ROWS else _MOMENTUM_OF_FEW
+    early, final = exaggeration
     phases = [
-        (exploration, exaggeration[0], _EXPLORATION_MOMENTUM),
-        (max_iter - exploration, exaggeration[1], final_momentum),
+        ("early exaggeration", exploration // 2, early, _EXPLORATION_MOMENTUM),
+        ("falling exaggeration", exploration - exploration // 2, (early * final) ** 0.5, _EXPLORATION_MOMENTUM),
+        ("descent", max_iter - exploration, final, final_momentum),
     ]
-    for phase, (n_steps, factor, momentum) in enumerate(phases):
-        last = phase == 1
-        task, rate = "descent" if last else "early exaggeration", _rate(learning_rate, p, factor, last, objective, rng)
+    for task, n_steps, factor, momentum in phases:
+        last = task == "descent"
+        rate = _rate(learning_rate, p, factor, last, objective, rng)
         if n_steps and (not results or results[-1].status in _GOES_ON):
             with alone(getattr(objective.edges, "team", None)):
                 if rng is not None:
