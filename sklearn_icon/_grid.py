@@ -23,6 +23,7 @@ import torch
 from ._team import Team
 
 _SPACING = 0.4  # of the kernel's length scale
+_LEAST_SPACING = 0.05  # where a map is small: differences of a finer grid would be rounding alone
 _SMALLEST, _LARGEST = 64, {1: 1 << 16, 2: 1400}  # nodes a dimension
 _MARGIN = 2
 _COMPILED_POINTS = 3000  # below, torch takes less time than loading compiled loops
@@ -77,7 +78,8 @@ class GridPotential:
         """(spacing, nodes) of a grid over a span: in steps, so that many spans share a grid."""
         room = 2 * _MARGIN + 1
         finest = max(_SPACING * self.scale, span / (_LARGEST[dim] - room), 1e-12)
-        spacing = min(finest, 2.0 ** (np.floor(2 * np.log2(max(span, 1e-12) / (_SMALLEST - room))) / 2))
+        least = max(_LEAST_SPACING * self.scale, 1e-12)
+        spacing = min(finest, max(least, 2.0 ** (np.floor(2 * np.log2(max(span, 1e-12) / (_SMALLEST - room))) / 2)))
         nodes = int(np.ceil(span / spacing)) + room
         step = 2 ** max(nodes.bit_length() - 5, 0)  # 1/32 to 1/16 of them
         nodes = -(-nodes // step) * step
@@ -116,31 +118,32 @@ class GridPotential:
 
     def convolve(self, place, grid):
         """The grid of charges convolved with the kernel: transforms of twice its size that skip what is known zero."""
-        n, transform = place.nodes, self._kernel_transform(place, 2 * place.nodes, grid)
+        n, transform = place.nodes, self._kernel_transform(place, grid)
         fft, axis, more = _fourier(grid.device, self.team.size)
         if fft is scipy.fft:
             grid, transform = grid.numpy(), transform.numpy()
         field = fft.rfft(grid, 2 * n, **{axis: -1}, **more)
-        if place.dim == 2:
+        if place.dim == 1:
+            field *= transform
+        else:
             field = fft.fft(field, 2 * n, **{axis: 0}, **more)
-        field *= transform
-        if place.dim == 2:
+            field[: n + 1] *= transform
+            field[n + 1 :] *= transform[1:n][::-1] if fft is scipy.fft else transform[1:n].flip(0)
             field = fft.ifft(field, **{axis: 0}, **more)[:n]
         return torch.as_tensor(fft.irfft(field, 2 * n, **{axis: -1}, **more)[..., :n]).contiguous()
 
-    def _kernel_transform(self, place, padded, like):
-        key = (padded, place.spacing, like.dtype, like.device)
+    def _kernel_transform(self, place, like):
+        """Transform of the kernel over twice the grid, at its n + 1 frequencies a dimension."""
+        n = place.nodes
+        key = (n, place.spacing, like.dtype, like.device)
         if self._transform_of != key:
-            steps = torch.arange(padded, device=like.device)
-            offsets = torch.minimum(steps, padded - steps)
-            sq = (torch.arange(padded // 2 + 1, dtype=torch.float64, device=like.device) * place.spacing).square()
+            steps = torch.arange(n + 1, dtype=torch.float64, device=like.device)
+            sq = (steps * place.spacing).square()
             sq = (sq if place.dim == 1 else sq[:, None] + sq).to(like.dtype)
-            kernel = self.learned.log_kernel(sq).exp_()[offsets]  # the same on both sides
-            transform = torch.fft.rfftn(kernel if place.dim == 1 else kernel[:, offsets]).real
+            transform = _even_transform(self.learned.log_kernel(sq).exp_(), self.team.size)
             # A spline through values has coefficients values / response; once for the charges, once for the field.
-            response = ((2 + torch.cos(2 * torch.pi * steps.double() / padded)) / 3).square().to(like.dtype)
-            transform = transform / response[: padded // 2 + 1]
-            self._transform = transform / response[:, None] if place.dim == 2 else transform
+            response = ((2 + torch.cos(torch.pi / n * steps)) / 3).square().to(like.dtype)
+            self._transform = transform / (response if place.dim == 1 else response[:, None] * response)
             self._transform_of = key
         return self._transform
 
@@ -228,7 +231,21 @@ class CompiledPlacement:
 
 def _fourier(device, n_threads):
     """(module, name of its axis, further arguments) of the transforms on a device; scipy's are faster on the CPU."""
-    return (scipy.fft, "axis", {"workers": n_threads}) if device.type == "cpu" else (torch.fft, "dim", {})
+    return (
+        (scipy.fft, "axis", {"workers": n_threads, "overwrite_x": True})
+        if device.type == "cpu"
+        else (torch.fft, "dim", {})
+    )
+
+
+def _even_transform(quarter, n_threads):
+    """Fourier transform of an even array, given at its n + 1 nonnegative places a dimension, at as many frequencies."""
+    if _fourier(quarter.device, n_threads)[0] is scipy.fft:
+        return torch.as_tensor(scipy.fft.dctn(quarter.numpy(), type=1, workers=n_threads))
+    for dim in range(quarter.dim()):
+        mirrored = torch.cat([quarter, quarter.narrow(dim, 1, quarter.shape[dim] - 2).flip(dim)], dim=dim)
+        quarter = torch.fft.rfft(mirrored, dim=dim).real
+    return quarter
 
 
 def _extent(z):

@@ -322,8 +322,8 @@ def test_learned_degrees_of_freedom_lower_the_loss(method):
     df = embedding.learned_.df
     assert isinstance(df, float) and df != 1
     assert embedding.kl_divergence_ < fixed.kl_divergence_
-    again = ICONEmbedding(learned=learned.StudentT(df), init=embedding.embedding_, early_exaggeration=1, max_iter=1)
-    assert again.set_params(learning_rate=1e-9).fit(X).kl_divergence_ == pytest.approx(
+    again = clone(embedding).set_params(learned=learned.StudentT(df), init=embedding.embedding_, early_exaggeration=1)
+    assert again.set_params(max_iter=1, learning_rate=1e-9).fit(X).kl_divergence_ == pytest.approx(
         embedding.kl_divergence_, rel=1e-3
     )
     assert embedding.get_params()["learned"].df == "learn"

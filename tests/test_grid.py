@@ -44,6 +44,17 @@ def test_joint_normalizer(kernel, n_components, scale):
 
 @each_kernel
 @pytest.mark.parametrize("n_components", [1, 2])
+@pytest.mark.parametrize("scale", [1e-4, 1e-2])
+def test_small_maps_in_single_precision(kernel, n_components, scale):
+    grid = GridPotential(kernel)
+    z = points(5000, n_components, scale * grid.scale).detach()
+    _, of_exact = joint_normalizer(kernel, z)
+    _, of_near = joint_grid_normalizer(grid, z.float())
+    assert (of_near - of_exact).norm() < 0.012 * of_exact.norm()
+
+
+@each_kernel
+@pytest.mark.parametrize("n_components", [1, 2])
 def test_row_normalizers(kernel, n_components):
     z = points(600, n_components, 3.0)
     mass = torch.as_tensor(np.random.RandomState(1).uniform(size=600))
