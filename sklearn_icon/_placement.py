@@ -10,6 +10,7 @@ _STEPS, _STARTS = 100, 10
 _MOMENTUM = 0.8
 _ROWS_AT_ONCE = 64
 _MAX_STEP = 5.0
+_SPACING = 0.4  # of a grid that is laid once for all new rows
 _GRID_ROWS = 3000  # frozen rows from which on their potential is read off a grid
 _MARGIN = 10.0  # kernel widths that a row may go beyond the frozen ones
 _FLOOR = 1e-7
@@ -73,7 +74,7 @@ def _settle(starts, columns, values, frozen, learned, rate):
     dim = frozen.shape[1]
     z, keys, plane = np.empty((len(starts), 2)), np.zeros((len(frozen), 2)), np.zeros((*starts.shape[:2], 2))
     keys[:, :dim], plane[:, :, :dim] = frozen, starts
-    potential = GridPotential(learned)
+    potential = GridPotential(learned, spacing=_SPACING)
     field, origin, per_unit, low, high = potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
     grid, descent = (field, origin, per_unit, _FLOOR, low, high), (_STEPS, rate, _MOMENTUM, _MAX_STEP)
     team = Team()

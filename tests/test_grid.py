@@ -37,9 +37,9 @@ def grid_normalizer(grid, z, joint):
 def test_joint_normalizer(kernel, n_components, scale):
     z = points(600, n_components, scale)
     exact, near = joint_log_normalizer(kernel, z), grid_normalizer(GridPotential(kernel), z, joint=True)
-    assert float((near - exact).detach()) == pytest.approx(0, abs=3e-4)
+    assert float((near - exact).detach()) == pytest.approx(0, abs=6e-4)
     of_exact, of_near = (torch.autograd.grad(value, z)[0] for value in (exact, near))
-    assert (of_near - of_exact).norm() < 0.012 * of_exact.norm()
+    assert (of_near - of_exact).norm() < 0.025 * of_exact.norm()
 
 
 @each_kernel
@@ -50,7 +50,7 @@ def test_small_maps_in_single_precision(kernel, n_components, scale):
     z = points(5000, n_components, scale * grid.scale).detach()
     _, of_exact = joint_normalizer(kernel, z)
     _, of_near = joint_grid_normalizer(grid, z.float())
-    assert (of_near - of_exact).norm() < 0.012 * of_exact.norm()
+    assert (of_near - of_exact).norm() < 0.025 * of_exact.norm()
 
 
 @each_kernel
@@ -61,9 +61,9 @@ def test_row_normalizers(kernel, n_components):
     exact = log_normalizer(kernel, z, z, exclude_self=True, n_choices=599)
     near = grid_normalizer(GridPotential(kernel), z, joint=False)
     crowded = exact.detach() > -3  # a row far from all others has a sum too small for a grid to tell
-    assert (near - exact)[crowded].abs().max() < 2e-3
+    assert (near - exact)[crowded].abs().max() < 4e-3
     of_exact, of_near = (torch.autograd.grad(value @ mass, z)[0] for value in (exact, near))
-    assert (of_near - of_exact).norm() < 0.01 * of_exact.norm()
+    assert (of_near - of_exact).norm() < 0.025 * of_exact.norm()
 
 
 @pytest.mark.parametrize("n_components", [1, 2])
@@ -76,13 +76,13 @@ def test_transforms_of_other_devices_agree(monkeypatch, n_components):
     np.testing.assert_allclose(other_gradient, gradient, atol=1e-12)
 
 
-def test_finer_grids_come_closer_at_the_third_order(monkeypatch):
+def test_finer_grids_come_closer_at_the_third_order():
     z = points(800, 2, 12.0)
     (exact,) = torch.autograd.grad(joint_log_normalizer(learned.StudentT(), z), z)
     errors = []
     for spacing in (0.4, 0.2):
-        monkeypatch.setattr("sklearn_icon._grid._SPACING", spacing)
-        (near,) = torch.autograd.grad(grid_normalizer(GridPotential(learned.StudentT()), z, joint=True), z)
+        grid = GridPotential(learned.StudentT(), spacing=spacing)
+        (near,) = torch.autograd.grad(grid_normalizer(grid, z, joint=True), z)
         errors.append(float((near - exact).norm()))
     assert errors[1] < errors[0] / 2**2.5
 
