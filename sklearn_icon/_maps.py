@@ -9,7 +9,7 @@ import torch
 from ._base import unwrapped
 from ._batches import BatchLoss
 from ._networks import as_tensor, build_module, encode, state_arrays
-from ._objective import Objective
+from ._objective import Objective, can_interpolate
 from ._solver import SolverResult, minimize
 from ._team import alone
 from .learned import Learned, StudentT
@@ -19,7 +19,9 @@ _EXPLORATION_MOMENTUM = 0.8
 _MOMENTUM, _MOMENTUM_OF_FEW, _FEW_ROWS = 0.93, 0.9, 1000
 _MAX_STEP = 5.0
 _LOSS_EVERY = 25
-_PATIENT_ROWS = 10_000  # from so many rows on the repulsion is computed at every other step
+_PATIENT_ROWS = (
+    10_000  # from so many rows on the repulsion is computed at every other step, an encoder's loss on a grid
+)
 _SMALLEST_RATE = 50.0
 _OF_KINKS = 1 / 8  # a loss with kinks has no slope that slows the descent near its minimum
 _DRAWN_KEYS, _FINAL_KEYS = 1000, 5000  # that stand for all in a step, and in the loss of the map
@@ -232,7 +234,8 @@ def solve_encoder(p, learned, encoder, X, n_components, options, *, sampled, lea
     result = minimize(loss, params, max_iter=max_iter, on_step=on_step("training"), **how)
     module = module.cpu().eval()
     places = encode(module, X)
-    shares = _shares(Objective(p, learned, **options), places)
+    interpolate = len(places) > _PATIENT_ROWS and can_interpolate(p, learned, n_components)
+    shares = _shares(Objective(p, learned, interpolate=interpolate, **options), places)
     return MapSolution(places, shares, result, rate, learned, state_arrays(module))
 
 

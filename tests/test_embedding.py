@@ -245,6 +245,15 @@ def test_verbose_prints(capsys):
     assert "[ICONEmbedding] descent: iteration 50, loss" in capsys.readouterr().out
 
 
+def test_the_loss_of_many_encoded_rows_is_interpolated(monkeypatch):
+    exact = ICONEmbedding(encoder="mlp", max_iter=2, random_state=0).fit(X)
+    monkeypatch.setattr(_maps, "_PATIENT_ROWS", 10)
+    near = clone(exact).fit(X)
+    np.testing.assert_array_equal(near.embedding_, exact.embedding_)
+    assert near.kl_divergence_ == pytest.approx(exact.kl_divergence_, abs=6e-4)
+    assert near.kl_divergence_ != exact.kl_divergence_
+
+
 def test_minibatches_of_an_encoder():
     sampled = ICONEmbedding(encoder="mlp", method="sampled", max_iter=200, random_state=0).fit(X)
     assert sampled.method_ == "sampled"
