@@ -9,20 +9,23 @@ from sklearn.decomposition import PCA
 
 
 def load_images(path=None):
-    """(name, rows in [0, 1], labels): a folder of idx files or an npz with X and y, else OpenML, else the digits."""
+    """(name, rows in [0, 1], labels): a folder of idx files or an npz, else OpenML, else, or for "digits", digits."""
     if path is not None and Path(path).is_dir():
         parts = [[_idx(Path(path) / f"{part}-{kind}.gz") for part in ("train", "t10k")] for kind in _KINDS]
         images, labels = (np.concatenate(arrays) for arrays in parts)
         return Path(path).name, images.reshape(len(images), -1).astype(np.float32) / 255, labels.astype(int)
-    if path is not None:
+    if path not in (None, "digits"):
         arrays = np.load(path)
-        return Path(path).stem, arrays["X"].astype(np.float32), arrays["y"]
+        labels = next(name for name in ("y", "section", "labels") if name in arrays)
+        return Path(path).stem, arrays["X"].astype(np.float32), arrays[labels]
     try:
-        X, y = fetch_openml("Fashion-MNIST", return_X_y=True, as_frame=False, parser="liac-arff")
-        return "Fashion-MNIST", X.astype(np.float32) / 255, y.astype(int)
+        if path is None:
+            X, y = fetch_openml("Fashion-MNIST", return_X_y=True, as_frame=False, parser="liac-arff")
+            return "Fashion-MNIST", X.astype(np.float32) / 255, y.astype(int)
     except OSError:
-        X, y = load_digits(return_X_y=True)
-        return "digits", X.astype(np.float32) / 16, y
+        print("OpenML cannot be reached; the bundled digits instead")
+    X, y = load_digits(return_X_y=True)
+    return "digits", X.astype(np.float32) / 16, y
 
 
 _KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")

@@ -188,20 +188,19 @@ def draw(figures, maps, y, path):
 
     columns = min(4, len(maps))
     rows = -(-len(maps) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 4.3 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 4.3 * rows), squeeze=False, layout="constrained")
     for ax in axes.flat[len(maps) :]:
         ax.remove()
     for ax, (system, Z) in zip(axes.flat, maps.items(), strict=False):
         ax.scatter(*Z[: len(y)].T, c=np.unique(y, return_inverse=True)[1], s=200 / len(Z) ** 0.5, lw=0, cmap="tab10")
         ax.set(xticks=[], yticks=[], aspect="equal")
         ax.set_title(f"{system}: {figures[system]['median cold']:.1f} s, accuracy {figures[system]['accuracy']:.3f}")
-    figure.tight_layout()
     figure.savefig(path, dpi=100)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of Fashion-MNIST's idx files, or an npz with X and y")
+    parser.add_argument("--data", help="folder of Fashion-MNIST's idx files, an npz with X and y, or 'digits'")
     parser.add_argument("-n", type=int, help="rows (default all; more than there are: shifted and jittered copies)")
     parser.add_argument("--pca", type=int, default=50, help="leading principal components, 0 for the rows themselves")
     parser.add_argument("--systems", default="icon,openTSNE,umap,pacmap", help=f"of {', '.join(SYSTEMS)}")

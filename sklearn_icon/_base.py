@@ -66,14 +66,14 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         """Validate parameters and specs. Returns (supervisory, learned, encoder, device, random state)."""
         self._validate_params()
         specs = self._resolve_specs()
-        if getattr(unwrapped(specs[1]), "df", None) == "learn" and not self._learns_df(specs):
-            raise ValueError(
-                f"{specs[1]} is learned by lookup maps of ICONEmbedding alone; give df a number, as StudentT(df=1.0)."
-            )
+        inner = unwrapped(specs[1])
+        for name, remedy in (("df", "by lookup maps of ICONEmbedding"), ("tau", "by ICONClassifier, of a cosine,")):
+            if getattr(inner, name, None) == "learn" and not self._learns(name, specs):
+                raise ValueError(f"{name}='learn' in {specs[1]} is learned {remedy} alone; give {name} a number.")
         return *specs, resolve_device(self.device), check_random_state(self.random_state)
 
-    def _learns_df(self, specs):
-        """Whether df="learn" can be learned."""
+    def _learns(self, name, specs):
+        """Whether a parameter of q that is "learn" can be learned."""
         return False
 
     def _threads(self, small=False):
@@ -130,8 +130,8 @@ def warn_rows_without_positives(p):
         )
 
 
-def unwrapped(spec):
-    """The innermost spec of wrappers around wrappers."""
-    while hasattr(spec, "base"):
+def unwrapped(spec, kind=()):
+    """The innermost spec of wrappers around wrappers, or the outermost of a kind."""
+    while hasattr(spec, "base") and not isinstance(spec, kind):
         spec = spec.base
     return spec

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.special import log_softmax
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -14,9 +15,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from . import learned, supervisory
 from ._base import ICon, unwrapped, warn_rows_without_positives
 
-_MAX_REPRESENTATION = 64
+_MAX_REPRESENTATION, _REPRESENTATION_STEPS = 64, 200
 _FULL_BATCH_LIMIT = 5000
 _SMALL = 1 << 20
+_SUM_TOLERANCE = 1e-3  # of rows of probabilities, which may be rounded
 _NAMED = {
     "gaussian": partial(learned.Gaussian, metric="dot"),
     "dot": partial(learned.Gaussian, metric="dot"),
@@ -39,7 +41,8 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     Parameters
     ----------
     supervisory : Supervisory or str, default=None
-        The distribution p. None is `supervisory.DataLabel()`; "same_class" learns representations first.
+        The distribution p. None is `supervisory.DataLabel()`; "propagated_label" lets a row whose label is -1 take
+        those of its neighbours; "same_class" learns representations first.
     learned : Learned or str, default=None
         The distribution q. None is "dot", `learned.Gaussian(metric="dot")`, the softmax; with p over rows
         "cosine", `learned.Gaussian(metric="cosine", tau=0.1)`. "gaussian" is "dot".
@@ -53,13 +56,21 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         Inverse strength of the penalty. Cosine and harmonic q, which do not change with scale, have none.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in LogisticRegression.
-    max_iter : int, default=200
-        Iterations of L-BFGS, which solves linear encoders; passes over the rows of Adam, which trains networks.
+    max_iter : int or "auto", default="auto"
+        Iterations of L-BFGS, which solves linear encoders, "auto" is 100; passes over the rows of Adam, which trains
+        networks, "auto" is 10, or as many as make 300 steps.
     tol : float, default=1e-4
-        L-BFGS ends where no entry of the gradient exceeds this; Adam where 50 steps lower the mean loss by a smaller
-        share.
+        L-BFGS ends where no entry of the gradient exceeds this; Adam where a pass over the rows, or 50 steps, lower the
+        mean loss by a smaller share.
     learning_rate : float or "auto", default="auto"
         Rate of Adam, which falls to zero along a cosine; "auto" is 0.003.
+    early_stopping : bool, default=False
+        Hold out some labelled rows, end where their loss no longer falls, and keep what served them best. Not with p
+        over rows.
+    validation_fraction : float in (0, 1), default=0.1
+        The share of rows that `early_stopping` holds out, stratified by class.
+    n_iter_no_change : int, default=10
+        Iterations without a lower loss of held-out rows after which `early_stopping` ends the fit.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
     random_state : int, RandomState instance or None, default=None
@@ -83,6 +94,8 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         The keys w_c; one-hot under a dot-product q.
     loss_curve_ : ndarray
         The objective at each iteration.
+    validation_loss_curve_ : ndarray
+        D on the held-out rows after each iteration; empty without `early_stopping`.
     n_iter_ : int
         Iterations run; passes over the rows where Adam trains.
     device_ : str
@@ -115,9 +128,12 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         "debias": [Interval(Real, 0, 1, closed="left")],
         "C": [Interval(Real, 0, None, closed="neither")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
     }
 
@@ -131,9 +147,12 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         debias=0.0,
         C=1.0,
         class_weight=None,
-        max_iter=200,
+        max_iter="auto",
         tol=1e-4,
         learning_rate="auto",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
         device="auto",
         random_state=None,
         n_jobs=None,
@@ -150,6 +169,9 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         self.max_iter = max_iter
         self.tol = tol
         self.learning_rate = learning_rate
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.device = device
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -157,16 +179,18 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         self.warm_start = warm_start
 
     def _default_specs(self):
-        over_rows = self.supervisory is not None and not self._is_over_classes()
-        return "data_label", "cosine" if over_rows else "dot", "linear"
+        return "data_label", "cosine" if self._is_over_rows() else "dot", "linear"
 
-    def _is_over_classes(self):
+    def _is_over_rows(self):
         given = self.supervisory
-        spec = supervisory.NAMES.get(given, lambda: None)() if isinstance(given, str) else unwrapped(given)
-        return isinstance(spec, supervisory.DataLabel)
+        spec = supervisory.NAMES.get(given, lambda: None)() if isinstance(given, str) else given
+        return isinstance(spec, supervisory.Supervisory) and not spec.keys_differ
 
     def _learned_names(self):
         return super()._learned_names() | _NAMED
+
+    def _learns(self, name, specs):
+        return name == "tau" and specs[0].keys_differ and getattr(specs[1], "metric", None) == "cosine"
 
     def fit(self, X, y, sample_weight=None):
         """Fit the classifier.
@@ -174,8 +198,9 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
-            Labels of any kind.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels of any kind; -1 for unknown ones under "propagated_label". Or rows of class probabilities, the
+            classes being the columns' names in a data frame, else their numbers.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the average; a weight of 3 counts as three copies of the row, one of 0 as none.
 
@@ -187,55 +212,100 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         Raises
         ------
         ValueError
-            Fewer than two classes, or specs that do not classify.
+            Fewer than two classes, rows of y that are no probabilities, or specs that do not classify.
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         _check_specs(p_spec, q_spec, encoder)
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32])
-        check_classification_targets(y)
+        X, y, names = self._validate_X_y(X, y, p_spec)
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not sample_weight.any():  # older scikit-learn lets this pass
             raise ValueError("Sample weights must contain at least one non-zero number.")
         rows = np.flatnonzero(sample_weight)
-        classes, codes = np.unique(y[rows], return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(
-                f"the data contains only one class, {classes.tolist()[0]!r}; a classifier needs samples of two or more."
-            )
-        weights = _class_weights(self.class_weight, classes, codes, sample_weight[rows])[codes] * sample_weight[rows]
+        X, y, sample_weight = X[rows], y[rows], sample_weight[rows]
+        known = supervisory.is_known(y) if _may_be_unknown(p_spec) else np.ones(len(y), dtype=bool)
+        classes, codes = _classes(y, known, names)
         with self._threads(small=X.shape[0] * X.shape[1] < _SMALL):
-            solution = self._solve(X[rows], codes, weights, p_spec, q_spec, encoder, device, random_state)
-        self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
+            how = {"n_jobs": self.n_jobs, "random_state": random_state}
+            p = p_spec.conditional(X, codes, **how).mix(self.debias)
+            labels = p if p_spec.keys_differ else supervisory.DataLabel().conditional(X, codes)
+            weights = labels.weights @ _class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
+            if p_spec.keys_differ:
+                warn_rows_without_positives(p)
+            solution = self._solve(X, codes, p, labels, weights, known, (p_spec, q_spec, encoder), device, random_state)
+        self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, solution.learned, encoder, str(device)
         self.classes_ = classes
         self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
+        self.validation_loss_curve_ = np.asarray(solution.held_losses)
         self.prototypes_, self._state = solution.prototypes, solution.state
         self._coef, self._intercept = solution.coef, solution.intercept
         self._warn_unless_converged(solution.result, "raise max_iter, or scale X")
         return self
 
-    def _solve(self, X, codes, sample_weight, p_spec, q_spec, encoder, device, random_state):
+    def _validate_X_y(self, X, y, p_spec):
+        """(X, y, names of y's columns or None): labels, or rows of probabilities."""
+        names = np.asarray(y.columns) if hasattr(y, "columns") else None
+        shape = np.asarray(y).shape
+        soft = len(shape) == 2 and shape[1] > 1
+        X, y = validate_data(
+            self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], multi_output=soft, y_numeric=soft
+        )
+        if not soft:
+            check_classification_targets(y[supervisory.is_known(y)] if _may_be_unknown(p_spec) else y)
+            return X, y, None
+        if not isinstance(unwrapped(p_spec), supervisory.DataLabel):
+            raise ValueError(
+                f"y of shape {y.shape} holds class probabilities, which {p_spec} does not read; use "
+                "supervisory='data_label', or pass 1-D labels."
+            )
+        sums = y.sum(axis=1)
+        wrong = np.flatnonzero((y.min(axis=1) < 0) | (np.abs(sums - 1) > _SUM_TOLERANCE))
+        if len(wrong):
+            row = wrong[0]
+            raise ValueError(
+                f"y of shape {y.shape} must hold class probabilities, but its row {row} sums to {sums[row]:g} with a "
+                f"least value of {y[row].min():g}; divide rows by their sums, or pass 1-D labels."
+            )
+        return X, y.astype(np.float64), names
+
+    def _solve(self, X, codes, p, labels, weights, known, specs, device, random_state):
         """Solve by the route that the specs call for."""
         from ._networks import torch_dtype
-        from ._prototypes import is_dot, solve_linear, solve_prototypes
+        from ._prototypes import Labelled, is_dot, solve_linear, solve_prototypes
 
+        p_spec, q_spec, encoder = specs
         options = {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device}
-        how = {"max_iter": self.max_iter, "tol": self.tol, "on_step": self._on_step("training")}
-        p = p_spec.conditional(X, codes, n_jobs=self.n_jobs, random_state=random_state).mix(self.debias)
-        n_classes, seed = int(codes.max()) + 1, random_state.randint(np.iinfo(np.int32).max)
-        weighting = (sample_weight, 1 / (self.C * sample_weight.sum()))
+        how = {
+            "max_iter": None if self.max_iter == "auto" else self.max_iter,
+            "tol": self.tol,
+            "on_step": self._on_step("training"),
+        }
+        how["patience"] = self.n_iter_no_change
+        seed, penalty = random_state.randint(np.iinfo(np.int32).max), 1 / (self.C * weights.sum())
         if not p_spec.keys_differ:
+            if self.early_stopping:
+                raise ValueError(f"early_stopping=True needs p over classes, not {p_spec}; use 'data_label'.")
             represented = self._represent(X, p, q_spec, encoder, options, seed)
-            labels, dot, kl = (
-                supervisory.DataLabel().conditional(X, codes),
-                _NAMED["dot"](),
-                options | {"divergence": "kl"},
-            )
-            head = solve_linear(labels, dot, represented.places, *weighting, kl, start=None, **how)
-            return head._replace(state=represented.state)
+            rows, kl = Labelled(labels, represented.places, weights), options | {"divergence": "kl"}
+            head = solve_linear(rows, None, _NAMED["dot"](), penalty, kl, start=None, **how)
+            return head._replace(learned=q_spec, state=represented.state)
+        rows, held = Labelled(labels, X, weights), None
+        if self.early_stopping:
+            rows, held = self._split(rows, codes, known, random_state)
         if type(encoder).__name__ == "Linear" and is_dot(q_spec):
-            return solve_linear(p, q_spec, X, *weighting, options, start=self._start(X, n_classes), **how)
-        how |= {"n_outputs": n_classes, "learning_rate": self.learning_rate, "seed": seed}
-        return solve_prototypes(p, q_spec, encoder, X, *weighting, options, **how)
+            return solve_linear(rows, held, q_spec, penalty, options, start=self._start(X, labels.shape[1]), **how)
+        how |= {"n_outputs": labels.shape[1], "learning_rate": self.learning_rate, "seed": seed}
+        return solve_prototypes(rows, held, q_spec, encoder, penalty, options, **how)
+
+    def _split(self, rows, codes, known, random_state):
+        """(rows to fit, rows held out of those whose label is known)."""
+        candidates = np.flatnonzero(known)
+        held = train_test_split(
+            candidates,
+            test_size=self.validation_fraction,
+            stratify=codes[candidates] if codes.ndim == 1 else None,
+            random_state=random_state,
+        )[1]
+        return rows.take(np.setdiff1d(np.arange(len(known)), held)), rows.take(held)
 
     def _represent(self, X, p, q_spec, encoder, options, seed):
         """Representations of rows under a p over rows, solved as a map is."""
@@ -251,7 +321,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
             options | {"normalization": "conditional"},
             sampled=X.shape[0] > _FULL_BATCH_LIMIT,
             learning_rate=self.learning_rate,
-            max_iter=self.max_iter,
+            max_iter=_REPRESENTATION_STEPS if self.max_iter == "auto" else self.max_iter,
             seed=seed,
             on_step=self._on_step,
         )
@@ -386,17 +456,38 @@ def _log_kernel(q_spec, z, prototypes):
         return (q_spec.finish(log_k.log_softmax(1), len(prototypes)) if q_spec.mixture else log_k).numpy()
 
 
-def _class_weights(class_weight, classes, codes, sample_weight):
+def _may_be_unknown(p_spec):
+    """Whether p reads a label of -1 as unknown."""
+    return isinstance(unwrapped(p_spec, supervisory.PropagatedLabel), supervisory.PropagatedLabel)
+
+
+def _classes(y, known, names):
+    """(classes, codes of y, -1 where not known); probabilities stay what they are."""
+    if y.ndim == 2:
+        return np.arange(y.shape[1]) if names is None else names, y
+    classes, of_known = np.unique(y[known], return_inverse=True)
+    if len(classes) < 2:
+        found = repr(classes.tolist()[0]) if len(classes) else "unknown"
+        raise ValueError(f"the data contains only one class, {found}; a classifier needs samples of two or more.")
+    codes = np.full(len(y), -1)
+    codes[known] = of_known
+    return classes, codes
+
+
+def _class_weights(class_weight, classes, labels, sample_weight):
     """The weight of each class; "balanced" counts a row as often as its weight says."""
     if class_weight == "balanced":
-        return sample_weight.sum() / (len(classes) * np.bincount(codes, weights=sample_weight))
-    return compute_class_weight(class_weight, classes=classes, y=classes[codes])
+        mass = sample_weight @ labels.weights
+        return mass.sum() / (len(classes) * np.maximum(mass, np.finfo(float).tiny))
+    return compute_class_weight(class_weight, classes=classes, y=classes)
 
 
 def _check_specs(p_spec, q_spec, encoder):
     """Classes need labels in p, a q over representations, and an encoder that maps new rows."""
-    if not isinstance(unwrapped(p_spec), supervisory.DataLabel | supervisory.SameClass):
-        raise ValueError(f"{p_spec} does not read class labels; use supervisory='data_label' or 'same_class'.")
+    if not p_spec.needs_y.startswith("class labels"):
+        raise ValueError(
+            f"{p_spec} does not read class labels; use supervisory='data_label', 'propagated_label' or 'same_class'."
+        )
     if q_spec.on_memberships:
         raise ValueError(
             f"{q_spec} is a distribution over clusters; use learned='gaussian', 'student_t' or 'harmonic'."

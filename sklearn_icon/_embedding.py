@@ -209,8 +209,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def _default_specs(self):
         return "gaussian", "student_t", "lookup"
 
-    def _learns_df(self, specs):
-        return not specs[2].parametric and specs[1] is unwrapped(specs[1])
+    def _learns(self, name, specs):
+        return name == "df" and not specs[2].parametric and specs[1] is unwrapped(specs[1])
 
     def _supervisory_names(self):
         measured = {"metric": self.metric, "metric_params": self.metric_params}

@@ -32,6 +32,7 @@ from ._sums import (
 from .learned import StudentT
 
 _EDGES_AT_ONCE = 1 << 20
+_PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
 
 
 class Objective:
@@ -183,11 +184,26 @@ class Objective:
             value, pull = self.edges.sum_and_gradient(self.learned, z.detach())
             return known(z, -value, -pull), self._partition(self._row_log_z(z, z))
         z, keys = self._prepare(z, keys, key_degrees)
+        if self._is_dense:
+            log_k = self.learned.pairwise(z, keys)
+            partition = self.row_mass @ self.learned.log_partition(log_k, self.n_choices)
+            return -(self._dense_weights * log_k).sum(), partition
         row_log_z = self._row_log_z(z, keys)
         attraction = z.new_zeros(())
         for rows, cols, p in self._all_edges():
             attraction = attraction - (self.row_mass[rows] * p) @ self.learned.paired(z[rows], keys[cols])
         return attraction, self._partition(row_log_z)
+
+    @property
+    def _is_dense(self):
+        """Whether all pairs of rows and keys fit into one piece, none left out."""
+        among_themselves = self.joint or self.exclude_self or self.learned.normalized
+        return self.n_rows * self.n_keys <= _PAIRS_AT_ONCE and not among_themselves and self.drawn is None
+
+    @cached_property
+    def _dense_weights(self):
+        """m_i p(j|i)."""
+        return self._tensor(self.mass[:, None] * self.weights.toarray())
 
     def gradient(self, z, exaggeration=1.0, with_value=True, refresh=True):
         """(L or None, the gradient of `terms` with the attraction multiplied), for plain KL whose keys are the rows.

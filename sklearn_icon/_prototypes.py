@@ -1,27 +1,56 @@
 """How a classifier is solved: representations against class prototypes, or against each other first."""
 
+from math import log
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.base import clone
 
-from ._networks import SparseRows, as_tensor, build_module, encode, state_arrays
+from ._conditional import Conditional
+from ._early_stopping import EarlyStopping
+from ._networks import as_tensor, build_module, encode, state_arrays
 from ._objective import Objective
+from ._scaled_rows import ScaledRows
 from ._solver import SolverResult, minimize
+from ._team import alone
+from .learned import Learned
 
 _BATCH_ROWS = 256
 _NETWORK_RATE = 3e-3
+_PASSES, _LEAST_STEPS = 10, 300  # of Adam, unless max_iter says how many passes
+_LEAST_WINDOW = 50
+LBFGS_ITERATIONS = 100
+_FIRST_TEMPERATURE = 0.1
+
+
+class Labelled(NamedTuple):
+    """Rows with their p over classes and their weights."""
+
+    p: Conditional
+    X: np.ndarray
+    weight: np.ndarray
+
+    def objective(self, learned, options):
+        """D over these rows, a function of representations and prototypes."""
+        return Objective(self.p, learned, sample_weight=self.weight, **options)
+
+    def take(self, rows):
+        """Some of the rows."""
+        return Labelled(self.p.take(rows), self.X[rows], self.weight[rows])
 
 
 class Classifier(NamedTuple):
-    """A solved classifier: prototypes, the encoder's state or (coef, intercept), the solver's report."""
+    """A solved classifier: prototypes, q, the encoder's state or (coef, intercept), the reports of solver and watch."""
 
     prototypes: np.ndarray
+    learned: Learned
     state: dict
     coef: np.ndarray | None
     intercept: np.ndarray | None
     result: SolverResult
+    held_losses: list
 
 
 def is_dot(learned):
@@ -29,7 +58,7 @@ def is_dot(learned):
     return getattr(learned, "metric", None) == "dot"
 
 
-def solve_linear(p, learned, X, sample_weight, penalty, options, *, start, max_iter, tol, on_step):
+def solve_linear(rows, held, learned, penalty, options, *, start, max_iter, tol, on_step, patience):
     """Softmax regression: logits W x + b against fixed one-hot prototypes, by L-BFGS.
 
     ::
@@ -40,11 +69,11 @@ def solve_linear(p, learned, X, sample_weight, penalty, options, *, start, max_i
 
     Parameters
     ----------
-    p : Conditional of shape (n, n_classes)
+    rows : Labelled
+    held : Labelled or None
+        Rows whose loss, which must fall within `patience` iterations, says when to stop.
     learned : Learned
         A kernel of dot products.
-    X : ndarray or sparse matrix of shape (n, n_features)
-    sample_weight : ndarray of shape (n,)
     penalty : float
     options : dict
         Of `Objective`: divergence, dtype, device.
@@ -57,32 +86,66 @@ def solve_linear(p, learned, X, sample_weight, penalty, options, *, start, max_i
     -------
     Classifier
     """
-    dtype, device = options["dtype"], options["device"]
-    n_classes = p.shape[1]
+    kind = options["dtype"], options["device"]
+    n_features, n_classes = rows.X.shape[1], rows.p.shape[1]
     n_logits = 1 if n_classes == 2 else n_classes
-    rows = SparseRows(X, dtype, device) if sparse.issparse(X) else as_tensor(X, dtype, device)
-    temperature = learned.temperature
-    coef, intercept = start if start is not None else (np.zeros((n_logits, X.shape[1])), np.zeros(n_logits))
-    params = [
-        torch.tensor(part * temperature, dtype=dtype, device=device, requires_grad=True) for part in (coef, intercept)
-    ]
-    objective = Objective(p, learned, sample_weight=sample_weight, **options)
-    prototypes = torch.eye(n_classes, dtype=dtype, device=device)
+    penalty = penalty * learned.temperature**2  # the logits are products over the temperature
+    scaled = ScaledRows(rows.X, rows.weight, penalty * n_classes**2 / (n_classes - 1), *kind)
+    start = (np.zeros((n_logits, n_features)), np.zeros(n_logits)) if start is None else start
+    params = [torch.tensor(part, dtype=kind[0], device=kind[1], requires_grad=True) for part in scaled.scale(*start)]
+    objective = rows.objective(_Logits(), options)
+    prototypes = torch.eye(n_classes, dtype=kind[0], device=kind[1])
+
+    def of_two(logits):
+        return torch.cat([torch.zeros_like(logits), logits], dim=1) if n_classes == 2 else logits
 
     def loss():
         weight, bias = params
-        logits = rows @ weight.T + bias
-        if n_classes == 2:
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        return objective(logits, prototypes) + penalty / 2 * weight.square().sum()
+        logits = scaled.rows @ weight.T + (bias - weight @ scaled.shift)
+        return objective(of_two(logits), prototypes) + penalty / 2 * scaled.unscaled(weight).square().sum()
 
-    result = minimize(loss, params, method="lbfgs", max_iter=max_iter, tol=tol, on_step=on_step)
-    coef, intercept = (param.detach().cpu().numpy() / temperature for param in params)
-    return Classifier(prototypes.cpu().numpy(), {}, coef, intercept, result)
+    def unscaled():
+        return scaled.unscale(*(param.detach() for param in params))
+
+    def held_loss():
+        coef, intercept = unscaled()
+        return held_objective(of_two(as_tensor(held.X @ coef.T + intercept, *kind)), prototypes)
+
+    held_objective = held and held.objective(_Logits(), options)
+    how = {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol, "size": scaled.gradient_size}
+    with alone(kind[1] == torch.device("cpu")):
+        result, losses = _minimize(loss, params, held and held_loss, 1, patience, on_step, how)
+    coef, intercept = unscaled()
+    return Classifier(prototypes.cpu().numpy(), learned, {}, coef, intercept, result, losses)
+
+
+class _Logits(Learned):
+    """The kernel exp(z_c) of key c: representations that are logits already."""
+
+    def paired(self, z, keys):
+        """Log-kernel of rows and one-hot keys; see `Learned.paired`."""
+        return (z * keys).sum(1)
+
+    def pairwise(self, z, keys):
+        """Log-kernel of rows and the one-hot keys in order; see `Learned.pairwise`."""
+        return z
 
 
 def solve_prototypes(
-    p, learned, encoder, X, sample_weight, penalty, options, *, n_outputs, learning_rate, max_iter, tol, seed, on_step
+    rows,
+    held,
+    learned,
+    encoder,
+    penalty,
+    options,
+    *,
+    n_outputs,
+    learning_rate,
+    max_iter,
+    tol,
+    seed,
+    on_step,
+    patience,
 ):
     """An encoder and class prototypes together: Adam on minibatches, or L-BFGS for a linear encoder.
 
@@ -91,8 +154,8 @@ def solve_prototypes(
 
     Parameters
     ----------
-    p, learned, X, sample_weight, penalty, options, max_iter, tol, on_step
-        As in `solve_linear`.
+    rows, held, learned, penalty, options, max_iter, tol, on_step, patience
+        As in `solve_linear`; a temperature that is to be learned is one more parameter.
     encoder : Encoder
     n_outputs : int
         Columns of the representation.
@@ -103,62 +166,88 @@ def solve_prototypes(
     -------
     Classifier
     """
-    dtype, device = options["dtype"], options["device"]
-    module = build_module(encoder, X, n_outputs, seed, dtype, sample_weight).to(device)
+    kind = options["dtype"], options["device"]
+    module = build_module(encoder, rows.X, n_outputs, seed, kind[0], rows.weight).to(kind[1])
     params = [param for param in module.parameters() if param.requires_grad]
     matrices = [] if learned.scale_free else [param for param in params if param.ndim > 1]
-    prototypes = torch.eye(p.shape[1], dtype=dtype, device=device)
+    prototypes = torch.eye(rows.p.shape[1], dtype=kind[0], device=kind[1])
     if not is_dot(learned):
-        prototypes = _class_means(p, module, X, sample_weight, dtype, device).requires_grad_()
+        prototypes = _class_means(rows, module, *kind).requires_grad_()
         params.append(prototypes)
+    log_temperature = None
+    if getattr(learned, "tau", None) == "learn":
+        log_temperature = torch.tensor(log(_FIRST_TEMPERATURE), dtype=kind[0], device=kind[1], requires_grad=True)
+        params.append(log_temperature)
 
-    def value(objective, rows):
-        weight_decay = sum(matrix.square().sum() for matrix in matrices)
-        return objective(module(rows), prototypes) + penalty / 2 * weight_decay
+    def present():
+        """q at the present temperature."""
+        if log_temperature is None:
+            return learned
+        return type(learned)(metric=learned.metric, tau=log_temperature.exp())
 
     smooth = type(encoder).__name__ == "Linear"
-    batches = _batches(p, learned, X, sample_weight, len(sample_weight) if smooth else _BATCH_ROWS, seed, options)
+    n = len(rows.weight)
+    batches = _batches(rows, present(), n if smooth else _BATCH_ROWS, seed, options)
 
     def loss():
-        objective, rows = next(batches)
+        objective, batch = next(batches)
+        objective.learned = present()
         weight_decay = sum(matrix.square().sum() for matrix in matrices)
-        return objective(module(rows), prototypes) + penalty / 2 * weight_decay
+        return objective(module(batch), prototypes) + penalty / 2 * weight_decay
 
-    if smooth:
-        how = {"method": "lbfgs", "max_iter": max_iter, "tol": tol}
-    else:
-        steps_per_pass = -(-len(sample_weight) // _BATCH_ROWS)
-        n_steps = max_iter * steps_per_pass
-        rate = _NETWORK_RATE if learning_rate == "auto" else learning_rate
-        how = {"method": "adam", "max_iter": n_steps, "tol": tol, "learning_rate": rate}
-    result = minimize(loss, params, on_step=on_step, **how)
+    def held_loss():
+        held_objective.learned = present()
+        module.eval()
+        represented = as_tensor(encode(module, held.X), *kind)
+        module.train()
+        return held_objective(represented, prototypes)
+
+    held_objective = held and held.objective(present(), options)
+    steps_per_pass = 1 if smooth else -(-n // _BATCH_ROWS)
+    how = {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol}
     if not smooth:
-        result = result._replace(n_iter=-(-result.n_iter // steps_per_pass))
-    module = module.cpu().eval()
-    return Classifier(prototypes.detach().cpu().numpy(), state_arrays(module), None, None, result)
+        rate = _NETWORK_RATE if learning_rate == "auto" else learning_rate
+        passes = max(_PASSES, -(-_LEAST_STEPS // steps_per_pass)) if max_iter is None else max_iter
+        how |= {"method": "adam", "max_iter": passes * steps_per_pass, "learning_rate": rate}
+        how["window"] = max(_LEAST_WINDOW, steps_per_pass)
+    result, losses = _minimize(loss, params, held and held_loss, steps_per_pass, patience, on_step, how)
+    result = result._replace(n_iter=-(-result.n_iter // steps_per_pass))
+    learned = (
+        clone(learned) if log_temperature is None else clone(learned).set_params(tau=float(present().tau.detach()))
+    )
+    state = state_arrays(module.cpu().eval())
+    return Classifier(prototypes.detach().cpu().numpy(), learned, state, None, None, result, losses)
 
 
-def _batches(p, learned, X, sample_weight, n_batch, seed, options):
+def _minimize(loss, params, held_loss, every, patience, on_step, how):
+    """(solver's report, losses on held-out rows), stopping early where there is such a loss."""
+    if held_loss is None:
+        return minimize(loss, params, on_step=on_step, **how), []
+    watch = EarlyStopping(held_loss, params, every, patience, on_step)
+    result = minimize(loss, params, on_step=watch, **how)
+    watch.restore()
+    return result._replace(status="completed") if result.status == "interrupted" else result, watch.losses
+
+
+def _batches(rows, learned, n_batch, seed, options):
     """Yield (objective, rows) of minibatches for ever; all rows at once where they fit into one."""
-    n = len(sample_weight)
+    kind = options["dtype"], options["device"]
+    n = len(rows.weight)
     if n <= n_batch:
-        everything = Objective(p, learned, sample_weight=sample_weight, **options)
-        rows = as_tensor(X, options["dtype"], options["device"])
+        everything = rows.objective(learned, options), as_tensor(rows.X, *kind)
         while True:
-            yield everything, rows
+            yield everything
     rng = np.random.RandomState(seed)
     while True:
         order = rng.permutation(n)
         for first in range(0, n, n_batch):
-            batch = order[first : first + n_batch]
-            rows = as_tensor(X[batch], options["dtype"], options["device"])
-            yield Objective(p.take(batch), learned, sample_weight=sample_weight[batch], **options), rows
+            batch = rows.take(order[first : first + n_batch])
+            yield batch.objective(learned, options), as_tensor(batch.X, *kind)
 
 
-def _class_means(p, module, X, sample_weight, dtype, device):
+def _class_means(rows, module, dtype, device):
     """Mean representation of each class under p, weighted."""
-    share = p.weights.T.multiply(sample_weight).tocsr()
+    share = rows.p.weights.T.multiply(rows.weight).tocsr()
     share = share / np.maximum(np.asarray(share.sum(axis=1)).reshape(-1, 1), np.finfo(np.float64).tiny)
-    means = sparse.csr_array(share) @ encode(module.cpu(), X)
-    module.to(device)
+    means = sparse.csr_array(share) @ encode(module, rows.X)
     return torch.as_tensor(means, dtype=dtype, device=device)

@@ -50,7 +50,8 @@ def minimize(objective, params, *, method, max_iter, on_step=None, **options):
     on_step : callable (n_iter, loss), default=None
         Called after each step; returns True to stop.
     **options
-        Of the method: `learning_rate`; `tol`, on the gradient for "lbfgs", on the relative decrease for "adam"; for
+        Of the method: `learning_rate`; `tol`, for "adam" on the relative decrease of the mean loss of `window`
+        steps, for "lbfgs" on the gradient's largest entry, or on `size` (callable (*gradients) -> float); for
         "momentum" `momentum`, `max_step` (longest move of a row in one step), `min_grad_norm`,
         `n_iter_without_progress`, `gradient` (callable (with_loss) -> (loss or None, gradients), which may be those of
         another loss), `loss_every` (steps between two losses that are asked of it) and `backtrack` (whether a loss
@@ -200,7 +201,7 @@ class _Moving:
         self.param.add_(self.velocity)
 
 
-def _adam(progress, params, max_iter, *, learning_rate, tol=0.0):
+def _adam(progress, params, max_iter, *, learning_rate, tol=0.0, window=_CHECK_EVERY):
     """Adam (Kingma and Ba, 2015), its rate falling along a cosine to zero."""
     optimizer = torch.optim.Adam(params, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max_iter)
@@ -213,16 +214,18 @@ def _adam(progress, params, max_iter, *, learning_rate, tol=0.0):
         schedule.step()
         if progress.record(loss):
             return "interrupted"
-        if (iteration + 1) % _CHECK_EVERY == 0 and tol:
-            recent = float(np.mean(progress.losses[-_CHECK_EVERY:]))
+        if (iteration + 1) % window == 0 and tol:
+            recent = float(np.mean(progress.losses[-window:]))
             if before - recent < tol * abs(recent):
                 return "converged"
             before = recent
     return "completed"
 
 
-def _lbfgs(progress, params, max_iter, *, tol=1e-4, **_):
+def _lbfgs(progress, params, max_iter, *, tol=1e-4, size=None, **_):
     """L-BFGS of scipy over the parameters as one vector."""
+    last: list[torch.Tensor] = []
+    small: list[bool] = []
 
     def assign(flat):
         with torch.no_grad():
@@ -235,13 +238,16 @@ def _lbfgs(progress, params, max_iter, *, tol=1e-4, **_):
     def value_and_grad(flat):
         assign(flat)
         loss, grads = progress.value_and_grad()
+        last[:] = grads
         return loss, torch.cat([grad.reshape(-1) for grad in grads]).double().cpu().numpy()
 
     def callback(intermediate_result):
         assign(intermediate_result.x)
         stop = progress.record(float(intermediate_result.fun))
         progress.finite = progress.whole
-        if stop:
+        if size is not None and size(*last) <= tol:
+            small.append(True)
+        if stop or small:
             raise StopIteration
 
     start = torch.cat([param.detach().reshape(-1) for param in params]).double().cpu().numpy()
@@ -251,8 +257,15 @@ def _lbfgs(progress, params, max_iter, *, tol=1e-4, **_):
         jac=True,
         method="L-BFGS-B",
         callback=callback,
-        options={"maxiter": max_iter, "gtol": tol, "ftol": 64 * np.finfo(float).eps, "maxls": 50},
+        options={
+            "maxiter": max_iter,
+            "gtol": tol if size is None else 0.0,
+            "ftol": 64 * np.finfo(float).eps,
+            "maxls": 50,
+        },
     )
     assign(result.x)
     # Status 2 is a line search that finds no lower value: the precision's own limit.
+    if small:
+        return "converged"
     return {0: "converged", 1: "max_iter", 2: "converged"}.get(result.status, "interrupted")

@@ -124,9 +124,9 @@ class Gaussian(_DistanceKernel):
         The width, in units of the representation.
     metric : {"euclidean", "cosine", "dot"}, default="euclidean"
         The affinity of a pair.
-    tau : float, default=None
+    tau : float or "learn", default=None
         Temperature of cosine and dot products. None: sigma^2, for which the cosine kernel is the Euclidean one
-        on unit rows.
+        on unit rows. "learn": `ICONClassifier` fits that of a cosine beside its prototypes.
 
     References
     ----------
@@ -142,7 +142,7 @@ class Gaussian(_DistanceKernel):
     _parameter_constraints = {
         "sigma": [Interval(Real, 0, None, closed="neither")],
         "metric": [StrOptions({"euclidean", "cosine", "dot"})],
-        "tau": [Interval(Real, 0, None, closed="neither"), None],
+        "tau": [Interval(Real, 0, None, closed="neither"), StrOptions({"learn"}), None],
     }
 
     def __init__(self, sigma=1.0, metric="euclidean", tau=None):

@@ -6,18 +6,20 @@ plus one uniform mass. Formulas are the columns of I-Con's table 1 (Alshammari e
 
 import warnings
 from abc import abstractmethod
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._affinity import gaussian_log_affinity, normalize_log_rows, perplexity_rows, student_t_log_affinity
 from ._conditional import Conditional
 from ._neighbors import nearest_neighbors
 from ._spec import Spec
+from ._walks import first_met
 
 __all__ = [
     "Counts",
@@ -27,6 +29,7 @@ __all__ = [
     "Graph",
     "Identity",
     "PositivePairs",
+    "PropagatedLabel",
     "RandomWalk",
     "SameClass",
     "StudentT",
@@ -37,6 +40,7 @@ __all__ = [
 _DEFAULT_PERPLEXITY = 30.0
 _DEFAULT_N_NEIGHBORS = 15
 _FULL_ROWS = 2000
+_MOST_PAIRS, _DRAWN_POSITIVES = 2e7, 64
 
 
 class Supervisory(Spec):
@@ -449,6 +453,12 @@ class SameClass(Supervisory):
 
     A row alone in its class has no positive and takes no part in the average.
 
+    Parameters
+    ----------
+    n_positives : int, default=None
+        Rows of the class to draw for each row, by `random_state`, with repetition and in place of all. None: all, but
+        64 where all would make more than 20 million pairs.
+
     References
     ----------
     Khosla et al., "Supervised contrastive learning", NeurIPS 2020, eq. 2.
@@ -461,12 +471,36 @@ class SameClass(Supervisory):
     """
 
     needs_y = "class labels"
+    _parameter_constraints = {"n_positives": [Interval(Integral, 1, None, closed="left"), None]}
+
+    def __init__(self, n_positives=None):
+        self.n_positives = n_positives
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
-        codes = np.unique(column_or_1d(self._require_y(y)), return_inverse=True)[1]
+        codes, sizes = np.unique(column_or_1d(self._require_y(y)), return_inverse=True, return_counts=True)[1:]
+        n_drawn = self.n_positives
+        if n_drawn is None and np.square(sizes, dtype=float).sum() > _MOST_PAIRS:
+            n_drawn = _DRAWN_POSITIVES
+        if n_drawn is not None:
+            return _drawn_from_classes(codes, sizes, n_drawn, check_random_state(random_state))
         groups = sparse.csr_array((np.ones(len(codes)), (np.arange(len(codes)), codes)))
         return Conditional.from_weights(groups @ groups.T, exclude_self=True)
+
+
+def _drawn_from_classes(codes, sizes, n_drawn, rng):
+    """Weights on other rows of each row's class, drawn evenly with repetition."""
+    n = len(codes)
+    by_class, first = np.argsort(codes, kind="stable"), np.cumsum(sizes) - sizes
+    rank = np.empty(n, dtype=np.intp)
+    rank[by_class] = np.arange(n) - first[codes[by_class]]
+    others = sizes[codes] - 1
+    drawn = (rng.uniform(size=(n, n_drawn)) * others[:, None]).astype(np.intp)
+    drawn += drawn >= rank[:, None]  # a row is no positive of its own
+    columns = by_class[np.minimum(first[codes][:, None] + drawn, n - 1)]
+    weights = np.repeat((others > 0).astype(float), n_drawn)
+    rows = np.repeat(np.arange(n), n_drawn)
+    return Conditional.from_weights(sparse.coo_array((weights, (rows, columns.ravel())), (n, n)), exclude_self=True)
 
 
 class PositivePairs(SameClass):
@@ -490,6 +524,10 @@ class PositivePairs(SameClass):
     """
 
     needs_y = "group ids (which rows are views of one item)"
+    _parameter_constraints: dict = {}
+
+    def __init__(self):
+        super().__init__()
 
 
 class DataLabel(Supervisory):
@@ -657,6 +695,69 @@ class RandomWalk(_Wrapper):
         return Conditional.from_weights(total, uniform=p.uniform, exclude_self=p.exclude_self, recall=p.recall)
 
 
+def is_known(y):
+    """Which labels are known: all but -1."""
+    return np.ones(len(y), dtype=bool) if y.dtype.kind in "US" else np.asarray(y != -1)
+
+
+class PropagatedLabel(_Wrapper):
+    """Labels of rows that have one, carried over a graph to rows that have none.
+
+    ::
+
+        p(c|i) = 1[y_i = c]                                               where y_i is known
+        p(c|i) = P( a walk from i first meets a row of class c )          where y_i is -1
+
+    The walk goes along the base p made symmetric; the keys are the sorted classes. A row from which no labelled row can
+    be reached takes no part in the average.
+
+    Parameters
+    ----------
+    base : Supervisory, default=None
+        A p over rows that reads no labels. None is `UniformKNN()`.
+
+    Raises
+    ------
+    ValueError
+        At `conditional`: no row has a label.
+
+    References
+    ----------
+    Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic functions", ICML 2003,
+    eq. 5.
+
+    Examples
+    --------
+    >>> from sklearn_icon.supervisory import PropagatedLabel, UniformKNN
+    >>> p = PropagatedLabel(UniformKNN(n_neighbors=1))
+    >>> p.conditional([[0.0], [1.0], [5.0], [6.0]], [1, -1, -1, 0]).toarray().tolist()
+    [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]
+    """
+
+    needs_y = "class labels, -1 where unknown"
+    keys_differ = True
+    _parameter_constraints = {"base": [Supervisory, None]}
+
+    def __init__(self, base=None):
+        self.base = base
+
+    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+        """Compute p; see `Supervisory.conditional`."""
+        y = column_or_1d(self._require_y(y))
+        known = is_known(y)
+        if not known.any():
+            raise ValueError("y holds no label but -1, unknown; PropagatedLabel() needs some rows of known class.")
+        base = UniformKNN() if self.base is None else self.base
+        if base.keys_differ or base.needs_y:
+            raise ValueError(f"PropagatedLabel() carries labels over p between rows of X, which {base} is not.")
+        p = base.conditional(X, n_jobs=n_jobs, random_state=random_state)
+        classes, codes = np.unique(y[known], return_inverse=True)
+        labels = np.zeros((len(y), len(classes)))
+        labels[np.flatnonzero(known), codes] = 1
+        labels[~known] = first_met(p.weights + p.weights.T, known, labels[known])
+        return replace(Conditional.from_weights(labels), recall=p.recall)
+
+
 NAMES = {
     "gaussian": Gaussian,
     "student_t": StudentT,
@@ -667,5 +768,6 @@ NAMES = {
     "positive_pairs": PositivePairs,
     "cross_modal": CrossModalPairs,
     "data_label": DataLabel,
+    "propagated_label": PropagatedLabel,
     "counts": Counts,
 }

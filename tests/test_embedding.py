@@ -342,9 +342,9 @@ def test_learned_degrees_of_freedom_lower_the_loss(method):
 def test_degrees_of_freedom_are_learned_by_lookup_maps_alone():
     from sklearn_icon import ICONClassifier
 
-    with pytest.raises(ValueError, match="is learned by lookup maps of ICONEmbedding alone"):
+    with pytest.raises(ValueError, match="learned by lookup maps of ICONEmbedding alone"):
         ICONEmbedding(learned=learned.StudentT("learn"), encoder="linear").fit(X)
-    with pytest.raises(ValueError, match="is learned by lookup maps of ICONEmbedding alone"):
+    with pytest.raises(ValueError, match="learned by lookup maps of ICONEmbedding alone"):
         ICONClassifier(learned=learned.StudentT("learn")).fit(X, np.arange(len(X)) % 2)
 
 

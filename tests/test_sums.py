@@ -8,7 +8,7 @@ from scipy import sparse
 
 from sklearn_icon import _sums
 from sklearn_icon._edges import DenseEdges, SparseEdges, symmetric_edges
-from sklearn_icon._networks import SparseRows
+from sklearn_icon._networks import FixedRows
 from sklearn_icon._sums import (
     dense_student_t_sums,
     joint_normalizer,
@@ -319,7 +319,7 @@ def test_product_of_sparse_rows(make):
     rng = np.random.default_rng(3)
     X = rng.normal(size=(6, 5)) * (rng.uniform(size=(6, 5)) < 0.4)
     W = torch.as_tensor(rng.normal(size=(5, 3)), dtype=torch.float64).requires_grad_()
-    rows = SparseRows(make(X), torch.float64, "cpu")
+    rows = FixedRows(make(X), torch.float64, "cpu")
     assert_allclose((rows @ W).detach(), X @ W.detach().numpy(), rtol=1e-13)
     assert torch.autograd.gradcheck(lambda W: rows @ W, W)
     transposed = W.detach().T.contiguous().requires_grad_()

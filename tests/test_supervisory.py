@@ -24,6 +24,7 @@ from sklearn_icon.supervisory import (
     Graph,
     Identity,
     PositivePairs,
+    PropagatedLabel,
     RandomWalk,
     SameClass,
     StudentT,
@@ -620,3 +621,54 @@ def test_examples_in_the_docstrings():
     result = doctest.testmod(supervisory)
     assert result.attempted > 20
     assert result.failed == 0
+
+
+# --- labels that are carried on, positives that are drawn ---------------------------------------------------------
+
+
+def test_labels_are_carried_by_walks():
+    rng = np.random.RandomState(0)
+    rows = rng.standard_normal((40, 2))
+    target = np.where(rng.uniform(size=40) < 0.3, rng.randint(3, size=40), -1)
+    assert set(target) == {-1, 0, 1, 2}
+    known = target != -1
+    p = PropagatedLabel(UniformKNN(n_neighbors=4)).conditional(rows, target).toarray()
+    weights = UniformKNN(n_neighbors=4).conditional(rows).toarray()
+    walk = row_shares(weights + weights.T)
+    first_met = np.linalg.solve(np.eye((~known).sum()) - walk[~known][:, ~known], walk[~known][:, known])
+    assert_allclose(p[known], np.eye(3)[target[known]], atol=0)
+    assert_allclose(p[~known], first_met @ p[known], atol=1e-7)
+
+
+def test_rows_that_no_label_reaches_have_no_positive():
+    rows = np.array([[0.0], [1.0], [2.0], [50.0], [51.0], [52.0]])
+    p = PropagatedLabel(UniformKNN(n_neighbors=2)).conditional(rows, [-1, 3, 5, -1, -1, -1])
+    assert_array_equal(p.has_positives, [True, True, True, False, False, False])
+
+
+def test_labels_are_carried_over_graphs_and_kernels_too():
+    graph = sparse.csr_array(np.array([[0, 1, 0], [1, 0, 3], [0, 3, 0]], dtype=float))
+    p = PropagatedLabel(Graph()).conditional(graph, ["no", "no", "yes"])
+    assert_array_equal(p.toarray(), [[1, 0], [1, 0], [0, 1]])
+    p = PropagatedLabel(Graph()).conditional(graph, [0, -1, 1])
+    assert_allclose(p.toarray()[1], [1.25 / 3, 1.75 / 3])  # rows of p: (1), (1/4, 3/4), (1)
+
+
+def test_labels_that_cannot_be_carried():
+    with pytest.raises(ValueError, match="y holds no label but -1"):
+        PropagatedLabel().conditional(np.eye(20), np.full(20, -1))
+    with pytest.raises(ValueError, match=r"carries labels over p between rows of X, which DataLabel\(\) is not"):
+        PropagatedLabel(DataLabel()).conditional(np.eye(3), [0, 1, -1])
+
+
+def test_positives_that_are_drawn(monkeypatch):
+    target = np.array([0] * 5 + [1] * 9 + [2])
+    every = SameClass().conditional(np.eye(15), target)
+    drawn = SameClass(n_positives=4000).conditional(np.eye(15), target, random_state=0)
+    assert_array_equal(drawn.has_positives, every.has_positives)
+    assert_allclose(drawn.toarray(), every.toarray(), atol=0.03)
+    assert_array_equal(drawn.toarray() > 0, every.toarray() > 0)
+    monkeypatch.setattr(supervisory, "_MOST_PAIRS", 100)
+    assert SameClass().conditional(np.eye(15), target, random_state=0).weights.nnz < 15 * 14
+    again = [SameClass(n_positives=3).conditional(np.eye(15), target, random_state=0).toarray() for _ in range(2)]
+    assert_array_equal(*again)
