@@ -96,6 +96,7 @@ def fit_here(args):
     if hasattr(model, "predict_proba"):
         proba = model.predict_proba(X_test).astype(np.float64)
         proba /= proba.sum(axis=1, keepdims=True)
+        proba[~np.isfinite(proba).all(axis=1)] = 1 / proba.shape[1]  # where another library returns NaN
         figures["log loss"] = float(log_loss(y_test, proba, labels=model.classes_))
         figures["calibration error"] = float(expected_calibration_error(y_test, proba, labels=model.classes_))
     figures["iterations"] = float(np.max(getattr(model, "n_iter_", 0)))

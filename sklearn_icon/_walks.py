@@ -1,40 +1,38 @@
-"""Walks on a graph: where they first meet certain rows."""
+"""Walks on a graph: what they visit before they end."""
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import LinearOperator, cg
+from scipy.sparse.linalg import cg
 
 _TOLERANCE = 1e-8
 
 
-def first_met(weights, known, values):
-    """Mean value of the known row that a walk from each other row meets first.
+def visits(weights, values, alpha):
+    """Sums over the rows that walks visit, each step of which happens with probability alpha.
 
     ::
 
-        f_i = sum_j w_ij f_j / sum_j w_ij      where i is not known,     f_i given where it is
+        F = (I - alpha D^-1/2 W D^-1/2)^-1 V
 
     Parameters
     ----------
     weights : sparse matrix of shape (n, n)
-        Symmetric, non-negative.
-    known : ndarray of bool, shape (n,)
-    values : ndarray of shape (n_known, m)
-        Non-negative.
+        W, symmetric and non-negative, with row sums D.
+    values : ndarray of shape (n, m)
+        V, non-negative.
+    alpha : float in (0, 1)
 
     Returns
     -------
-    ndarray of shape (n - n_known, m)
-        Zero where no known row can be reached.
+    ndarray of shape (n, m)
+        Zero where no row of a value above zero can be reached.
+
+    References
+    ----------
+    Zhou, Bousquet, Lal, Weston and Schoelkopf, "Learning with local and global consistency", NIPS 2003, eq. 2.
     """
-    part = connected_components(weights, directed=False)[1]
-    reached = np.flatnonzero(~known & np.isin(part, part[known]))
-    rows = sparse.csr_array(weights, dtype=np.float64)[reached]
-    degree = np.asarray(rows.sum(axis=1)).ravel()
-    laplacian = sparse.diags_array(degree) - rows[:, reached]
-    jacobi = LinearOperator(laplacian.shape, lambda vector: vector.ravel() / degree)
-    found = np.zeros((len(known), values.shape[1]))
-    for column, towards in enumerate((rows[:, known] @ values).T):
-        found[reached, column] = cg(laplacian, towards, rtol=_TOLERANCE, M=jacobi)[0]
-    return np.maximum(found[~known], 0)
+    degree = np.asarray(weights.sum(axis=1), dtype=np.float64).ravel()
+    scale = sparse.diags_array(np.divide(1, np.sqrt(degree), out=np.zeros_like(degree), where=degree > 0))
+    system = sparse.csr_array(sparse.eye_array(len(degree)) - alpha * (scale @ weights @ scale))
+    columns = [cg(system, column, rtol=_TOLERANCE, atol=0.0)[0] for column in values.T]
+    return np.maximum(np.stack(columns, axis=1), 0)

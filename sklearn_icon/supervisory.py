@@ -19,7 +19,7 @@ from ._affinity import gaussian_log_affinity, normalize_log_rows, perplexity_row
 from ._conditional import Conditional
 from ._neighbors import nearest_neighbors
 from ._spec import Spec
-from ._walks import first_met
+from ._walks import visits
 
 __all__ = [
     "Counts",
@@ -705,16 +705,21 @@ class PropagatedLabel(_Wrapper):
 
     ::
 
-        p(c|i) = 1[y_i = c]                                               where y_i is known
-        p(c|i) = P( a walk from i first meets a row of class c )          where y_i is -1
+        p(c|i) = 1[y_i = c]                               where y_i is known
+        p(c|i) ~ sqrt(n_c) F_ic / sum_j F_jc              where y_i is -1
+        F = (I - alpha S)^-1 Y,     S = D^-1/2 W D^-1/2
 
-    The walk goes along the base p made symmetric; the keys are the sorted classes. A row from which no labelled row can
-    be reached takes no part in the average.
+    W is the base p made symmetric, D its row sums, Y the known labels, one-hot, n_c of each class: F counts the
+    labelled rows that walks meet, which go on with probability alpha. Classes are scaled halfway between their shares among the
+    labels and equal ones, as few labels tell shares badly. The keys are the sorted classes. A row from which no label
+    can be reached takes no part in the average.
 
     Parameters
     ----------
     base : Supervisory, default=None
         A p over rows that reads no labels. None is `UniformKNN()`.
+    alpha : float in (0, 1), default=0.9
+        Probability of another step.
 
     Raises
     ------
@@ -723,8 +728,8 @@ class PropagatedLabel(_Wrapper):
 
     References
     ----------
-    Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic functions", ICML 2003,
-    eq. 5.
+    Zhou et al., "Learning with local and global consistency", NIPS 2003, eq. 2; the scaling of classes is that of Zhu,
+    Ghahramani and Lafferty, ICML 2003, eq. 9.
 
     Examples
     --------
@@ -736,10 +741,14 @@ class PropagatedLabel(_Wrapper):
 
     needs_y = "class labels, -1 where unknown"
     keys_differ = True
-    _parameter_constraints = {"base": [Supervisory, None]}
+    _parameter_constraints = {
+        "base": [Supervisory, None],
+        "alpha": [Interval(Real, 0, 1, closed="neither")],
+    }
 
-    def __init__(self, base=None):
+    def __init__(self, base=None, alpha=0.9):
         self.base = base
+        self.alpha = alpha
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
@@ -754,7 +763,8 @@ class PropagatedLabel(_Wrapper):
         classes, codes = np.unique(y[known], return_inverse=True)
         labels = np.zeros((len(y), len(classes)))
         labels[np.flatnonzero(known), codes] = 1
-        labels[~known] = first_met(p.weights + p.weights.T, known, labels[known])
+        found = visits(p.weights + p.weights.T, labels, self.alpha)
+        labels[~known] = (found * (np.sqrt(labels.sum(axis=0)) / found.sum(axis=0)))[~known]
         return replace(Conditional.from_weights(labels), recall=p.recall)
 
 
