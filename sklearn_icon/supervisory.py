@@ -710,9 +710,9 @@ class PropagatedLabel(_Wrapper):
         F = (I - alpha S)^-1 Y,     S = D^-1/2 W D^-1/2
 
     W is the base p made symmetric, D its row sums, Y the known labels, one-hot, n_c of each class: F counts the
-    labelled rows that walks meet, which go on with probability alpha. Classes are scaled halfway between their shares among the
-    labels and equal ones, as few labels tell shares badly. The keys are the sorted classes. A row from which no label
-    can be reached takes no part in the average.
+    labelled rows that walks meet, which go on with probability alpha. Classes are scaled halfway between their shares
+    among the labels and equal ones, as few labels tell shares badly. The keys are the sorted classes. A row from which
+    no label can be reached takes no part in the average.
 
     Parameters
     ----------

@@ -443,3 +443,44 @@ def test_lbfgs_returns_from_a_line_search_that_fails():
     for param, before in zip(params, start(), strict=True):
         assert_allclose(param.detach(), before.detach(), rtol=1e-13)
     assert_allclose(result.loss, quadratic(start()).item(), rtol=1e-14)
+
+
+def test_lbfgs_ends_where_another_size_of_the_gradient_is_small():
+    def steps(**options):
+        param = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+        target, scale = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([1.0, 10.0, 100.0])
+        result = minimize(
+            lambda: (scale * (param - target).square()).sum().cosh().log(),
+            [param],
+            method="lbfgs",
+            max_iter=99,
+            **options,
+        )
+        assert result.status == "converged"
+        return result.n_iter, param.detach()
+
+    loose, _ = steps(tol=1e-3, size=lambda gradient: 1e-2 * float(gradient.norm()))
+    strict, solved = steps(tol=1e-3, size=lambda gradient: 1e3 * float(gradient.norm()))
+    assert loose < strict
+    np.testing.assert_allclose(solved, [1, -2, 3], atol=1e-4)
+
+
+def test_adam_compares_the_means_of_windows():
+    def steps(window):
+        generator = torch.Generator().manual_seed(0)
+        param = torch.zeros(1, requires_grad=True)
+        noise = torch.randn(2000, generator=generator)
+        losses = iter(noise)
+        result = minimize(
+            lambda: (param - 5).square().sum() + next(losses),
+            [param],
+            method="adam",
+            max_iter=1000,
+            learning_rate=1e-2,
+            tol=1e-3,
+            window=window,
+        )
+        return result.n_iter
+
+    assert steps(10) % 10 == 0 and steps(10) < 300  # noise alone looks like the end
+    assert steps(500) == 1000
