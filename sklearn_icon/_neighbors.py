@@ -246,12 +246,12 @@ def _in_blocks(n, n_jobs, function, rows):
 
 def _propose(space, k, tree, n_jobs):
     """(candidates, a distance that no other row comes within) for each row, by scikit-learn's fast searches."""
+    n, n_candidates = space.reference.shape[0], k + space.own + _SPARE
+    if n_candidates >= n:
+        return np.broadcast_to(np.arange(n), (space.X.shape[0], n)), np.inf
     search = NearestNeighbors(algorithm="kd_tree" if tree else "brute", n_jobs=n_jobs).fit(space.reference)
-    n_candidates = min(search.n_samples_fit_, k + space.own + _SPARE)
     with threadpool_limits(None if n_jobs is None else effective_n_jobs(n_jobs)):
         distances, candidates = search.kneighbors(space.X, n_candidates)
-    if n_candidates == search.n_samples_fit_:
-        return candidates, np.inf
     beyond = distances[:, -1].astype(np.float64) ** 2 - _sq_error(space, space.X)
     return candidates, space.root(np.maximum(beyond, 0))
 
