@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -20,6 +21,11 @@ def seconds(code, env=None):
     )
     elapsed = time.perf_counter() - start
     return elapsed, (done.stdout.strip().splitlines() or [""])[-1]
+
+
+def peak_mb():
+    """The most memory that this process held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def machine():

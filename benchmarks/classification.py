@@ -8,7 +8,6 @@ semi-supervised ones then read -1, and the others fit what is left.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from _fresh import machine
+from _fresh import machine, peak_mb
 from _images import load_images
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
@@ -92,7 +91,7 @@ def fit_here(args):
         start = time.perf_counter()
         model.fit(X, y)
         seconds = time.perf_counter() - start
-    figures = {"accuracy": float(model.score(X_test, y_test)), "seconds": seconds, "MB": _peak_mb()}
+    figures = {"accuracy": float(model.score(X_test, y_test)), "seconds": seconds, "MB": peak_mb()}
     if hasattr(model, "predict_proba"):
         proba = model.predict_proba(X_test).astype(np.float64)
         proba /= proba.sum(axis=1, keepdims=True)
@@ -103,16 +102,12 @@ def fit_here(args):
     print(json.dumps(figures))
 
 
-def _peak_mb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def load(path, n):
     """(name, rows over their standard deviation, class codes) of images, features or, for "counts", made-up text."""
     if path == "counts":
         return "counts", *_counts(n or 11_000)
     name, X, y = load_images(path)
-    _, y, sizes = np.unique(y, return_inverse=True, return_counts=True)[0:3]
+    y, sizes = np.unique(y, return_inverse=True, return_counts=True)[1:]
     kept = np.flatnonzero(sizes[y] >= 50)
     if n and n < len(kept):
         kept = np.sort(np.random.RandomState(0).permutation(kept)[:n])

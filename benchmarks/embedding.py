@@ -8,7 +8,6 @@ normaliser, recall of 10 neighbours, 10-neighbour accuracy in the map (3 folds),
 import argparse
 import importlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from _fresh import machine
+from _fresh import machine, peak_mb
 from _images import load_images, more_images
 from sklearn.decomposition import PCA
 from sklearn.model_selection import cross_val_score
@@ -103,7 +102,7 @@ def fit_here(args):
         start = time.perf_counter()
         fitted = SYSTEMS[args.fit](X, args.seed, args.jobs)
         seconds.append(time.perf_counter() - start)
-    figures = {"cold": imports + seconds[0], "MB": _peak_mb(), "stages": {"imports": imports, **stages}}
+    figures = {"cold": imports + seconds[0], "MB": peak_mb(), "stages": {"imports": imports, **stages}}
     if args.warm:
         figures["warm"] = seconds[1]
     Z = np.asarray(getattr(fitted, "embedding_", fitted), dtype=np.float64)
@@ -128,10 +127,6 @@ def _watch(module, name, stage, stages):
             stages[stage] = stages.get(stage, 0.0) + time.perf_counter() - start
 
     setattr(module, name, timed)
-
-
-def _peak_mb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def fit_elsewhere(system, rows, folder, args, seed):

@@ -8,17 +8,16 @@ from scipy.special import log_softmax
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import learned, supervisory
 from ._base import ICon, unwrapped, warn_rows_without_positives
+from ._labels import class_weights, classes_and_codes, is_known, shares
 
 _MAX_REPRESENTATION, _REPRESENTATION_STEPS = 64, 200
 _FULL_BATCH_LIMIT = 5000
 _SMALL = 1 << 20
-_SUM_TOLERANCE = 1e-3  # of rows of probabilities, which may be rounded
 _NAMED = {
     "gaussian": partial(learned.Gaussian, metric="dot"),
     "dot": partial(learned.Gaussian, metric="dot"),
@@ -222,13 +221,13 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
             raise ValueError("Sample weights must contain at least one non-zero number.")
         rows = np.flatnonzero(sample_weight)
         X, y, sample_weight = X[rows], y[rows], sample_weight[rows]
-        known = supervisory.is_known(y) if _may_be_unknown(p_spec) else np.ones(len(y), dtype=bool)
-        classes, codes = _classes(y, known, names)
+        known = is_known(y) if _may_be_unknown(p_spec) else np.ones(len(y), dtype=bool)
+        classes, codes = classes_and_codes(y, known, names)
         with self._threads(small=X.shape[0] * X.shape[1] < _SMALL):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
             p = p_spec.conditional(X, codes, **how).mix(self.debias)
             labels = p if p_spec.keys_differ else supervisory.DataLabel().conditional(X, codes)
-            weights = labels.weights @ _class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
+            weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
             if p_spec.keys_differ:
                 warn_rows_without_positives(p)
             solution = self._solve(X, codes, p, labels, weights, known, (p_spec, q_spec, encoder), device, random_state)
@@ -250,22 +249,14 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
             self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], multi_output=soft, y_numeric=soft
         )
         if not soft:
-            check_classification_targets(y[supervisory.is_known(y)] if _may_be_unknown(p_spec) else y)
+            check_classification_targets(y[is_known(y)] if _may_be_unknown(p_spec) else y)
             return X, y, None
         if not isinstance(unwrapped(p_spec), supervisory.DataLabel):
             raise ValueError(
                 f"y of shape {y.shape} holds class probabilities, which {p_spec} does not read; use "
                 "supervisory='data_label', or pass 1-D labels."
             )
-        sums = y.sum(axis=1)
-        wrong = np.flatnonzero((y.min(axis=1) < 0) | (np.abs(sums - 1) > _SUM_TOLERANCE))
-        if len(wrong):
-            row = wrong[0]
-            raise ValueError(
-                f"y of shape {y.shape} must hold class probabilities, but its row {row} sums to {sums[row]:g} with a "
-                f"least value of {y[row].min():g}; divide rows by their sums, or pass 1-D labels."
-            )
-        return X, y.astype(np.float64), names
+        return X, shares(y), names
 
     def _solve(self, X, codes, p, labels, weights, known, specs, device, random_state):
         """Solve by the route that the specs call for."""
@@ -459,27 +450,6 @@ def _log_kernel(q_spec, z, prototypes):
 def _may_be_unknown(p_spec):
     """Whether p reads a label of -1 as unknown."""
     return isinstance(unwrapped(p_spec, supervisory.PropagatedLabel), supervisory.PropagatedLabel)
-
-
-def _classes(y, known, names):
-    """(classes, codes of y, -1 where not known); probabilities stay what they are."""
-    if y.ndim == 2:
-        return np.arange(y.shape[1]) if names is None else names, y
-    classes, of_known = np.unique(y[known], return_inverse=True)
-    if len(classes) < 2:
-        found = repr(classes.tolist()[0]) if len(classes) else "unknown"
-        raise ValueError(f"the data contains only one class, {found}; a classifier needs samples of two or more.")
-    codes = np.full(len(y), -1)
-    codes[known] = of_known
-    return classes, codes
-
-
-def _class_weights(class_weight, classes, labels, sample_weight):
-    """The weight of each class; "balanced" counts a row as often as its weight says."""
-    if class_weight == "balanced":
-        mass = sample_weight @ labels.weights
-        return mass.sum() / (len(classes) * np.maximum(mass, np.finfo(float).tiny))
-    return compute_class_weight(class_weight, classes=classes, y=classes)
 
 
 def _check_specs(p_spec, q_spec, encoder):

@@ -232,11 +232,9 @@ class CompiledPlacement:
 
 def _fourier(device, n_threads):
     """(module, name of its axis, further arguments) of the transforms on a device; scipy's are faster on the CPU."""
-    return (
-        (scipy.fft, "axis", {"workers": n_threads, "overwrite_x": True})
-        if device.type == "cpu"
-        else (torch.fft, "dim", {})
-    )
+    if device.type == "cpu":
+        return scipy.fft, "axis", {"workers": n_threads, "overwrite_x": True}
+    return torch.fft, "dim", {}
 
 
 def _even_transform(quarter, n_threads):

@@ -1,4 +1,4 @@
-"""How a map is solved: free places by descent in two phases, encoders by L-BFGS or Adam."""
+"""How a map is solved: free places by descent as an exaggeration falls, encoders by L-BFGS or Adam."""
 
 from itertools import count
 from typing import NamedTuple
@@ -19,9 +19,7 @@ _EXPLORATION_MOMENTUM = 0.8
 _MOMENTUM, _MOMENTUM_OF_FEW, _FEW_ROWS = 0.93, 0.9, 1000
 _MAX_STEP = 5.0
 _LOSS_EVERY = 25
-_PATIENT_ROWS = (
-    10_000  # from so many rows on the repulsion is computed at every other step, an encoder's loss on a grid
-)
+_PATIENT_ROWS = 10_000  # more: the repulsion at every other step, an encoder's loss on a grid
 _SMALLEST_RATE = 50.0
 _OF_KINKS = 1 / 8  # a loss with kinks has no slope that slows the descent near its minimum
 _DRAWN_KEYS, _FINAL_KEYS = 1000, 5000  # that stand for all in a step, and in the loss of the map

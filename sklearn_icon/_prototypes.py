@@ -21,7 +21,7 @@ _BATCH_ROWS = 256
 _NETWORK_RATE = 3e-3
 _PASSES, _LEAST_STEPS = 10, 300  # of Adam, unless max_iter says how many passes
 _LEAST_WINDOW = 50
-LBFGS_ITERATIONS = 100
+_LBFGS_ITERATIONS = 100
 _FIRST_TEMPERATURE = 0.1
 
 
@@ -112,8 +112,8 @@ def solve_linear(rows, held, learned, penalty, options, *, start, max_iter, tol,
         return held_objective(of_two(as_tensor(held.X @ coef.T + intercept, *kind)), prototypes)
 
     held_objective = held and held.objective(_Logits(), options)
-    how = {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol, "size": scaled.gradient_size}
-    with alone(kind[1] == torch.device("cpu")):
+    how = {"method": "lbfgs", "max_iter": max_iter or _LBFGS_ITERATIONS, "tol": tol, "size": scaled.gradient_size}
+    with alone(kind[1] == torch.device("cpu")):  # NumPy multiplies, and its threads need the cores
         result, losses = _minimize(loss, params, held and held_loss, 1, patience, on_step, how)
     coef, intercept = unscaled()
     return Classifier(prototypes.cpu().numpy(), learned, {}, coef, intercept, result, losses)
@@ -203,20 +203,25 @@ def solve_prototypes(
         return held_objective(represented, prototypes)
 
     held_objective = held and held.objective(present(), options)
-    steps_per_pass = 1 if smooth else -(-n // _BATCH_ROWS)
-    how = {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol}
-    if not smooth:
-        rate = _NETWORK_RATE if learning_rate == "auto" else learning_rate
-        passes = max(_PASSES, -(-_LEAST_STEPS // steps_per_pass)) if max_iter is None else max_iter
-        how |= {"method": "adam", "max_iter": passes * steps_per_pass, "learning_rate": rate}
-        how["window"] = max(_LEAST_WINDOW, steps_per_pass)
+    how, steps_per_pass = _schedule(smooth, n, max_iter, tol, learning_rate)
     result, losses = _minimize(loss, params, held and held_loss, steps_per_pass, patience, on_step, how)
     result = result._replace(n_iter=-(-result.n_iter // steps_per_pass))
-    learned = (
-        clone(learned) if log_temperature is None else clone(learned).set_params(tau=float(present().tau.detach()))
-    )
+    learned = clone(learned)
+    if log_temperature is not None:
+        learned.set_params(tau=float(log_temperature.detach().exp()))
     state = state_arrays(module.cpu().eval())
     return Classifier(prototypes.detach().cpu().numpy(), learned, state, None, None, result, losses)
+
+
+def _schedule(smooth, n, max_iter, tol, learning_rate):
+    """(method and options of the solver, steps in a pass over n rows)."""
+    if smooth:
+        return {"method": "lbfgs", "max_iter": max_iter or _LBFGS_ITERATIONS, "tol": tol}, 1
+    steps_per_pass = -(-n // _BATCH_ROWS)
+    passes = max_iter or max(_PASSES, -(-_LEAST_STEPS // steps_per_pass))
+    how = {"method": "adam", "max_iter": passes * steps_per_pass, "tol": tol}
+    how["learning_rate"] = _NETWORK_RATE if learning_rate == "auto" else learning_rate
+    return how | {"window": max(_LEAST_WINDOW, steps_per_pass)}, steps_per_pass
 
 
 def _minimize(loss, params, held_loss, every, patience, on_step, how):

@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._affinity import gaussian_log_affinity, normalize_log_rows, perplexity_rows, student_t_log_affinity
 from ._conditional import Conditional
+from ._labels import is_known
 from ._neighbors import nearest_neighbors
 from ._spec import Spec
 from ._walks import visits
@@ -693,11 +694,6 @@ class RandomWalk(_Wrapper):
         if self.binary:
             total = total.sign()
         return Conditional.from_weights(total, uniform=p.uniform, exclude_self=p.exclude_self, recall=p.recall)
-
-
-def is_known(y):
-    """Which labels are known: all but -1."""
-    return np.ones(len(y), dtype=bool) if y.dtype.kind in "US" else np.asarray(y != -1)
 
 
 class PropagatedLabel(_Wrapper):

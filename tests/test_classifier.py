@@ -201,6 +201,7 @@ NETWORK = ICONClassifier(encoder=encoders.MLP(hidden=(4,)), random_state=0)
 @pytest.mark.parametrize(
     "base, parameter, value",
     [(BASE, *change) for change in CHANGES.items()]
+    + [(BASE, "early_stopping", True), (clone(BASE).set_params(early_stopping=True), "validation_fraction", 0.3)]
     + [(NETWORK, "learning_rate", 0.1), (NETWORK, "random_state", 1), (NETWORK, "encoder__hidden", (5,))],
 )
 def test_every_parameter_reaches_the_solver(monkeypatch, base, parameter, value):

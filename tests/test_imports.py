@@ -22,6 +22,7 @@ FLOORS = [
         "_team",
         "_brute_force",
         "_walks",
+        "_labels",
         "_early_stopping",
         "metrics",
         "plotting",
