@@ -60,6 +60,6 @@ def resolve(spec, kind, names, parameter):
     if not isinstance(spec, kind):
         raise TypeError(
             f"{parameter} must be None, one of {sorted(names)}, or an instance of a class of "
-            f"sklearn_icon.{kind.__module__.rsplit('.', 1)[-1]}; got {spec!r}."
+            f"sklearn_icon.{kind.__module__.split('.')[1]}; got {spec!r}."
         )
     return clone(spec).validate()

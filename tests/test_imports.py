@@ -25,9 +25,8 @@ FLOORS = [
         "_labels",
         "_early_stopping",
         "metrics",
-        "plotting",
     },
-    {"_conditional", "_solver", "_neighbors"},
+    {"_conditional", "_solver", "_neighbors", "plotting"},
     {"supervisory", "learned", "encoders"},
     {"_sums", "_grid", "_initial", "_networks", "_base"},
     {"_edges", "_placement", "_scaled_rows"},
@@ -40,16 +39,21 @@ FLOORS = [
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
 def package_imports(path):
-    """Modules of the package that a file imports anywhere, functions included."""
+    """Modules of the package that a file imports anywhere, functions included; those beside it in a folder aside."""
+    depth = len(path.relative_to(PACKAGE).parts)
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
             yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE).with_suffix("")))
 def test_imports_point_downward(path):
-    upward = {name for name in package_imports(path) if FLOOR[name] >= FLOOR[path.stem]}
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    upward = {name for name in package_imports(path) if FLOOR[name] >= FLOOR[room]}
     assert not upward
 
 

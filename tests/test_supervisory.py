@@ -1,4 +1,3 @@
-import doctest
 from itertools import product
 from math import exp, log, sqrt
 from typing import Any, NamedTuple
@@ -476,7 +475,7 @@ def test_joint_form_agrees_with_scikit_learn(perplexity):
 
 def test_a_large_data_set_keeps_three_perplexities_of_neighbors(monkeypatch):
     X = np.random.default_rng(0).normal(size=(30, 3))
-    monkeypatch.setattr(supervisory, "_FULL_ROWS", 29)
+    monkeypatch.setattr(supervisory._neighborhoods, "_FULL_ROWS", 29)
     p = Gaussian(perplexity=4.5).conditional(X)
     assert_array_equal(np.diff(p.weights.indptr), int(3 * 4.5) + 1)
     assert_allclose(p.toarray(), of_perplexity(gaussian, 4.5, 14)(euclidean(X)), rtol=0, atol=2e-5)
@@ -617,36 +616,6 @@ def test_far_rows_keep_their_nearest():
     assert_array_equal(rows, [[0, 1, 0], [1, 0, 0], [0, 1, 0]])
 
 
-def test_examples_in_the_docstrings():
-    result = doctest.testmod(supervisory)
-    assert result.attempted > 20
-    assert result.failed == 0
-
-
-# --- labels that are carried on, positives that are drawn ---------------------------------------------------------
-
-
-@pytest.mark.parametrize("alpha", [0.5, 0.9])
-def test_labels_are_carried_by_walks(alpha):
-    rng = np.random.RandomState(0)
-    rows = rng.standard_normal((40, 2))
-    target = np.where(rng.uniform(size=40) < 0.3, rng.randint(3, size=40), -1)
-    assert set(target) == {-1, 0, 1, 2}
-    known = target != -1
-    p = PropagatedLabel(UniformKNN(n_neighbors=4), alpha=alpha).conditional(rows, target).toarray()
-    weights = UniformKNN(n_neighbors=4).conditional(rows).toarray()
-    weights, found, labels = weights + weights.T, np.zeros((40, 3)), np.zeros((40, 3))
-    labels[known, target[known]] = 1
-    degree = weights.sum(axis=1)
-    step = labels
-    for _ in range(400):
-        found = found + step
-        step = alpha * weights / np.sqrt(np.outer(degree, degree)) @ step
-    shares = row_shares(found / found.sum(axis=0) * np.sqrt(labels.sum(axis=0)))
-    assert_allclose(p[known], labels[known], atol=0)
-    assert_allclose(p[~known], shares[~known], atol=1e-6)
-
-
 def test_rows_that_no_label_reaches_have_no_positive():
     rows = np.array([[0.0], [1.0], [2.0], [50.0], [51.0], [52.0]])
     p = PropagatedLabel(UniformKNN(n_neighbors=2)).conditional(rows, [-1, 3, 5, -1, -1, -1])
@@ -675,7 +644,7 @@ def test_positives_that_are_drawn(monkeypatch):
     assert_array_equal(drawn.has_positives, every.has_positives)
     assert_allclose(drawn.toarray(), every.toarray(), atol=0.03)
     assert_array_equal(drawn.toarray() > 0, every.toarray() > 0)
-    monkeypatch.setattr(supervisory, "_MOST_PAIRS", 100)
+    monkeypatch.setattr(supervisory._labels, "_MOST_PAIRS", 100)
     assert SameClass().conditional(np.eye(15), target, random_state=0).weights.nnz < 15 * 14
     again = [SameClass(n_positives=3).conditional(np.eye(15), target, random_state=0).toarray() for _ in range(2)]
     assert_array_equal(*again)

@@ -1,25 +1,14 @@
-"""Displays: pictures of a map, of a fit's progress and of a classifier's calibration.
-
-They follow scikit-learn's visualization API: ``from_*`` computes and draws, ``__init__`` stores the data,
-``plot`` draws it again (on other axes, with other options), sets ``ax_`` and ``figure_`` and returns the
-display. matplotlib is imported only when something is drawn.
-"""
+"""`EmbeddingDisplay`: a map's rows as points, coloured by class or by value."""
 
 import numpy as np
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_icon.metrics import _gap, _reliability_bins
+from ._style import COLORS, DARK, LIGHT, new_axes
 
-__all__ = ["EmbeddingDisplay", "LossCurveDisplay", "ReliabilityDisplay"]
-
-# Ten colours chosen to be told apart with any colour vision: Petroff, "Accessible color sequences for data
-# visualization", 2021, here with its greys last. Past ten classes they return, darkened, with another marker.
-_COLORS = "#3f90da #ffa90e #bd1f01 #832db6 #a96b59 #e76300 #b9ac70 #92dadd #717581 #94a4a2".split()
-_DARKENED = 0.6
+_DARKENED = 0.6  # past ten classes the colours return, darkened, with another marker
 _MAX_LEGEND = 20
-_LIGHT, _DARK = "#d6d6d6", "#555555"
 
 
 class EmbeddingDisplay:
@@ -59,7 +48,7 @@ class EmbeddingDisplay:
     >>> from sklearn_icon.plotting import EmbeddingDisplay
     >>> X, y = load_iris(return_X_y=True)
     >>> EmbeddingDisplay.from_estimator(PCA(2).fit(X), X, y=y)
-    <sklearn_icon.plotting.EmbeddingDisplay object at ...>
+    <...EmbeddingDisplay object at ...>
     """
 
     def __init__(self, embedding, *, labels=None, values=None, feature_names=None, values_name=None):
@@ -173,7 +162,7 @@ class EmbeddingDisplay:
             raise ValueError("labels and values both set the colour; set one of them to None.")
         if legend not in ("auto", "outside", "direct", "none"):
             raise ValueError(f'legend={legend!r} is not one of "auto", "outside", "direct" and "none".')
-        self.ax_, self.figure_ = _axes(ax)
+        self.ax_, self.figure_ = new_axes(ax)
         embedding = np.asarray(self.embedding)
         flat = embedding.shape[1] == 1
         classes, codes = _encode(self.labels, len(embedding))
@@ -192,296 +181,10 @@ class EmbeddingDisplay:
             elif legend == "outside":
                 self.legend_ = _legend_beside(self.ax_, classes, colors, missing=np.any(codes < 0))
         else:
-            kwargs = kwargs if "c" in kwargs else {"color": _COLORS[0]} | kwargs
+            kwargs = kwargs if "c" in kwargs else {"color": COLORS[0]} | kwargs
             self.scatter_ = [self.ax_.scatter(*points.T, **kwargs)]
         _dress(self.ax_, embedding.shape[1], self.feature_names)
         return self
-
-
-class LossCurveDisplay:
-    """The loss as the fit went on.
-
-    Parameters
-    ----------
-    loss_curve : array-like of shape (n_steps,)
-        Loss at each recorded step. Steps whose loss is not finite are left out.
-    iterations : array-like of shape (n_steps,), default=None
-        Iteration of each recorded step; None counts the steps from 1.
-    estimator_name : str, default=None
-        Name of the curve in the legend.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
-    line_ : matplotlib Line2D
-
-    Examples
-    --------
-    >>> from sklearn_icon.plotting import LossCurveDisplay
-    >>> LossCurveDisplay([3.0, 2.0, 1.5, 1.4]).plot()
-    <sklearn_icon.plotting.LossCurveDisplay object at ...>
-    """
-
-    def __init__(self, loss_curve, *, iterations=None, estimator_name=None):
-        self.loss_curve = loss_curve
-        self.iterations = iterations
-        self.estimator_name = estimator_name
-
-    @classmethod
-    def from_estimator(cls, estimator, *, iterations=None, name=None, ax=None, **kwargs):
-        """Draw the ``loss_curve_`` of a fitted estimator.
-
-        Parameters
-        ----------
-        estimator : object
-            Fitted, with `loss_curve_`.
-        iterations : array-like of shape (n_steps,), default=None
-            Iteration of each recorded step; None takes 1, 2, ... where there are ``n_iter_`` of them, and
-            counts steps otherwise.
-        name : str, default=None
-            Name of the curve; None takes the estimator's class.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        **kwargs : dict
-            Passed to `plot`.
-
-        Returns
-        -------
-        LossCurveDisplay
-        """
-        check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        check_is_fitted(estimator)
-        if not hasattr(estimator, "loss_curve_"):
-            raise AttributeError(f"{type(estimator).__name__} has no loss_curve_; pass the losses themselves.")
-        loss_curve = column_or_1d(np.asarray(estimator.loss_curve_, dtype=float))
-        if iterations is None and getattr(estimator, "n_iter_", None) == len(loss_curve):
-            iterations = np.arange(1, len(loss_curve) + 1)
-        name = type(estimator).__name__ if name is None else name
-        return cls(loss_curve, iterations=iterations, estimator_name=name).plot(ax=ax, **kwargs)
-
-    def plot(self, ax=None, *, name=None, **kwargs):
-        """Draw the curve.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        name : str, default=None
-            Name of the curve; None takes `estimator_name`.
-        **kwargs : dict
-            Passed to :meth:`matplotlib.axes.Axes.plot`.
-
-        Returns
-        -------
-        LossCurveDisplay
-            itself
-        """
-        check_matplotlib_support(f"{type(self).__name__}.plot")
-        self.ax_, self.figure_ = _axes(ax)
-        loss = np.asarray(self.loss_curve, dtype=float)
-        steps = np.arange(1, len(loss) + 1) if self.iterations is None else np.asarray(self.iterations)
-        check_consistent_length(loss, steps)
-        finite = np.isfinite(loss)
-        name = self.estimator_name if name is None else name
-        (self.line_,) = self.ax_.plot(steps[finite], loss[finite], **_line_defaults(kwargs, label=name))
-        self.ax_.set(xlabel="Recorded step" if self.iterations is None else "Iteration", ylabel="Loss")
-        self.ax_.spines[["top", "right"]].set_visible(False)
-        if self.ax_.get_xscale() == "linear":
-            self.ax_.xaxis.get_major_locator().set_params(integer=True)
-        if name is not None:
-            self.ax_.legend(frameon=False)
-        return self
-
-
-class ReliabilityDisplay:
-    r"""Accuracy against confidence: a calibrated classifier is right as often as it is sure.
-
-    Predictions are put into bins of equal width by the probability of the predicted class. Above, the
-    accuracy of each bin over its mean confidence, with its gap to the diagonal; below, the share of the
-    samples in it, which the size of its dot shows too.
-
-    Parameters
-    ----------
-    prob_true : array-like of shape (n_bins,)
-        Accuracy in each bin of [0, 1]; NaN where it is empty.
-    prob_pred : array-like of shape (n_bins,)
-        Mean confidence in each bin; NaN where it is empty.
-    counts : array-like of shape (n_bins,)
-        Predictions in each bin.
-    ece : float
-        The expected calibration error :math:`\sum_b n_b / n \, |\mathrm{acc}_b - \mathrm{conf}_b|`.
-    estimator_name : str, default=None
-        Name of the curve in the legend.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-    ax_histogram_ : matplotlib Axes or None
-    figure_ : matplotlib Figure
-    line_ : matplotlib Line2D
-
-    See Also
-    --------
-    sklearn_icon.metrics.expected_calibration_error : The number in the legend.
-
-    References
-    ----------
-    Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_iris
-    >>> from sklearn.naive_bayes import GaussianNB
-    >>> from sklearn_icon.plotting import ReliabilityDisplay
-    >>> X, y = load_iris(return_X_y=True)
-    >>> display = ReliabilityDisplay.from_estimator(GaussianNB().fit(X, y), X, y)
-    >>> round(display.ece, 2)
-    0.03
-    """
-
-    def __init__(self, prob_true, prob_pred, counts, ece, *, estimator_name=None):
-        self.prob_true = prob_true
-        self.prob_pred = prob_pred
-        self.counts = counts
-        self.ece = ece
-        self.estimator_name = estimator_name
-
-    @classmethod
-    def from_estimator(cls, estimator, X, y, *, n_bins=15, name=None, ax=None, **kwargs):
-        """Draw the calibration of a fitted classifier's ``predict_proba(X)`` against y.
-
-        Parameters
-        ----------
-        estimator : object
-            Fitted classifier.
-        X : array-like of shape (n_samples, n_features)
-            Rows, best ones that it was not fitted to.
-        y : array-like of shape (n_samples,)
-            Their classes.
-        n_bins : int, default=15
-            Bins of equal width.
-        name : str, default=None
-            Name of the curve; None takes the estimator's class.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        **kwargs : dict
-            Passed to `plot`.
-
-        Returns
-        -------
-        ReliabilityDisplay
-        """
-        check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        name = type(estimator).__name__ if name is None else name
-        y_prob = estimator.predict_proba(X)
-        return cls.from_predictions(y, y_prob, n_bins=n_bins, labels=estimator.classes_, name=name, ax=ax, **kwargs)
-
-    @classmethod
-    def from_predictions(cls, y_true, y_prob, *, n_bins=15, labels=None, name=None, ax=None, **kwargs):
-        """Draw the calibration of predicted probabilities.
-
-        Parameters
-        ----------
-        y_true, y_prob, n_bins, labels
-            As in :func:`sklearn_icon.metrics.expected_calibration_error`.
-        name : str, default=None
-            Name of the curve.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        **kwargs : dict
-            Passed to `plot`.
-
-        Returns
-        -------
-        ReliabilityDisplay
-        """
-        check_matplotlib_support(f"{cls.__name__}.from_predictions")
-        prob_true, prob_pred, counts = _reliability_bins(y_true, y_prob, n_bins, labels)
-        ece = _gap(prob_true, prob_pred, counts)
-        return cls(prob_true, prob_pred, counts, ece, estimator_name=name).plot(ax=ax, **kwargs)
-
-    def plot(self, ax=None, *, name=None, histogram=True, **kwargs):
-        """Draw the reliability diagram.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure. Its lowest part becomes the histogram's.
-        name : str, default=None
-            Name of the curve; None takes `estimator_name`.
-        histogram : bool, default=True
-            Whether to draw the shares. Set False to add a second curve to the axes of a first.
-        **kwargs : dict
-            Passed to :meth:`matplotlib.axes.Axes.plot`.
-
-        Returns
-        -------
-        ReliabilityDisplay
-            itself
-        """
-        check_matplotlib_support(f"{type(self).__name__}.plot")
-        self.ax_, self.figure_ = _axes(ax, figsize=(5, 6))
-        name = self.estimator_name if name is None else name
-        label = f"ECE = {self.ece:.3f}" if name is None else f"{name} (ECE = {self.ece:.3f})"
-        diagonal = "Perfectly calibrated"
-        if diagonal not in self.ax_.get_legend_handles_labels()[1]:
-            self.ax_.plot([0, 1], [0, 1], ":", color=_DARK, label=diagonal)
-        share = np.asarray(self.counts) / np.sum(self.counts)
-        confidence, accuracy = np.asarray(self.prob_pred)[share > 0], np.asarray(self.prob_true)[share > 0]
-        (self.line_,) = self.ax_.plot(confidence, accuracy, **_line_defaults(kwargs, label=label))
-        color = self.line_.get_color()
-        sizes = 12 + 88 * share[share > 0] / share.max()
-        self.ax_.scatter(confidence, accuracy, s=sizes, color=color, clip_on=False, zorder=3)
-        self.ax_.vlines(confidence, confidence, accuracy, color=color, alpha=0.3, linewidth=3)
-        self.ax_.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
-        self.ax_.legend(frameon=False)
-        self.ax_histogram_ = _cut_off_below(self.ax_) if histogram else None
-        if self.ax_histogram_ is not None:
-            edges = np.linspace(0, 1, len(share) + 1)
-            style = {"width": np.diff(edges), "align": "edge", "color": color, "edgecolor": "white"}
-            self.ax_histogram_.bar(edges[:-1], share, **style)
-            self.ax_histogram_.set(xlabel="Confidence", ylabel="Share")
-        elif _shows_tick_labels(self.ax_):
-            self.ax_.set_xlabel("Confidence")
-        return self
-
-
-def _axes(ax, figsize=None):
-    """Return the axes to draw on, new ones if None, and their figure."""
-    import matplotlib.pyplot as plt
-
-    if ax is None:
-        _, ax = plt.subplots(figsize=figsize, layout="constrained")
-    return ax, ax.figure
-
-
-def _shows_tick_labels(ax):
-    """Tell whether the axes' horizontal ticks have labels, which `_cut_off_below` takes away."""
-    return ax.xaxis.get_major_ticks()[0].label1.get_visible()
-
-
-def _cut_off_below(ax):
-    """Return new axes in the lowest quarter of others, which give up that room and their tick labels."""
-    place = ax.get_subplotspec()
-    if place is None:  # axes placed by hand
-        left, bottom, width, height = ax.get_position().bounds
-        ax.set_position((left, bottom + 0.28 * height, width, 0.72 * height))
-        below = ax.figure.add_axes((left, bottom, width, 0.2 * height), sharex=ax)
-    else:
-        upper, lower = place.subgridspec(2, 1, height_ratios=[4, 1], hspace=0.08)
-        ax.set_subplotspec(upper)
-        below = ax.figure.add_subplot(lower, sharex=ax)
-    ax.tick_params(labelbottom=False)
-    return below
-
-
-def _line_defaults(kwargs, **defaults):
-    """Return a line's options, whatever of their two names the user chose."""
-    from matplotlib.cbook import normalize_kwargs
-    from matplotlib.lines import Line2D
-
-    return {"color": _COLORS[0]} | defaults | normalize_kwargs(kwargs, Line2D)
 
 
 def _embedding_of(estimator, X):
@@ -535,16 +238,16 @@ def _class_colors(n_classes, palette):
     from matplotlib.colors import to_rgb
 
     if palette is None:
-        bright = np.array([to_rgb(color) for color in _COLORS])
+        bright = np.array([to_rgb(color) for color in COLORS])
         cycle = np.vstack([bright, _DARKENED * bright[:-1], to_rgb("black")])  # no second dark grey
     else:
         cycle = np.array([to_rgb(color) for color in palette])
-    return np.vstack([cycle[np.arange(n_classes) % len(cycle)], to_rgb(_LIGHT)])
+    return np.vstack([cycle[np.arange(n_classes) % len(cycle)], to_rgb(LIGHT)])
 
 
 def _marker_group(codes):
     """Return 1 for the second ten classes of each twenty, 0 for the first and for rows without a class."""
-    return np.maximum(codes, 0) // len(_COLORS) % 2
+    return np.maximum(codes, 0) // len(COLORS) % 2
 
 
 def _scatter_options(ax, n_samples, flat, kwargs):
@@ -585,7 +288,7 @@ def _scatter_values(ax, points, values, name, kwargs):
     drawn = []
     if not finite.all():
         grey = {key: kwargs[key] for key in kwargs if key not in ("cmap", "norm", "vmin", "vmax")}
-        drawn.append(ax.scatter(*points[~finite].T, **(grey | {"color": _LIGHT})))
+        drawn.append(ax.scatter(*points[~finite].T, **(grey | {"color": LIGHT})))
     rows = _shuffled(finite)
     if "norm" not in kwargs:
         low, high = _limits(values[finite])
@@ -612,7 +315,7 @@ def _limits(values):
 def _strip(ax, x, codes, colors):
     """Draw a histogram of x, stacked by class, and return the places of its points in a strip below."""
     present = np.unique(codes)
-    colors = list(colors[present]) if len(present) <= _MAX_LEGEND + 1 else [_LIGHT]
+    colors = list(colors[present]) if len(present) <= _MAX_LEGEND + 1 else [LIGHT]
     parts = [x] if len(colors) == 1 else [x[codes == code] for code in present]
     n_bins = int(np.clip(np.sqrt(len(x)), 10, 60))
     counts, _, _ = ax.hist(parts, bins=n_bins, stacked=True, color=colors)
@@ -660,11 +363,11 @@ def _dress(ax, n_components, names):
     else:
         ax.set_aspect("equal", adjustable="datalim")
         ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_color(_LIGHT)
+        ax.spines[:].set_color(LIGHT)
     if names is not None:
-        ax.set_xlabel(names[0], color=_DARK)
+        ax.set_xlabel(names[0], color=DARK)
         if n_components > 1:
-            ax.set_ylabel(names[1], color=_DARK)
+            ax.set_ylabel(names[1], color=DARK)
     if n_components > 2:
         note = f"components 1 and 2 of {n_components}"
-        ax.text(0.99, 0.01, note, transform=ax.transAxes, ha="right", va="bottom", size="small", color=_DARK)
+        ax.text(0.99, 0.01, note, transform=ax.transAxes, ha="right", va="bottom", size="small", color=DARK)

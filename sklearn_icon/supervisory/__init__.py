@@ -1,0 +1,41 @@
+"""Supervisory distributions p(j|i): what the data, the labels or a graph say about who belongs with whom.
+
+A spec holds parameters. `spec.conditional(X, y)` returns the distribution as a `Conditional`: sparse rows
+plus one uniform mass. Formulas are the columns of I-Con's table 1 (Alshammari et al., ICLR 2025).
+"""
+
+from ._base import Supervisory as Supervisory
+from ._given import Counts, CrossModalPairs, Graph, Identity
+from ._labels import DataLabel, PositivePairs, PropagatedLabel, SameClass
+from ._neighborhoods import Gaussian, StudentT, UniformKNN
+from ._wrappers import RandomWalk, UniformMixture
+
+__all__ = [
+    "Counts",
+    "CrossModalPairs",
+    "DataLabel",
+    "Gaussian",
+    "Graph",
+    "Identity",
+    "PositivePairs",
+    "PropagatedLabel",
+    "RandomWalk",
+    "SameClass",
+    "StudentT",
+    "UniformKNN",
+    "UniformMixture",
+]
+
+NAMES = {
+    "gaussian": Gaussian,
+    "student_t": StudentT,
+    "knn": UniformKNN,
+    "identity": Identity,
+    "graph": Graph,
+    "same_class": SameClass,
+    "positive_pairs": PositivePairs,
+    "cross_modal": CrossModalPairs,
+    "data_label": DataLabel,
+    "propagated_label": PropagatedLabel,
+    "counts": Counts,
+}

@@ -1,0 +1,115 @@
+"""Specs of p that are given: each row itself, pairs, a graph, counts."""
+
+from scipy import sparse
+from sklearn.utils import check_array
+
+from .._conditional import Conditional
+from ._base import Supervisory, n_rows_of
+
+
+class Identity(Supervisory):
+    """Each row is its own only neighbour, the p of PCA.
+
+    ::
+
+        p(j|i) = 1[i = j],     self included, also in q
+
+    Examples
+    --------
+    >>> from sklearn_icon.supervisory import Identity
+    >>> Identity().conditional([[0.0], [1.0]]).toarray()
+    array([[1., 0.],
+           [0., 1.]])
+    """
+
+    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+        """Compute p; see `Supervisory.conditional`."""
+        return Conditional(sparse.eye_array(n_rows_of(X), format="csr"))
+
+
+class CrossModalPairs(Supervisory):
+    """Row i of one modality belongs to row i of the other, the p of CLIP.
+
+    ::
+
+        p(j|i) = 1[j is i's partner in the other modality],     keys are the other modality's rows
+
+    References
+    ----------
+    Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021.
+
+    Examples
+    --------
+    >>> from sklearn_icon.supervisory import CrossModalPairs
+    >>> CrossModalPairs().conditional([[0.0], [1.0]], [[5.0], [6.0]]).shape
+    (2, 2)
+    """
+
+    needs_y = "the other modality"
+    keys_differ = True
+
+    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+        """Compute p; see `Supervisory.conditional`."""
+        n_keys = n_rows_of(self._require_y(y))
+        if n_keys != n_rows_of(X):
+            raise ValueError(f"CrossModalPairs() pairs rows one to one, but X has {n_rows_of(X)} rows and y {n_keys}.")
+        return Conditional(sparse.eye_array(n_keys, format="csr"))
+
+
+class Graph(Supervisory):
+    """A given weighted graph.
+
+    ::
+
+        p(j|i) = w_ij / sum_k w_ik
+
+    The square, non-negative matrix of weights is `y` where one is given, else `X`.
+
+    Raises
+    ------
+    ValueError
+        At `conditional`: the matrix is not square or has negative weights.
+
+    Examples
+    --------
+    >>> from scipy.sparse import csr_array
+    >>> from sklearn_icon.supervisory import Graph
+    >>> Graph().conditional(csr_array([[0, 3, 1], [1, 0, 0], [1, 0, 0]])).toarray()
+    array([[0.  , 0.75, 0.25],
+           [1.  , 0.  , 0.  ],
+           [1.  , 0.  , 0.  ]])
+    """
+
+    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+        """Compute p; see `Supervisory.conditional`."""
+        weights = check_array(X if y is None else y, accept_sparse="csr", ensure_non_negative=True, input_name="graph")
+        if weights.shape[0] != weights.shape[1]:
+            raise ValueError(
+                f"Graph() needs a square matrix of weights, got shape {weights.shape}; pass the graph as X or as y."
+            )
+        return Conditional.from_weights(weights, exclude_self=True)
+
+
+class Counts(Supervisory):
+    """Counts of a token given a context, the p of masked and next-token prediction.
+
+    ::
+
+        p(t|i) = n_it / sum_u n_iu,     keys are the tokens
+
+    `y` is the context x token count matrix, dense or sparse.
+
+    Examples
+    --------
+    >>> from sklearn_icon.supervisory import Counts
+    >>> Counts().conditional([[0.0]], [[3, 1]]).toarray()
+    array([[0.75, 0.25]])
+    """
+
+    needs_y = "a context x token count matrix"
+    keys_differ = True
+
+    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+        """Compute p; see `Supervisory.conditional`."""
+        counts = check_array(self._require_y(y), accept_sparse="csr", ensure_non_negative=True, input_name="y")
+        return Conditional.from_weights(counts)

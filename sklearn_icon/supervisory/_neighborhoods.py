@@ -1,0 +1,283 @@
+"""Specs of p that measure distances: on X, or on companion features."""
+
+from abc import abstractmethod
+from functools import partial
+from numbers import Integral, Real
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from .._affinity import gaussian_log_affinity, normalize_log_rows, perplexity_rows, student_t_log_affinity
+from .._conditional import Conditional
+from .._neighbors import nearest_neighbors
+from ._base import Supervisory, shrink
+
+_DEFAULT_PERPLEXITY = 30.0
+_DEFAULT_N_NEIGHBORS = 15
+_FULL_ROWS = 2000
+
+
+def _kernel_rows(distances, perplexity, sigma, log_affinity):
+    """Rows of a kernel over distances, of fixed width `sigma` or of given perplexity."""
+    sq_distances = np.square(distances, dtype=np.float64)
+    if sigma is None:
+        return perplexity_rows(sq_distances, perplexity, log_affinity)
+    return normalize_log_rows(log_affinity(sq_distances, float(sigma) ** 2))
+
+
+class _Neighborhood(Supervisory):
+    """Shared by the specs that measure distances: p lives on each row's nearest neighbours."""
+
+    _parameter_constraints = {
+        "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
+        "metric": [str, callable],
+        "metric_params": [dict, None],
+        "source": [StrOptions({"X", "y"})],
+    }
+
+    @property
+    def needs_y(self):
+        """Companion features, where `source='y'`."""
+        return "companion features (2-D)" if self.source == "y" else ""
+
+    def _features(self, X, y):
+        if self.source == "X":
+            return X if hasattr(X, "shape") else np.asarray(X)
+        features = np.asarray(self._require_y(y), dtype=np.float64)
+        return check_array(features.reshape(len(features), -1), input_name="y")
+
+    def _neighbors(self, features, n_neighbors, n_jobs, random_state):
+        return nearest_neighbors(
+            features,
+            n_neighbors,
+            metric=self.metric,
+            metric_params=self.metric_params,
+            n_jobs=n_jobs,
+            random_state=random_state,
+        )
+
+    @staticmethod
+    def _on_neighbors(neighbors, rows, n):
+        """Sparse (n, n) weights from per-row weights over the neighbours."""
+        indptr = np.arange(0, rows.size + 1, rows.shape[1])
+        weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(n, n))
+        return Conditional.from_weights(weights, exclude_self=True, recall=neighbors.recall)
+
+
+class _DistanceKernel(_Neighborhood):
+    """A kernel of the distance to the neighbours, its width fixed or set by a perplexity."""
+
+    _parameter_constraints = _Neighborhood._parameter_constraints | {
+        "perplexity": [Interval(Real, 1, None, closed="left")],
+        "sigma": [Interval(Real, 0, None, closed="neither"), None],
+    }
+
+    @abstractmethod
+    def _log_affinity(self):
+        """The function (sq_distances, sq_sigma) -> log-kernel."""
+
+    def _support(self, n):
+        """(perplexity, n_neighbors) for n rows: what fits, or an error that names the limit."""
+        limit = n - 1 if self.n_neighbors is None else self.n_neighbors
+        perplexity = self.perplexity
+        if self.sigma is not None:
+            return None, limit
+        if perplexity > limit and type(perplexity) is float and perplexity == _DEFAULT_PERPLEXITY:
+            perplexity = shrink("perplexity", perplexity, max(1.0, limit / 3), n)
+        if perplexity > limit:
+            if self.n_neighbors is not None and self.n_neighbors < n - 1:
+                raise ValueError(
+                    f"perplexity={perplexity:g} needs at least that many neighbors, but n_neighbors="
+                    f"{self.n_neighbors}; lower perplexity or raise n_neighbors."
+                )
+            raise ValueError(
+                f"perplexity={perplexity:g} needs at least {int(np.ceil(perplexity)) + 1} samples, got {n}; "
+                f"set perplexity to at most {n - 1}."
+            )
+        if self.n_neighbors is not None or n <= _FULL_ROWS:
+            return perplexity, limit
+        return perplexity, min(limit, int(3 * perplexity) + 1)
+
+    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+        """Compute p on the nearest neighbours of each row; see `Supervisory.conditional`."""
+        features = self._features(X, y)
+        n = features.shape[0]
+        perplexity, n_neighbors = self._support(n)
+        neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
+        rows = _kernel_rows(neighbors.distances, perplexity, self.sigma, self._log_affinity())
+        return self._on_neighbors(neighbors, rows, n)
+
+    def rows_at(self, distances):
+        """Rows p(.|new) of new rows over given neighbour distances, each row on its own."""
+        limit = distances.shape[1]
+        perplexity = self.perplexity if self.perplexity <= limit else max(1.0, limit / 3)
+        return _kernel_rows(distances, perplexity, self.sigma, self._log_affinity())
+
+
+class Gaussian(_DistanceKernel):
+    r"""Gaussian affinities, the p of SNE and t-SNE.
+
+    ::
+
+        p(j|i) = exp(-d_ij^2 / 2 s_i^2) / sum_k exp(-d_ik^2 / 2 s_i^2),     k != i
+
+    Parameters
+    ----------
+    perplexity : float, default=30.0
+        The effective number of neighbours, exp(entropy of the row), that sets each s_i. Read where `sigma` is
+        None. The default shrinks, with a warning, where there are too few rows for it; any other value raises.
+    sigma : float, default=None
+        One fixed width s for all rows, in units of the distance.
+    n_neighbors : int, default=None
+        How many nearest neighbours carry the row. None: all other rows where `sigma` is given or there are no more
+        than 2,000; else 3 * perplexity + 1.
+    metric : str or callable, default="euclidean"
+        A metric of scikit-learn and pynndescent, or "precomputed".
+    source : {"X", "y"}, default="X"
+        "y" measures the distances on companion features given as `y`.
+    metric_params : dict, default=None
+        Further arguments of the metric.
+
+    Raises
+    ------
+    ValueError
+        At `conditional`: a perplexity that the rows or `n_neighbors` cannot carry.
+
+    References
+    ----------
+    Hinton and Roweis, "Stochastic neighbor embedding", NIPS 2002, eq. 1.
+
+    Examples
+    --------
+    >>> from sklearn_icon.supervisory import Gaussian
+    >>> p = Gaussian(perplexity=2).conditional([[0.0], [1.0], [2.0], [10.0]])
+    >>> p.toarray().sum(axis=1).round(6).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        perplexity=_DEFAULT_PERPLEXITY,
+        sigma=None,
+        n_neighbors=None,
+        metric="euclidean",
+        source="X",
+        metric_params=None,
+    ):
+        self.perplexity = perplexity
+        self.sigma = sigma
+        self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.source = source
+        self.metric_params = metric_params
+
+    def _log_affinity(self):
+        return gaussian_log_affinity
+
+
+class StudentT(_DistanceKernel):
+    r"""Student-t affinities, the p of the table's dual t-SNE.
+
+    ::
+
+        p(j|i) ~ (1 + d_ij^2 / (nu s_i^2)) ** (-(nu + 1) / 2),     j != i
+
+    A heavy tail bounds the perplexity from below: a row whose target is out of reach takes the nearest it can.
+
+    Parameters
+    ----------
+    df : float, default=1.0
+        Degrees of freedom nu. One is the Cauchy kernel; the kernel tends to the Gaussian as nu grows.
+    perplexity, sigma, n_neighbors, metric, source, metric_params
+        As in `Gaussian`.
+
+    References
+    ----------
+    Alshammari et al., "I-Con", ICLR 2025, table 1.
+
+    Examples
+    --------
+    >>> from sklearn_icon.supervisory import StudentT
+    >>> StudentT(df=2.0, sigma=1.0).conditional([[0.0], [1.0], [3.0]]).shape
+    (3, 3)
+    """
+
+    _parameter_constraints = _DistanceKernel._parameter_constraints | {
+        "df": [Interval(Real, 0, None, closed="neither")]
+    }
+
+    def __init__(
+        self,
+        df=1.0,
+        perplexity=_DEFAULT_PERPLEXITY,
+        sigma=None,
+        n_neighbors=None,
+        metric="euclidean",
+        source="X",
+        metric_params=None,
+    ):
+        self.df = df
+        self.perplexity = perplexity
+        self.sigma = sigma
+        self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.source = source
+        self.metric_params = metric_params
+
+    def _log_affinity(self):
+        return partial(student_t_log_affinity, df=float(self.df))
+
+
+class UniformKNN(_Neighborhood):
+    """Uniform over the k nearest neighbours.
+
+    ::
+
+        p(j|i) = 1 / k   where j is one of the k nearest rows to i, else 0
+
+    Parameters
+    ----------
+    n_neighbors : int, default=15
+        k. The default shrinks, with a warning, where there are no 16 rows; any other value raises.
+    metric, source, metric_params
+        As in `Gaussian`.
+
+    Raises
+    ------
+    ValueError
+        At `conditional`: n_neighbors is not below the number of rows.
+
+    Examples
+    --------
+    >>> from sklearn_icon.supervisory import UniformKNN
+    >>> UniformKNN(n_neighbors=1).conditional([[0.0], [1.0], [3.0]]).toarray()
+    array([[0., 1., 0.],
+           [1., 0., 0.],
+           [0., 1., 0.]])
+    """
+
+    _parameter_constraints = _Neighborhood._parameter_constraints | {
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")]
+    }
+
+    def __init__(self, n_neighbors=_DEFAULT_N_NEIGHBORS, metric="euclidean", source="X", metric_params=None):
+        self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.source = source
+        self.metric_params = metric_params
+
+    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+        """Compute p; see `Supervisory.conditional`."""
+        features = self._features(X, y)
+        n_neighbors = self.n_neighbors
+        if n_neighbors == _DEFAULT_N_NEIGHBORS >= features.shape[0] > 1:
+            n_neighbors = shrink("n_neighbors", n_neighbors, features.shape[0] - 1, features.shape[0])
+        neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
+        rows = np.ones(neighbors.indices.shape)
+        return self._on_neighbors(neighbors, rows, features.shape[0])
+
+    def rows_at(self, distances):
+        """Rows p(.|new) of new rows over given neighbour distances."""
+        return np.full(distances.shape, 1 / distances.shape[1])

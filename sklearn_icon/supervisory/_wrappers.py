@@ -1,0 +1,102 @@
+"""Specs of p made from another: debiased, or spread by walks."""
+
+from numbers import Integral, Real
+
+from sklearn.utils._param_validation import Interval
+
+from .._conditional import Conditional
+from ._base import Wrapper
+
+
+class UniformMixture(Wrapper):
+    """Debiasing: a share of every row spread evenly over its keys.
+
+    ::
+
+        p~(j|i) = (1 - alpha) p(j|i) + alpha / N,     N the number of keys of a row
+
+    On `DataLabel` this is label smoothing.
+
+    Parameters
+    ----------
+    base : Supervisory
+        The spec of p.
+    alpha : float in [0, 1]
+        The uniform share.
+
+    References
+    ----------
+    Alshammari et al., "I-Con", ICLR 2025, section 3.3.
+
+    Examples
+    --------
+    >>> from sklearn_icon.supervisory import DataLabel, UniformMixture
+    >>> UniformMixture(DataLabel(), 0.1).conditional([[0.0], [1.0]], [0, 1]).toarray()
+    array([[0.95, 0.05],
+           [0.05, 0.95]])
+    """
+
+    _parameter_constraints = Wrapper._parameter_constraints | {"alpha": [Interval(Real, 0, 1, closed="both")]}
+
+    def __init__(self, base, alpha):
+        self.base = base
+        self.alpha = alpha
+
+    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+        """Compute p; see `Supervisory.conditional`."""
+        return self.base.conditional(X, y, n_jobs=n_jobs, random_state=random_state).mix(self.alpha)
+
+
+class RandomWalk(Wrapper):
+    """Neighbour propagation: who is reached by short walks along p.
+
+    ::
+
+        P~ ~ P + P^2 + ... + P^n_steps     (weighted), or
+        P~ uniform over all rows reached within n_steps     (binary),
+
+    rows normalised after the removal of the self-mass where p excludes it.
+
+    Parameters
+    ----------
+    base : Supervisory
+        The spec of p; its keys are the rows.
+    n_steps : int
+        The longest walk. One step is the base itself.
+    binary : bool, default=False
+        Whether every row reached counts the same.
+
+    References
+    ----------
+    Alshammari et al., "I-Con", ICLR 2025, section 3.3 (neighbor propagation).
+
+    Examples
+    --------
+    >>> from sklearn_icon.supervisory import RandomWalk, UniformKNN
+    >>> p = RandomWalk(UniformKNN(n_neighbors=1), n_steps=2)
+    >>> p.conditional([[0.0], [1.0], [3.0]]).toarray()[2].tolist()
+    [0.5, 0.5, 0.0]
+    """
+
+    _parameter_constraints = Wrapper._parameter_constraints | {
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "binary": ["boolean"],
+    }
+
+    def __init__(self, base, n_steps, binary=False):
+        self.base = base
+        self.n_steps = n_steps
+        self.binary = binary
+
+    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+        """Compute p; see `Supervisory.conditional`."""
+        p = self.base.conditional(X, y, n_jobs=n_jobs, random_state=random_state)
+        if self.keys_differ:
+            raise ValueError(f"RandomWalk() needs keys that are rows, but {type(self.base).__name__}() has other keys.")
+        power = total = p.weights
+        for _ in range(self.n_steps - 1):
+            power = power @ p.weights
+            total = total + power
+        if self.binary:
+            total = total.sign()
+        return Conditional.from_weights(total, uniform=p.uniform, exclude_self=p.exclude_self, recall=p.recall)
