@@ -7,27 +7,55 @@ from scipy import sparse
 from ._conditional import Conditional
 from ._objective import Objective
 
+_REDRAWS = 20
+
 
 class PositiveSampler:
-    """Draws keys of rows from the weights of p.
+    """Draws keys of rows from the weights of p, or from the walks along them.
 
     Parameters
     ----------
     p : Conditional
+    n_steps : int, default=1
+        The longest walk: one of k steps ends at j with the weight of P^k, as in `supervisory.RandomWalk`.
     """
 
-    def __init__(self, p):
-        self.has_positives = p.has_positives
+    def __init__(self, p, n_steps=1):
+        self.has_positives, self.exclude_self, self.n_steps = p.has_positives, p.exclude_self, n_steps
         self.indptr, self.indices = p.weights.indptr, p.weights.indices
-        self.cumulative = np.cumsum(p.weights.data)
+        self.cumulative = np.cumsum(p.weights.data, dtype=np.float64)
 
     def draw(self, rows, rng):
         """(rows that have positives, one positive of each)."""
         rows = rows[self.has_positives[rows]]
+        ends = self._walk(rows, rng)
+        for _ in range(_REDRAWS if self.n_steps > 1 else 0):  # who comes back has found no positive
+            back = np.flatnonzero(self._is_lost(ends, rows))
+            if not len(back):
+                return rows, ends
+            ends[back] = self._walk(rows[back], rng)
+        lost = self._is_lost(ends, rows)
+        return rows, np.where(lost, self._step(rows, rng), ends)
+
+    def _is_lost(self, ends, rows):
+        return (ends < 0) | ((ends == rows) & self.exclude_self)
+
+    def _walk(self, rows, rng):
+        """Ends of walks of up to n_steps, each length as likely; -1 where a row on the way has no positive."""
+        ends = self._step(rows, rng)
+        lengths = rng.randint(1, self.n_steps + 1, size=len(rows)) if self.n_steps > 1 else None
+        for length in range(2, self.n_steps + 1):
+            going = np.flatnonzero((lengths >= length) & (ends >= 0))
+            dead = ~self.has_positives[ends[going]]
+            ends[going[dead]] = -1
+            ends[going[~dead]] = self._step(ends[going[~dead]], rng)
+        return ends
+
+    def _step(self, rows, rng):
         first, last = self.indptr[rows], self.indptr[rows + 1] - 1
         before = np.where(first > 0, self.cumulative[first - 1], 0.0)
         point = before + rng.uniform(size=len(rows)) * (self.cumulative[last] - before)
-        return rows, self.indices[np.clip(np.searchsorted(self.cumulative, point, side="right"), first, last)]
+        return self.indices[np.clip(np.searchsorted(self.cumulative, point, side="right"), first, last)]
 
 
 def batch_conditional(n_rows, exclude_self):

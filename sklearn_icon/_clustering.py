@@ -10,14 +10,17 @@ from scipy import sparse
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import learned, supervisory
 from ._base import ICon, unwrapped, warn_rows_without_positives
+from ._conditional import Conditional
 from ._new_rows import FittedRows, input_kind
 
-_STARTS = 4
+_STARTS = 9
+_BATCH_ROWS = 2048
 _WALK_STEPS = 2
 _SMALL = 1 << 20
 _RATES = {"Linear": 0.03, "Lookup": 0.1}
@@ -33,8 +36,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         q(j|i) = sum_c phi_ic phi_jc / sum_k phi_kc,     p~ = (1 - a) p + a / N,   q~ = (1 - a) q + a / N
 
     "A uniformly drawn member of i's cluster" should be whom p says: i's neighbours, its neighbours' neighbours, rows of
-    the same class. The loss is minimised by minibatches of rows with one positive each; every start is k-means
-    on rows averaged over their neighbours, and the start with the lowest loss is kept.
+    the same class. Starts are hard partitions of small groups of rows, the best of a search with the same loss; they
+    are trained together by minibatches of rows with one positive each, and the one with the lowest loss is kept.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         distances or a graph.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
         D.
-    debias : float in [0, 1), default=0.6
+    debias : float in [0, 1), default=0.3
         Uniform mass a mixed into both p and q. It keeps memberships from saturating. For one side only, set it to 0
         and wrap the spec in a `UniformMixture`.
     n_neighbors : int, default=15
@@ -60,16 +63,17 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     metric_params : dict, default=None
         Further arguments of the metric.
     n_init : int or "auto", default="auto"
-        Starts; "auto" is 4.
-    max_iter : int, default=60
-        Passes over the rows at the most, of each start.
+        Starts that are trained, the best of a search over hard partitions; "auto" is 9. All are trained at once for a
+        seventh of `max_iter`, a third of them for two sevenths more and the best one for the rest.
+    max_iter : int, default=700
+        Steps of Adam, minibatches, of the kept start at the most.
     batch_size : int or "auto", default="auto"
-        Rows of a minibatch; "auto" is 512.
+        Rows of a minibatch; "auto" is 2,048. As many positives come with them.
     learning_rate : float or "auto", default="auto"
         Rate of Adam, which falls to zero along a cosine; "auto" is 0.03 for a linear encoder, 0.1 for a lookup and
         0.001 for networks.
-    tol : float, default=1e-4
-        A start ends where the mean loss of 50 steps is within this share of that of the 50 before.
+    tol : float, default=0.0
+        The last start ends where the mean loss of 50 steps is within this share of that of the 50 before.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
     random_state : int, RandomState instance or None, default=None
@@ -94,7 +98,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     loss_curve_ : ndarray
         The loss of each step of the kept start.
     n_iter_ : int
-        Passes over the rows of the kept start.
+        Steps of the kept start.
     device_ : str
         Where the fit ran.
     supervisory_, learned_, encoder_ : specs
@@ -144,15 +148,15 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         learned=None,
         encoder=None,
         divergence="kl",
-        debias=0.6,
+        debias=0.3,
         n_neighbors=15,
         metric="euclidean",
         metric_params=None,
         n_init="auto",
-        max_iter=60,
+        max_iter=700,
         batch_size="auto",
         learning_rate="auto",
-        tol=1e-4,
+        tol=0.0,
         device="auto",
         random_state=None,
         n_jobs=None,
@@ -194,7 +198,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             "student_t": partial(supervisory.StudentT, **measured),
         }
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Find the clusters.
 
         Parameters
@@ -203,6 +207,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`.
         y : array-like, default=None
             What p reads beside X: labels, group ids, companion features. Else ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of rows: in the average over i, in p(j|i) and in the clusters' masses, centers and numbering, so
+            that a weight of 3 counts as three copies and one of 0 as none. Neighbors are found without them.
 
         Returns
         -------
@@ -219,62 +226,68 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if X.shape[0] < self.n_clusters:
             raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
         kind = input_kind(p_spec, X, y)
+        given = sample_weight is not None
+        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not sample_weight.any():  # older scikit-learn lets this pass
+            raise ValueError("Sample weights must contain at least one non-zero number.")
         with self._threads():
-            p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
+            step, n_steps = _walk(p_spec)
+            p = step.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
             _check_specs(p_spec, q_spec, encoder, kind)
+            if given:
+                p = Conditional.from_weights(p.weights * sample_weight, exclude_self=p.exclude_self, recall=p.recall)
             warn_rows_without_positives(p)
         features = X if kind == "features" else None
         with self._threads(small=self._batch_rows(X.shape[0]) * X.shape[1] < _SMALL):
-            solution = self._solve(features, p.mix(self.debias), q_spec, encoder, device, random_state)
+            solution = self._solve(
+                features, p.mix(self.debias), n_steps, q_spec, encoder, device, sample_weight, random_state
+            )
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
         self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
-        self.n_iter_ = -(-solution.result.n_iter // self._steps_per_pass(X.shape[0]))
+        self.n_iter_ = solution.result.n_iter
         self._state = solution.state
-        self._set_partition(softmax(solution.logits, axis=1).astype(X.dtype, copy=False), features)
+        memberships = softmax(solution.logits, axis=1).astype(X.dtype, copy=False)
+        self._set_partition(memberships, features, sample_weight)
         self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p)
         return self
 
     def _batch_rows(self, n):
-        return min(n, 512 if self.batch_size == "auto" else self.batch_size)
+        return min(n, _BATCH_ROWS if self.batch_size == "auto" else self.batch_size)
 
-    def _steps_per_pass(self, n):
-        return -(-n // self._batch_rows(n))
-
-    def _solve(self, X, p, q_spec, encoder, device, random_state):
-        """The start with the lowest loss."""
+    def _solve(self, X, p, n_steps, q_spec, encoder, device, sample_weight, random_state):
+        """The partition of lowest loss."""
         import torch
 
         from ._networks import torch_dtype
         from ._partitions import solve_partition
 
-        dtype = torch.float64 if X is None else torch_dtype(X)
+        network = type(encoder).__name__ not in _RATES
+        dtype = torch_dtype(X) if network else torch.float32
         rate = _RATES.get(type(encoder).__name__, _NETWORK_RATE) if self.learning_rate == "auto" else self.learning_rate
         q = learned.UniformMixture(q_spec, self.debias) if self.debias else q_spec
-        seeds = random_state.randint(np.iinfo(np.int32).max, size=_STARTS if self.n_init == "auto" else self.n_init)
-        solutions = [
-            solve_partition(
-                p,
-                q,
-                encoder,
-                X,
-                self.n_clusters,
-                {"divergence": self.divergence, "dtype": dtype, "device": device},
-                batch_size=self._batch_rows(p.shape[0]),
-                learning_rate=rate,
-                max_iter=self.max_iter,
-                tol=self.tol,
-                seed=int(seed),
-                on_step=self._on_step(f"start {start + 1} of {len(seeds)}"),
-            )
-            for start, seed in enumerate(seeds)
-        ]
-        return min(solutions, key=lambda solution: solution.loss)
+        return solve_partition(
+            p,
+            n_steps,
+            q,
+            encoder,
+            X,
+            self.n_clusters,
+            {"divergence": self.divergence, "dtype": dtype, "device": device},
+            sample_weight=sample_weight,
+            n_init=_STARTS if self.n_init == "auto" else self.n_init,
+            batch_size=self._batch_rows(p.shape[0]),
+            learning_rate=rate,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            seed=random_state.randint(np.iinfo(np.int32).max),
+            on_step=self._on_step,
+        )
 
-    def _set_partition(self, memberships, X):
+    def _set_partition(self, memberships, X, sample_weight):
         """Number the clusters in use by size, then by first row; centres and inertia of features."""
         labels = memberships.argmax(axis=1)
-        used, first, sizes = np.unique(labels, return_index=True, return_counts=True)
-        self._columns = used[np.lexsort((first, -sizes))]
+        used, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+        self._columns = used[np.lexsort((first, -np.bincount(codes, weights=sample_weight)))]
         self.n_clusters_ = len(used)
         if self.n_clusters_ < self.n_clusters:
             warnings.warn(
@@ -286,15 +299,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         memberships = self._in_order(memberships)
         self._memberships: Any = memberships if not self.encoder_.parametric else None
         self.labels_ = memberships.argmax(axis=1)
-        if X is None:
-            return
-        centers = (memberships / memberships.sum(axis=0)).T @ X
-        self.cluster_centers_ = np.asarray(centers)
-        hard = sparse.csr_array((np.ones(len(labels)), (self.labels_, np.arange(len(labels)))))
-        sq_norms = X.multiply(X).sum() if sparse.issparse(X) else np.square(X).sum()
-        sums, counts = hard @ X, hard.sum(axis=1)
-        cross = sums.multiply(centers).sum() if sparse.issparse(sums) else (sums * centers).sum()
-        self.inertia_ = float(sq_norms - 2 * cross + (counts * np.square(centers).sum(axis=1)).sum())
+        if X is not None:
+            shares = memberships * sample_weight[:, None].astype(memberships.dtype)
+            self.cluster_centers_ = np.asarray((shares / shares.sum(axis=0)).T @ X)
+            self.inertia_ = float(sample_weight @ _sq_distances(X, self.cluster_centers_, self.labels_))
 
     def _in_order(self, memberships):
         """The columns in use, in order, rows summing to one."""
@@ -383,6 +391,24 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         tags.input_tags.pairwise = self._measures_precomputed()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _sq_distances(X, centers, labels):
+    """Squared distance of each row to the center of its cluster."""
+    if sparse.issparse(X):
+        cross = np.asarray(X.multiply(centers[labels]).sum(axis=1)).ravel()
+        own, of_centers = np.asarray(X.multiply(X).sum(axis=1)).ravel(), np.square(centers).sum(axis=1)
+        return np.maximum(own - 2 * cross + of_centers[labels], 0)
+    return np.concatenate(
+        [np.square(X[part] - centers[labels[part]]).sum(axis=1) for part in gen_batches(len(X), 8192)]
+    )
+
+
+def _walk(p_spec):
+    """(p of one step, the longest walk): walks are drawn step by step, unless all they reach counts alike."""
+    if isinstance(p_spec, supervisory.RandomWalk) and not p_spec.binary and not p_spec.keys_differ:
+        return p_spec.base, p_spec.n_steps
+    return p_spec, 1
 
 
 def _check_specs(p_spec, q_spec, encoder, kind):

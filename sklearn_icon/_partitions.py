@@ -1,26 +1,28 @@
-"""How memberships are solved: k-means on propagated rows to start, then the objective by minibatches."""
+"""How memberships are solved: starts by search over hard partitions, trained together, the better ones further."""
 
-import warnings
+from math import log
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.manifold import spectral_embedding
+from scipy import sparse
 
-from ._batches import BatchLoss
-from ._networks import as_tensor, build_module, encode, input_scale, state_arrays
+from ._base import unwrapped
+from ._batches import PositiveSampler, batch_conditional
+from ._networks import as_tensor, build_module, encode, input_scale, state_arrays, torch_dtype
+from ._objective import Objective
 from ._rows import average_duplicates
+from ._search import HardCost, hard_starts
 from ._solver import SolverResult, minimize
+from .learned import SharedCluster
 
-_PROPAGATIONS = 2
 _LOOKUP_START = 3.0
 _LINEAR_SHARPNESS = 5.0
-_PRETRAINING_STEPS = 200
-_PRETRAINING_RATE = 1e-2
-_EVALUATION_BATCHES = 16
-_BACKGROUND_KEYS = 128
+_PRETRAINING_STEPS, _PRETRAINING_RATE = 200, 1e-2
+_SURVIVORS = 3  # one of as many starts goes on to the next stage, which has twice the steps
+_EVALUATION_BATCHES = 8
+_SHIFTS = 4  # keys that stand for all in the uniform term of a row
+_BACKGROUND_KEYS = 128  # the same, where the divergence is not KL
 
 
 class Partition(NamedTuple):
@@ -32,33 +34,35 @@ class Partition(NamedTuple):
     state: dict
 
 
-def starting_labels(p, X, n_clusters, seed):
-    """Labels of k-means on rows averaged over their neighbours, twice; on the graph's eigenvectors without X."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Graph is not fully connected")
-        warnings.filterwarnings("ignore", category=ConvergenceWarning)
-        if X is None:
-            rows = spectral_embedding(
-                p.weights + p.weights.T, n_components=n_clusters, random_state=seed, drop_first=False
-            )
-        else:
-            rows = X
-            for _ in range(_PROPAGATIONS):
-                rows = p.weights @ rows
-        return KMeans(n_clusters, n_init=1, random_state=seed).fit_predict(rows)
-
-
 def solve_partition(
-    p, learned, encoder, X, n_clusters, options, *, batch_size, learning_rate, max_iter, tol, seed, on_step
+    p,
+    n_steps,
+    learned,
+    encoder,
+    X,
+    n_clusters,
+    options,
+    *,
+    sample_weight,
+    n_init,
+    batch_size,
+    learning_rate,
+    max_iter,
+    tol,
+    seed,
+    on_step,
 ):
-    """Memberships from one start.
+    """Memberships of the lowest loss found.
 
-    A minibatch holds rows and one positive of each, drawn from p, and these are the keys; cluster masses are those of
-    the batch.
+    The best hard partitions of a search start one model each. All are trained on the same batches; a third of them
+    goes on to the next stage, until one is left, which is trained to the end.
 
     Parameters
     ----------
     p : Conditional
+        One step, debiased.
+    n_steps : int
+        The longest walk along p that finds positives.
     learned : Learned
         Of memberships.
     encoder : Encoder
@@ -67,82 +71,293 @@ def solve_partition(
     n_clusters : int
     options : dict
         Of `Objective`: divergence, dtype, device.
-    batch_size : int
+    sample_weight : ndarray of shape (n,)
+    n_init, batch_size, max_iter, seed : int
     learning_rate, tol : float
-    max_iter : int
-        Passes over the rows.
-    seed : int
-    on_step : callable (n_iter, loss) or None
+    on_step : callable (task) -> callable (n_iter, loss) or None
 
     Returns
     -------
     Partition
     """
-    labels = starting_labels(p, X, n_clusters, seed)
-    params, logits_of, module = _model(p, encoder, X, n_clusters, labels, options, seed)
-    loss = BatchLoss(p, learned, logits_of, batch_size, options | {"background_keys": _BACKGROUND_KEYS})
-    steps_per_pass = max(1, -(-p.shape[0] // batch_size))
+    cost = HardCost(options["divergence"], p.shape[0], p.uniform, learned.mixture)
+    starts = hard_starts(p, n_steps, X, n_clusters, cost, n_init, sample_weight, seed)
+    models = _models(encoder, X, n_clusters, starts, options, seed)
+    loss = PartitionLoss(p, n_steps, learned, batch_size, sample_weight, options)
     rng = np.random.RandomState(seed)
-    result = minimize(
-        lambda: loss(rng),
-        params,
-        method="adam",
-        max_iter=max_iter * steps_per_pass,
-        learning_rate=learning_rate,
-        tol=tol,
-        on_step=on_step,
-    )
-    fixed = np.random.RandomState(0)
-    with torch.no_grad():
-        final = float(np.mean([float(loss(fixed)) for _ in range(_EVALUATION_BATCHES)]))
-    if module is None:
-        logits = average_duplicates(params[0].detach().cpu().numpy(), X)
-        return Partition(logits, final, result, {})
-    module = module.cpu().eval()
-    return Partition(encode(module, X), final, result, state_arrays(module))
+    curve = np.zeros((0, len(starts)))
+    for share in _stages(len(starts)):
+        losses: list[np.ndarray] = []
+        result = minimize(
+            _sum_of(models, loss, losses, rng),
+            models.params,
+            method="adam",
+            max_iter=max(1, int(share * max_iter)),
+            learning_rate=learning_rate,
+            tol=tol if models.count == 1 else 0.0,
+            on_step=on_step(f"best {models.count} of {len(starts)} starts"),
+        )
+        fixed = np.random.RandomState(0)
+        with torch.no_grad():
+            final = np.mean([loss(models, fixed).cpu().numpy() for _ in range(_EVALUATION_BATCHES)], axis=0)
+        curve = np.concatenate([curve, np.reshape(losses[: result.n_iter], (-1, models.count))])
+        kept = np.argsort(final, kind="stable")[: _next(models.count)]
+        if models.count == 1 or result.status not in ("completed", "converged"):
+            break
+        models.keep(kept)
+        curve = curve[:, kept]
+    best = int(np.argmin(final))
+    report = SolverResult(float(final[best]), len(curve), curve[:, best], result.status)
+    return Partition(models.logits(best), float(final[best]), report, models.state(best))
 
 
-def _model(p, encoder, X, n_clusters, labels, options, seed):
-    """(parameters, function from row numbers to logits, module or None), started at the labels."""
-    dtype, device = options["dtype"], options["device"]
+def _stages(n_starts):
+    """The shares of the steps that the stages take."""
+    counts = [n_starts]
+    while counts[-1] > 1:
+        counts.append(_next(counts[-1]))
+    steps = 2.0 ** np.arange(len(counts))
+    return steps / steps.sum()
+
+
+def _next(count):
+    return -(-count // _SURVIVORS)
+
+
+def _sum_of(models, loss, losses, rng):
+    """The function () -> sum of the models' losses, which are also kept."""
+
+    def together():
+        each = loss(models, rng)
+        losses.append(each.detach().cpu().numpy())
+        return each.sum()
+
+    return together
+
+
+class PartitionLoss:
+    """The losses of several models on a batch drawn anew: rows, and one positive of each; these are the keys.
+
+    Parameters
+    ----------
+    p : Conditional
+        One step, debiased.
+    n_steps : int
+        The longest walk along p that finds positives.
+    learned : Learned
+    batch_size : int
+        Rows of a batch.
+    sample_weight : ndarray of shape (n,)
+        How often a row is drawn.
+    options : dict
+        Of `Objective`: divergence, dtype, device.
+    """
+
+    def __init__(self, p, n_steps, learned, batch_size, sample_weight, options):
+        self.p, self.learned, self.options = p, learned, options
+        self.sampler = PositiveSampler(p, n_steps)
+        drawable = np.flatnonzero(p.has_positives & (sample_weight > 0))
+        self.drawable, self.batch_size = drawable, batch_size
+        weights = sample_weight[drawable]
+        self.cumulative = np.cumsum(weights) if np.ptp(weights) else None
+        self.fast = options["divergence"] == "kl" and isinstance(unwrapped(learned), SharedCluster)
+
+    def _draw(self, rng):
+        if self.cumulative is not None:
+            points = rng.uniform(high=self.cumulative[-1], size=self.batch_size)
+            rows = np.searchsorted(self.cumulative, points, side="right").clip(max=len(self.drawable) - 1)
+        elif self.batch_size >= len(self.drawable):
+            rows = rng.permutation(len(self.drawable))
+        else:
+            rows = rng.randint(len(self.drawable), size=self.batch_size)
+        return self.sampler.draw(self.drawable[rows], rng)
+
+    def __call__(self, models, rng):
+        """The loss of each model on a batch drawn with a RandomState, shape (models,)."""
+        members = np.concatenate(self._draw(rng))
+        logits, n = models(members), len(members) // 2  # (keys, models, clusters)
+        weighted = getattr(unwrapped(self.learned), "weights", None) == "degree" and self.p.degrees is not None
+        degrees = torch.as_tensor(self.p.degrees[members]).to(logits) if weighted else None
+        if self.fast:
+            shifts = np.unique(np.linspace(1, max(1, n - 1), _SHIFTS, dtype=int))
+            return shared_cluster_kl(logits, degrees, self.p.uniform, self.learned.mixture, n + shifts)
+        batch = batch_conditional(n, exclude_self=False).mix(self.p.uniform)
+        objective = Objective(batch, self.learned, background_keys=min(n, _BACKGROUND_KEYS), **self.options)
+        return torch.stack([objective(each[:n], each, degrees) for each in logits.unbind(1)])
+
+
+def shared_cluster_kl(logits, degrees, of_p, of_q, shifts):
+    """KL of a batch from what clusters share: no matrix of rows x keys, as log q needs cluster masses alone.
+
+    ::
+
+        N q(j|i) = sum_c phi_ic phi_jc d_j / mean_k phi_kc d_k,     phi the softmax of logits
+        L = mean_i KL( p~(.|i) || (1 - b) q(.|i) + b / N ),     p~ = (1 - a) [j = n + i] + a / N
+
+    Parameters
+    ----------
+    logits : tensor of shape (N, models, clusters)
+        Of n rows, then of the positive of each: key n + i is that of row i.
+    degrees : tensor of shape (N,) or None
+        Weights d of the keys.
+    of_p, of_q : float
+        a and b.
+    shifts : ndarray of int
+        Row i meets the keys i + shift, modulo N, in the sum over the uniform mass: all, or some that stand for all.
+
+    Returns
+    -------
+    tensor of shape (models,)
+    """
+    n_keys, n = len(logits), len(logits) // 2
+    phi = keys = logits.softmax(-1)
+    if degrees is not None:
+        keys = keys * degrees[:, None, None]
+    smallest = torch.finfo(keys.dtype).tiny
+    rows = phi[:n] / keys.mean(0).clamp_min(smallest)
+
+    def mean_log(shift):
+        others = keys[shift : shift + n]
+        if len(others) < n:
+            others = torch.cat([others, keys[: n - len(others)]])
+        return ((1 - of_q) * (rows * others).sum(-1).clamp_min(smallest) + of_q).log().mean(0)
+
+    loss = -(1 - of_p) * mean_log(n)
+    if of_p:
+        loss = loss - of_p / len(shifts) * sum(mean_log(shift) for shift in shifts)
+    share = of_p / n_keys  # sum p~ log(N p~)
+    return loss + (1 - of_p + share) * log(n_keys * (1 - of_p + share)) + (n_keys - 1) * share * log(of_p or 1)
+
+
+class _Models:
+    """Several models as one function of row numbers, with logits of shape (rows, models, clusters)."""
+
+    def __init__(self, params):
+        self.params = params
+
+    @property
+    def count(self):
+        """How many there are."""
+        return len(self.params[0])
+
+    def keep(self, kept):
+        """Go on with some of them."""
+        self.params = [param.detach()[torch.as_tensor(kept)].clone().requires_grad_() for param in self.params]
+
+
+class _Lookups(_Models):
+    """Free logits for each row."""
+
+    def __init__(self, X, starts, n_clusters, dtype, device):
+        self.X = X
+        logits = _LOOKUP_START * np.eye(n_clusters)[np.stack(starts)]  # (models, rows, clusters)
+        super().__init__([torch.as_tensor(logits, dtype=dtype, device=device).requires_grad_()])
+
+    def __call__(self, rows):
+        return self.params[0][:, torch.as_tensor(rows, device=self.params[0].device)].transpose(0, 1)
+
+    def logits(self, which):
+        return average_duplicates(self.params[0][which].detach().cpu().numpy(), self.X)
+
+    def state(self, which):
+        return {}
+
+
+class _Linears(_Models):
+    """Linear maps, one matrix product for all of them.
+
+    Logits start at -c |x - mu|^2 of the labels' means mu, up to what all clusters share. Training is in single
+    precision, on rows less their mean.
+    """
+
+    def __init__(self, encoder, X, starts, n_clusters, dtype, device):
+        self.X, self.dtype, self.device = X, dtype, device
+        self.module = build_module(encoder, X, n_clusters, 0, torch_dtype(X))
+        self.shift, self.factor = input_scale(X)
+        means = np.stack([_means(X, labels, n_clusters, self.shift) for labels in starts])
+        means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / X.shape[1]
+        weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
+        super().__init__([torch.tensor(part, dtype=dtype, device=device, requires_grad=True) for part in weights])
+
+    def __call__(self, rows):
+        weight, bias = (param.flatten(0, 1) for param in self.params)
+        rows = self.X[rows] if sparse.issparse(self.X) else (self.X[rows] - self.shift.astype(self.X.dtype))
+        logits = torch.addmm(bias, as_tensor(rows, self.dtype, self.device), weight.T * self.factor)
+        return logits.view(len(logits), self.count, -1)
+
+    def _module(self, which):
+        with torch.no_grad():
+            self.module[-1].weight.copy_(self.params[0][which])
+            self.module[-1].bias.copy_(self.params[1][which])
+        return self.module.eval()
+
+    def logits(self, which):
+        return encode(self._module(which), self.X)
+
+    def state(self, which):
+        return state_arrays(self._module(which))
+
+
+def _means(X, labels, n_clusters, shift):
+    """Mean rows of the labels; of those that no row has, the mean of all."""
+    rows = [X[labels == c] for c in range(n_clusters)]
+    return np.stack([np.asarray(some.mean(axis=0)).ravel() if some.shape[0] else shift for some in rows])
+
+
+class _Modules(_Models):
+    """Networks, started by training on the labels for a while."""
+
+    def __init__(self, encoder, X, starts, n_clusters, dtype, device, seed):
+        self.X, self.dtype, self.device = X, dtype, device
+        self.modules = [build_module(encoder, X, n_clusters, seed, dtype).to(device) for _ in starts]
+        for module, labels in zip(self.modules, starts, strict=True):
+            _pretrain(lambda rows, module=module: module(self._rows(rows)), module, labels, seed, device)
+
+    @property
+    def params(self):
+        """Those of all modules."""
+        return [param for module in self.modules for param in module.parameters() if param.requires_grad]
+
+    @property
+    def count(self):
+        """How many there are."""
+        return len(self.modules)
+
+    def _rows(self, rows):
+        return as_tensor(self.X[rows], self.dtype, self.device)
+
+    def keep(self, kept):
+        self.modules = [self.modules[which] for which in kept]
+
+    def __call__(self, rows):
+        rows = self._rows(rows)
+        return torch.stack([module(rows) for module in self.modules], dim=1)
+
+    def logits(self, which):
+        return encode(self.modules[which].cpu().eval(), self.X)
+
+    def state(self, which):
+        return state_arrays(self.modules[which].cpu().eval())
+
+
+def _models(encoder, X, n_clusters, starts, options, seed):
+    """One model for each start."""
+    where = options["dtype"], options["device"]
     if not encoder.parametric:
-        start = _LOOKUP_START * np.eye(n_clusters)[labels]
-        logits = torch.as_tensor(start, dtype=dtype, device=device).requires_grad_()
-        return [logits], lambda rows: logits[torch.as_tensor(rows, device=device)], None
-    module = build_module(encoder, X, n_clusters, seed, dtype).to(device)
-    params = [param for param in module.parameters() if param.requires_grad]
-
-    def logits_of(rows):
-        return module(as_tensor(X[rows], dtype, device))
-
-    if isinstance(module[-1], torch.nn.Linear) and len(module) == 2:
-        _start_linear(module[-1], X, labels, n_clusters)
-    else:
-        _pretrain(logits_of, params, labels, seed, device)
-    return params, logits_of, module
+        return _Lookups(X, starts, n_clusters, *where)
+    if type(encoder).__name__ == "Linear" and not encoder.orthonormal:
+        return _Linears(encoder, X, starts, n_clusters, *where)
+    return _Modules(encoder, X, starts, n_clusters, *where, seed)
 
 
-def _start_linear(layer, X, labels, n_clusters):
-    """Logits -c |x - mu|^2 of the labels' means mu, up to what all clusters share."""
-    shift, factor = input_scale(X)
-    means = np.stack(
-        [np.asarray(X[labels == c].mean(axis=0)).ravel() if (labels == c).any() else shift for c in range(n_clusters)]
-    )
-    means = (means - shift) * factor
-    sharpness = _LINEAR_SHARPNESS / X.shape[1]
-    with torch.no_grad():
-        layer.weight.copy_(torch.as_tensor(2 * sharpness * means))
-        layer.bias.copy_(torch.as_tensor(-sharpness * np.square(means).sum(axis=1)))
-
-
-def _pretrain(logits_of, params, labels, seed, device, batch_size=512):
+def _pretrain(logits_of, module, labels, seed, device, batch_size=512):
     """Cross-entropy on the starting labels, for encoders that cannot be set to them."""
     rng = np.random.RandomState(seed)
+    params = [param for param in module.parameters() if param.requires_grad]
 
     def loss():
         rows = rng.permutation(len(labels))[:batch_size]
-        return torch.nn.functional.cross_entropy(
-            logits_of(rows), torch.as_tensor(labels[rows], dtype=torch.int64, device=device)
-        )
+        target = torch.as_tensor(labels[rows], dtype=torch.int64, device=device)
+        return torch.nn.functional.cross_entropy(logits_of(rows), target)
 
     minimize(loss, params, method="adam", max_iter=_PRETRAINING_STEPS, learning_rate=_PRETRAINING_RATE)

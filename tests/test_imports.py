@@ -30,7 +30,7 @@ FLOORS = [
     {"supervisory", "learned", "encoders"},
     {"_sums", "_grid", "_initial", "_networks", "_base"},
     {"_edges", "_placement", "_scaled_rows"},
-    {"_objective", "_new_rows"},
+    {"_objective", "_new_rows", "_search"},
     {"_batches"},
     {"_maps", "_partitions", "_prototypes"},
     {"_embedding", "_clustering", "_classifier"},
