@@ -43,7 +43,7 @@ class PositiveSampler:
     def _walk(self, rows, rng):
         """Ends of walks of up to n_steps, each length as likely; -1 where a row on the way has no positive."""
         ends = self._step(rows, rng)
-        lengths = rng.randint(1, self.n_steps + 1, size=len(rows)) if self.n_steps > 1 else None
+        lengths = rng.randint(1, self.n_steps + 1, size=len(rows)) if self.n_steps > 1 else np.ones(len(rows))
         for length in range(2, self.n_steps + 1):
             going = np.flatnonzero((lengths >= length) & (ends >= 0))
             dead = ~self.has_positives[ends[going]]
