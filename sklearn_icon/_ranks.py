@@ -29,7 +29,7 @@ class JointBatch:
         self.rows, self.n_ranks, self.rank = slice(0, n_rows), 1, 0
         if across and distributed.is_available() and distributed.is_initialized():
             self.n_ranks, self.rank = distributed.get_world_size(), distributed.get_rank()
-            self.sizes = [int(size) for size in self._collect(torch.tensor([n_rows], device=device))]
+            self.sizes = _collect(torch.tensor(n_rows, device=device), self.n_ranks).tolist()
             first = sum(self.sizes[: self.rank])
             self.rows = slice(first, first + n_rows)
 
@@ -38,14 +38,14 @@ class JointBatch:
         if self.n_ranks == 1 or tensor is None:
             return tensor
         padding = tensor.new_zeros(max(self.sizes) - len(tensor), *tensor.shape[1:])
-        parts = _AllGather.apply(torch.cat([tensor, padding]), self)
+        parts = _AllGather.apply(torch.cat([tensor, padding]), self.rank, self.n_ranks)
         return torch.cat([part[:size] for part, size in zip(parts, self.sizes, strict=True)])
 
     def sum(self, value):
         """The sum of a tensor over all processes, outside autograd."""
         total = value.detach().clone()
         if self.n_ranks > 1:
-            distributed.all_reduce(total)
+            _add_up(total)
         return total
 
     def mean(self, shares, count):
@@ -58,23 +58,32 @@ class JointBatch:
         own = shares.sum() * self.n_ranks / count
         return own + (self.sum(shares.sum()) / count - own).detach()
 
-    def _collect(self, tensor):
-        parts = [torch.empty_like(tensor) for _ in range(self.n_ranks)]
-        distributed.all_gather(parts, tensor.contiguous())
-        return parts
+
+@torch.compiler.disable
+def _collect(tensor, n_ranks):
+    """The tensors of all processes, of one shape."""
+    parts = [torch.empty_like(tensor) for _ in range(n_ranks)]
+    distributed.all_gather(parts, tensor.contiguous())
+    return torch.stack(parts)
+
+
+@torch.compiler.disable
+def _add_up(tensor):
+    """Put the sum over all processes in place of a tensor."""
+    distributed.all_reduce(tensor)
 
 
 class _AllGather(torch.autograd.Function):
     """The tensors of all processes. The gradient of one is the sum of what all processes have for it."""
 
     @staticmethod
-    def forward(ctx, tensor, joint):
-        ctx.rank = joint.rank
-        return torch.stack(joint._collect(tensor))
+    def forward(ctx, tensor, rank, n_ranks):
+        ctx.rank = rank
+        return _collect(tensor, n_ranks)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
         total = grad_output.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
-        return total[ctx.rank], None
+        _add_up(total)
+        return total[ctx.rank], None, None

@@ -72,8 +72,8 @@ class ICONLoss(torch.nn.Module):
     -----
     Half precision is raised to single, inside of `torch.autocast` too. Under `torch.compile` values are not looked at:
     nothing is said of rows without positives, and 0 returned where there are no others. `Gaussian`, `StudentT`,
-    `UniformKNN` and `RandomWalk` compute p on the CPU, which breaks the graph; all others compile with `fullgraph`.
-    Tensors are as large as the batch times its keys.
+    `UniformKNN` and `RandomWalk` compute p on the CPU, which breaks the graph, as do batches gathered over processes;
+    all else compiles with `fullgraph`. Tensors are as large as the batch times its keys.
 
     References
     ----------

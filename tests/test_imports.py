@@ -66,7 +66,7 @@ def run(code):
 @pytest.mark.parametrize(
     "statement",
     [
-        "import sklearn_icon",
+        "import sklearn_icon; dir(sklearn_icon)",
         "from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding; ICONEmbedding(), ICONClustering()",
         "from sklearn_icon import supervisory, learned, encoders, metrics, plotting; learned.StudentT()",
     ],

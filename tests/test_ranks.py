@@ -20,7 +20,7 @@ CASES = {
     "classes": ("same_class", COSINE, 0.0),
     "classes-wide": ("same_class", learned.WideGaussian(), 0.0),
     "cross-modal": ("cross_modal", COSINE, 0.0),
-    "identity-narrow": ("identity", learned.StudentT(), 0.0),
+    "identity": ("identity", learned.StudentT(), 0.0),
     "prototypes": ("data_label", learned.Gaussian(metric="dot"), 0.1),
     "neighbours": (supervisory.UniformKNN(n_neighbors=2, source="y"), "gaussian", 0.0),
     "clusters": (
@@ -75,7 +75,10 @@ def run_rank(rank, folder):
     results = {}
     for case in CASES:
         model = DistributedDataParallel(Model(case, across=True).double())
-        results[case] = value_and_gradients(model, *(None if part is None else part[rows] for part in batch(case)))
+        own = [None if part is None else part[rows] for part in batch(case)]
+        results[case] = value_and_gradients(model, *own)
+    compiled = torch.compile(Model(case, across=True).double(), backend="aot_eager")
+    results["compiled"] = compiled(*own).detach()
     empty = ICONLoss("positive_pairs", "gaussian", gather_distributed=True)
     alone = torch.arange(2) + 2 * rank
     try:
@@ -94,6 +97,7 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt") for rank in range(len(SIZES))]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:2 of 12 rows have no positive")
 @pytest.mark.parametrize("case", list(CASES))
 def test_processes_together_equal_one(case, ranks):
@@ -104,10 +108,19 @@ def test_processes_together_equal_one(case, ranks):
         torch.testing.assert_close(result[case][1], gradients, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_no_row_of_any_process_has_a_positive(ranks):
     assert all("no row of the batch has a positive" in result["error"] for result in ranks)
 
 
+@pytest.mark.slow
+def test_compiled_processes(ranks):
+    last = list(CASES)[-1]
+    for result in ranks:
+        torch.testing.assert_close(result["compiled"], result[last][0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
 def test_processes_stay_apart_unless_told(ranks):
     assert all(result["alone"] == pytest.approx(torch.tensor(2.0).log().item()) for result in ranks)
 
