@@ -21,6 +21,8 @@ from .supervisory import (
     UniformMixture,
 )
 
+_MATRICES = {Graph: "the batch's matrix of weights", Counts: "the batch's matrix of counts"}
+
 
 def check_batch_spec(spec):
     """Refuse a p that reads more than a batch holds.
@@ -41,8 +43,11 @@ def check_batch_spec(spec):
             f"supervisory={inner} measures distances on X, but the loss sees representations alone; set source='y' and "
             "pass companion features as y."
         )
-    if getattr(inner, "n_positives", None) is not None:
-        raise ValueError(f"supervisory={inner} draws positives, but a batch takes all of them; leave n_positives None.")
+    if isinstance(inner, SameClass) and inner.get_params(deep=False) != type(inner)().get_params(deep=False):
+        name = type(inner).__name__
+        raise ValueError(
+            f"supervisory={inner} reads more than y, where a batch takes all positives in it; use {name}()."
+        )
     if spec.keys_differ and isinstance(unwrapped(spec, RandomWalk), RandomWalk):
         raise ValueError(f"RandomWalk() needs keys that are rows, but {type(inner).__name__}() has other keys.")
 
@@ -69,7 +74,7 @@ def as_targets(spec, y, n_rows, device):
         y is missing, has another length than the batch, or holds no numbers.
     """
     inner = unwrapped(spec)
-    needs_y = "the batch's matrix of weights" if isinstance(inner, Graph) else spec.needs_y
+    needs_y = next((words for kind, words in _MATRICES.items() if isinstance(inner, kind)), spec.needs_y)
     if not needs_y or isinstance(inner, CrossModalPairs):
         return None
     if y is None:
