@@ -13,7 +13,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _ESTIMATORS = {"ICONEmbedding": "_embedding", "ICONClustering": "_clustering", "ICONClassifier": "_classifier"}
-_MODULES = ("supervisory", "learned", "encoders", "metrics", "plotting")
+_MODULES = ("supervisory", "learned", "encoders", "metrics", "plotting", "nn")
 
 __all__ = ["ICONClassifier", "ICONClustering", "ICONEmbedding", *sorted(_MODULES)]
 

@@ -91,7 +91,7 @@ class Objective:
         self.n_choices = self.n_keys - self.exclude_self
         self.n_mixed = self.n_choices * (self.n_rows if self.joint else 1)
         self.is_plain_kl = divergence == "kl" and not p.uniform and not learned.mixture
-        self.term, self.at_zero, self.smooth = _limit_of_kl if learned.is_limit else DIVERGENCES[divergence]
+        self.term, self.at_zero, self.smooth = divergence_of(learned, divergence)
         _check_combination(p, learned, divergence, self)
         weights, row_mass = _averaged(p, sample_weight, self.joint)
         self.weights, self.mass = weights, row_mass
@@ -316,6 +316,28 @@ def _limit_term(p, log_q):
 _limit_of_kl = Divergence(_limit_term, 0.0)
 
 
+def divergence_of(learned, divergence):
+    """The terms of D for a kernel: of a limit, those that are left of KL."""
+    return _limit_of_kl if learned.is_limit else DIVERGENCES[divergence]
+
+
+def check_limit(learned, divergence, uniform, joint=False):
+    """Refuse the limit of a loss where there is no such limit."""
+    if learned.is_limit and (divergence != "kl" or uniform or joint):
+        raise ValueError(
+            f"{learned} is the limit of a conditional KL loss and no distribution; use it with divergence='kl', "
+            "normalization='conditional' and debias=0, or choose learned='gaussian'."
+        )
+
+
+def infinite_where_zero(divergence):
+    """The error of a divergence that needs p to be positive, and of a p that is not."""
+    return ValueError(
+        f"divergence={divergence!r} is infinite where p is zero; set debias > 0, or use a p that is positive on all "
+        "keys."
+    )
+
+
 def can_interpolate(p, learned, n_components):
     """Whether a grid can give the normalisers: kernels of squared distance, 1-D or 2-D maps, no mass on self or all."""
     return n_components <= 2 and learned.euclidean and p.exclude_self and not p.uniform and not learned.mixture
@@ -323,11 +345,7 @@ def can_interpolate(p, learned, n_components):
 
 def _check_combination(p, learned, divergence, objective):
     """Refuse what is not defined, and say what is."""
-    if learned.is_limit and (divergence != "kl" or p.uniform or objective.joint):
-        raise ValueError(
-            f"{learned} is the limit of a conditional KL loss and no distribution; use it with divergence='kl', "
-            "normalization='conditional' and debias=0, or choose learned='gaussian'."
-        )
+    check_limit(learned, divergence, p.uniform, objective.joint)
     if objective.joint and p.shape[0] != p.shape[1]:
         raise ValueError(
             f"normalization='joint' needs keys that are the rows, but p has shape {p.shape}; use "
@@ -337,10 +355,7 @@ def _check_combination(p, learned, divergence, objective):
     full_support = n_positive == p.has_positives.sum() * objective.n_choices
     if objective.at_zero is None and not p.uniform:
         if not full_support:
-            raise ValueError(
-                f"divergence={divergence!r} is infinite where p is zero; set debias > 0, or use a p that is positive "
-                "on all keys."
-            )
+            raise infinite_where_zero(divergence)
         objective.at_zero = 0.0
 
 

@@ -126,7 +126,7 @@ class Gaussian(_DistanceKernel):
         The affinity of a pair.
     tau : float or "learn", default=None
         Temperature of cosine and dot products. None: sigma^2, for which the cosine kernel is the Euclidean one
-        on unit rows. "learn": `ICONClassifier` fits that of a cosine beside its prototypes.
+        on unit rows. "learn": `ICONClassifier` fits that of a cosine beside its prototypes, `nn.ICONLoss` both.
 
     References
     ----------
@@ -273,7 +273,7 @@ class StudentT(_DistanceKernel):
     ----------
     df : float or "learn", default=1.0
         Degrees of freedom nu: 1 is the Cauchy kernel of t-SNE, smaller has a heavier tail. "learn" lets a lookup map
-        of `ICONEmbedding` descend its loss over nu as well.
+        of `ICONEmbedding` descend its loss over nu as well, and makes it a parameter of `nn.ICONLoss`.
 
     References
     ----------

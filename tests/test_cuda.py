@@ -12,6 +12,7 @@ from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, learned
 from sklearn_icon._edges import DenseEdges, SparseEdges
 from sklearn_icon._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
 from sklearn_icon._sums import joint_normalizer, log_normalizer, sampled_log_normalizer
+from sklearn_icon.nn import ICONLoss
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 
@@ -87,3 +88,17 @@ def test_clusters_and_classes():
     assert isinstance(clusters.cluster_centers_, np.ndarray) and len(np.unique(clusters.labels_)) == 10
     cpu, cuda = (ICONClassifier(device=device, random_state=0).fit(X[:800] / 16, y[:800]) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(cuda.coef_, cpu.coef_, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("p", ["same_class", "data_label", "knn"])
+def test_loss_of_a_training_loop(p):
+    y = torch.arange(300) % 4 if p != "knn" else points(3)
+    keys = points()[:4] if p == "data_label" else None
+    loss = ICONLoss(p, learned.Gaussian(metric="cosine", tau=0.5), "jensen_shannon", debias=0.1)
+
+    def value_and_gradient(z):
+        z = z.requires_grad_()
+        value = loss(z, y, None if keys is None else keys.to(z.device))  # y may lie on the CPU
+        return value.detach(), torch.autograd.grad(value, z)[0]
+
+    assert_agree(value_and_gradient, points())

@@ -1,0 +1,297 @@
+"""The loss for training loops of one's own: I-Con on the batches of any torch module."""
+
+import warnings
+from functools import partial
+from math import log
+from numbers import Real
+
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+
+from . import supervisory as of_p
+from ._base import unwrapped
+from ._dense_rows import as_targets, check_batch_spec, excludes_self, own_keys, row_weights, uniform_share
+from ._divergences import DIVERGENCES
+from ._objective import check_limit, divergence_of, infinite_where_zero
+from ._ranks import JointBatch
+from ._spec import resolve
+from .learned import NAMES, Gaussian, Learned, StudentT, UniformMixture
+
+__all__ = ["ICONLoss"]
+
+_NAMES_OF_P = of_p.NAMES | {name: partial(of_p.NAMES[name], source="y") for name in ("gaussian", "student_t", "knn")}
+_FIRST = {"tau": 0.1, "df": 1.0}
+_LISTED = 5
+_USER = 6  # frames from the warning to the caller's line
+
+
+class ICONLoss(torch.nn.Module):
+    r"""The mean divergence between p and q over the rows of a batch, for a training loop of one's own.
+
+    ::
+
+        L = mean_i D( p(.|i) || q(.|i) ),     i the rows of the batch that have a positive,
+
+    p from the batch's labels, pairs or companion features, q from its representations z. The keys are the other rows
+    of the batch, prototypes, or the batch's rows in another modality. A row without positives is left out of the
+    average, with one warning for each loss; an error says where no row has any.
+
+    Parameters
+    ----------
+    supervisory : Supervisory or str
+        The distribution p, a spec or its short name, and with it what `y` and `keys` hold:
+
+        - `SameClass`, `PositivePairs`: y are the labels, or the item that each row is a view of;
+        - `DataLabel`: keys are the prototypes of the classes, y the number of each row's key, -1 for none, or rows of
+          class probabilities; `Counts`: keys are the prototypes of the tokens, y the count matrix;
+        - `CrossModalPairs`: keys are the representations of the batch in the other modality, row by row;
+        - `Gaussian`, `StudentT`, `UniformKNN`: y are companion features (`source="y"`, which short names stand for);
+        - `Graph`: y is the matrix of weights between the rows; `Identity`: nothing;
+        - the wrappers `UniformMixture` and `RandomWalk`: what their base reads.
+    learned : Learned or str
+        The distribution q. `Gaussian(metric="cosine", tau="learn")`, or of dot products, makes the temperature a
+        parameter of this module that starts at 0.1, and `StudentT(df="learn")` the degrees of freedom, which start at
+        1. Both live on a log scale (`log_tau`, `log_df`); `loss.tau` and `loss.df` are the present values. The specs
+        stay as they are.
+    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
+        D.
+    debias : float in [0, 1), default=0.0
+        Uniform mass mixed into p; label smoothing where the keys are prototypes.
+    gather_distributed : bool, default=False
+        Where a process group of torch.distributed is initialised, whether the keys are the rows of all processes, as
+        are the average and the value. The mean over the processes of the gradients, as
+        `torch.nn.parallel.DistributedDataParallel` takes it, is then that of one process on the joint batch. `Graph`
+        then reads each row's weights with the rows of all processes.
+
+    Raises
+    ------
+    ValueError
+        A p that needs more than a batch, a kernel and a divergence that do not go together.
+
+    Notes
+    -----
+    Half precision is raised to single, inside of `torch.autocast` too. Under `torch.compile` values are not looked at:
+    nothing is said of rows without positives, and 0 returned where there are no others. `Gaussian`, `StudentT`,
+    `UniformKNN` and `RandomWalk` compute p on the CPU, which breaks the graph, as do batches gathered over processes;
+    all else compiles with `fullgraph`. Tensors are as large as the batch times its keys.
+
+    References
+    ----------
+    Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025, eq. 1.
+
+    Examples
+    --------
+    SimCLR, the rows being two noisy views of each item:
+
+    >>> import torch
+    >>> from sklearn_icon import learned
+    >>> from sklearn_icon.nn import ICONLoss
+    >>> noise = torch.Generator().manual_seed(0)
+    >>> items = torch.randn(32, 8, generator=noise)
+    >>> net = torch.nn.Linear(8, 4)
+    >>> loss = ICONLoss("positive_pairs", learned.Gaussian(metric="cosine", tau="learn"))
+    >>> optimizer = torch.optim.Adam([*net.parameters(), *loss.parameters()], lr=0.01)
+    >>> values = []
+    >>> for step in range(50):
+    ...     views = items.repeat(2, 1) + 0.1 * torch.randn(64, 8, generator=noise)
+    ...     value = loss(net(views), torch.arange(32).repeat(2))
+    ...     optimizer.zero_grad()
+    ...     value.backward()
+    ...     optimizer.step()
+    ...     values.append(value.item())
+    >>> values[-1] < values[0]
+    True
+
+    CLIP goes both ways:
+
+    >>> images, texts = net(items), net(items)
+    >>> clip = ICONLoss("cross_modal", learned.Gaussian(metric="cosine", tau=0.07))
+    >>> both = (clip(images, keys=texts) + clip(texts, keys=images)) / 2
+    """
+
+    log_tau: torch.nn.Parameter
+    log_df: torch.nn.Parameter
+
+    def __init__(self, supervisory, learned, divergence="kl", debias=0.0, gather_distributed=False):
+        super().__init__()
+        validate_parameter_constraints(
+            {
+                "divergence": [StrOptions(set(DIVERGENCES))],
+                "debias": [Interval(Real, 0, 1, closed="left")],
+                "gather_distributed": ["boolean"],
+            },
+            {"divergence": divergence, "debias": debias, "gather_distributed": gather_distributed},
+            caller_name="ICONLoss",
+        )
+        self.supervisory = resolve(supervisory, of_p.Supervisory, _NAMES_OF_P, "supervisory")
+        self.learned = resolve(learned, Learned, NAMES, "learned")
+        self.divergence, self.debias, self.gather_distributed = divergence, debias, gather_distributed
+        check_batch_spec(self.supervisory)
+        self._uniform = uniform_share(self.supervisory, debias)
+        check_limit(self.learned, divergence, self._uniform)
+        inner = unwrapped(self.learned)
+        self._is_cosine = getattr(inner, "metric", None) == "cosine"
+        pairs = isinstance(unwrapped(self.supervisory), of_p.CrossModalPairs)
+        self._has_prototypes = self.supervisory.keys_differ and not pairs
+        self._reads_degrees = getattr(inner, "weights", None) == "degree" and not self.supervisory.keys_differ
+        self._has_warned = False
+        for name, first in _FIRST.items():
+            if getattr(inner, name, None) == "learn":
+                self.register_parameter(f"log_{name}", torch.nn.Parameter(torch.tensor(log(first))))
+        if hasattr(self, "log_tau") and inner.euclidean:
+            raise ValueError(f"learned={inner} reads no tau; use metric='cosine' or metric='dot' to learn it.")
+
+    @property
+    def tau(self):
+        """The present temperature, where it is learned."""
+        return self.log_tau.exp()
+
+    @property
+    def df(self):
+        """The present degrees of freedom, where they are learned."""
+        return self.log_df.exp()
+
+    def extra_repr(self):
+        """What `repr` shows."""
+        return f"{self.supervisory}, {self.learned}, divergence={self.divergence!r}, debias={self.debias}"
+
+    def forward(self, z, y=None, keys=None):
+        """L of a batch.
+
+        Parameters
+        ----------
+        z : tensor of shape (n_rows, d)
+            Representations; logits of memberships for `learned.SharedCluster`.
+        y : tensor or array-like of length n_rows, default=None
+            What p reads; no gradient goes there.
+        keys : tensor of shape (n_keys, d), default=None
+            Representations of the keys, which some p need. For p between rows None is z itself; else key i stands for
+            row i, as from a slowly moving copy of the encoder.
+
+        Returns
+        -------
+        tensor of shape ()
+
+        Raises
+        ------
+        ValueError
+            Shapes that do not fit, values of y that p cannot read, rows of zeros under the cosine, no row with a
+            positive, a p that is zero on some keys where the divergence is infinite.
+        """
+        self._check_shapes(z, keys)
+        with torch.autocast(z.device.type, enabled=False):
+            dtype = torch.promote_types(z.dtype, torch.float32)
+            if keys is not None:
+                dtype = torch.promote_types(dtype, keys.dtype)
+            z = z.to(dtype)
+            keys = z if keys is None else keys.to(dtype)
+            if self._is_cosine and not torch.compiler.is_compiling():
+                _refuse_zero_rows(z, "z")
+                _refuse_zero_rows(keys, "keys")
+            return self._mean(z, as_targets(self.supervisory, y, len(z), z.device), keys)
+
+    def _check_shapes(self, z, keys):
+        if z.ndim != 2 or len(z) == 0 or not z.is_floating_point():
+            raise ValueError(f"z must be floats of shape (n_rows, d), got {z.dtype} of shape {tuple(z.shape)}.")
+        name = type(unwrapped(self.supervisory)).__name__
+        if keys is None and self.supervisory.keys_differ:
+            what = "prototypes" if self._has_prototypes else "the other modality's representations"
+            raise ValueError(f"{name}() requires keys to be passed, but keys is None: it needs {what}.")
+        if keys is not None and (keys.ndim != 2 or keys.shape[1] != z.shape[1]):
+            raise ValueError(f"keys must have the {z.shape[1]} columns of z, got shape {tuple(keys.shape)}.")
+        if keys is not None and not self._has_prototypes and len(keys) != len(z):
+            raise ValueError(f"{name}() needs a key for each of the {len(z)} rows of z, got {len(keys)}.")
+
+    def _mean(self, z, y, keys):
+        """The average over the rows, of all processes, that have a positive."""
+        joint = JointBatch(len(z), z.device, self.gather_distributed)
+        keys = keys if self._has_prototypes else joint.gather(keys)
+        weights, sums = row_weights(self.supervisory, joint.gather(y), joint.rows, len(keys), z.dtype, z.device)
+        counted = sums > 0
+        n_counted = joint.sum(counted.sum())
+        if not torch.compiler.is_compiling():
+            self._report(counted, n_counted)
+        degrees = joint.gather(sums) if self._reads_degrees else None
+        shares = self._row_divergences(z, keys, weights, joint.rows, degrees).masked_fill(~counted, 0)
+        return joint.mean(shares, n_counted.clamp_min(1))
+
+    def _report(self, counted, n_counted):
+        """Raise where no row of any process has a positive; warn once where some have none."""
+        if not n_counted:
+            raise ValueError(
+                "no row of the batch has a positive: every p(.|i) is empty, so there is nothing to learn from; check "
+                "y, or let each batch hold several rows of one class or item."
+            )
+        missing = (~counted).nonzero().ravel()
+        if len(missing) and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{len(missing)} of {len(counted)} rows have no positive under p and are left out of the average; the "
+                f"first are {missing[:_LISTED].tolist()}. Later batches are not reported.",
+                UserWarning,
+                stacklevel=_USER,
+            )
+
+    def _row_divergences(self, z, keys, weights, rows, degrees):
+        """D of each row."""
+        learned = _present(self.learned, self)
+        term, at_zero, _ = divergence_of(learned, self.divergence)
+        skips_self = excludes_self(self.supervisory) and not learned.includes_self
+        left_out = own_keys(rows, len(keys), z.device) & skips_self
+        n_choices = max(len(keys) - skips_self, 1)
+        p = (1 - self._uniform) * weights + self._uniform / n_choices
+        if at_zero is None and not self._uniform and not torch.compiler.is_compiling():
+            positive = (p > len(p) * torch.finfo(p.dtype).tiny) | left_out
+            if not positive[weights.any(1)].all():
+                raise infinite_where_zero(self.divergence)
+        log_q = log_q_of(learned, z, keys, left_out, n_choices, degrees)
+        return term(p, log_q).masked_fill(left_out, 0).sum(1)
+
+
+def log_q_of(learned, z, keys, left_out, n_choices, degrees=None):
+    """log q(j|i) of all rows and keys; zero where the key is left out.
+
+    Parameters
+    ----------
+    learned : Learned
+    z, keys : tensor of shape (n_rows, d) and (n_keys, d)
+    left_out : tensor of bool of shape (n_rows, n_keys)
+    n_choices : int
+        Keys of a row that are not left out.
+    degrees : tensor of shape (n_keys,), default=None
+        Of the keys; None: all one.
+
+    Returns
+    -------
+    tensor of shape (n_rows, n_keys)
+        Of a limit, what stands in place of log q in KL.
+    """
+    z, keys = learned.prepare(z, keys, degrees)
+    log_q = learned.pairwise(z, keys)
+    if not learned.normalized:
+        log_k = log_q.masked_fill(left_out, -torch.inf)
+        log_q = log_k - learned.log_partition(log_k, n_choices)[:, None]
+    if not (learned.normalized or learned.is_limit):
+        log_q = log_q.clamp_max(0)  # above it by rounding alone
+    return learned.finish(log_q.masked_fill(left_out, 0), n_choices)
+
+
+def _present(learned, loss):
+    """q with what is learned as it is now."""
+    if isinstance(learned, UniformMixture):
+        return UniformMixture(_present(learned.base, loss), learned.alpha)
+    if getattr(learned, "tau", None) == "learn":
+        return Gaussian(metric=learned.metric, tau=loss.tau)
+    if getattr(learned, "df", None) == "learn":
+        return StudentT(df=loss.df)
+    return learned
+
+
+def _refuse_zero_rows(rows, name):
+    zero = (~rows.any(1)).nonzero().ravel()
+    if len(zero):
+        listed = ", ".join(map(str, zero[:_LISTED].tolist())) + (", ..." if len(zero) > _LISTED else "")
+        raise ValueError(
+            f"metric='cosine' is undefined for rows of zeros; rows [{listed}] ({len(zero)} in all) of {name} are zero: "
+            "drop them, or use metric='euclidean'."
+        )
