@@ -136,10 +136,10 @@ def test_equal_rows_are_at_distance_zero(spec, log_kernel):
 
 @each_kernel
 def test_far_rows(fused, spec, log_kernel):
-    """Sums below what linear space holds, in single precision too."""
-    for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+    """Sums below what linear space holds. In single precision a logarithm of some -1,000 is known to 1e-4."""
+    for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         z = (200 * places(37, 2)).to(dtype)
-        z[-1] += 3
+        z[-1] += 30
         check_rows(spec, log_kernel, z, rtol)
         exact = z.detach().double().requires_grad_()
         expected = naive_row_log_z(log_kernel, exact).logsumexp(0)
