@@ -35,6 +35,14 @@ def student_t(X, seed, jobs, df):
     return icon(X, seed, jobs, learned=StudentT(df=df))
 
 
+def icon_by_tiles(X, seed, jobs):
+    """Exact, without the compiled loops that CUDA has."""
+    from sklearn_icon import _objective, _sums
+
+    _objective.can_fuse = _sums.can_fuse = lambda learned, z: False
+    return icon(X, seed, jobs, method="exact")
+
+
 def scikit_learn(X, seed, jobs):
     from sklearn.manifold import TSNE
 
@@ -67,6 +75,9 @@ def torchdr(X, seed, jobs):
 
 SYSTEMS = {
     "icon": icon,
+    "icon-exact": partial(icon, method="exact"),
+    "icon-exact-tiles": icon_by_tiles,
+    "icon-grid": partial(icon, method="interpolation"),
     "icon-knn": partial(icon, supervisory="knn"),
     "icon-knn-conditional": partial(icon, supervisory="knn", normalization="conditional"),
     "icon-sne": partial(icon, learned="gaussian"),
@@ -80,8 +91,8 @@ SYSTEMS = {
     "torchdr": torchdr,
 }
 STAGES = {
-    "neighbours": ("sklearn_icon.supervisory", "nearest_neighbors"),
-    "affinities": ("sklearn_icon.supervisory", "_kernel_rows"),
+    "neighbours": ("sklearn_icon.supervisory._neighborhoods", "nearest_neighbors"),
+    "affinities": ("sklearn_icon.supervisory._neighborhoods", "_kernel_rows"),
     "start": ("sklearn_icon._embedding", "initial_map"),
     "descent": ("sklearn_icon._maps", "minimize"),
 }

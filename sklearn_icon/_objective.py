@@ -19,6 +19,7 @@ from scipy.special import xlogy
 
 from ._divergences import DIVERGENCES, Divergence
 from ._edges import DenseEdges, symmetric_edges
+from ._fused import can_fuse
 from ._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
 from ._sums import (
     dense_student_t_sums,
@@ -244,7 +245,8 @@ class Objective:
 
     def _joint_sums(self, z, with_value):
         """(sum over edges or None, its gradient, log-normaliser, its gradient)."""
-        if self.grid is None and isinstance(self.learned, StudentT) and isinstance(self.edges, DenseEdges):
+        dense = isinstance(self.learned, StudentT) and isinstance(self.edges, DenseEdges)
+        if self.grid is None and dense and not can_fuse(self.learned, z):
             return dense_student_t_sums(self.learned, z, self.edges, with_value)
         sums = self.edges.sum_and_gradient(self.learned, z, with_value)
         if self.grid is None:

@@ -3,7 +3,7 @@
 For every kernel k the loss is a weighted sum of log k over edges, and a log-normaliser over all pairs. Both are
 differentiable torch operations. Those for kernels of the squared distance have a backward pass of their own; the
 others are cut into tiles whose intermediate results are computed again in the backward pass. No operation holds more
-than a tile.
+than a tile; on CUDA, those of `_fused` hold none.
 
 With s = |z_i - y_j|^2 and the slope h(s) = d log k / ds, all gradients below follow from
 d log k / d z_i = 2 h(s) (z_i - y_j).
@@ -14,6 +14,7 @@ from math import exp, log
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from ._fused import RowLogNormalizer, can_fuse, joint_sums
 from .learned import LOG_FLOOR, sq_distances
 
 _TILE_ELEMENTS = 1 << 18
@@ -64,6 +65,8 @@ def log_normalizer(learned, z, keys, *, exclude_self, n_choices):
     -------
     tensor of shape (n,)
     """
+    if exclude_self and keys is z and can_fuse(learned, z):
+        return RowLogNormalizer.apply(learned.slope_terms, z)
     if learned.euclidean:
         return _EuclideanLogNormalizer.apply(z, keys, learned, exclude_self)
 
@@ -225,17 +228,23 @@ def joint_normalizer(learned, z):
     -------
     float, tensor of shape (n, d)
     """
+    total, push = joint_sums(learned.slope_terms, z) if can_fuse(learned, z) else _tiled_joint_sums(learned, z)
+    if total > len(z) ** 2 * exp(LOG_FLOOR + 20):
+        return float(total.log()), push.mul_((1 / total).to(z.dtype))
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        log_z = log_normalizer(learned, z, z, exclude_self=True, n_choices=len(z) - 1).logsumexp(0)
+    return float(log_z.detach()), torch.autograd.grad(log_z, z)[0]
+
+
+def _tiled_joint_sums(learned, z):
+    """(sum_i sum_{j != i} k(|z_i - z_j|^2), its gradient), from tiles."""
     total, push = torch.zeros((), dtype=torch.float64, device=z.device), Offsets(z)
     for rows, keys, sq, spare in upper_tiles(z):
         kernel, slope = learned.kernel_and_slope(sq, spare)
         total += both_ways(_mask_diagonal(kernel))
         push.add(rows, keys, _mask_diagonal(slope))
-    if total > len(z) ** 2 * exp(LOG_FLOOR + 20):
-        return float(total.log()), push.total.mul_((4 / total).to(z.dtype))
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        log_z = _EuclideanLogNormalizer.apply(z, z, learned, True).logsumexp(0)
-    return float(log_z.detach()), torch.autograd.grad(log_z, z)[0]
+    return total, push.total.mul_(4)
 
 
 class _Known(torch.autograd.Function):

@@ -8,8 +8,9 @@ import torch
 from scipy import sparse
 from sklearn.datasets import load_digits
 
-from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, learned
+from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, _objective, _sums, learned
 from sklearn_icon._edges import DenseEdges, SparseEdges
+from sklearn_icon._fused import RowLogNormalizer, can_fuse, joint_sums
 from sklearn_icon._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
 from sklearn_icon._sums import joint_normalizer, log_normalizer, sampled_log_normalizer
 from sklearn_icon.nn import ICONLoss
@@ -21,8 +22,24 @@ each_kernel = pytest.mark.parametrize(
 )
 
 
-def points(n_components=2):
-    return torch.as_tensor(4 * np.random.RandomState(0).standard_normal((300, n_components)))
+def points(n_components=2, n=300):
+    return torch.as_tensor(4 * np.random.RandomState(0).standard_normal((n, n_components)))
+
+
+def use_tiles(monkeypatch):
+    """Leave the compiled loops out."""
+    for module in (_sums, _objective):
+        monkeypatch.setattr(module, "can_fuse", lambda learned, z: False)
+
+
+@pytest.fixture(params=["loops", "tiles"])
+def exact(request, monkeypatch):
+    """Exact sums over all pairs by compiled loops, which must run where triton is installed, and by tiles."""
+    if request.param == "tiles":
+        use_tiles(monkeypatch)
+    else:
+        pytest.importorskip("triton")
+        assert can_fuse(learned.StudentT(), points().cuda())
 
 
 def on_both(function, z):
@@ -47,39 +64,87 @@ def test_edges(kernel, kind):
     assert_agree(lambda z: kind(weights, z.dtype, z.device).sum_and_gradient(kernel, z), points())
 
 
+def with_gradient(function):
+    """The function z -> (function(z), the gradient of the sum of its squares)."""
+
+    def both(z):
+        z = z.detach().requires_grad_()
+        value = function(z)
+        return value.detach(), torch.autograd.grad(value.square().sum(), z)[0]
+
+    return both
+
+
+@each_kernel
+@pytest.mark.parametrize(("n_components", "n"), [(1, 300), (2, 3001), (3, 300), (8, 300), (9, 300)])
+def test_exact_normalizers(exact, kernel, n_components, n):
+    z = points(n_components, n)
+    assert_agree(lambda z: joint_normalizer(kernel, z), z)
+    assert_agree(with_gradient(lambda z: log_normalizer(kernel, z, z, exclude_self=True, n_choices=n - 1)), z)
+
+
+@each_kernel
+def test_exact_normalizers_of_far_rows(exact, kernel):
+    """Too far apart for linear space."""
+    assert_agree(lambda z: joint_normalizer(kernel, z), 100 * points(n=10))
+
+
+@each_kernel
+@pytest.mark.parametrize("n_components", [1, 2, 3])
+def test_compiled_loops(kernel, n_components):
+    """In single precision, the same bits twice, and equal rows at distance zero."""
+    pytest.importorskip("triton")
+    z = points(n_components, 3001).float().double()
+    terms, places = kernel.slope_terms, z.to("cuda", torch.float32)
+    rows = with_gradient(lambda z: RowLogNormalizer.apply(terms, z))
+    found, again = ([*joint_sums(terms, places), *rows(places)] for _ in range(2))
+    log_z, push = joint_normalizer(kernel, z)
+    row_log_z, row_push = with_gradient(lambda z: log_normalizer(kernel, z, z, exclude_self=True, n_choices=3000))(z)
+    expected = [torch.as_tensor(np.exp(log_z)), push * np.exp(log_z), row_log_z, row_push]
+    for first, second, right in zip(found, again, expected, strict=True):
+        assert torch.equal(first, second)
+        assert (first.cpu().double() - right).abs().max() < 1e-5 * right.abs().max()
+    total, push = joint_sums(terms, places[:1].expand(300, -1))
+    assert float(total) == pytest.approx(300 * 299, rel=1e-6) and not push.any()
+
+
 @each_kernel
 @pytest.mark.parametrize("n_components", [1, 2])
-def test_joint_normalizers(kernel, n_components):
-    assert_agree(lambda z: joint_normalizer(kernel, z), points(n_components))
-    assert_agree(lambda z: joint_grid_normalizer(GridPotential(kernel), z), points(n_components))
+def test_grids(kernel, n_components):
+    z = points(n_components)
+    assert_agree(lambda z: joint_grid_normalizer(GridPotential(kernel), z), z)
+    if n_components == 2:
+        assert_agree(with_gradient(lambda z: row_grid_normalizers(GridPotential(kernel), z)), z)
 
 
 @each_kernel
-def test_normalizers_of_rows(kernel):
-    def with_gradient(function):
-        def both(z):
-            z = z.requires_grad_()
-            value = function(z)
-            return value.detach(), torch.autograd.grad(value.square().sum(), z)[0]
-
-        return both
-
+def test_drawn_keys(kernel):
     drawn = torch.arange(0, 300, 7)
-    assert_agree(with_gradient(lambda z: row_grid_normalizers(GridPotential(kernel), z)), points())
-    assert_agree(with_gradient(lambda z: log_normalizer(kernel, z, z, exclude_self=True, n_choices=299)), points())
     assert_agree(with_gradient(lambda z: sampled_log_normalizer(kernel, z, drawn.to(z.device))), points())
 
 
-@pytest.mark.parametrize("method", ["exact", "interpolation", "sampled"])
+@pytest.mark.parametrize("method", ["exact", "tiles", "interpolation", "sampled"])
 @pytest.mark.parametrize("normalization", ["joint", "conditional"])
-def test_maps(method, normalization):
+@pytest.mark.parametrize("n_neighbors", [None, 30])
+def test_maps(monkeypatch, method, normalization, n_neighbors):
+    """On dense edges and on sparse ones."""
+    if method == "tiles":
+        use_tiles(monkeypatch)
+        method = "exact"
     X = load_digits().data[:800]
-    options = {"method": method, "normalization": normalization, "random_state": 0}
+    options = {"method": method, "normalization": normalization, "n_neighbors": n_neighbors, "random_state": 0}
     cpu, cuda = (ICONEmbedding(device=device, **options).fit(X) for device in ("cpu", "cuda"))
     assert cuda.device_ == "cuda" and cuda.method_ == method
     assert cuda.kl_divergence_ == pytest.approx(cpu.kl_divergence_, rel=0.05)
     copy = pickle.loads(pickle.dumps(cuda))
     np.testing.assert_array_equal(copy.transform(X[:3]), cuda.embedding_[:3])
+
+
+def test_auto_is_exact_where_loops_are_compiled():
+    pytest.importorskip("triton")
+    X = np.random.RandomState(0).standard_normal((4000, 5))
+    assert ICONEmbedding(device="cpu", max_iter=5).fit(X).method_ == "interpolation"
+    assert ICONEmbedding(device="cuda", max_iter=5).fit(X).method_ == "exact"
 
 
 def test_clusters_and_classes():

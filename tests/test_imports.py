@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sklearn_icon"
-HEAVY = {"torch", "numba", "pynndescent", "matplotlib"}
+HEAVY = {"torch", "numba", "pynndescent", "matplotlib", "triton"}
 
 # A module imports only from floors below its own.
 FLOORS = [
@@ -19,6 +19,7 @@ FLOORS = [
         "_device",
         "_rows",
         "_loops",
+        "_triton",
         "_team",
         "_brute_force",
         "_walks",
@@ -27,7 +28,7 @@ FLOORS = [
         "_ranks",
         "metrics",
     },
-    {"_conditional", "_solver", "_neighbors", "plotting"},
+    {"_conditional", "_fused", "_solver", "_neighbors", "plotting"},
     {"supervisory", "learned", "encoders"},
     {"_sums", "_grid", "_initial", "_networks", "_base"},
     {"_edges", "_placement", "_scaled_rows", "_dense_rows"},

@@ -1,0 +1,106 @@
+"""Compiled loops over all pairs of places on a GPU, whose sums stay in registers until they are a few numbers a row.
+
+Places u are scaled so that s = |u_i - u_j|^2 leaves a kernel no more than its power p; b is its slope:
+
+    k = exp(-s), b = 1        k = (1 + s)^(-p), b = 1 / (1 + s)        d log k / d u_i = -2 p b (u_i - u_j)
+
+A program owns some rows and a span of keys, and writes its sums where no other does, so that they are the same at every
+run. Offsets are differences of places: equal rows are at distance zero. Importing this needs triton.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _places(z, items, n, D: tl.constexpr):
+    """Columns of z, shape (D, items), zero past the last."""
+    return tl.load(z + tl.arange(0, D)[:, None] * n + items[None, :], mask=(items < n)[None, :], other=0.0)
+
+
+@triton.jit
+def _offsets(z, z_rows, rows, keys, end, n, D: tl.constexpr):
+    """(u_i - u_j, s, whether j is a key of i) of a tile; coordinates come first, so that a thread holds all."""
+    offsets = z_rows[:, :, None] - _places(z, keys, n, D)[:, None, :]
+    return offsets, tl.sum(offsets * offsets, axis=0), (rows[:, None] != keys[None, :]) & (keys < end)[None, :]
+
+
+@triton.jit
+def _log_kernel(sq, power, KIND: tl.constexpr):
+    """(log k, b)."""
+    if KIND == "gaussian":
+        return -sq, tl.full(sq.shape, 1.0, sq.dtype)
+    else:
+        return -power * tl.log(1.0 + sq), 1.0 / (1.0 + sq)
+
+
+@triton.jit
+def _store_offsets(out, sums, rows, n, D: tl.constexpr):
+    """Write the sums over the keys of a tile, shape (D, rows, keys), to columns of `out`."""
+    tl.store(out + tl.arange(0, D)[:, None] * n + rows[None, :], tl.sum(sums, axis=2), mask=(rows < n)[None, :])
+
+
+@triton.jit
+def joint(z, power, out, n, span, D: tl.constexpr, KIND: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr):
+    """sum_j k b (u_i - u_j), then sum_j k, of rows over a span of keys."""
+    rows, start = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * span
+    end = tl.minimum(start + span, n)
+    power, z_rows = tl.load(power), _places(z, rows, n, D)
+    push = tl.zeros([D, ROWS, KEYS], z_rows.dtype)
+    total = tl.zeros([ROWS, KEYS], z_rows.dtype)
+    for first in range(start, end, KEYS):
+        offsets, sq, taken = _offsets(z, z_rows, rows, first + tl.arange(0, KEYS), end, n, D)
+        if KIND == "cauchy":
+            slope = 1.0 / (1.0 + sq)
+            kernel = tl.where(taken, slope, 0.0)
+        else:
+            log_kernel, slope = _log_kernel(sq, power, KIND)
+            kernel = tl.where(taken, tl.exp(log_kernel), 0.0)
+        total += kernel
+        push += (kernel * slope)[None, :, :] * offsets
+    out += tl.program_id(1) * (D + 1) * n
+    _store_offsets(out, push, rows, n, D)
+    tl.store(out + D * n + rows, tl.sum(total, axis=1), mask=rows < n)
+
+
+@triton.jit
+def row_log_sums(z, power, out, n, span, D: tl.constexpr, KIND: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr):
+    """log sum_j k of rows over a span of keys, sums kept relative to the largest kernel so far."""
+    rows, start = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * span
+    end = tl.minimum(start + span, n)
+    power, z_rows = tl.load(power), _places(z, rows, n, D)
+    largest = tl.full([ROWS, KEYS], float("-inf"), z_rows.dtype)
+    total = tl.zeros([ROWS, KEYS], z_rows.dtype)
+    for first in range(start, end, KEYS):
+        _, sq, taken = _offsets(z, z_rows, rows, first + tl.arange(0, KEYS), end, n, D)
+        log_kernel, _ = _log_kernel(sq, power, KIND)
+        smaller = tl.where(log_kernel == largest, 1.0, tl.exp(-tl.abs(log_kernel - largest)))  # relative to the larger
+        larger = taken & (log_kernel > largest)
+        total = tl.where(larger, total * smaller + 1.0, total + tl.where(taken, smaller, 0.0))
+        largest = tl.where(larger, log_kernel, largest)
+    of_row = tl.max(largest, axis=1)
+    excess = tl.where(largest == of_row[:, None], 0.0, largest - of_row[:, None])
+    log_sum = of_row + tl.log(tl.sum(total * tl.exp(excess), axis=1))
+    tl.store(out + tl.program_id(1) * n + rows, log_sum, mask=rows < n)
+
+
+@triton.jit
+def row_pushes(
+    z, power, out, n, span, log_z, grad, D: tl.constexpr, KIND: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr
+):
+    """sum_j (g_i k / Z_i + g_j k / Z_j) b (u_i - u_j) of rows over a span of keys."""
+    rows, start = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * span
+    end = tl.minimum(start + span, n)
+    power, z_rows = tl.load(power), _places(z, rows, n, D)
+    row_log_z = tl.load(log_z + rows, mask=rows < n, other=0.0)[:, None]
+    row_grad = tl.load(grad + rows, mask=rows < n, other=0.0)[:, None]
+    push = tl.zeros([D, ROWS, KEYS], z_rows.dtype)
+    for first in range(start, end, KEYS):
+        keys = first + tl.arange(0, KEYS)
+        offsets, sq, taken = _offsets(z, z_rows, rows, keys, end, n, D)
+        key_log_z = tl.load(log_z + keys, mask=keys < end, other=0.0)[None, :]
+        key_grad = tl.load(grad + keys, mask=keys < end, other=0.0)[None, :]
+        log_kernel, slope = _log_kernel(sq, power, KIND)
+        weight = row_grad * tl.exp(log_kernel - row_log_z) + key_grad * tl.exp(log_kernel - key_log_z)
+        push += tl.where(taken, weight * slope, 0.0)[None, :, :] * offsets
+    _store_offsets(out + tl.program_id(1) * D * n, push, rows, n, D)
