@@ -13,7 +13,7 @@ _NEIGHBORS = 15
 
 
 def input_kind(p_spec, X, y):
-    """What X holds: "features", "distances" or a "graph".
+    """What X holds: "features", "distances", a "graph" or "counts" of tokens.
 
     Raises
     ------
@@ -25,6 +25,8 @@ def input_kind(p_spec, X, y):
         kind = "graph"
     elif getattr(spec, "metric", None) == "precomputed" and spec.source == "X":
         kind = "distances"
+    elif isinstance(spec, supervisory.Counts) and spec.in_X(y):
+        return "counts"
     else:
         return "features"
     if X.shape[0] != X.shape[1]:
@@ -39,7 +41,7 @@ class FittedRows:
     ----------
     X : ndarray or csr matrix
         What was fitted.
-    kind : {"features", "distances", "graph"}
+    kind : {"features", "distances", "graph", "counts"}
         What X holds.
     p : Conditional
         p of the fit.
@@ -49,7 +51,11 @@ class FittedRows:
         self.kind, self.n_rows = kind, X.shape[0]
         self.n_positives = int(np.diff(p.weights.indptr).max())
         self.X = X if kind == "features" else None
-        self.digests = row_digests(X) if kind == "features" else None
+        self.digests = row_digests(X) if kind in ("features", "counts") else None
+
+    def seen(self, X):
+        """The first fitted row that each row of features or counts equals, or -1."""
+        return match_rows(row_digests(X), self.digests)
 
     def weights(self, X, p_spec, n_jobs=None):
         """Relate new rows.
@@ -90,5 +96,5 @@ class FittedRows:
         indptr = np.arange(0, rows.size + 1, rows.shape[1])
         weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(X.shape[0], self.n_rows))
         if self.kind == "features":
-            return weights, match_rows(row_digests(X), self.digests)
+            return weights, self.seen(X)
         return weights, np.where(neighbors.distances[:, 0] == 0, neighbors.indices[:, 0], -1)

@@ -32,7 +32,7 @@ FLOORS = [
     {"_edges", "_placement", "_scaled_rows"},
     {"_objective", "_new_rows"},
     {"_batches"},
-    {"_maps", "_partitions", "_prototypes"},
+    {"_maps", "_partitions", "_prototypes", "_token_maps"},
     {"_embedding", "_clustering", "_classifier"},
     {"__init__"},
 ]

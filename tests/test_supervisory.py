@@ -367,7 +367,7 @@ def test_lists_are_read_like_arrays(case):
 def test_what_is_missing_is_said(case):
     X, y = make_data()[case.kind]
     if not case.spec.needs_y:
-        assert case.kind in ("X", "distances", "graph", "graph as y")
+        assert case.kind in ("X", "distances", "graph", "graph as y", "counts", "sparse counts")
         return
     assert y is not None
     with pytest.raises(ValueError, match="requires y to be passed, but the target y is None") as error:
@@ -556,6 +556,20 @@ def test_no_walk_over_keys_that_are_no_rows(base):
 def test_partners_come_one_to_one():
     with pytest.raises(ValueError, match="pairs rows one to one, but X has 3 rows and y 2"):
         CrossModalPairs().conditional(np.zeros((3, 1)), np.zeros((2, 1)))
+
+
+def test_counts_are_y_where_that_is_a_matrix_else_X():
+    X, counts = make_data()["counts"]
+    expected = row_shares(counts)
+    labels = np.arange(N) % 2
+    for y in (None, labels, labels.tolist(), list("abcabcabcabc")):
+        assert_allclose(Counts().conditional(counts, y).toarray(), expected, rtol=1e-14)
+    for y in (counts, counts.tolist(), sparse.csr_array(counts), sparse.coo_matrix(counts)):
+        assert_allclose(Counts().conditional(X, y).toarray(), expected, rtol=1e-14)
+    with pytest.raises(ValueError, match="X has 12 rows and y 5"):
+        Counts().conditional(X, counts[:5])
+    with pytest.raises(ValueError, match="Negative values in data"):
+        Counts().conditional(X)
 
 
 @pytest.mark.parametrize(
