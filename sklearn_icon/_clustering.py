@@ -231,7 +231,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.n_iter_ = -(-solution.result.n_iter // self._steps_per_pass(X.shape[0]))
         self._state = solution.state
         self._set_partition(softmax(solution.logits, axis=1).astype(X.dtype, copy=False), features)
-        self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p)
+        self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p, p_spec, y)
         return self
 
     def _batch_rows(self, n):

@@ -278,7 +278,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.kl_per_sample_ = solution.shares * len(solution.shares)
         self._state = solution.state
         placeable = not encoder.parametric and (kind == "counts" or not p_spec.keys_differ)
-        self._fitted_rows: Any = FittedRows(X, kind, p) if placeable else None
+        self._fitted_rows: Any = FittedRows(X, kind, p, p_spec, y) if placeable else None
         if p_spec.keys_differ:
             self.prototypes_ = solution.prototypes.astype(X.dtype, copy=False)
         elif hasattr(self, "prototypes_"):

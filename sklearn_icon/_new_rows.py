@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from . import supervisory
-from ._base import unwrapped
+from ._base import measured, unwrapped
 from ._conditional import Conditional
 from ._neighbors import cross_neighbors
 from ._rows import match_rows, row_digests
@@ -20,8 +20,8 @@ def input_kind(p_spec, X, y):
     ValueError
         Distances or a graph that are not square.
     """
-    spec = unwrapped(p_spec)
-    if isinstance(spec, supervisory.Graph) and y is None:
+    spec = measured(p_spec)
+    if isinstance(spec, supervisory.Graph) and (y is None or spec is not unwrapped(p_spec)):
         kind = "graph"
     elif getattr(spec, "metric", None) == "precomputed" and spec.source == "X":
         kind = "distances"
@@ -45,11 +45,17 @@ class FittedRows:
         What X holds.
     p : Conditional
         p of the fit.
+    p_spec : Supervisory
+    y : array-like or None
+        What p read beside X. New rows are like those without a label.
     """
 
-    def __init__(self, X, kind, p):
+    def __init__(self, X, kind, p, p_spec, y):
         self.kind, self.n_rows = kind, X.shape[0]
-        self.n_positives = int(np.diff(p.weights.indptr).max())
+        n_positives = np.diff(p.weights.indptr)
+        if measured(p_spec) is not unwrapped(p_spec):
+            n_positives = n_positives[np.diff(unwrapped(p_spec).labels(y).indptr) == 0]
+        self.n_positives = int(n_positives.max(initial=0)) or _NEIGHBORS
         self.X = X if kind == "features" else None
         self.digests = row_digests(X) if kind in ("features", "counts") else None
 
@@ -79,17 +85,17 @@ class FittedRows:
         """
         if self.kind == "graph":
             return Conditional.from_weights(X).weights, np.full(X.shape[0], -1)
-        spec = unwrapped(p_spec)
-        measured = hasattr(spec, "rows_at") and spec.source == "X"
+        spec = measured(p_spec)
+        by_kernel = hasattr(spec, "rows_at") and spec.source == "X"
         neighbors = cross_neighbors(
             X,
             self.X,
-            min(self.n_positives if measured else _NEIGHBORS, self.n_rows),
-            metric=spec.metric if measured else "euclidean",
-            metric_params=spec.metric_params if measured else None,
+            min(self.n_positives if by_kernel else _NEIGHBORS, self.n_rows),
+            metric=spec.metric if by_kernel else "euclidean",
+            metric_params=spec.metric_params if by_kernel else None,
             n_jobs=n_jobs,
         )
-        if measured:
+        if by_kernel:
             rows = spec.rows_at(neighbors.distances)
         else:
             rows = np.full(neighbors.distances.shape, 1 / neighbors.distances.shape[1])
