@@ -55,9 +55,10 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Neighbours on which p lives. None: all rows up to 2,000 rows, else 3 * perplexity + 1; 15 for "knn".
     early_exaggeration : float, default=12.0
         Factor on p at first, for a sixth of the iterations, 125 at the most; then for as many it is the geometric mean
-        of early and late. Clusters form, grow, and part without tearing. Of lookup maps.
+        of early and late. Clusters form, grow, and part without tearing. Of lookup maps over rows.
     late_exaggeration : float, default=1.0
-        Factor on p in the iterations after that: above 1, clusters stand further apart. With plain KL, of lookup maps.
+        Factor on p in the iterations after that: above 1, clusters stand further apart. With plain KL, of lookup maps
+        over rows.
     learning_rate : float or "auto", default="auto"
         Step size, in the units of scikit-learn's TSNE. "auto": max(n / exaggeration, 50) in each phase of a lookup map,
         an eighth of it under total variation, halved where the loss rises; for Adam, 1 for lookup maps from drawn keys
@@ -239,7 +240,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`, counts of
             tokens where it is `supervisory.Counts()`, unless they are y.
         y : array-like, default=None
-            What p reads beside X: labels, group ids, companion features. Else ignored.
+            What p reads beside X: labels, group ids, companion features, counts. Else ignored.
 
         Returns
         -------

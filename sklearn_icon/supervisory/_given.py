@@ -105,7 +105,7 @@ class Counts(Supervisory):
     Raises
     ------
     ValueError
-        At `conditional`: negative counts, or as many rows of counts as there are not rows of X.
+        At `conditional`: negative counts, or counts of another number of rows than X has.
 
     Examples
     --------
