@@ -107,7 +107,7 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
 
     def _measures_precomputed(self):
         """Whether X holds distances."""
-        return getattr(unwrapped(self._spec_or_none("supervisory")), "metric", None) == "precomputed"
+        return getattr(measured(self._spec_or_none("supervisory")), "metric", None) == "precomputed"
 
     def __sklearn_tags__(self):
         """Sparse input; y required where p reads it."""
@@ -128,6 +128,12 @@ def warn_rows_without_positives(p):
             UserWarning,
             stacklevel=3,
         )
+
+
+def measured(spec):
+    """The innermost spec, or of labels that are known in part that of the rows without one."""
+    spec = unwrapped(spec)
+    return spec if getattr(spec, "unlabelled", None) is None else unwrapped(spec.unlabelled)
 
 
 def unwrapped(spec, kind=()):

@@ -458,6 +458,11 @@ def _check_specs(p_spec, q_spec, encoder):
         raise ValueError(
             f"{p_spec} does not read class labels; use supervisory='data_label', 'propagated_label' or 'same_class'."
         )
+    if getattr(unwrapped(p_spec), "unlabelled", None) is not None:
+        raise ValueError(
+            f"{p_spec} relates rows without a label, which a classifier has to give a class; use "
+            "supervisory='propagated_label'."
+        )
     if q_spec.on_memberships:
         raise ValueError(
             f"{q_spec} is a distribution over clusters; use learned='gaussian', 'student_t' or 'harmonic'."

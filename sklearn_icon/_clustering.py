@@ -248,7 +248,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self._state = solution.state
         memberships = softmax(solution.logits, axis=1).astype(X.dtype, copy=False)
         self._set_partition(memberships, features, sample_weight)
-        self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p)
+        self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p, p_spec, y)
         return self
 
     def _batch_rows(self, n):

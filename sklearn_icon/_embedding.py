@@ -40,14 +40,15 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         The distribution p. None and "gaussian" are `supervisory.Gaussian` with this estimator's `perplexity`,
         `n_neighbors` and `metric`; "student_t" and "knn" take them likewise; an instance keeps its own.
     learned : Learned or str, default=None
-        The distribution q. None is `learned.StudentT()`, that of t-SNE.
+        The distribution q. None is `learned.StudentT()`, that of t-SNE. Under "counts" its keys are prototypes of the
+        tokens, learned beside the map.
     encoder : Encoder or str, default=None
         How rows become places. None is `encoders.Lookup()`: every row has a place of its own. "linear", "mlp" and any
         module map new rows directly.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
         D. A lookup map first unfolds under KL, as long as the early exaggeration lasts.
     normalization : {"joint", "conditional"}, default="joint"
-        Whether all pairs together sum to one, as in t-SNE, or each row, as in SNE.
+        Whether all pairs together sum to one, as in t-SNE, or each row, as in SNE. "counts" needs "conditional".
     debias : float in [0, 1), default=0.0
         Uniform mass mixed into p.
     perplexity : float, default=30.0
@@ -57,13 +58,15 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Neighbours on which p lives. None: all rows up to 2,000 rows, else 3 * perplexity + 1; 15 for "knn".
     early_exaggeration : float, default=12.0
         Factor on p at first, for a sixth of the iterations, 125 at the most; then for as many it is the geometric mean
-        of early and late. Clusters form, grow, and part without tearing. Of lookup maps.
+        of early and late. Clusters form, grow, and part without tearing. Of lookup maps over rows.
     late_exaggeration : float, default=1.0
-        Factor on p in the iterations after that: above 1, clusters stand further apart. With plain KL, of lookup maps.
+        Factor on p in the iterations after that: above 1, clusters stand further apart. With plain KL, of lookup maps
+        over rows.
     learning_rate : float or "auto", default="auto"
         Step size, in the units of scikit-learn's TSNE. "auto": max(n / exaggeration, 50) in each phase of a lookup map,
         an eighth of it under total variation, halved where the loss rises; for Adam, 1 for lookup maps from drawn keys
-        and 0.01 for encoders. `encoders.Linear` has none: it is solved by L-BFGS.
+        and 0.01 for encoders. `encoders.Linear` has none: it is solved by L-BFGS, as are lookups under "counts" until
+        contexts are drawn, at 0.05.
     max_iter : int, default=250
         Iterations at the most.
     n_iter_without_progress : int, default=300
@@ -75,7 +78,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     metric_params : dict, default=None
         Further arguments of the metric.
     init : {"pca", "spectral", "random"} or ndarray of shape (n_samples, n_components), default="pca"
-        Where a lookup map starts. Without features "pca" stands for "spectral", the eigenvectors of p's graph.
+        Where a lookup map starts. Without features "pca" stands for "spectral", the eigenvectors of p's graph. Under
+        "counts" a map starts at random unless an array is given.
     method : {"auto", "exact", "interpolation", "sampled", "barnes_hut"}, default="auto"
         How the sum over all pairs is computed: exactly in tiles; by interpolation on a grid, for lookup maps of one or
         two dimensions; or from some of the keys ("sampled"): of lookup maps from 1,000 drawn at each step, of encoders
@@ -83,6 +87,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         3,000 rows (5,000 of an encoder, 10,000 of a map that no grid suits), and "barnes_hut" is accepted for "auto".
         On CUDA with triton, Student-t and Gaussian lookup maps of up to eight dimensions are exact up to 100,000 rows,
         in one compiled pass a step; checked in triton's interpreter, not yet measured on a GPU.
+        Under "counts" the sum is over all tokens, and "sampled" draws contexts; "auto" does beyond 8 million pairs.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
     random_state : int, RandomState instance or None, default=None
@@ -98,6 +103,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     ----------
     embedding_ : ndarray of shape (n_samples, n_components)
         The map, in the precision of X. Equal rows have one place.
+    prototypes_ : ndarray of shape (n_tokens, n_components)
+        Under "counts": the places of the tokens. Dot products tell them up to a shift, and a linear map of them whose
+        inverse maps the contexts.
     kl_divergence_ : float
         D at the end; KL unless `divergence` says otherwise.
     kl_per_sample_ : ndarray of shape (n_samples,)
@@ -234,9 +242,10 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
-            Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`.
+            Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`, counts of
+            tokens where it is `supervisory.Counts()`, unless they are y.
         y : array-like, default=None
-            What p reads beside X: labels, group ids, companion features. Else ignored.
+            What p reads beside X: labels, group ids, companion features, counts. Else ignored.
 
         Returns
         -------
@@ -258,14 +267,15 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         kind = input_kind(p_spec, X, y)
         with self._threads(small=X.shape[0] <= _EXACT_LIMIT):
             p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
-            _check_specs(p_spec, q_spec, encoder, kind)
+            _check_specs(p_spec, q_spec, encoder, kind, self.normalization)
             warn_rows_without_positives(p)
             if self.late_exaggeration > 1 and (self.divergence != "kl" or self.debias or q_spec.mixture):
                 raise ValueError(
                     f"late_exaggeration={self.late_exaggeration} multiplies the attraction of plain KL; use "
                     "divergence='kl' and debias=0, or late_exaggeration=1."
                 )
-            solution, method = self._solve(X, kind, p.mix(self.debias), q_spec, encoder, device, random_state)
+            solve = self._solve_tokens if p_spec.keys_differ else self._solve
+            solution, method = solve(X, kind, p.mix(self.debias), q_spec, encoder, device, random_state)
         self.supervisory_, self.learned_, self.encoder_ = p_spec, solution.learned, encoder
         self.method_, self.device_, self.learning_rate_ = method, str(device), solution.learning_rate
         self.neighbor_recall_ = p.recall
@@ -273,7 +283,12 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.kl_divergence_ = float(solution.shares.sum())
         self.kl_per_sample_ = solution.shares * len(solution.shares)
         self._state = solution.state
-        self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p)
+        placeable = not encoder.parametric and (kind == "counts" or not p_spec.keys_differ)
+        self._fitted_rows: Any = FittedRows(X, kind, p, p_spec, y) if placeable else None
+        if p_spec.keys_differ:
+            self.prototypes_ = solution.prototypes.astype(X.dtype, copy=False)
+        elif hasattr(self, "prototypes_"):
+            del self.prototypes_
         self.embedding_ = solution.places.astype(X.dtype, copy=False)
         return self.embedding_
 
@@ -298,10 +313,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             seed = random_state.randint(np.iinfo(np.int32).max)
             arguments = (p, q_spec, encoder, X, self.n_components, options)
             return solve_encoder(*arguments, sampled=method == "sampled", seed=seed, **common), method
-        again = self.warm_start and getattr(self, "embedding_", np.empty(0)).shape == (
-            len(p.has_positives),
-            self.n_components,
-        )
+        again = self._starts_warm(p)
         init = self.embedding_ if again else self.init
         features = X if kind == "features" else None
         start = initial_map(init, self.n_components, features, p, random_state)
@@ -316,6 +328,40 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             min_grad_norm=self.min_grad_norm,
             n_iter_without_progress=self.n_iter_without_progress,
             **common,
+        )
+        return solution, method
+
+    def _starts_warm(self, p):
+        """Whether the last map is where this one starts."""
+        return self.warm_start and getattr(self, "embedding_", np.empty(0)).shape == (p.shape[0], self.n_components)
+
+    def _solve_tokens(self, X, kind, p, q_spec, encoder, device, random_state):
+        """Solve for places of contexts and prototypes of tokens."""
+        from ._networks import torch_dtype
+        from ._token_maps import method_of, solve_tokens
+
+        method = method_of(self.method, p)
+        places, prototypes = None, getattr(self, "prototypes_", np.empty(0))
+        if self._starts_warm(p) and prototypes.shape == (p.shape[1], self.n_components):
+            places = self.embedding_
+        elif isinstance(self.init, np.ndarray):
+            places, prototypes = initial_map(self.init, self.n_components, None, p, random_state), None
+        else:
+            prototypes = None
+        solution = solve_tokens(
+            p,
+            q_spec,
+            encoder,
+            X,
+            self.n_components,
+            {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device},
+            start=(places, prototypes),
+            finish=lambda places: average_duplicates(places, X if kind == "counts" else None),
+            sampled=method == "sampled",
+            learning_rate=self.learning_rate,
+            max_iter=self.max_iter,
+            seed=random_state.randint(np.iinfo(np.int32).max),
+            on_step=self._on_step,
         )
         return solution, method
 
@@ -357,7 +403,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         An encoder maps them. On a lookup map a row that was seen in `fit` returns to its own place; any other
         starts at the mean place of its neighbours, or of one of them, and descends against the frozen map, alone: the
-        batch it comes in makes no difference.
+        batch it comes in makes no difference. Under "counts" it descends against the prototypes, by its own counts.
 
         Parameters
         ----------
@@ -368,6 +414,11 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Returns
         -------
         ndarray of shape (n_new, n_components)
+
+        Raises
+        ------
+        ValueError
+            A lookup map of contexts whose counts were y: X says nothing of new ones.
         """
         check_is_fitted(self)
         X = self._validate_X(X, reset=False)
@@ -377,7 +428,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
                 module = load_module(self.encoder_, X.shape[1], self.n_components, self._state)
                 return encode(module, X).astype(self.embedding_.dtype, copy=False)
-            return self._place(X)
+            return self._place_contexts(X) if self.supervisory_.keys_differ else self._place(X)
 
     def _place(self, X):
         """New rows on a lookup map."""
@@ -389,6 +440,22 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         placed[seen < 0] = place_rows(weights[seen < 0], self.embedding_, self.learned_)
         return placed
 
+    def _place_contexts(self, X):
+        """New contexts by their counts; those that were fitted at their own places."""
+        from ._token_maps import place_contexts
+
+        if self._fitted_rows is None:
+            raise ValueError(
+                f"{self.encoder_} places contexts by their counts, which were y in fit; to place new ones, fit the "
+                "counts as X, or use an encoder that reads X, such as 'mlp'."
+            )
+        seen = self._fitted_rows.seen(X)
+        placed, new = self.embedding_[seen], np.flatnonzero(seen < 0)
+        if len(new):
+            p = self.supervisory_.conditional(X[new]).mix(self.debias)
+            placed[new] = place_contexts(p, self.learned_, self.prototypes_, self.divergence)
+        return placed
+
     @property
     def _n_features_out(self):
         return self.n_components
@@ -397,22 +464,39 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """Distances of rows where metric is "precomputed"."""
         tags = super().__sklearn_tags__()
         tags.input_tags.pairwise = self._measures_precomputed()
+        tags.input_tags.positive_only = isinstance(unwrapped(self._spec_or_none("supervisory")), supervisory.Counts)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
 
-def _check_specs(p_spec, q_spec, encoder, kind):
-    """A map has one representation per row, so rows must be the keys, and q a function of places."""
-    if p_spec.keys_differ:
+def _check_specs(p_spec, q_spec, encoder, kind, normalization):
+    """A map has one representation per row, so rows must be the keys, or tokens; and q a function of places."""
+    if isinstance(unwrapped(p_spec), supervisory.Counts):
+        _check_tokens(p_spec, q_spec, normalization)
+    elif p_spec.keys_differ:
         raise ValueError(
             f"{p_spec} has keys that are not the rows; a map needs a p over rows, such as 'gaussian' or 'knn'."
         )
     if q_spec.on_memberships:
         raise ValueError(f"{q_spec} is a distribution over clusters; use ICONClustering, or learned='student_t'.")
-    if encoder.parametric and kind != "features":
+    if encoder.parametric and kind not in ("features", "counts"):
         raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")
     if isinstance(q_spec, learned.WideGaussian) and not getattr(encoder, "orthonormal", False):
         raise ValueError(
             f"the loss of {q_spec} falls without bound as {encoder} spreads the rows; use an encoder that cannot, "
             "encoders.Linear(orthonormal=True)."
+        )
+
+
+def _check_tokens(p_spec, q_spec, normalization):
+    """Tokens have prototypes, which need the conditional form and a loss that holds them back."""
+    if normalization == "joint":
+        raise ValueError(
+            f"normalization='joint' needs keys that are the rows, but those of {p_spec} are tokens; use "
+            "normalization='conditional'."
+        )
+    if q_spec.is_limit:
+        raise ValueError(
+            f"the loss of {q_spec} is no distribution over tokens, whose places it would spread or join without bound; "
+            "use learned.Gaussian(metric='dot'), 'gaussian' or 'student_t'."
         )

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from . import supervisory
-from ._base import unwrapped
+from ._base import measured, unwrapped
 from ._conditional import Conditional
 from ._neighbors import cross_neighbors
 from ._rows import match_rows, row_digests
@@ -13,18 +13,20 @@ _NEIGHBORS = 15
 
 
 def input_kind(p_spec, X, y):
-    """What X holds: "features", "distances" or a "graph".
+    """What X holds: "features", "distances", a "graph" or "counts" of tokens.
 
     Raises
     ------
     ValueError
         Distances or a graph that are not square.
     """
-    spec = unwrapped(p_spec)
-    if isinstance(spec, supervisory.Graph) and y is None:
+    spec = measured(p_spec)
+    if isinstance(spec, supervisory.Graph) and (y is None or spec is not unwrapped(p_spec)):
         kind = "graph"
     elif getattr(spec, "metric", None) == "precomputed" and spec.source == "X":
         kind = "distances"
+    elif isinstance(spec, supervisory.Counts) and spec.in_X(y):
+        return "counts"
     else:
         return "features"
     if X.shape[0] != X.shape[1]:
@@ -39,17 +41,27 @@ class FittedRows:
     ----------
     X : ndarray or csr matrix
         What was fitted.
-    kind : {"features", "distances", "graph"}
+    kind : {"features", "distances", "graph", "counts"}
         What X holds.
     p : Conditional
         p of the fit.
+    p_spec : Supervisory
+    y : array-like or None
+        What p read beside X. New rows are like those without a label.
     """
 
-    def __init__(self, X, kind, p):
+    def __init__(self, X, kind, p, p_spec, y):
         self.kind, self.n_rows = kind, X.shape[0]
-        self.n_positives = int(np.diff(p.weights.indptr).max())
+        n_positives = np.diff(p.weights.indptr)
+        if measured(p_spec) is not unwrapped(p_spec):
+            n_positives = n_positives[np.diff(unwrapped(p_spec).labels(y).indptr) == 0]
+        self.n_positives = int(n_positives.max(initial=0)) or _NEIGHBORS
         self.X = X if kind == "features" else None
-        self.digests = row_digests(X) if kind == "features" else None
+        self.digests = row_digests(X) if kind in ("features", "counts") else None
+
+    def seen(self, X):
+        """The first fitted row that each row of features or counts equals, or -1."""
+        return match_rows(row_digests(X), self.digests)
 
     def weights(self, X, p_spec, n_jobs=None):
         """Relate new rows.
@@ -73,22 +85,22 @@ class FittedRows:
         """
         if self.kind == "graph":
             return Conditional.from_weights(X).weights, np.full(X.shape[0], -1)
-        spec = unwrapped(p_spec)
-        measured = hasattr(spec, "rows_at") and spec.source == "X"
+        spec = measured(p_spec)
+        by_kernel = hasattr(spec, "rows_at") and spec.source == "X"
         neighbors = cross_neighbors(
             X,
             self.X,
-            min(self.n_positives if measured else _NEIGHBORS, self.n_rows),
-            metric=spec.metric if measured else "euclidean",
-            metric_params=spec.metric_params if measured else None,
+            min(self.n_positives if by_kernel else _NEIGHBORS, self.n_rows),
+            metric=spec.metric if by_kernel else "euclidean",
+            metric_params=spec.metric_params if by_kernel else None,
             n_jobs=n_jobs,
         )
-        if measured:
+        if by_kernel:
             rows = spec.rows_at(neighbors.distances)
         else:
             rows = np.full(neighbors.distances.shape, 1 / neighbors.distances.shape[1])
         indptr = np.arange(0, rows.size + 1, rows.shape[1])
         weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(X.shape[0], self.n_rows))
         if self.kind == "features":
-            return weights, match_rows(row_digests(X), self.digests)
+            return weights, self.seen(X)
         return weights, np.where(neighbors.distances[:, 0] == 0, neighbors.indices[:, 0], -1)

@@ -192,7 +192,7 @@ def test_where_no_temperature_is_learned(estimator):
 
 def test_supervised_contrast_of_many_rows(monkeypatch):
     rows, labels = load_digits(return_X_y=True)
-    monkeypatch.setattr(supervisory, "_MOST_PAIRS", 1000)
+    monkeypatch.setattr(supervisory._labels, "_MOST_PAIRS", 1000)
     classifier = ICONClassifier(supervisory="same_class", encoder="mlp", max_iter=60, random_state=0)
     with pytest.warns(match="before it converged"):
         assert classifier.fit(rows[::2], labels[::2]).score(rows[1::2], labels[1::2]) > 0.9

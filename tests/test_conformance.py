@@ -14,6 +14,8 @@ CONFIGURATIONS = [
         supervisory=supervisory.StudentT(perplexity=4), learned=learned.StudentT(df=0.5), encoder="linear", **FEW
     ),
     ICONEmbedding(perplexity=3, divergence="jensen_shannon", encoder=encoders.MLP(hidden=(8,)), **FEW),
+    ICONEmbedding(supervisory="counts", learned=learned.Gaussian(metric="dot"), normalization="conditional", **FEW),
+    ICONEmbedding(supervisory=supervisory.SameClass(unlabelled=supervisory.UniformKNN(n_neighbors=3)), **FEW),
     ICONClustering(3, **PASSES),
     ICONClustering(3, supervisory="knn", learned=learned.SharedCluster(weights="degree"), encoder="lookup", **PASSES),
     ICONClustering(3, debias=0.0, encoder=encoders.MLP(hidden=(8,)), n_init=1, **PASSES),

@@ -34,7 +34,7 @@ FLOORS = [
     {"_edges", "_placement", "_scaled_rows", "_dense_rows"},
     {"_objective", "_new_rows", "_search"},
     {"_batches", "nn"},
-    {"_maps", "_partitions", "_prototypes"},
+    {"_maps", "_partitions", "_prototypes", "_token_maps"},
     {"_embedding", "_clustering", "_classifier"},
     {"__init__"},
 ]

@@ -101,6 +101,17 @@ def same_group(y):
     return rows
 
 
+def labels_shared(y):
+    y = (y.toarray() if sparse.issparse(y) else y).tolist()
+    shared = [[sum(a * b for a, b in zip(u, v, strict=True)) for v in y] for u in y]
+    return row_shares(shared, drop_self=True)
+
+
+def of_unlabelled(rows, unknown, otherwise):
+    """The rows of known label as they are, the others from another p."""
+    return lambda X, y: np.where(np.reshape(unknown(y), (-1, 1)), otherwise(euclidean(X)), rows(y))
+
+
 def one_hot(y):
     classes = sorted(set(y))
     return np.array([[float(label == c) for c in classes] for label in y])
@@ -145,6 +156,7 @@ def make_data(dtype=np.float64):
     weights = (weights + weights.T).astype(dtype)
     weights[:, 5] = weights[5] = 0
     labels = np.array(list("aabbbacccabz"))
+    indicator = np.array([[int(c) for c in row] for row in "101 011 001 000 110 111 000 100 010 001 101 000".split()])
     shares = rng.dirichlet(np.ones(4), size=N).astype(dtype)
     counts = rng.poisson(1.0, size=(N, 5)).astype(dtype)
     counts[2] = 0
@@ -155,6 +167,9 @@ def make_data(dtype=np.float64):
         "graph as y": (X, weights),
         "features as y": (X, Y),
         "labels": (X, labels),
+        "partial labels": (X, np.array([0, 5, -1, 5, 5, 0, 0, -1, -1, 5, -1, 7])),
+        "indicator": (X, indicator),
+        "sparse indicator": (X, sparse.csr_matrix(indicator)),
         "views": (X, np.array([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 4])),
         "partners": (X, Y),
         "shares": (X, shares),
@@ -225,6 +240,20 @@ BASES = {
     "graph": Case(Graph(), "graph", lambda X, y: row_shares(X, drop_self=True)),
     "graph-y": Case(Graph(), "graph as y", lambda X, y: row_shares(y, drop_self=True)),
     "same-class": Case(SameClass(), "labels", lambda X, y: same_group(y)),
+    "same-class-partial": Case(
+        SameClass(unlabelled=UniformKNN(n_neighbors=3)),
+        "partial labels",
+        of_unlabelled(
+            lambda y: same_group([c if c >= 0 else f"alone {i}" for i, c in enumerate(y)]), lambda y: y < 0, _KNN
+        ),
+    ),
+    "shared-labels": Case(SameClass(), "indicator", lambda X, y: labels_shared(y)),
+    "shared-labels-sparse": Case(SameClass(), "sparse indicator", lambda X, y: labels_shared(y)),
+    "shared-labels-partial": Case(
+        SameClass(unlabelled=Gaussian(sigma=0.8)),
+        "indicator",
+        of_unlabelled(labels_shared, lambda y: y.sum(axis=1) == 0, fixed_width(gaussian(0.8))),
+    ),
     "positive-pairs": Case(PositivePairs(), "views", lambda X, y: same_group(y)),
     "cross-modal": Case(
         CrossModalPairs(),
@@ -367,7 +396,7 @@ def test_lists_are_read_like_arrays(case):
 def test_what_is_missing_is_said(case):
     X, y = make_data()[case.kind]
     if not case.spec.needs_y:
-        assert case.kind in ("X", "distances", "graph", "graph as y")
+        assert case.kind in ("X", "distances", "graph", "graph as y", "counts", "sparse counts")
         return
     assert y is not None
     with pytest.raises(ValueError, match="requires y to be passed, but the target y is None") as error:
@@ -389,6 +418,9 @@ BAD = [
     (StudentT(df=0), "df"),
     (StudentT(df=None), "df"),
     (UniformKNN(n_neighbors=None), "n_neighbors"),
+    (SameClass(n_positives=0), "n_positives"),
+    (SameClass(unlabelled="knn"), "unlabelled"),
+    (SameClass(unlabelled=UniformKNN), "unlabelled"),
     (UniformMixture(SameClass(), -0.1), "alpha"),
     (UniformMixture(SameClass(), 1.1), "alpha"),
     (UniformMixture(SameClass(), None), "alpha"),
@@ -558,6 +590,20 @@ def test_partners_come_one_to_one():
         CrossModalPairs().conditional(np.zeros((3, 1)), np.zeros((2, 1)))
 
 
+def test_counts_are_y_where_that_is_a_matrix_else_X():
+    X, counts = make_data()["counts"]
+    expected = row_shares(counts)
+    labels = np.arange(N) % 2
+    for y in (None, labels, labels.tolist(), list("abcabcabcabc")):
+        assert_allclose(Counts().conditional(counts, y).toarray(), expected, rtol=1e-14)
+    for y in (counts, counts.tolist(), sparse.csr_array(counts), sparse.coo_matrix(counts)):
+        assert_allclose(Counts().conditional(X, y).toarray(), expected, rtol=1e-14)
+    with pytest.raises(ValueError, match="X has 12 rows and y 5"):
+        Counts().conditional(X, counts[:5])
+    with pytest.raises(ValueError, match="Negative values in data"):
+        Counts().conditional(X)
+
+
 @pytest.mark.parametrize(
     ("spec", "graph", "message"),
     [
@@ -648,3 +694,62 @@ def test_positives_that_are_drawn(monkeypatch):
     assert SameClass().conditional(np.eye(15), target, random_state=0).weights.nnz < 15 * 14
     again = [SameClass(n_positives=3).conditional(np.eye(15), target, random_state=0).toarray() for _ in range(2)]
     assert_array_equal(*again)
+
+
+def test_shared_labels_that_are_drawn(monkeypatch):
+    X, indicator = make_data()["indicator"]
+    every = SameClass().conditional(X, indicator)
+    drawn = SameClass(n_positives=4000).conditional(X, indicator, random_state=0)
+    assert_allclose(drawn.toarray(), every.toarray(), atol=0.03)
+    assert_array_equal(drawn.toarray() > 0, every.toarray() > 0)
+    monkeypatch.setattr(supervisory._labels, "_MOST_PAIRS", 10)
+    monkeypatch.setattr(supervisory._labels, "_DRAWN_POSITIVES", 2)
+    assert np.diff(SameClass().conditional(X, sparse.csr_array(indicator)).weights.indptr).max() <= 2
+
+
+def test_minus_one_is_a_class_until_rows_may_be_unlabelled():
+    X, target = make_data()["partial labels"]
+    assert SameClass().conditional(X, target).toarray()[2, 7] == 1 / 3
+    partly = SameClass(unlabelled=UniformKNN(n_neighbors=3))
+    for y in (target, target.astype(float), target.astype(object), target[:, None]):
+        assert_array_equal(partly.conditional(X, y).toarray(), partly.conditional(X, target).toarray())
+    known = np.array(list("abababababab"))
+    assert_array_equal(partly.conditional(X, known).toarray(), SameClass().conditional(X, known).toarray())
+    nothing = partly.conditional(X, np.full(N, -1))
+    assert_array_equal(nothing.toarray(), UniformKNN(n_neighbors=3).conditional(X).toarray())
+
+
+def test_parameters_of_unlabelled_rows_reach_p():
+    X, target = make_data()["partial labels"]
+    spec = SameClass(unlabelled=Gaussian(perplexity=3.0))
+    before = spec.conditional(X, target).toarray()
+    changed = clone(spec).set_params(unlabelled__perplexity=5.0).conditional(X, target).toarray()
+    assert abs(changed - before)[target < 0].max() > 1e-3
+    assert_array_equal(changed[target >= 0], before[target >= 0])
+    with pytest.raises(ValueError, match="The 'perplexity' parameter of Gaussian"):
+        SameClass(unlabelled=Gaussian(perplexity=0.5)).validate()
+
+
+@pytest.mark.parametrize("base", [SameClass(), DataLabel(), Gaussian(source="y"), UniformMixture(UniformKNN(), 0.1)])
+def test_unlabelled_rows_need_a_p_over_rows(base):
+    with pytest.raises(ValueError, match=r"must be a p between rows of X alone, such as UniformKNN\(\)"):
+        SameClass(unlabelled=base).validate()
+
+
+@pytest.mark.parametrize(
+    "y", [np.full((N, 2), 0.5), np.arange(2 * N).reshape(N, 2), sparse.csr_array(np.full((N, 2), 3))]
+)
+def test_an_indicator_holds_zeros_and_ones(y):
+    with pytest.raises(ValueError, match=r"y of shape \(12, 2\) must hold 0 and 1, .* pass class labels as 1-D"):
+        SameClass().conditional(np.zeros((N, 1)), y)
+
+
+def test_companion_features_are_dense_sparse_or_one_column():
+    X, Y = make_data()["features as y"]
+    Y = np.where(Y > 0, Y, 0)
+    spec = Gaussian(sigma=0.8, source="y")
+    dense = spec.conditional(X, Y)
+    assert_allclose(spec.conditional(X, sparse.csr_array(Y)).toarray(), dense.toarray(), atol=1e-12)
+    assert_array_equal(spec.conditional(X, Y[:, 0]).toarray(), spec.conditional(X, Y[:, :1]).toarray())
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        spec.conditional(X, Y[:4])

@@ -13,6 +13,8 @@ class Supervisory(Spec):
     """What `y` must hold, in words; empty where it is not read."""
     keys_differ = False
     """Whether the keys are something else than the rows."""
+    mixture = 0.0
+    """Uniform mass on p."""
 
     @abstractmethod
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
@@ -60,6 +62,11 @@ class Wrapper(Supervisory):
     def keys_differ(self):
         """As the base."""
         return self.base.keys_differ
+
+    @property
+    def mixture(self):
+        """As the base."""
+        return self.base.mixture
 
 
 def shrink(parameter, default, fitting, n):

@@ -1,5 +1,6 @@
 """Specs of p that are given: each row itself, pairs, a graph, counts."""
 
+import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
 
@@ -97,7 +98,14 @@ class Counts(Supervisory):
 
         p(t|i) = n_it / sum_u n_iu,     keys are the tokens
 
-    `y` is the context x token count matrix, dense or sparse.
+    The context x token count matrix, dense or sparse, is `y` where that is 2-D, else `X`: labels that a pipeline passes
+    on are not read. A context counts in the loss as often as it has tokens, sum_t n_it; divide rows by their sums to
+    count all alike.
+
+    Raises
+    ------
+    ValueError
+        At `conditional`: negative counts, or counts of another number of rows than X has.
 
     Examples
     --------
@@ -106,10 +114,19 @@ class Counts(Supervisory):
     array([[0.75, 0.25]])
     """
 
-    needs_y = "a context x token count matrix"
     keys_differ = True
+
+    @staticmethod
+    def in_X(y):
+        """Whether X holds the counts, as y does not."""
+        return y is None or (not sparse.issparse(y) and np.asarray(y).ndim < 2)
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
-        counts = check_array(self._require_y(y), accept_sparse="csr", ensure_non_negative=True, input_name="y")
+        counts, name = (X, "X") if self.in_X(y) else (y, "y")
+        counts = check_array(counts, accept_sparse="csr", ensure_non_negative=True, input_name=name)
+        if counts.shape[0] != n_rows_of(X):
+            raise ValueError(
+                f"Counts() needs counts of each row, but X has {n_rows_of(X)} rows and y {counts.shape[0]}."
+            )
         return Conditional.from_weights(counts)

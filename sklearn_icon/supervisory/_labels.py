@@ -5,7 +5,7 @@ from numbers import Integral, Real
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval
 
 from .._conditional import Conditional
@@ -23,14 +23,24 @@ class SameClass(Supervisory):
     ::
 
         p(j|i) = 1[y_j = y_i] / (n_{y_i} - 1),     j != i
+        p(j|i) ~ sum_c y_ic y_jc,     j != i                     y a binary indicator of labels, of shape (n, n_labels)
+        p(j|i) = that of `unlabelled`                            where i has no label
 
-    A row alone in its class has no positive and takes no part in the average.
+    A row that shares no label with another has no positive and takes no part in the average.
 
     Parameters
     ----------
     n_positives : int, default=None
         Rows of the class to draw for each row, by `random_state`, with repetition and in place of all. None: all, but
         64 where all would make more than 20 million pairs.
+    unlabelled : Supervisory, default=None
+        A p over the rows of X, such as `UniformKNN()`, for rows whose label is -1, or whose indicators are all zero.
+        None: -1 is a class like any other, as it is to scikit-learn's classifiers, and rows of zeros have no positive.
+
+    Raises
+    ------
+    ValueError
+        At `conditional`: a 2-D `y` that holds other numbers than 0 and 1.
 
     References
     ----------
@@ -38,42 +48,100 @@ class SameClass(Supervisory):
 
     Examples
     --------
-    >>> from sklearn_icon.supervisory import SameClass
+    >>> from sklearn_icon.supervisory import SameClass, UniformKNN
     >>> SameClass().conditional([[0.0]] * 4, ["a", "b", "a", "a"]).toarray()[0].tolist()
     [0.0, 0.0, 0.5, 0.5]
+    >>> partly = SameClass(unlabelled=UniformKNN(n_neighbors=1))
+    >>> partly.conditional([[0.0], [1.0], [5.0]], [7, -1, 7]).toarray().tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     """
 
-    needs_y = "class labels"
-    _parameter_constraints = {"n_positives": [Interval(Integral, 1, None, closed="left"), None]}
+    _parameter_constraints = {
+        "n_positives": [Interval(Integral, 1, None, closed="left"), None],
+        "unlabelled": [Supervisory, None],
+    }
 
-    def __init__(self, n_positives=None):
+    def __init__(self, n_positives=None, unlabelled=None):
         self.n_positives = n_positives
+        self.unlabelled = unlabelled
+
+    @property
+    def needs_y(self):
+        """Labels, all of them or some."""
+        return "class labels" if self.unlabelled is None else "class labels, -1 where unknown"
+
+    def validate(self):
+        """Also check `unlabelled`; see `Spec.validate`."""
+        super().validate()
+        if self.unlabelled is not None:
+            base = self.unlabelled.validate()
+            if base.keys_differ or base.needs_y or base.mixture:
+                raise ValueError(
+                    f"unlabelled={base} must be a p between rows of X alone, such as UniformKNN(); a UniformMixture "
+                    "goes around SameClass()."
+                )
+        return self
+
+    def labels(self, y):
+        """The labels of each row as a sparse indicator; rows of unknown label are empty."""
+        if sparse.issparse(y) or np.asarray(y).shape[1:] > (1,):
+            return _indicator(y)
+        y = column_or_1d(y)
+        known = np.ones(len(y), dtype=bool) if self.unlabelled is None else is_known(y)
+        classes, codes = np.unique(y[known], return_inverse=True)
+        indptr = np.concatenate([[0], np.cumsum(known)])
+        return sparse.csr_array((np.ones(len(codes)), codes, indptr), shape=(len(y), len(classes)))
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
-        codes, sizes = np.unique(column_or_1d(self._require_y(y)), return_inverse=True, return_counts=True)[1:]
+        labels = self.labels(self._require_y(y))
         n_drawn = self.n_positives
-        if n_drawn is None and np.square(sizes, dtype=float).sum() > _MOST_PAIRS:
+        if n_drawn is None and np.square(labels.sum(axis=0)).sum() > _MOST_PAIRS:
             n_drawn = _DRAWN_POSITIVES
         if n_drawn is not None:
-            return _drawn_from_classes(codes, sizes, n_drawn, check_random_state(random_state))
-        groups = sparse.csr_array((np.ones(len(codes)), (np.arange(len(codes)), codes)))
-        return Conditional.from_weights(groups @ groups.T, exclude_self=True)
+            weights = _drawn_by_labels(labels, n_drawn, check_random_state(random_state))
+        else:
+            weights = labels @ labels.T
+        unknown, recall = np.diff(labels.indptr) == 0, 1.0
+        if self.unlabelled is not None and unknown.any():
+            base = self.unlabelled.conditional(X, n_jobs=n_jobs, random_state=random_state)
+            weights, recall = weights + sparse.diags_array(unknown.astype(float)) @ base.weights, base.recall
+        return Conditional.from_weights(weights, exclude_self=True, recall=recall)
 
 
-def _drawn_from_classes(codes, sizes, n_drawn, rng):
-    """Weights on other rows of each row's class, drawn evenly with repetition."""
-    n = len(codes)
-    by_class, first = np.argsort(codes, kind="stable"), np.cumsum(sizes) - sizes
-    rank = np.empty(n, dtype=np.intp)
-    rank[by_class] = np.arange(n) - first[codes[by_class]]
-    others = sizes[codes] - 1
-    drawn = (rng.uniform(size=(n, n_drawn)) * others[:, None]).astype(np.intp)
-    drawn += drawn >= rank[:, None]  # a row is no positive of its own
-    columns = by_class[np.minimum(first[codes][:, None] + drawn, n - 1)]
-    weights = np.repeat((others > 0).astype(float), n_drawn)
-    rows = np.repeat(np.arange(n), n_drawn)
-    return Conditional.from_weights(sparse.coo_array((weights, (rows, columns.ravel())), (n, n)), exclude_self=True)
+def _indicator(y):
+    """A binary indicator of labels as a sparse matrix without explicit zeros."""
+    y = check_array(y, accept_sparse="csr", input_name="y")
+    values = y.data if sparse.issparse(y) else y
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(
+            f"y of shape {y.shape} must hold 0 and 1, whether a row has a label, but holds "
+            f"{values[~np.isin(values, (0, 1))][0]}; pass class labels as 1-D."
+        )
+    labels = sparse.csr_array(y, dtype=np.float64)
+    labels.eliminate_zeros()
+    return labels
+
+
+def _drawn_by_labels(labels, n_drawn, rng):
+    """Weights on other rows that share labels, drawn with repetition, as often as they share some.
+
+    A label of the row is drawn by how many other rows have it, then one of these evenly.
+    """
+    n, indptr = labels.shape[0], labels.indptr
+    numbered = sparse.csr_array((np.arange(labels.nnz), labels.indices, indptr), labels.shape).tocsc()
+    first = numbered.indptr
+    rank = np.empty(labels.nnz, dtype=np.intp)  # of a row among those of its label
+    rank[numbered.data] = np.arange(labels.nnz) - np.repeat(first[:-1], np.diff(first))
+    before = np.concatenate([[0], np.cumsum(np.diff(first)[labels.indices] - 1)])
+    low, high = before[indptr[:-1]], before[indptr[1:]]
+    rows = np.repeat(np.flatnonzero(high > low), n_drawn)
+    point = low[rows] + (rng.uniform(size=len(rows)) * (high - low)[rows]).astype(np.intp)
+    entry = np.searchsorted(before, point, side="right") - 1
+    place = point - before[entry]
+    place += place >= rank[entry]  # a row is no positive of its own
+    columns = numbered.indices[first[labels.indices[entry]] + place]
+    return sparse.coo_array((np.ones(len(rows)), (rows, columns)), (n, n)).tocsr()
 
 
 class PositivePairs(SameClass):

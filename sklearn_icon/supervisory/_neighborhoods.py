@@ -6,7 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_array
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._affinity import gaussian_log_affinity, normalize_log_rows, perplexity_rows, student_t_log_affinity
@@ -45,8 +45,13 @@ class _Neighborhood(Supervisory):
     def _features(self, X, y):
         if self.source == "X":
             return X if hasattr(X, "shape") else np.asarray(X)
-        features = np.asarray(self._require_y(y), dtype=np.float64)
-        return check_array(features.reshape(len(features), -1), input_name="y")
+        features = self._require_y(y)
+        if not sparse.issparse(features):
+            features = np.asarray(features, dtype=np.float64)
+            features = features.reshape(len(features), -1)
+        features = check_array(features, accept_sparse="csr", input_name="y")
+        check_consistent_length(X, features)
+        return features
 
     def _neighbors(self, features, n_neighbors, n_jobs, random_state):
         return nearest_neighbors(
@@ -136,7 +141,8 @@ class Gaussian(_DistanceKernel):
     metric : str or callable, default="euclidean"
         A metric of scikit-learn and pynndescent, or "precomputed".
     source : {"X", "y"}, default="X"
-        "y" measures the distances on companion features given as `y`.
+        "y" measures the distances on companion features given as `y`, dense or sparse; a 1-D `y`, such as the target of
+        a regression, is one feature.
     metric_params : dict, default=None
         Further arguments of the metric.
 

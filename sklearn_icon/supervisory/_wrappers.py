@@ -42,6 +42,11 @@ class UniformMixture(Wrapper):
         self.base = base
         self.alpha = alpha
 
+    @property
+    def mixture(self):
+        """Total uniform mass, nested mixtures included."""
+        return 1 - (1 - self.alpha) * (1 - self.base.mixture)
+
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
         return self.base.conditional(X, y, n_jobs=n_jobs, random_state=random_state).mix(self.alpha)
