@@ -187,8 +187,8 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         )
         _check_specs(p_spec, q_spec, encoder, encoder_y)
         X = self._validate_rows(X, reset=True)
+        y = None if y is None else self._validate_y(y, X.dtype)
         p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state).mix(self.debias)
-        y = self._validate_y(y, X.dtype)
         solution = self._solve(X, y, p.uniform, q_spec, (encoder, encoder_y), device, random_state)
         self.supervisory_, self.learned_, self.device_ = p_spec, solution.learned, str(device)
         self.encoder_, self.encoder_y_ = encoder, encoder_y
