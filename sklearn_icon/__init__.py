@@ -12,10 +12,15 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-_ESTIMATORS = {"ICONEmbedding": "_embedding", "ICONClustering": "_clustering", "ICONClassifier": "_classifier"}
+_ESTIMATORS = {
+    "ICONEmbedding": "_embedding",
+    "ICONClustering": "_clustering",
+    "ICONClassifier": "_classifier",
+    "ICONCrossModal": "_cross_modal",
+}
 _MODULES = ("supervisory", "learned", "encoders", "metrics", "plotting", "nn")
 
-__all__ = ["ICONClassifier", "ICONClustering", "ICONEmbedding", *sorted(_MODULES)]
+__all__ = ["ICONClassifier", "ICONClustering", "ICONCrossModal", "ICONEmbedding", *sorted(_MODULES)]
 
 
 def __getattr__(name):

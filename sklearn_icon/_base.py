@@ -1,4 +1,4 @@
-"""`ICon`: what the three estimators share."""
+"""`ICon`: what the estimators share."""
 
 import warnings
 from abc import ABCMeta, abstractmethod
@@ -67,7 +67,8 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         self._validate_params()
         specs = self._resolve_specs()
         inner = unwrapped(specs[1])
-        for name, remedy in (("df", "by lookup maps of ICONEmbedding"), ("tau", "by ICONClassifier, of a cosine,")):
+        by_whom = {"df": "by lookup maps of ICONEmbedding", "tau": "by ICONClassifier and ICONCrossModal, of a cosine,"}
+        for name, remedy in by_whom.items():
             if getattr(inner, name, None) == "learn" and not self._learns(name, specs):
                 raise ValueError(f"{name}='learn' in {specs[1]} is learned {remedy} alone; give {name} a number.")
         return *specs, resolve_device(self.device), check_random_state(self.random_state)

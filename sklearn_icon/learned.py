@@ -126,7 +126,7 @@ class Gaussian(_DistanceKernel):
         The affinity of a pair.
     tau : float or "learn", default=None
         Temperature of cosine and dot products. None: sigma^2, for which the cosine kernel is the Euclidean one
-        on unit rows. "learn": `ICONClassifier` fits that of a cosine beside its prototypes, `nn.ICONLoss` both.
+        on unit rows. "learn": `ICONClassifier`, `ICONCrossModal` and `nn.ICONLoss` fit it, of a cosine.
 
     References
     ----------

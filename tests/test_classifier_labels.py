@@ -186,7 +186,7 @@ def test_a_learned_temperature_lowers_the_loss(encoder):
     ],
 )
 def test_where_no_temperature_is_learned(estimator):
-    with pytest.raises(ValueError, match="is learned by ICONClassifier, of a cosine, alone; give tau a number"):
+    with pytest.raises(ValueError, match="is learned by ICONClassifier and ICONCrossModal, of a cosine, alone; give"):
         estimator.fit(X, y)
 
 

@@ -3,7 +3,7 @@
 import pytest
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned, supervisory
+from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, encoders, learned, supervisory
 
 FEW = {"max_iter": 60, "random_state": 0}
 PASSES = {"max_iter": 20, "random_state": 0}
@@ -23,6 +23,9 @@ CONFIGURATIONS = [
     ICONClassifier(learned=learned.Gaussian(metric="dot", tau=0.5), debias=0.1, C=0.5, tol=1e-10, max_iter=1000),
     ICONClassifier(learned="harmonic", debias=0.1, encoder=encoders.MLP(hidden=(8,)), random_state=0),
     ICONClassifier(supervisory="same_class", random_state=0, max_iter=60),
+    ICONCrossModal(random_state=0, max_iter=5),
+    ICONCrossModal(3, learned="student_t", encoder="linear", encoder_y=encoders.MLP(hidden=(8,)), debias=0.1, **PASSES),
+    ICONCrossModal(3, learned="wide_gaussian", encoder="linear", batch_size=16, **PASSES),
 ]
 SPARSE = ("check_estimator_sparse_array", "check_estimator_sparse_matrix")
 WEIGHTS = ("check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data")
@@ -47,7 +50,9 @@ def test_estimator_checks(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("kind, at_least", [(ICONEmbedding, 45), (ICONClustering, 45), (ICONClassifier, 55)])
+@pytest.mark.parametrize(
+    "kind, at_least", [(ICONEmbedding, 45), (ICONClustering, 45), (ICONClassifier, 55), (ICONCrossModal, 45)]
+)
 def test_number_of_checks(kind, at_least):
     estimators = [estimator for estimator in CONFIGURATIONS if isinstance(estimator, kind)]
     counts = [len(list(estimator_checks_generator(estimator))) for estimator in estimators]

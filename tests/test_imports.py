@@ -34,8 +34,8 @@ FLOORS = [
     {"_edges", "_placement", "_scaled_rows", "_dense_rows"},
     {"_objective", "_new_rows", "_search"},
     {"_batches", "nn"},
-    {"_maps", "_partitions", "_prototypes", "_token_maps"},
-    {"_embedding", "_clustering", "_classifier"},
+    {"_maps", "_partitions", "_prototypes", "_token_maps", "_pairs"},
+    {"_embedding", "_clustering", "_classifier", "_cross_modal"},
     {"__init__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -68,7 +68,7 @@ def run(code):
     "statement",
     [
         "import sklearn_icon; dir(sklearn_icon)",
-        "from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding; ICONEmbedding(), ICONClustering()",
+        "from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding; ICONCrossModal()",
         "from sklearn_icon import supervisory, learned, encoders, metrics, plotting; learned.StudentT()",
     ],
 )

@@ -1,0 +1,350 @@
+"""`ICONCrossModal` and its solver: the losses of CLIP and its relatives, retrieval, and the estimator's contract."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.cross_decomposition import CCA
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_icon import ICONCrossModal, _pairs, encoders, learned, supervisory
+from sklearn_icon._objective import Objective
+from sklearn_icon._solver import SolverResult
+
+IMAGES = load_digits().data
+UPPER, LOWER = (half[np.random.RandomState(0).permutation(len(IMAGES))] for half in (IMAGES[:, :32], IMAGES[:, 32:]))
+X, Y, X_NEW, Y_NEW = UPPER[:1300], LOWER[:1300], UPPER[1300:], LOWER[1300:]
+QUICK = {"max_iter": 3, "random_state": 0}
+
+
+def representations(n=7, d=3, unit=False):
+    draw = torch.randn(2, n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draw = torch.nn.functional.normalize(draw, dim=2) if unit else draw
+    return [side.requires_grad_() for side in draw]
+
+
+def ours(q, z, w, uniform=0.0, divergence="kl"):
+    objective = Objective(_pairs.pairs_conditional(len(z), uniform), q, divergence=divergence)
+    return _pairs.symmetric_loss(objective, z, w)
+
+
+def cross_entropy(similarity, smoothing=0.0):
+    """The symmetric cross-entropy of a matrix of logits whose diagonal is right."""
+    own = torch.arange(len(similarity))
+    return sum(
+        torch.nn.functional.cross_entropy(logits, own, label_smoothing=smoothing) / 2
+        for logits in (similarity, similarity.T)
+    )
+
+
+def clip(z, w):
+    z, w = (side / side.norm(dim=1, keepdim=True) for side in (z, w))
+    return cross_entropy(z @ w.T / 0.2)
+
+
+def sq_distances(one, other):
+    return [[((a - b) ** 2).sum() for b in other] for a in one]
+
+
+def of_distances(row_loss):
+    """The mean over rows of both modalities of row_loss(squared distances to all keys, own key)."""
+
+    def loss(z, w):
+        both = (sq_distances(z, w), sq_distances(w, z))
+        return sum(row_loss(row, i) for rows in both for i, row in enumerate(rows)) / (2 * len(z))
+
+    return loss
+
+
+def t_clip_of_a_row(row, i, df=2.0):
+    kernels = [(1 + sq_distance / df) ** (-(df + 1) / 2) for sq_distance in row]
+    return -(kernels[i] / sum(kernels)).log()
+
+
+def gaussian_of_a_row(row, i, sigma=0.5):
+    kernels = [(-sq_distance / (2 * sigma**2)).exp() for sq_distance in row]
+    return -(kernels[i] / sum(kernels)).log()
+
+
+LOSSES = {
+    "clip": (learned.Gaussian(metric="cosine", tau=0.2), clip),
+    "dot": (learned.Gaussian(metric="dot", tau=0.5), lambda z, w: cross_entropy(z @ w.T / 0.5)),
+    "euclidean": (learned.Gaussian(sigma=0.5), of_distances(gaussian_of_a_row)),
+    "t-clip": (learned.StudentT(df=2.0), of_distances(t_clip_of_a_row)),
+    "average-margin": (learned.WideGaussian(), of_distances(lambda row, i: row[i] - sum(row) / len(row))),
+    "triplet": (learned.NarrowGaussian(), of_distances(lambda row, i: row[i] - min(row))),
+}
+
+
+@pytest.mark.parametrize("q, naive", LOSSES.values(), ids=LOSSES)
+def test_losses_and_gradients_are_those_of_naive_loops(q, naive):
+    z, w = representations()
+    values = [ours(q, z, w), naive(z, w)]
+    assert float(values[0].detach()) == pytest.approx(float(values[1].detach()), abs=1e-10)
+    for mine, theirs in zip(*(torch.autograd.grad(value, [z, w]) for value in values), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-10)
+
+
+def test_average_margin_on_the_sphere_is_a_difference_of_cosines():
+    z, w = (side.detach() for side in representations(unit=True))
+    cosines = z @ w.T
+    margin = 2 * (cosines.mean() - cosines.diagonal().mean())
+    assert float(ours(learned.WideGaussian(), z, w)) == pytest.approx(float(margin), abs=1e-10)
+
+
+def test_debiased_pairs_are_smoothed_labels():
+    z, w = representations()
+    a, n = 0.3, len(z)
+    p = np.array([1 - a + a / n] + [a / n] * (n - 1))
+    expected = cross_entropy(z @ w.T, smoothing=a) + p @ np.log(p)
+    loss = ours(learned.Gaussian(metric="dot"), z, w, uniform=a)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-10)
+
+
+@pytest.mark.parametrize("spec", ["clip", "t-clip"])
+def test_recall_is_that_of_a_loop(spec, monkeypatch):
+    monkeypatch.setattr(_pairs, "_ROWS_AT_ONCE", 4)
+    z, w = (side.detach().numpy() for side in representations(30, 2))
+    w = z + 0.3 * w
+    if spec == "clip":
+        affinity = (z / np.linalg.norm(z, axis=1)[:, None]) @ (w / np.linalg.norm(w, axis=1)[:, None]).T
+    else:
+        affinity = -np.square(z[:, None] - w).sum(axis=2)
+    found = [max(range(30), key=lambda j, row=row: row[j]) == i for i, row in enumerate(affinity)]
+    assert 0.1 < np.mean(found) < 1
+    assert _pairs.recall_at_one(LOSSES[spec][0], z, w) == pytest.approx(np.mean(found))
+
+
+FITTED = {
+    "clip": ICONCrossModal(random_state=0),
+    "t-clip": ICONCrossModal(learned=learned.StudentT(df=5.0), random_state=0),
+    "average-margin": ICONCrossModal(learned="wide_gaussian", random_state=0),
+    "triplet": ICONCrossModal(learned="narrow_gaussian", random_state=0),
+    "debiased": ICONCrossModal(
+        learned=learned.UniformMixture(learned.Gaussian(metric="cosine", tau="learn"), 0.2),
+        debias=0.2,
+        random_state=0,
+    ),
+    "linear": ICONCrossModal(encoder="linear", encoder_y="mlp", random_state=0),
+    "total_variation": ICONCrossModal(learned="student_t", divergence="total_variation", random_state=0),
+}
+each = pytest.mark.parametrize("estimator", FITTED.values(), ids=FITTED)
+
+
+@pytest.mark.slow
+@each
+def test_every_loss_finds_partners(estimator):
+    score = clone(estimator).set_params(max_iter=40).fit(X, Y).score(X_NEW, Y_NEW)
+    assert score > 10 / len(X_NEW)  # ten times chance
+
+
+def test_beats_cca_on_halves_of_digits():
+    best_of_cca, varies = 0.0, [half.std(axis=0) > 0.1 for half in (X, Y)]
+    for n_components in (5, 10, 20):
+        cca = CCA(n_components, max_iter=5000).fit(X[:, varies[0]], Y[:, varies[1]])
+        z, w = cca.transform(X_NEW[:, varies[0]], Y_NEW[:, varies[1]])
+        for q in (learned.Gaussian(), learned.Gaussian(metric="cosine")):
+            recall = (_pairs.recall_at_one(q, z, w) + _pairs.recall_at_one(q, w, z)) / 2
+            best_of_cca = max(best_of_cca, recall)
+    pairs = ICONCrossModal(random_state=0).fit(X, Y)
+    assert best_of_cca > 5 / len(X_NEW)
+    assert pairs.score(X_NEW, Y_NEW) > 2 * best_of_cca
+    assert 0.01 < pairs.learned_.tau < 0.3
+    assert pairs.loss_curve_[-20:].mean() < pairs.loss_curve_[0] / 3
+
+
+@each
+def test_transform_and_score(estimator):
+    pairs = clone(estimator).set_params(max_iter=2, n_components=6).fit(X, Y)
+    assert (pairs.n_iter_, pairs.loss_curve_.shape, pairs.n_features_y_) == (2, (12,), 32)
+    z, w = pairs.transform(X_NEW, Y_NEW)
+    np.testing.assert_array_equal(pairs.transform(X_NEW), z)
+    np.testing.assert_array_equal(pairs.transform_y(Y_NEW), w)
+    assert z.shape == w.shape == (len(X_NEW), len(pairs.get_feature_names_out()))
+    is_unit = all(np.allclose(np.linalg.norm(side, axis=1), 1) for side in (z, w))
+    assert is_unit == ("StudentT" not in str(pairs.learned_))
+    found = _pairs.recall_at_one(pairs.learned_, z, w), _pairs.recall_at_one(pairs.learned_, w, z)
+    assert pairs.score(X_NEW, Y_NEW) == pytest.approx(np.mean(found))
+    assert pairs.score(X_NEW[:1], Y_NEW[:1]) == 1
+
+
+@each
+def test_pickles_and_repeats(estimator):
+    estimator = clone(estimator).set_params(max_iter=2)
+    pairs = pickle.loads(pickle.dumps(clone(estimator).fit(X, Y)))
+    state = torch.get_rng_state()
+    torch.manual_seed(9)
+    before = torch.get_rng_state()
+    again = clone(estimator).fit(X, Y)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.set_rng_state(state)
+    for one, other in zip(pairs.transform(X_NEW, Y_NEW), again.transform(X_NEW, Y_NEW), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (clone(estimator).set_params(random_state=1).fit(X, Y).transform(X_NEW) != pairs.transform(X_NEW)).any()
+
+
+def with_dropout(n_inputs, n_outputs):
+    return torch.nn.Sequential(
+        torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(n_inputs), torch.nn.Linear(n_inputs, n_outputs)
+    )
+
+
+def test_what_modules_draw_is_seeded_too():
+    pairs = ICONCrossModal(encoder=encoders.Module(with_dropout), **QUICK)
+    before = torch.get_rng_state()
+    curves = [clone(pairs).fit(X, Y).loss_curve_ for _ in range(2)]
+    np.testing.assert_array_equal(*curves)
+    assert torch.equal(torch.get_rng_state(), before)
+    pairs.fit(X, Y)
+    np.testing.assert_array_equal(pairs.transform(X_NEW), pairs.transform(X_NEW))
+
+
+class _Breaks(torch.nn.Module):
+    """Linear until a few calls have been made, then not a number."""
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__()
+        self.linear = torch.nn.Linear(n_inputs, n_outputs)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.linear(x) * (float("nan") if self.training and self.calls > 5 else 1.0)
+
+
+def test_keeps_the_last_finite_state():
+    pairs = ICONCrossModal(encoder=encoders.Module(_Breaks), **QUICK)
+    with pytest.warns(RuntimeWarning, match="not finite at iteration 5; the last finite state is kept"):
+        pairs.fit(X, Y)
+    assert np.isfinite(pairs.transform(X_NEW)).all()
+    assert len(pairs.loss_curve_) == 5
+
+
+@pytest.mark.parametrize("container", [sparse.csr_array, sparse.csr_matrix])
+def test_sparse_rows_of_either_side(container):
+    dense = ICONCrossModal(encoder="linear", **QUICK).fit(X, Y)
+    mixed = ICONCrossModal(encoder="linear", **QUICK).fit(X, container(Y))
+    both = ICONCrossModal(encoder="linear", **QUICK).fit(container(X), container(Y))
+    for pairs in (mixed, both):  # sparse rows are not centred
+        assert pairs.transform_y(container(Y_NEW)).shape == (len(Y_NEW), 32)
+        np.testing.assert_allclose(pairs.transform_y(container(Y_NEW)), pairs.transform_y(Y_NEW), atol=1e-12)
+    assert abs(both.score(X_NEW, Y_NEW) - dense.score(X_NEW, Y_NEW)) < 0.1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_precision_is_that_of_X(dtype):
+    pairs = ICONCrossModal(**QUICK).fit(X.astype(dtype), Y)
+    assert {z.dtype for z in pairs.transform(X_NEW, Y_NEW)} == {np.dtype(dtype)}
+
+
+def test_one_dimensional_y_and_rows_untouched():
+    rows, column = X.copy(), Y[:, 3].copy()
+    pairs = ICONCrossModal(**QUICK).fit(rows, column)
+    np.testing.assert_array_equal(pairs.transform_y(column), pairs.transform_y(column[:, None]))
+    np.testing.assert_array_equal(rows, X)
+    np.testing.assert_array_equal(column, Y[:, 3])
+
+
+def test_either_side_alone_does_not_depend_on_its_batch():
+    pairs = ICONCrossModal(**QUICK).fit(X, Y)
+    z, w = pairs.transform(X_NEW[:5], Y_NEW)
+    np.testing.assert_allclose(z, pairs.transform(X_NEW)[:5], atol=1e-12)
+    assert len(w) == len(Y_NEW)
+
+
+def test_in_pipelines_searches_and_frames():
+    pipeline = make_pipeline(StandardScaler(), ICONCrossModal(**QUICK)).fit(X, Y)
+    assert pipeline.fit_transform(X, Y).shape == (len(X), 32)
+    search = GridSearchCV(ICONCrossModal(**QUICK), {"learned": ["cosine", "student_t"], "n_components": [4]}, cv=2)
+    assert search.fit(X, Y).best_score_ > 1 / len(X)
+    frame = ICONCrossModal(3, **QUICK).set_output(transform="pandas").fit(X, Y).transform(X_NEW)
+    assert list(frame.columns) == ["iconcrossmodal0", "iconcrossmodal1", "iconcrossmodal2"]
+
+
+def test_prints_progress(capsys):
+    ICONCrossModal(max_iter=10, random_state=0, verbose=1).fit(X, Y)
+    assert "[ICONCrossModal] training: iteration 50, loss" in capsys.readouterr().out
+
+
+LENGTHS = "CrossModalPairs.. pairs rows one to one, but X has 1300 rows and y 1299"
+
+
+@pytest.mark.parametrize(
+    "parameters, y, message",
+    [
+        ({}, Y[:-1], LENGTHS),
+        ({}, None, "requires y to be passed, but the target y is None: it reads the other modality"),
+        ({}, np.where(Y > 3, np.nan, Y), "Input y contains NaN"),
+        ({"supervisory": "knn"}, Y, "does not pair rows of two modalities; use supervisory='cross_modal'"),
+        ({"learned": "cluster"}, Y, "is a distribution over clusters"),
+        ({"learned": learned.StudentT(df="learn")}, Y, "df='learn' in .* is learned by lookup maps"),
+        (
+            {"learned": learned.Gaussian(metric="dot", tau="learn")},
+            Y,
+            "tau='learn' in .* is learned by .*ICONCrossModal",
+        ),
+        ({"encoder": "lookup"}, Y, r"encoder=Lookup\(\) does not map new rows"),
+        ({"encoder_y": "lookup"}, Y, r"encoder_y=Lookup\(\) does not map new rows"),
+        ({"encoder_y": "tsne"}, Y, "encoder_y='tsne' is not known; use one of"),
+        ({"divergence": "reverse_kl"}, Y, "is infinite where p is zero; set debias > 0"),
+        ({"learned": "wide_gaussian", "debias": 0.1}, Y, "is the limit of a conditional KL loss"),
+        ({"batch_size": 1}, Y, "The 'batch_size' parameter of ICONCrossModal must be"),
+        ({"encoder": encoders.Linear(orthonormal=True), "n_components": 40}, Y, "cannot map 32 features to 40"),
+    ],
+)
+def test_bad_input(parameters, y, message):
+    with pytest.raises(ValueError, match=message):
+        ICONCrossModal(**(QUICK | parameters)).fit(X, y)
+
+
+def test_bad_rows_after_fit():
+    pairs = ICONCrossModal(**QUICK).fit(X, Y[:, :20])
+    with pytest.raises(ValueError, match="y has 32 features, but ICONCrossModal is expecting 20 features as input"):
+        pairs.transform_y(Y)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        pairs.score(X[:5], Y[:4, :20])
+
+
+BASE = ICONCrossModal(encoder=encoders.MLP(hidden=(4,)), n_components=3, random_state=0)
+CHANGES = {
+    "n_components": 4,
+    "supervisory": supervisory.UniformMixture(supervisory.CrossModalPairs(), 0.2),
+    "learned": "student_t",
+    "encoder": "linear",
+    "encoder__hidden": (5,),
+    "encoder_y": "linear",
+    "divergence": "jensen_shannon",
+    "debias": 0.2,
+    "max_iter": 7,
+    "batch_size": 64,
+    "learning_rate": 0.1,
+    "tol": 1e-2,
+    "random_state": 1,
+}
+
+
+def what_the_solver_receives(monkeypatch, estimator):
+    received = []
+
+    def spy(objective, params, *, on_step, **options):
+        value = objective()
+        gradients = [gradient.numpy() for gradient in torch.autograd.grad(value, params)]
+        received.append((options, float(value.detach()), gradients))
+        return SolverResult(0.0, 1, np.zeros(1), "completed")
+
+    monkeypatch.setattr(_pairs, "minimize", spy)
+    estimator.fit(X, Y)
+    return repr(received)
+
+
+@pytest.mark.parametrize("parameter, value", CHANGES.items())
+def test_every_parameter_reaches_the_solver(monkeypatch, parameter, value):
+    before = what_the_solver_receives(monkeypatch, clone(BASE))
+    assert what_the_solver_receives(monkeypatch, clone(BASE)) == before
+    assert what_the_solver_receives(monkeypatch, clone(BASE).set_params(**{parameter: value})) != before
