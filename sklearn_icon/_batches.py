@@ -23,7 +23,12 @@ class PositiveSampler:
     def __init__(self, p, n_steps=1):
         self.has_positives, self.exclude_self, self.n_steps = p.has_positives, p.exclude_self, n_steps
         self.indptr, self.indices = p.weights.indptr, p.weights.indices
-        self.cumulative = np.cumsum(p.weights.data, dtype=np.float64)
+        counts, data = np.diff(self.indptr), p.weights.data
+        first = data[np.minimum(self.indptr[:-1], max(len(data) - 1, 0))] if len(data) else data
+        self.counts = (
+            counts if np.array_equal(data, np.repeat(first, counts)) else None
+        )  # all weights of a row are equal
+        self.cumulative = np.cumsum(data, dtype=np.float64)
 
     def draw(self, rows, rng):
         """(rows that have positives, one positive of each)."""
@@ -52,6 +57,8 @@ class PositiveSampler:
         return ends
 
     def _step(self, rows, rng):
+        if self.counts is not None:
+            return self.indices[self.indptr[rows] + (rng.uniform(size=len(rows)) * self.counts[rows]).astype(np.intp)]
         first, last = self.indptr[rows], self.indptr[rows + 1] - 1
         before = np.where(first > 0, self.cumulative[first - 1], 0.0)
         point = before + rng.uniform(size=len(rows)) * (self.cumulative[last] - before)

@@ -23,7 +23,7 @@ _STARTS = 9
 _BATCH_ROWS = 2048
 _WALK_STEPS = 2
 _SMALL = 1 << 20
-_RATES = {"Linear": 0.03, "Lookup": 0.1}
+_RATES = {"Linear": 0.02, "Lookup": 0.1}
 _NETWORK_RATE = 1e-3
 
 
@@ -63,14 +63,15 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     metric_params : dict, default=None
         Further arguments of the metric.
     n_init : int or "auto", default="auto"
-        Starts that are trained, the best of a search over hard partitions; "auto" is 9. All are trained at once for a
-        seventh of `max_iter`, a third of them for two sevenths more and the best one for the rest.
-    max_iter : int, default=700
+        Starts that are trained at once, the best of a search over hard partitions; "auto" is 9. Three rounds of search
+        and training take half of `max_iter`, each searching among groups of rows on which the one before agrees; the
+        best start takes the rest. 1 is one search, and no more rounds.
+    max_iter : int, default=600
         Steps of Adam, minibatches, of the kept start at the most.
     batch_size : int or "auto", default="auto"
         Rows of a minibatch; "auto" is 2,048. As many positives come with them.
     learning_rate : float or "auto", default="auto"
-        Rate of Adam, which falls to zero along a cosine; "auto" is 0.03 for a linear encoder, 0.1 for a lookup and
+        Rate of Adam, which falls to zero along a cosine; "auto" is 0.02 for a linear encoder, 0.1 for a lookup and
         0.001 for networks.
     tol : float, default=0.0
         The last start ends where the mean loss of 50 steps is within this share of that of the 50 before.
@@ -153,7 +154,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         metric="euclidean",
         metric_params=None,
         n_init="auto",
-        max_iter=700,
+        max_iter=600,
         batch_size="auto",
         learning_rate="auto",
         tol=0.0,
@@ -261,9 +262,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         from ._networks import torch_dtype
         from ._partitions import solve_partition
 
-        network = type(encoder).__name__ not in _RATES
-        dtype = torch_dtype(X) if network else torch.float32
-        rate = _RATES.get(type(encoder).__name__, _NETWORK_RATE) if self.learning_rate == "auto" else self.learning_rate
+        kind = type(encoder).__name__
+        dtype = torch.float32 if kind in _RATES else torch_dtype(X)
+        rate, network_rate = _RATES.get(kind, _RATES["Linear"]), _NETWORK_RATE
+        if self.learning_rate != "auto":
+            rate = network_rate = self.learning_rate
         q = learned.UniformMixture(q_spec, self.debias) if self.debias else q_spec
         return solve_partition(
             p,
@@ -277,6 +280,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             n_init=_STARTS if self.n_init == "auto" else self.n_init,
             batch_size=self._batch_rows(p.shape[0]),
             learning_rate=rate,
+            network_rate=network_rate,
             max_iter=self.max_iter,
             tol=self.tol,
             seed=random_state.randint(np.iinfo(np.int32).max),

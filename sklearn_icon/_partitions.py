@@ -12,14 +12,15 @@ from ._batches import PositiveSampler, batch_conditional
 from ._networks import as_tensor, build_module, encode, input_scale, state_arrays, torch_dtype
 from ._objective import Objective
 from ._rows import average_duplicates
-from ._search import HardCost, hard_starts
+from ._search import HardCost, agreed_groups, hard_starts, near_groups
 from ._solver import SolverResult, minimize
+from .encoders import Linear
 from .learned import SharedCluster
 
 _LOOKUP_START = 3.0
 _LINEAR_SHARPNESS = 5.0
 _PRETRAINING_STEPS, _PRETRAINING_RATE = 200, 1e-2
-_SURVIVORS = 3  # one of as many starts goes on to the next stage, which has twice the steps
+_ROUNDS = 3  # of search and training, on half of the steps
 _EVALUATION_BATCHES = 8
 _SHIFTS = 4  # keys that stand for all in the uniform term of a row
 _BACKGROUND_KEYS = 128  # the same, where the divergence is not KL
@@ -47,6 +48,7 @@ def solve_partition(
     n_init,
     batch_size,
     learning_rate,
+    network_rate,
     max_iter,
     tol,
     seed,
@@ -54,8 +56,9 @@ def solve_partition(
 ):
     """Memberships of the lowest loss found.
 
-    The best hard partitions of a search start one model each. All are trained on the same batches; a third of them
-    goes on to the next stage, until one is left, which is trained to the end.
+    The best hard partitions of a search start one model each, all trained on the same batches. What they agree on are
+    groups for another search, and the best model is one of the starts that follow; the best of the last round is
+    trained to the end. Rounds are of linear models where there are features, else of lookups.
 
     Parameters
     ----------
@@ -73,7 +76,8 @@ def solve_partition(
         Of `Objective`: divergence, dtype, device.
     sample_weight : ndarray of shape (n,)
     n_init, batch_size, max_iter, seed : int
-    learning_rate, tol : float
+    learning_rate, network_rate, tol : float
+        Rates of Adam: of the rounds and of linear and lookup encoders; of other encoders.
     on_step : callable (task) -> callable (n_iter, loss) or None
 
     Returns
@@ -81,47 +85,48 @@ def solve_partition(
     Partition
     """
     cost = HardCost(options["divergence"], p.shape[0], p.uniform, learned.mixture)
-    starts = hard_starts(p, n_steps, X, n_clusters, cost, n_init, sample_weight, seed)
-    models = _models(encoder, X, n_clusters, starts, options, seed)
     loss = PartitionLoss(p, n_steps, learned, batch_size, sample_weight, options)
-    rng = np.random.RandomState(seed)
-    curve = np.zeros((0, len(starts)))
-    for share in _stages(len(starts)):
+    rng, n_rounds = np.random.RandomState(seed), _ROUNDS if n_init > 1 else 1
+    adam = {"method": "adam", "learning_rate": learning_rate}
+    scout = encoder if not encoder.parametric else Linear()
+    groups = near_groups(p, X, n_clusters, seed)
+    starts: list[np.ndarray] = []
+    for number in range(n_rounds):
+        n_new = n_init - len(starts)
+        starts += hard_starts(groups, p, n_steps, n_clusters, cost, n_new, sample_weight, seed + number)
+        models = _models(scout, X, n_clusters, starts, options, seed)
         losses: list[np.ndarray] = []
-        result = minimize(
-            _sum_of(models, loss, losses, rng),
-            models.params,
-            method="adam",
-            max_iter=max(1, int(share * max_iter)),
-            learning_rate=learning_rate,
-            tol=tol if models.count == 1 else 0.0,
-            on_step=on_step(f"best {models.count} of {len(starts)} starts"),
-        )
-        fixed = np.random.RandomState(0)
-        with torch.no_grad():
-            final = np.mean([loss(models, fixed).cpu().numpy() for _ in range(_EVALUATION_BATCHES)], axis=0)
-        curve = np.concatenate([curve, np.reshape(losses[: result.n_iter], (-1, models.count))])
-        kept = np.argsort(final, kind="stable")[: _next(models.count)]
-        if models.count == 1 or result.status not in ("completed", "converged"):
+        steps = max(1, max_iter // (2 * n_rounds))
+        task = on_step(f"round {number + 1} of {n_rounds}, {models.count} starts")
+        result = minimize(_sum_of(models, loss, losses, rng), models.params, max_iter=steps, on_step=task, **adam)
+        best = int(np.argmin(_final(loss, models)))
+        curve = np.reshape(losses[: result.n_iter], (-1, models.count))[:, best]
+        if result.status != "completed" or number == n_rounds - 1:
             break
-        models.keep(kept)
-        curve = curve[:, kept]
-    best = int(np.argmin(final))
-    report = SolverResult(float(final[best]), len(curve), curve[:, best], result.status)
-    return Partition(models.logits(best), float(final[best]), report, models.state(best))
+        partitions = [models.logits(which).argmax(axis=1) for which in range(models.count)]
+        groups, starts = agreed_groups(partitions, n_clusters), [partitions[best]]
+    if type(scout) is type(encoder):
+        models.keep([best])
+    else:
+        models = _models(encoder, X, n_clusters, [models.logits(best).argmax(axis=1)], options, seed)
+        adam["learning_rate"], curve = network_rate, curve[:0]
+    if result.status == "completed":
+        losses = []
+        task = on_step("the best start")
+        last = max(1, max_iter - n_rounds * steps)
+        result = minimize(
+            _sum_of(models, loss, losses, rng), models.params, max_iter=last, tol=tol, on_step=task, **adam
+        )
+        curve = np.concatenate([curve, np.ravel(losses[: result.n_iter])])
+    final = float(_final(loss, models)[0])
+    return Partition(models.logits(0), final, SolverResult(final, len(curve), curve, result.status), models.state(0))
 
 
-def _stages(n_starts):
-    """The shares of the steps that the stages take."""
-    counts = [n_starts]
-    while counts[-1] > 1:
-        counts.append(_next(counts[-1]))
-    steps = 2.0 ** np.arange(len(counts))
-    return steps / steps.sum()
-
-
-def _next(count):
-    return -(-count // _SURVIVORS)
+def _final(loss, models):
+    """The mean loss of each model on batches that all share."""
+    fixed = np.random.RandomState(0)
+    with torch.no_grad():
+        return np.mean([loss(models, fixed).cpu().numpy() for _ in range(_EVALUATION_BATCHES)], axis=0)
 
 
 def _sum_of(models, loss, losses, rng):

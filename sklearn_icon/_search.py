@@ -22,6 +22,7 @@ from sklearn.metrics import adjusted_rand_score
 from ._divergences import DIVERGENCES
 
 _GROUPS_PER_CLUSTER = 20
+_AGREED_GROUPS_PER_CLUSTER = 30
 _ROWS_PER_GROUP = 50  # of those that k-means sees
 _PROPAGATIONS = 2
 _SEARCHES, _SWEEPS = 64, 30
@@ -55,16 +56,16 @@ class HardCost:
         return inside * np.interp(mass, self.masses, self.gain) + mass * np.interp(mass, self.masses, self.rest)
 
 
-def hard_starts(p, n_steps, X, n_clusters, cost, n_starts, sample_weight, seed):
+def hard_starts(groups, p, n_steps, n_clusters, cost, n_starts, sample_weight, seed):
     """Labels of rows under the partitions of lowest cost that differ, the best first.
 
     Parameters
     ----------
+    groups : ndarray of int of shape (n,)
+        The group of each row, from zero up.
     p : Conditional
     n_steps : int
         The longest walk along p that finds positives.
-    X : ndarray or sparse matrix or None
-        Features, or None where there is only a graph.
     n_clusters : int
     cost : HardCost
     n_starts : int
@@ -76,9 +77,8 @@ def hard_starts(p, n_steps, X, n_clusters, cost, n_starts, sample_weight, seed):
     -------
     list of ndarray of int of shape (n,)
     """
-    groups = _groups(p, X, n_clusters, seed)
-    n, n_groups = len(groups), groups.max() + 1
-    members = sparse.csr_array((np.ones(n), (np.arange(n), groups)), shape=(n, n_groups))
+    n = len(groups)
+    members = sparse.csr_array((np.ones(n), (np.arange(n), groups)), shape=(n, groups.max() + 1))
     masses = members.T @ sample_weight / sample_weight.sum()
     flow = _flow(p, n_steps, members, sample_weight)
     labels, costs = search(flow, masses, n_clusters, cost, np.random.RandomState(seed))
@@ -91,7 +91,24 @@ def hard_starts(p, n_steps, X, n_clusters, cost, n_starts, sample_weight, seed):
     return [found[groups] for found in kept]
 
 
-def _groups(p, X, n_clusters, seed):
+def agreed_groups(partitions, n_clusters):
+    """Groups of rows that several partitions keep together; rows of small ones join the large one most like them."""
+    most = _AGREED_GROUPS_PER_CLUSTER * n_clusters
+    signs, groups, sizes = np.unique(np.stack(partitions, axis=1), axis=0, return_inverse=True, return_counts=True)
+    groups = groups.ravel()
+    if len(signs) <= most:
+        return groups
+    order = np.argsort(-sizes, kind="stable")
+    large, small = order[:most], order[most:]
+    joined = np.empty(len(signs), dtype=np.intp)
+    joined[large] = np.arange(most)
+    for part in np.array_split(small, -(-len(small) // 1024)):
+        alike = sum(signs[part, None, which] == signs[large, which] for which in range(signs.shape[1]))
+        joined[part] = alike.argmax(axis=1)  # of equally like ones the larger
+    return joined[groups]
+
+
+def near_groups(p, X, n_clusters, seed):
     """The group of each row: k-means of rows averaged over their neighbours, twice, or of a graph's eigenvectors."""
     n = p.shape[0]
     n_groups = _GROUPS_PER_CLUSTER * n_clusters
