@@ -71,10 +71,20 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         for name, remedy in by_whom.items():
             if getattr(inner, name, None) == "learn" and not self._learns(name, specs):
                 raise ValueError(f"{name}='learn' in {specs[1]} is learned {remedy} alone; give {name} a number.")
+        for spec in (specs[0] if specs[0].draws_views else None, specs[2] if specs[2].only_contrasts else None):
+            if spec is not None and not self._contrasts(specs):
+                raise ValueError(
+                    f"{spec} is for training that sets rows against each other: views are read by ICONEmbedding, heads "
+                    "and momentum also by ICONClassifier(supervisory='same_class')."
+                )
         return *specs, resolve_device(self.device), check_random_state(self.random_state)
 
     def _learns(self, name, specs):
         """Whether a parameter of q that is "learn" can be learned."""
+        return False
+
+    def _contrasts(self, specs):
+        """Whether p may draw views, and the encoder have a head or keys of its past."""
         return False
 
     def _threads(self, small=False):
@@ -135,6 +145,16 @@ def measured(spec):
     """The innermost spec, or of labels that are known in part that of the rows without one."""
     spec = unwrapped(spec)
     return spec if getattr(spec, "unlabelled", None) is None else unwrapped(spec.unlabelled)
+
+
+def check_bounded(q_spec, encoder):
+    """Refuse a loss that falls without bound as an encoder spreads the rows; networks are held to the unit sphere."""
+    plain = not encoder.parametric or isinstance(encoder, encoders.Linear)
+    if isinstance(q_spec, learned.WideGaussian) and plain and not getattr(encoder, "orthonormal", False):
+        raise ValueError(
+            f"the loss of {q_spec} falls without bound as {encoder} spreads the rows; use an encoder that cannot: "
+            "encoders.Linear(orthonormal=True), or a network such as 'mlp', whose rows are scaled to unit length."
+        )
 
 
 def unwrapped(spec, kind=()):

@@ -1,4 +1,4 @@
-"""Minibatches of a distribution over rows: a batch of rows, one positive of each, and the batch itself as keys."""
+"""Minibatches: of rows, one positive of each, and the batch itself as keys; or of items, whose views are drawn."""
 
 import numpy as np
 import torch
@@ -6,6 +6,7 @@ from scipy import sparse
 
 from ._conditional import Conditional
 from ._objective import Objective
+from .supervisory._labels import view_conditional
 
 _REDRAWS = 20
 
@@ -97,10 +98,12 @@ class BatchLoss:
         Rows of a batch; as many positives come with them.
     options : dict
         Of `Objective`.
+    represent_keys : callable (row numbers) -> tensor, default=None
+        Representations of keys; None where they are those of rows.
     """
 
-    def __init__(self, p, learned, represent, batch_rows, options):
-        self.p, self.learned, self.represent = p, learned, represent
+    def __init__(self, p, learned, represent, batch_rows, options, represent_keys=None):
+        self.p, self.learned, self.represent, self.represent_keys = p, learned, represent, represent_keys
         self.batch_rows, self.options = batch_rows, options
         self.sampler = PositiveSampler(p)
         self.objectives: dict[int, Objective] = {}  # by the rows of a batch that have positives
@@ -114,6 +117,76 @@ class BatchLoss:
             batch = batch_conditional(n, self.p.exclude_self).mix(self.p.uniform)
             self.objectives[n] = Objective(batch, self.learned, **self.options)
         members = np.concatenate([rows, positives])
-        keys = self.represent(members)
+        keys = (self.represent_keys or self.represent)(members)
+        z = keys[:n] if self.represent_keys is None else self.represent(rows)
         degrees = None if self.p.degrees is None else torch.as_tensor(self.p.degrees[members]).to(keys)
-        return self.objectives[n](keys[:n], keys, degrees)
+        return self.objectives[n](z, keys, degrees)
+
+
+class ViewLoss:
+    """The objective on views of items, in minibatches of shuffled passes.
+
+    Every view of a batch is an anchor, and all other views are its keys: NT-Xent, where q is a Gaussian of cosines.
+    Keys of an encoder's past are the views of the other draws, whatever their item.
+
+    Parameters
+    ----------
+    p : Conditional
+        Over the views of all items; its uniform mass is that of a batch.
+    views : PositivePairs
+        Draws views.
+    learned : Learned
+    items : callable (item numbers) -> tensor
+        What views are drawn of.
+    trained : TrainedEncoder
+    batch_items : int
+        Items of a batch at the most: a pass is cut into batches that differ by one.
+    options : dict
+        Of `Objective`.
+    """
+
+    def __init__(self, p, views, learned, items, trained, batch_items, options):
+        self.views, self.learned, self.items, self.trained = views, learned, items, trained
+        self.uniform, self.options = p.uniform, options
+        self.n_items = p.shape[0] // views.n_views
+        self.n_batches = -(-self.n_items // batch_items)
+        self.objectives: dict[int, Objective] = {}  # by the items of a batch
+
+    def batches(self, rng):
+        """Yield the items of the batches of one pass, shuffled with a RandomState."""
+        yield from np.array_split(rng.permutation(self.n_items), self.n_batches)
+
+    def passes(self, rng):
+        """Yield the items of batches, pass after pass."""
+        while True:
+            yield from self.batches(rng)
+
+    def __call__(self, items):
+        """The loss of a batch of items, whose views are drawn."""
+        objective, pairs = self._represented(items)
+        return sum(objective(z, keys) for z, keys in pairs) / len(pairs)
+
+    def per_item(self, items):
+        """The divergence of each item of a batch, the mean of those of its views: the loss is the mean of all."""
+        objective, pairs = self._represented(items)
+        shares = torch.cat([objective.per_row(z, keys) for z, keys in pairs]) / len(pairs)
+        return len(items) * shares.view(-1, len(items)).sum(0)
+
+    def _represented(self, items):
+        """(objective, [(rows, keys or None where these are the rows), ...])."""
+        n, views = len(items), self.views.draw(self.items(items))
+        if n not in self.objectives:
+            self.objectives[n] = Objective(self._conditional(n), self.learned, **self.options)
+        z = self.trained.represent(views)
+        if self.trained.represent_keys is None:
+            return self.objectives[n], [(z, None)]
+        keys = self.trained.represent_keys(views).split(n)
+        others = [torch.cat([*keys[:draw], *keys[draw + 1 :]]) for draw in range(len(keys))]
+        return self.objectives[n], list(zip(z.split(n), others, strict=True))
+
+    def _conditional(self, n):
+        """p of the views of n items; of one draw over the others, where these are represented on their own."""
+        p = view_conditional(n, self.views.n_views)
+        if self.trained.represent_keys is not None:
+            p = Conditional(p.weights[:n, n:])
+        return p.mix(self.uniform)

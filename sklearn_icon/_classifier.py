@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import learned, supervisory
-from ._base import ICon, unwrapped, warn_rows_without_positives
+from ._base import ICon, check_bounded, unwrapped, warn_rows_without_positives
 from ._labels import class_weights, classes_and_codes, is_known, shares
 
 _MAX_REPRESENTATION, _REPRESENTATION_STEPS = 64, 200
@@ -190,6 +190,9 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
 
     def _learns(self, name, specs):
         return name == "tau" and specs[0].keys_differ and getattr(specs[1], "metric", None) == "cosine"
+
+    def _contrasts(self, specs):
+        return not specs[0].keys_differ and not specs[0].draws_views
 
     def fit(self, X, y, sample_weight=None):
         """Fit the classifier.
@@ -469,3 +472,5 @@ def _check_specs(p_spec, q_spec, encoder):
         )
     if not encoder.parametric:
         raise ValueError(f"{encoder} does not map new rows; use encoder='linear', 'mlp' or a Module.")
+    if not p_spec.keys_differ:
+        check_bounded(q_spec, encoder)

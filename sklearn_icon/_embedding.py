@@ -1,16 +1,18 @@
 """`ICONEmbedding`: maps, t-SNE by default."""
 
 from functools import partial
+from math import prod
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from . import learned, supervisory
-from ._base import ICon, unwrapped, warn_rows_without_positives
+from . import supervisory
+from ._base import ICon, check_bounded, unwrapped, warn_rows_without_positives
 from ._initial import initial_map
 from ._new_rows import FittedRows, input_kind
 from ._rows import average_duplicates
@@ -44,7 +46,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         tokens, learned beside the map.
     encoder : Encoder or str, default=None
         How rows become places. None is `encoders.Lookup()`: every row has a place of its own. "linear", "mlp" and any
-        module map new rows directly.
+        module map new rows directly, and read items of any shape, such as images.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
         D. A lookup map first unfolds under KL, as long as the early exaggeration lasts.
     normalization : {"joint", "conditional"}, default="joint"
@@ -64,11 +66,15 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         over rows.
     learning_rate : float or "auto", default="auto"
         Step size, in the units of scikit-learn's TSNE. "auto": max(n / exaggeration, 50) in each phase of a lookup map,
-        an eighth of it under total variation, halved where the loss rises; for Adam, 1 for lookup maps from drawn keys
-        and 0.01 for encoders. `encoders.Linear` has none: it is solved by L-BFGS, as are lookups under "counts" until
-        contexts are drawn, at 0.05.
+        an eighth of it under total variation, halved where the loss rises; for Adam, 1 for lookup maps from drawn keys,
+        0.01 for encoders and 0.001 for those of views. `encoders.Linear` has none: it is solved by L-BFGS, as are
+        lookups under "counts" until contexts are drawn, at 0.05.
     max_iter : int, default=250
-        Iterations at the most.
+        Iterations at the most. Of encoders on minibatches each minibatch is one: a pass over the rows takes
+        n_samples / batch_size of them, rounded up.
+    batch_size : int or "auto", default="auto"
+        Rows of an encoder's minibatch, to which as many positives come; or items, where p draws views of them. "auto"
+        is 2,048 rows or 256 items.
     n_iter_without_progress : int, default=300
         A phase ends after so many iterations without a lower loss, checked every 50 iterations.
     min_grad_norm : float, default=1e-7
@@ -88,6 +94,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         On CUDA with triton, Student-t and Gaussian lookup maps of up to eight dimensions are exact up to 100,000 rows,
         in one compiled pass a step; checked in triton's interpreter, not yet measured on a GPU.
         Under "counts" the sum is over all tokens, and "sampled" draws contexts; "auto" does beyond 8 million pairs.
+        Views that p draws are always in minibatches, in the conditional form.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
     random_state : int, RandomState instance or None, default=None
@@ -107,7 +114,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Under "counts": the places of the tokens. Dot products tell them up to a shift, and a linear map of them whose
         inverse maps the contexts.
     kl_divergence_ : float
-        D at the end; KL unless `divergence` says otherwise.
+        D at the end; KL unless `divergence` says otherwise. Where p draws views, the mean over a pass of them.
     kl_per_sample_ : ndarray of shape (n_samples,)
         Each row's part, scaled so that the mean is `kl_divergence_`: where it is large, trust the map less.
     loss_curve_ : ndarray of shape (`n_iter_`,)
@@ -125,7 +132,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     supervisory_, learned_, encoder_ : specs
         What None and short names stood for; `learned_` with the degrees of freedom that were learned.
     n_features_in_ : int
-        Columns of X.
+        Columns of X; numbers of an item where X has more than two axes.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of X's columns, where all are strings.
 
@@ -157,6 +164,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         "late_exaggeration": [Interval(Real, 1, None, closed="left")],
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
         "n_iter_without_progress": [Interval(Integral, 1, None, closed="left")],
         "min_grad_norm": [Interval(Real, 0, None, closed="left")],
         "metric": [str, callable],
@@ -182,6 +190,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         late_exaggeration=1.0,
         learning_rate="auto",
         max_iter=250,
+        batch_size="auto",
         n_iter_without_progress=300,
         min_grad_norm=1e-7,
         metric="euclidean",
@@ -207,6 +216,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.late_exaggeration = late_exaggeration
         self.learning_rate = learning_rate
         self.max_iter = max_iter
+        self.batch_size = batch_size
         self.n_iter_without_progress = n_iter_without_progress
         self.min_grad_norm = min_grad_norm
         self.metric = metric
@@ -224,6 +234,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     def _learns(self, name, specs):
         return name == "df" and not specs[2].parametric and specs[1] is unwrapped(specs[1])
+
+    def _contrasts(self, specs):
+        return not specs[0].keys_differ
 
     def _supervisory_names(self):
         measured = {"metric": self.metric, "metric_params": self.metric_params}
@@ -243,7 +256,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
             Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`, counts of
-            tokens where it is `supervisory.Counts()`, unless they are y.
+            tokens where it is `supervisory.Counts()`, unless they are y. An encoder also takes items of any shape,
+            (n_samples, ...), integers as single precision; distances in p are then those of their numbers in a row.
         y : array-like, default=None
             What p reads beside X: labels, group ids, companion features, counts. Else ignored.
 
@@ -263,10 +277,11 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         ndarray of shape (n_samples, n_components)
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
-        X = self._validate_X(X, reset=True)
+        X = self._validate_X(X, encoder, reset=True)
         kind = input_kind(p_spec, X, y)
-        with self._threads(small=X.shape[0] <= _EXACT_LIMIT):
-            p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
+        with self._threads(small=X.shape[0] <= _EXACT_LIMIT and X.ndim == 2):
+            rows = X.reshape(len(X), -1) if X.ndim > 2 else X
+            p = p_spec.conditional(rows, y, n_jobs=self.n_jobs, random_state=random_state)
             _check_specs(p_spec, q_spec, encoder, kind, self.normalization)
             warn_rows_without_positives(p)
             if self.late_exaggeration > 1 and (self.divergence != "kl" or self.debias or q_spec.mixture):
@@ -274,7 +289,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
                     f"late_exaggeration={self.late_exaggeration} multiplies the attraction of plain KL; use "
                     "divergence='kl' and debias=0, or late_exaggeration=1."
                 )
-            solve = self._solve_tokens if p_spec.keys_differ else self._solve
+            views = unwrapped(p_spec) if p_spec.draws_views else None
+            solve = self._solve_tokens if p_spec.keys_differ else partial(self._solve, views=views)
             solution, method = solve(X, kind, p.mix(self.debias), q_spec, encoder, device, random_state)
         self.supervisory_, self.learned_, self.encoder_ = p_spec, solution.learned, encoder
         self.method_, self.device_, self.learning_rate_ = method, str(device), solution.learning_rate
@@ -292,27 +308,41 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.embedding_ = solution.places.astype(X.dtype, copy=False)
         return self.embedding_
 
-    def _validate_X(self, X, reset):
-        least = 2 if reset else 1
-        return validate_data(
-            self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=reset, ensure_min_samples=least
-        )
+    def _validate_X(self, X, encoder, reset):
+        kind: dict = {"dtype": [np.float64, np.float32], "ensure_min_samples": 2 if reset else 1}
+        n_axes = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
+        if not encoder.parametric or n_axes < 3:
+            X = validate_data(self, X, accept_sparse="csr", reset=reset, **kind)
+        else:
+            X = np.asarray(X)
+            if X.dtype not in kind["dtype"]:
+                kind["dtype"] = np.float32
+            X = check_array(X, allow_nd=True, estimator=self, **kind)
+            validate_data(self, X.reshape(len(X), prod(X.shape[1:])), skip_check_array=True, reset=reset)
+        if reset:
+            self._item_shape = X.shape[1:]
+        elif X.shape[1:] != self._item_shape:
+            raise ValueError(
+                f"X holds items of shape {X.shape[1:]}, but was fitted on items of shape {self._item_shape}."
+            )
+        return X
 
-    def _solve(self, X, kind, p, q_spec, encoder, device, random_state):
+    def _solve(self, X, kind, p, q_spec, encoder, device, random_state, views):
         """Solve for the map with what the parameters choose."""
         import torch
 
         from ._maps import solve_encoder, solve_lookup
         from ._networks import torch_dtype
 
-        method = self._method(p, q_spec, encoder, device)
+        method = self._method(p, q_spec, encoder, device, views)
         options = {"divergence": self.divergence, "normalization": self.normalization, "device": device}
         common = {"learning_rate": self.learning_rate, "max_iter": self.max_iter, "on_step": self._on_step}
         if encoder.parametric:
             options["dtype"] = torch_dtype(X)
             seed = random_state.randint(np.iinfo(np.int32).max)
             arguments = (p, q_spec, encoder, X, self.n_components, options)
-            return solve_encoder(*arguments, sampled=method == "sampled", seed=seed, **common), method
+            common |= {"sampled": method == "sampled", "batch_size": self.batch_size, "views": views, "seed": seed}
+            return solve_encoder(*arguments, **common), method
         again = self._starts_warm(p)
         init = self.embedding_ if again else self.init
         features = X if kind == "features" else None
@@ -365,7 +395,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         )
         return solution, method
 
-    def _method(self, p, q_spec, encoder, device):
+    def _method(self, p, q_spec, encoder, device, views):
         """How the sum over all pairs is computed: as asked, if that is possible, or by size."""
         import torch
 
@@ -387,10 +417,12 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
                 f"Euclidean distance ('student_t', 'gaussian'); got {encoder}, divergence={self.divergence!r} and "
                 f"{q_spec}. Use method='auto'."
             )
+        if views and self.method == "exact":
+            raise ValueError(f"method='exact' sums over all rows at once, but {views} draws views; use method='auto'.")
         if self.method not in ("auto", "barnes_hut"):
             return self.method
         if not free:
-            return "sampled" if n > _FULL_BATCH_LIMIT else "exact"
+            return "sampled" if views or n > _FULL_BATCH_LIMIT else "exact"
         if (gridded or drawn) and n <= _FUSED_LIMIT:
             if can_fuse(q_spec, torch.empty(0, self.n_components, device=device)):
                 return "exact"
@@ -421,12 +453,12 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             A lookup map of contexts whose counts were y: X says nothing of new ones.
         """
         check_is_fitted(self)
-        X = self._validate_X(X, reset=False)
+        X = self._validate_X(X, self.encoder_, reset=False)
         with self._threads():
             if self.encoder_.parametric:
                 from ._networks import encode, load_module
 
-                module = load_module(self.encoder_, X.shape[1], self.n_components, self._state)
+                module = load_module(self.encoder_, self.n_features_in_, self.n_components, self._state)
                 return encode(module, X).astype(self.embedding_.dtype, copy=False)
             return self._place_contexts(X) if self.supervisory_.keys_differ else self._place(X)
 
@@ -461,10 +493,11 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         return self.n_components
 
     def __sklearn_tags__(self):
-        """Distances of rows where metric is "precomputed"."""
+        """Distances of rows where metric is "precomputed"; items of any shape to encoders."""
         tags = super().__sklearn_tags__()
         tags.input_tags.pairwise = self._measures_precomputed()
         tags.input_tags.positive_only = isinstance(unwrapped(self._spec_or_none("supervisory")), supervisory.Counts)
+        tags.input_tags.three_d_array = bool(getattr(self._spec_or_none("encoder"), "parametric", False))
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -481,11 +514,11 @@ def _check_specs(p_spec, q_spec, encoder, kind, normalization):
         raise ValueError(f"{q_spec} is a distribution over clusters; use ICONClustering, or learned='student_t'.")
     if encoder.parametric and kind not in ("features", "counts"):
         raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")
-    if isinstance(q_spec, learned.WideGaussian) and not getattr(encoder, "orthonormal", False):
+    if p_spec.draws_views and not encoder.parametric:
         raise ValueError(
-            f"the loss of {q_spec} falls without bound as {encoder} spreads the rows; use an encoder that cannot, "
-            "encoders.Linear(orthonormal=True)."
+            f"{p_spec} draws views, which have no places of their own in {encoder}; use encoder='mlp' or a Module."
         )
+    check_bounded(q_spec, encoder)
 
 
 def _check_tokens(p_spec, q_spec, normalization):

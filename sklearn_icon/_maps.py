@@ -1,5 +1,6 @@
 """How a map is solved: free places by descent as an exaggeration falls, encoders by L-BFGS or Adam."""
 
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
@@ -7,11 +8,13 @@ import numpy as np
 import torch
 
 from ._base import unwrapped
-from ._batches import BatchLoss
+from ._batches import BatchLoss, ViewLoss
 from ._networks import as_tensor, build_module, encode, state_arrays
 from ._objective import Objective, can_interpolate
 from ._solver import SolverResult, minimize
 from ._team import alone
+from ._trained import TrainedEncoder
+from .encoders import _seeded
 from .learned import Learned, StudentT
 
 _EXPLORATION_ITERATIONS = 250
@@ -28,8 +31,8 @@ _GOES_ON = ("converged", "max_iter", "completed")  # after which another phase b
 _TAIL_EVERY = 10  # steps between moves of the degrees of freedom
 _LEAST_DF, _MOST_DF = 0.05, 100.0
 _NEAREST_DF, _FARTHEST_DF = 1.05, 1.5  # factors between trials
-_ADAM_RATE = 1e-2
-_BATCH_ROWS = 2048
+_ADAM_RATE, _VIEWS_RATE = 1e-2, 1e-3
+_BATCH_ROWS, _BATCH_ITEMS = 2048, 256
 _LBFGS_TOLERANCE = 1e-6
 
 
@@ -189,59 +192,120 @@ class _LearnedTail:
         self.factor = max(self.factor**0.5, _NEAREST_DF) if best == 0 else min(self.factor**2, _FARTHEST_DF)
 
 
-def solve_encoder(p, learned, encoder, X, n_components, options, *, sampled, learning_rate, max_iter, seed, on_step):
+def solve_encoder(
+    p,
+    learned,
+    encoder,
+    X,
+    n_components,
+    options,
+    *,
+    sampled,
+    learning_rate,
+    max_iter,
+    seed,
+    on_step,
+    batch_size="auto",
+    views=None,
+):
     """Places as an encoder's outputs.
 
     A linear map of a full batch is smooth and is solved by L-BFGS; networks and minibatches by Adam. A minibatch holds
-    rows and one positive of each, drawn from p, and these are the keys.
+    rows and one positive of each, drawn from p, and these are the keys; or views of items. Chance in modules and views
+    is seeded, in the fit and once more in the loss of the map.
 
     Parameters
     ----------
     p, learned, options, learning_rate, max_iter, on_step
-        As in `solve_lookup`.
+        As in `solve_lookup`. Of Adam on minibatches a step is one of these.
     encoder : Encoder
-    X : ndarray or sparse matrix of shape (n, n_features)
+    X : ndarray or sparse matrix of shape (n, ...)
     n_components : int
     sampled : bool
         Minibatches, or all rows at once.
     seed : int
+    batch_size : int or "auto", default="auto"
+        Rows, or items, of a minibatch.
+    views : PositivePairs, default=None
+        Draws views, where p is one of views: X holds the items.
 
     Returns
     -------
     MapSolution
+        The shares are those of rows, or of items in a pass of views.
     """
     dtype, device = options["dtype"], options["device"]
-    module = build_module(encoder, X, n_components, seed, dtype).to(device)
-    params = [param for param in module.parameters() if param.requires_grad]
-    if sampled:
-        rng = np.random.RandomState(seed)
-        batches = options | {"normalization": "conditional"}
-        batch_loss = BatchLoss(p, learned, lambda rows: module(as_tensor(X[rows], dtype, device)), _BATCH_ROWS, batches)
+    linear = type(encoder).__name__ == "Linear"
+    bounded, headed = learned.is_limit and not linear, encoder.build_head(n_components) is not None
+    how = {"by_column": views is None, "unit_rows": bounded and not headed}
+    module = build_module(encoder, X, n_components, seed, dtype, **how).to(device)
+    trained = TrainedEncoder(encoder, module, n_components, seed, unit_rows=bounded)
+    loss, view_loss = _loss_of_encoder(p, learned, trained, X, options, sampled, batch_size, views, seed)
+    default = _VIEWS_RATE if views else _ADAM_RATE
+    rate = default if learning_rate == "auto" else float(learning_rate)
+    smooth = linear and not sampled
+    solver = {"method": "lbfgs", "tol": _LBFGS_TOLERANCE} if smooth else {"method": "adam", "learning_rate": rate}
+    report = on_step("training")
 
-        def loss():
-            return batch_loss(rng)
-    else:
-        objective, rows = Objective(p, learned, **options), as_tensor(X, dtype, device)
+    def follow(n_iter, value):
+        trained.follow()
+        return report is not None and report(n_iter, value)
 
-        def loss():
-            return objective(module(rows))
-
-    rate = _ADAM_RATE if learning_rate == "auto" else float(learning_rate)
-    smooth = not sampled and type(encoder).__name__ == "Linear"
-    how = {"method": "lbfgs", "tol": _LBFGS_TOLERANCE} if smooth else {"method": "adam", "learning_rate": rate}
-    result = minimize(loss, params, max_iter=max_iter, on_step=on_step("training"), **how)
-    module = module.cpu().eval()
+    with _seeded(seed, device):
+        result = minimize(loss, trained.params, kept=trained.kept, max_iter=max_iter, on_step=follow, **solver)
+    trained.eval()
     places = encode(module, X)
-    interpolate = len(places) > _PATIENT_ROWS and can_interpolate(p, learned, n_components)
-    shares = _shares(Objective(p, learned, interpolate=interpolate, **options), places)
+    if not np.isfinite(places).all():
+        raise ValueError(f"{encoder} represents some rows of X by NaN or infinity; check its module.")
+    if view_loss is not None:
+        with _seeded(seed, device):
+            shares = _shares_of_items(view_loss, np.random.RandomState(seed))
+    else:
+        z = encode(trained.represent, X) if headed else places
+        keys = None if trained.represent_keys is None else encode(trained.represent_keys, X)
+        interpolate = keys is None and len(z) > _PATIENT_ROWS and can_interpolate(p, learned, z.shape[1])
+        shares = _shares(Objective(p, learned, interpolate=interpolate, **options), z, keys)
     return MapSolution(places, shares, result, rate, learned, state_arrays(module))
 
 
-def _shares(objective, places):
-    """Each row's share of D at the final places."""
-    z = torch.as_tensor(places, dtype=objective.dtype, device=objective.device)
+def _loss_of_encoder(p, learned, trained, X, options, sampled, batch_size, views, seed):
+    """(function () -> loss of all rows or of the next minibatch, the loss of views where there are any)."""
+    kind, rng = (options["dtype"], options["device"]), np.random.RandomState(seed)
+    by_batch = options | {"normalization": "conditional"}
+    represent, of_keys = trained.represent, trained.represent_keys
+
+    def rows(numbers):
+        return as_tensor(X[numbers], *kind)
+
+    if views is not None:
+        n_batch = _BATCH_ITEMS if batch_size == "auto" else batch_size
+        view_loss = ViewLoss(p, views, learned, rows, trained, n_batch, by_batch)
+        passes = view_loss.passes(rng)
+        return lambda: view_loss(next(passes)), view_loss
+    if sampled:
+        n_batch = _BATCH_ROWS if batch_size == "auto" else batch_size
+        represent_keys = None if of_keys is None else lambda numbers: of_keys(rows(numbers))
+        batches = BatchLoss(p, learned, lambda numbers: represent(rows(numbers)), n_batch, by_batch, represent_keys)
+        return partial(batches, rng), None
+    objective, everything = Objective(p, learned, **options), as_tensor(X, *kind)
+    return lambda: objective(represent(everything), None if of_keys is None else of_keys(everything)), None
+
+
+def _shares_of_items(view_loss, rng):
+    """Each item's share of D in a pass of views."""
+    shares = np.empty(view_loss.n_items)
     with torch.no_grad():
-        return objective.per_row(z).cpu().numpy()
+        for items in view_loss.batches(rng):
+            shares[items] = view_loss.per_item(items).cpu().numpy() / len(shares)
+    return shares
+
+
+def _shares(objective, places, keys=None):
+    """Each row's share of D at the final places, and places of keys where these differ."""
+    kind = {"dtype": objective.dtype, "device": objective.device}
+    z, keys = (None if part is None else torch.as_tensor(part, **kind) for part in (places, keys))
+    with torch.no_grad():
+        return objective.per_row(z, keys).cpu().numpy()
 
 
 def _joined(results):

@@ -1,13 +1,14 @@
 """Torch modules on the estimators' side: rows in, representations out, state as NumPy."""
 
 import warnings
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 
-_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 8192, 1 << 20
 
 
 def as_tensor(X, dtype, device):
@@ -33,15 +34,54 @@ class _InputScale(torch.nn.Module):
         return (x - self.shift) * self.factor
 
 
-def build_module(encoder, X, n_outputs, seed, dtype, sample_weight=None):
-    """The encoder's module behind a scaling of its inputs, which an orthonormal map does without."""
-    module = encoder.build(X.shape[1], n_outputs, seed=seed, dtype=dtype)
-    if getattr(encoder, "orthonormal", False):
-        return torch.nn.Sequential(module)
-    shift, factor = input_scale(X, sample_weight)
-    return torch.nn.Sequential(
-        _InputScale(torch.as_tensor(shift, dtype=dtype), torch.as_tensor(factor, dtype=dtype)), module
-    )
+class UnitRows(torch.nn.Module):
+    """z / |z|, for losses that would fall without end as lengths grow or shrink."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("unit", torch.ones(()))  # in the state it says that rows are of unit length
+
+    def forward(self, z):
+        return torch.nn.functional.normalize(z, eps=1e-12)
+
+
+class _Rows(torch.nn.Sequential):
+    """Modules one after the other, that read items as rows of features where they are flat."""
+
+    def __init__(self, parts, flat):
+        super().__init__(*parts)
+        self.flat = flat
+
+    def forward(self, x):
+        return super().forward(x.flatten(1) if self.flat else x)
+
+
+def build_module(encoder, X, n_outputs, seed, dtype, sample_weight=None, *, by_column=True, unit_rows=False):
+    """The encoder's module behind a scaling of its inputs, which an orthonormal map does without.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    X : ndarray or sparse matrix of shape (n, ...)
+    n_outputs, seed : int
+    dtype : torch.dtype
+    sample_weight : ndarray of shape (n,), default=None
+    by_column : bool, default=True
+        Whether each column has a mean of its own, or all numbers of X one; always one where X has more axes than two.
+    unit_rows : bool, default=False
+        Whether representations are scaled to unit length.
+
+    Returns
+    -------
+    torch.nn.Sequential
+    """
+    module = encoder.build(prod(X.shape[1:]), n_outputs, seed=seed, dtype=dtype)
+    parts = [module]
+    if not getattr(encoder, "orthonormal", False):
+        columns = by_column and X.ndim == 2
+        scale = input_scale(X, sample_weight) if columns else _overall_scale(X)
+        parts.insert(0, _InputScale(*(torch.as_tensor(part, dtype=dtype) for part in scale)))
+    return _Rows(parts + [UnitRows()] * unit_rows, encoder.flat)
 
 
 def input_scale(X, sample_weight=None):
@@ -53,6 +93,17 @@ def input_scale(X, sample_weight=None):
     else:
         shift = share @ X
         variance = (share @ np.square(X - shift)).mean()
+    return shift, 1 / np.sqrt(variance) if variance > 0 else 1.0
+
+
+def _overall_scale(X):
+    """(shift, factor): the mean of all numbers and one over their standard deviation, a block of items at a time."""
+    numbers, size = X.data if sparse.issparse(X) else X, prod(X.shape)
+    blocks = [numbers[start : start + _ROWS_AT_ONCE] for start in range(0, len(numbers), _ROWS_AT_ONCE)]
+    shift = sum(block.sum(dtype=np.float64) for block in blocks) / size
+    variance = sum(np.square(block - shift, dtype=np.float64).sum() for block in blocks) / size
+    if sparse.issparse(X):
+        variance += shift**2 * (1 - len(numbers) / size)
     return shift, 1 / np.sqrt(variance) if variance > 0 else 1.0
 
 
@@ -110,22 +161,26 @@ def state_arrays(module):
 
 def load_module(encoder, n_inputs, n_outputs, state):
     """The module that `state_arrays` described, on the CPU and in evaluation mode."""
-    dtype = getattr(torch, str(next(iter(state.values())).dtype))
-    module = encoder.build(n_inputs, n_outputs, dtype=dtype)
-    scaled = any(name.endswith("shift") for name in state)
-    zero = torch.zeros(n_inputs, dtype=dtype)
-    parts = [_InputScale(zero, zero.new_ones(())), module] if scaled else [module]
-    sequence = torch.nn.Sequential(*parts)
-    sequence.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
+    tensors = {name: torch.as_tensor(value) for name, value in state.items()}
+    dtype = next(value.dtype for value in tensors.values() if value.is_floating_point())
+    parts = [encoder.build(n_inputs, n_outputs, dtype=dtype)]
+    scale = [tensors[name] for name in ("0.shift", "0.factor") if name in tensors]
+    if scale:
+        parts.insert(0, _InputScale(*scale))
+    if any(name.endswith(".unit") for name in tensors):
+        parts.append(UnitRows())
+    sequence = _Rows(parts, encoder.flat)
+    sequence.load_state_dict(tensors)
     return sequence.eval()
 
 
 def encode(module, X):
-    """Representations of rows as NumPy, a block of rows at a time, in the module's precision."""
+    """Representations of rows as NumPy, a block of rows at a time, in the module's precision and evaluation mode."""
     first = next(module.parameters())
+    step = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // max(1, prod(X.shape[1:]))))
     with torch.no_grad():
         blocks = [
-            module(as_tensor(X[start : start + _ROWS_AT_ONCE], first.dtype, first.device)).cpu().numpy()
-            for start in range(0, X.shape[0], _ROWS_AT_ONCE)
+            module(as_tensor(X[start : start + step], first.dtype, first.device)).cpu().numpy()
+            for start in range(0, X.shape[0], step)
         ]
     return np.concatenate(blocks)

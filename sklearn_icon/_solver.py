@@ -33,7 +33,7 @@ class SolverResult(NamedTuple):
     status: str
 
 
-def minimize(objective, params, *, method, max_iter, on_step=None, **options):
+def minimize(objective, params, *, method, max_iter, on_step=None, kept=(), **options):
     """Minimise objective() over tensors, in place.
 
     Parameters
@@ -49,6 +49,8 @@ def minimize(objective, params, *, method, max_iter, on_step=None, **options):
         Steps at the most.
     on_step : callable (n_iter, loss), default=None
         Called after each step; returns True to stop.
+    kept : list of tensors, default=()
+        That change beside the parameters and go back with them, such as running means.
     **options
         Of the method: `learning_rate`; `tol`, for "adam" on the relative decrease of the mean loss of `window`
         steps, for "lbfgs" on the gradient's largest entry, or on `size` (callable (*gradients) -> float); for
@@ -67,7 +69,7 @@ def minimize(objective, params, *, method, max_iter, on_step=None, **options):
         The loss stopped being finite, or the user interrupted: the last finite parameters are kept.
     """
     methods: dict[str, Callable[..., str]] = {"momentum": _momentum, "adam": _adam, "lbfgs": _lbfgs}
-    progress = _Progress(objective, params, on_step)
+    progress = _Progress(objective, params, on_step, kept)
     try:
         status = methods[method](progress, params, max_iter, **options)
     except KeyboardInterrupt:
@@ -92,19 +94,20 @@ def minimize(objective, params, *, method, max_iter, on_step=None, **options):
 class _Progress:
     """Evaluates the objective, keeps the curve, the last whole step and the last that had a finite gradient."""
 
-    def __init__(self, objective, params, on_step):
+    def __init__(self, objective, params, on_step, kept):
         self.objective, self.params, self.on_step = objective, params, on_step
+        self.changing = [*params, *kept]
         self.losses: list[float] = []
         self.n_iter, self.loss = 0, float("nan")
         self.finite = self.whole = self._copies()
 
     def _copies(self):
-        return [param.detach().clone() for param in self.params]
+        return [tensor.detach().clone() for tensor in self.changing]
 
     def restore(self, values):
         with torch.no_grad():
-            for param, kept in zip(self.params, values, strict=True):
-                param.copy_(kept)
+            for tensor, value in zip(self.changing, values, strict=True):
+                tensor.copy_(value)
 
     def value_and_grad(self):
         """(recorded loss, gradients); raises FloatingPointError unless both are finite."""

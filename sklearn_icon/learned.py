@@ -205,7 +205,8 @@ class WideGaussian(_DistanceKernel):
         s^2 (L(s) - log N)  ->  mean_i [ sum_j p(j|i) d_ij^2  -  mean_j d_ij^2 ]
 
     The second term is -2 Var where every row is a key. A limit of scaled losses, not a distribution: it works with
-    divergence="kl" and without a uniform mixture on q.
+    divergence="kl" and without a uniform mixture on q. It falls without bound as rows spread, so that networks'
+    representations are scaled to unit length, and a linear encoder must be orthonormal.
 
     References
     ----------
@@ -237,7 +238,8 @@ class NarrowGaussian(_DistanceKernel):
 
         s^2 L(s)  ->  mean_i [ sum_j p(j|i) d_ij^2  -  min_k d_ik^2 ]
 
-    A limit of scaled losses, not a distribution: it works with divergence="kl" and without a uniform mixture on q.
+    A limit of scaled losses, not a distribution: it works with divergence="kl" and without a uniform mixture on q. It
+    falls as all rows shrink, so that networks' representations are scaled to unit length.
 
     References
     ----------

@@ -1,9 +1,16 @@
 """scikit-learn's own checks, strict, over the configurations that users combine."""
 
 import pytest
+import torch
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, encoders, learned, supervisory
+
+
+def noisy(batch):
+    """A view for contrastive learning."""
+    return batch + 0.1 * torch.randn_like(batch)
+
 
 FEW = {"max_iter": 60, "random_state": 0}
 PASSES = {"max_iter": 20, "random_state": 0}
@@ -16,6 +23,11 @@ CONFIGURATIONS = [
     ICONEmbedding(perplexity=3, divergence="jensen_shannon", encoder=encoders.MLP(hidden=(8,)), **FEW),
     ICONEmbedding(supervisory="counts", learned=learned.Gaussian(metric="dot"), normalization="conditional", **FEW),
     ICONEmbedding(supervisory=supervisory.SameClass(unlabelled=supervisory.UniformKNN(n_neighbors=3)), **FEW),
+    ICONEmbedding(
+        supervisory=supervisory.PositivePairs(noisy),
+        encoder=encoders.MomentumKeys(encoders.ProjectionHead(encoders.MLP(hidden=(8,)), n_outputs=4)),
+        **FEW,
+    ),
     ICONClustering(3, **PASSES),
     ICONClustering(3, supervisory="knn", learned=learned.SharedCluster(weights="degree"), encoder="lookup", **PASSES),
     ICONClustering(3, debias=0.0, encoder=encoders.MLP(hidden=(8,)), n_init=1, **PASSES),

@@ -8,7 +8,16 @@ import torch
 from scipy import sparse
 from sklearn.datasets import load_digits
 
-from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, _objective, _sums, learned
+from sklearn_icon import (
+    ICONClassifier,
+    ICONClustering,
+    ICONEmbedding,
+    _objective,
+    _sums,
+    encoders,
+    learned,
+    supervisory,
+)
 from sklearn_icon._edges import DenseEdges, SparseEdges
 from sklearn_icon._fused import RowLogNormalizer, can_fuse, joint_sums
 from sklearn_icon._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
@@ -167,3 +176,15 @@ def test_loss_of_a_training_loop(p):
         return value.detach(), torch.autograd.grad(value, z)[0]
 
     assert_agree(value_and_gradient, points())
+
+
+def test_views():
+    X = load_digits().data[:300].astype(np.float32)
+    p = supervisory.PositivePairs(lambda batch: batch + torch.randn_like(batch))
+    encoder = encoders.MomentumKeys(encoders.ProjectionHead(encoders.MLP()))
+    options = {"supervisory": p, "encoder": encoder, "max_iter": 20, "random_state": 0}
+    state = torch.cuda.get_rng_state()
+    cpu, cuda = (ICONEmbedding(8, device=device, **options).fit(X) for device in ("cpu", "cuda"))
+    assert cuda.kl_divergence_ == pytest.approx(cpu.kl_divergence_, rel=0.05)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    np.testing.assert_allclose(cuda.transform(X), cuda.embedding_, rtol=1e-3, atol=1e-3)

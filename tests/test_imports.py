@@ -31,7 +31,7 @@ FLOORS = [
     {"_conditional", "_fused", "_solver", "_neighbors", "plotting"},
     {"supervisory", "learned", "encoders"},
     {"_sums", "_grid", "_initial", "_networks", "_base"},
-    {"_edges", "_placement", "_scaled_rows", "_dense_rows"},
+    {"_edges", "_placement", "_scaled_rows", "_dense_rows", "_trained"},
     {"_objective", "_new_rows", "_search"},
     {"_batches", "nn"},
     {"_maps", "_partitions", "_prototypes", "_token_maps", "_pairs"},

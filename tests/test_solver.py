@@ -162,6 +162,18 @@ def test_the_last_finite_state_of_a_line_search_is_kept(failure):
     assert_allclose(result.loss, quadratic(params).item(), rtol=1e-13)
 
 
+def test_what_changes_beside_parameters_goes_back_with_them():
+    params, mean = start(), torch.zeros(2)
+
+    def loss():
+        mean.add_(1.0)
+        return quadratic(params) * (torch.nan if float(mean[0]) > 4 else 1.0)
+
+    with pytest.warns(RuntimeWarning, match="not finite at iteration 4"):
+        minimize(loss, params, method="adam", max_iter=10, learning_rate=0.1, kept=[mean])
+    assert_array_equal(mean, [3.0, 3.0])  # as before the step that led to NaN
+
+
 @each_method
 def test_nothing_finite_at_all(method):
     with pytest.warns(RuntimeWarning, match="not finite at iteration 0"):

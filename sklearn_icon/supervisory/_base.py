@@ -15,6 +15,8 @@ class Supervisory(Spec):
     """Whether the keys are something else than the rows."""
     mixture = 0.0
     """Uniform mass on p."""
+    draws_views = False
+    """Whether p is one of views that are drawn of the rows, and not of the rows themselves."""
 
     @abstractmethod
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
@@ -67,6 +69,11 @@ class Wrapper(Supervisory):
     def mixture(self):
         """As the base."""
         return self.base.mixture
+
+    @property
+    def draws_views(self):
+        """As the base."""
+        return self.base.draws_views
 
 
 def shrink(parameter, default, fitting, n):

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval
 from .._conditional import Conditional
 from .._labels import is_known
 from .._walks import visits
-from ._base import Supervisory, Wrapper
+from ._base import Supervisory, Wrapper, n_rows_of
 from ._neighborhoods import UniformKNN
 
 _MOST_PAIRS, _DRAWN_POSITIVES = 2e7, 64
@@ -75,7 +75,7 @@ class SameClass(Supervisory):
         super().validate()
         if self.unlabelled is not None:
             base = self.unlabelled.validate()
-            if base.keys_differ or base.needs_y or base.mixture:
+            if base.keys_differ or base.needs_y or base.mixture or base.draws_views:
                 raise ValueError(
                     f"unlabelled={base} must be a p between rows of X alone, such as UniformKNN(); a UniformMixture "
                     "goes around SameClass()."
@@ -151,7 +151,23 @@ class PositivePairs(SameClass):
 
         p(j|i) = 1[g_j = g_i] / (n_{g_i} - 1),     j != i, g the item that a row is a view of
 
-    `y` holds the item of each row.
+    Without `augment` the rows are the views, and `y` holds the item of each. With `augment` every row is an item, whose
+    views are drawn anew each time; `y` is not read, and `conditional` is p over all their views, draw after draw.
+
+    Parameters
+    ----------
+    augment : callable (tensor of shape (batch, ...)) -> tensor of shape (batch, ...), default=None
+        Draws one view of each item of a batch, with torch's own functions of chance, which are seeded around it.
+        Trailing shapes are free, but one for all views. A function of a module that can be imported, so that fitted
+        estimators pickle.
+    n_views : int, default=2
+        Views of each item, so many calls of `augment`.
+
+    Raises
+    ------
+    ValueError
+        `n_views` without `augment`; at `draw`, an `augment` that changes the number of items, the views' shape, or
+        returns what is no tensor or not finite.
 
     References
     ----------
@@ -164,11 +180,87 @@ class PositivePairs(SameClass):
     [0.0, 1.0, 0.0, 0.0]
     """
 
-    needs_y = "group ids (which rows are views of one item)"
-    _parameter_constraints: dict = {}
+    _parameter_constraints: dict = {
+        "augment": [callable, None],
+        "n_views": [Interval(Integral, 2, None, closed="left")],
+    }
 
-    def __init__(self):
+    def __init__(self, augment=None, n_views=2):
         super().__init__()
+        self.augment = augment
+        self.n_views = n_views
+
+    def validate(self):
+        """Also refuse a number of views that nothing draws; see `Spec.validate`."""
+        super().validate()
+        if self.augment is None and self.n_views != 2:
+            raise ValueError(f"n_views={self.n_views} counts the calls of augment, but augment is None; pass it.")
+        return self
+
+    @property
+    def needs_y(self):
+        """Group ids, where no views are drawn."""
+        return "" if self.draws_views else "group ids (which rows are views of one item)"
+
+    @property
+    def draws_views(self):
+        """Whether there is an `augment`."""
+        return self.augment is not None
+
+    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+        """Compute p, over `n_views` n rows where views are drawn; see `Supervisory.conditional`."""
+        if not self.draws_views:
+            return super().conditional(X, y)
+        return view_conditional(n_rows_of(X), self.n_views)
+
+    def draw(self, batch):
+        """Views of the items of a batch, draw after draw: view v of item i is row v * len(batch) + i.
+
+        Parameters
+        ----------
+        batch : tensor of shape (n, ...)
+            Left as it is.
+
+        Returns
+        -------
+        tensor of shape (n_views * n, ...)
+            In the precision of the batch.
+        """
+        import torch
+
+        with torch.no_grad():
+            views = [self.augment(batch.clone()) for _ in range(self.n_views)]
+        for view in views:
+            if not isinstance(view, torch.Tensor):
+                raise ValueError(f"augment must return a torch tensor, got {type(view).__name__}.")
+            if view.shape[:1] != batch.shape[:1] or view.shape != views[0].shape:
+                raise ValueError(
+                    f"augment must return one view of each of {len(batch)} items, all of one shape, got shape "
+                    f"{tuple(view.shape)} for a batch of shape {tuple(batch.shape)}."
+                )
+        stacked = torch.cat(views).to(batch.dtype)
+        if not torch.isfinite(stacked).all():
+            raise ValueError("augment returned views that hold NaN or infinity.")
+        return stacked
+
+
+def view_conditional(n_items, n_views):
+    """p of views, draw after draw: uniform over the other views of the same item.
+
+    Parameters
+    ----------
+    n_items, n_views : int
+
+    Returns
+    -------
+    Conditional of shape (n_views * n_items, n_views * n_items)
+    """
+    n = n_views * n_items
+    rows = np.arange(n)
+    others = (rows[:, None] + n_items * np.arange(1, n_views)) % n
+    weights = np.full(others.size, 1 / (n_views - 1))
+    indptr = (n_views - 1) * np.arange(n + 1)
+    return Conditional(sparse.csr_array((weights, others.ravel(), indptr), shape=(n, n)), exclude_self=True)
 
 
 class DataLabel(Supervisory):
@@ -242,6 +334,7 @@ class PropagatedLabel(Wrapper):
 
     needs_y = "class labels, -1 where unknown"
     keys_differ = True
+    draws_views = False
     _parameter_constraints = {
         "base": [Supervisory, None],
         "alpha": [Interval(Real, 0, 1, closed="neither")],
@@ -258,7 +351,7 @@ class PropagatedLabel(Wrapper):
         if not known.any():
             raise ValueError("y holds no label but -1, unknown; PropagatedLabel() needs some rows of known class.")
         base = UniformKNN() if self.base is None else self.base
-        if base.keys_differ or base.needs_y:
+        if base.keys_differ or base.needs_y or base.draws_views:
             raise ValueError(f"PropagatedLabel() carries labels over p between rows of X, which {base} is not.")
         p = base.conditional(X, n_jobs=n_jobs, random_state=random_state)
         classes, codes = np.unique(y[known], return_inverse=True)
