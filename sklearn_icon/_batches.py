@@ -25,7 +25,7 @@ class PositiveSampler:
         self.has_positives, self.exclude_self, self.n_steps = p.has_positives, p.exclude_self, n_steps
         self.indptr, self.indices = p.weights.indptr, p.weights.indices
         counts, data = np.diff(self.indptr), p.weights.data
-        first = data[np.minimum(self.indptr[:-1], max(len(data) - 1, 0))] if len(data) else data
+        first = np.append(data, 0)[self.indptr[:-1]]
         self.counts = (
             counts if np.array_equal(data, np.repeat(first, counts)) else None
         )  # all weights of a row are equal

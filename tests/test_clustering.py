@@ -177,7 +177,7 @@ def what_the_solver_receives(monkeypatch, estimator):
         gradients = [gradient.numpy() for gradient in torch.autograd.grad(value, params)]
         del options["on_step"]
         received.append((options, float(value.detach()), gradients))
-        return SolverResult(0.0, 1, np.zeros(1), "max_iter")
+        return SolverResult(0.0, 1, np.zeros(1), "completed")
 
     monkeypatch.setattr(_partitions, "minimize", spy)
     monkeypatch.setattr(_partitions, "_pretrain", lambda *_: None)
