@@ -188,3 +188,19 @@ def test_every_method_fits(name):
     found = estimator.embedding_ if method.estimator == "ICONEmbedding" else estimator.transform(data[0])
     assert np.isfinite(found).all()
     assert np.ptp(found) > 0
+
+
+@pytest.mark.parametrize(
+    "name, estimator",
+    [
+        ("t-sne", "ICONEmbedding"),
+        ("debiased-infonce-clustering", "ICONClustering"),
+        ("cross-entropy", "ICONClassifier"),
+        ("clip", "ICONCrossModal"),
+    ],
+)
+def test_defaults_of_the_estimators_are_cells(name, estimator):
+    ours, default = methods.get(name).make_estimator(), getattr(sklearn_icon, estimator)()
+    assert repr(ours._resolve_specs()) == repr(default._resolve_specs())
+    left = [{k: v for k, v in e.get_params(deep=False).items() if k not in specs_of(e)} for e in (ours, default)]
+    assert left[0] == left[1]

@@ -198,7 +198,7 @@ def mutual_information(p, logits):
     return -sum(p[i, j] * (phi[i] * phi[j] / marginal).sum().log() for i, j in np.argwhere(p)) / N
 
 
-def debiased_clusters(logits, a=0.6):
+def debiased_clusters(logits, a=0.3):
     p, q = walks(nearest(X)), shared_cluster(logits)
     total = 0
     for i in range(N):

@@ -382,7 +382,7 @@ _CLUSTERING = [
         estimator="ICONClustering",
         equals="InfoNCE clustering with (1 - a) p + a / N and (1 - a) q + a / N; the defaults of ICONClustering",
         reference=f"{ICON}, section 4",
-        debias=0.6,
+        debias=0.3,
         aliases=("debiased clustering", "i-con clustering", "icon"),
     ),
 ]
