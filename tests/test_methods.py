@@ -70,8 +70,7 @@ def test_a_record_says_what_it_is(name):
     assert method.equals
     assert not method.equals.endswith(".")
     assert ("I-Con" in method.reference) == (not method.published or "infonce-clustering" in name)
-    if name != "mlm":  # which reads counts as y too
-        assert bool(method.supervisory.needs_y) == method.reads.startswith("y: ")
+    assert bool(method.supervisory.needs_y) == method.reads.startswith("y: ")
     assert method.row in methods.ROWS.values()
     assert method.column in methods.COLUMNS.values()
     for spec in (method.supervisory, method.learned, method.encoder):
