@@ -1,12 +1,16 @@
 """Sphinx configuration; `make docs` builds with warnings as errors."""
 
 import re
+import sys
+from pathlib import Path
 
 import matplotlib
 
 import sklearn_icon
 
 matplotlib.use("Agg")
+sys.path.insert(0, str(Path(__file__).parent))
+from _methods import write_pages
 
 project = "sklearn_icon"
 author = "the sklearn_icon developers"
@@ -45,4 +49,5 @@ def skip_generated(app, what, name, obj, skip, options):
 
 
 def setup(app):
+    app.connect("builder-inited", write_pages)
     app.connect("autodoc-skip-member", skip_generated)

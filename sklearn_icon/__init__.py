@@ -18,7 +18,7 @@ _ESTIMATORS = {
     "ICONClassifier": "_classifier",
     "ICONCrossModal": "_cross_modal",
 }
-_MODULES = ("supervisory", "learned", "encoders", "metrics", "plotting", "nn")
+_MODULES = ("supervisory", "learned", "encoders", "methods", "metrics", "plotting", "nn")
 
 __all__ = ["ICONClassifier", "ICONClustering", "ICONCrossModal", "ICONEmbedding", *sorted(_MODULES)]
 

@@ -12,8 +12,16 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sklearn_icon import methods
 from sklearn_icon.metrics import expected_calibration_error
-from sklearn_icon.plotting import EmbeddingDisplay, LossCurveDisplay, ReliabilityDisplay, _style
+from sklearn_icon.plotting import (
+    EmbeddingDisplay,
+    LossCurveDisplay,
+    NeighborhoodDisplay,
+    PeriodicTableDisplay,
+    ReliabilityDisplay,
+    _style,
+)
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -415,6 +423,9 @@ DISPLAYS = [
     lambda: EmbeddingDisplay(np.eye(4), labels=list("abca")),
     lambda: LossCurveDisplay([2.0, 1.0]),
     lambda: ReliabilityDisplay([0.5, 0.9], [0.4, 0.9], [1, 3], 0.025),
+    lambda: NeighborhoodDisplay([0.0, 0.5, 0.5], [0.0, 0.9, 0.1], 0, 0.51),
+    lambda: NeighborhoodDisplay([0.0, 0.5, 0.5], [0.0, 0.9, 0.1], 0, 0.51, places=np.eye(3, 2)),
+    lambda: PeriodicTableDisplay([methods.get("t-sne"), methods.get("t-k-means")]),
 ]
 
 

@@ -1,0 +1,177 @@
+"""A page for each method of the table, written from its record when the documentation is built.
+
+Run as a script, this draws the periodic table of the README anew: python docs/_methods.py
+"""
+
+import inspect
+import re
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from PIL import Image  # which matplotlib brings
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+
+from sklearn_icon import ICONEmbedding, methods
+from sklearn_icon._divergences import DIVERGENCES
+from sklearn_icon.plotting import EmbeddingDisplay, PeriodicTableDisplay
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "benchmarks"))
+from _tasks import run  # noqa: E402
+
+_ROWS, _STEPS = 500, 80
+_NOT_FITTED = ("k-means", "spectral", "t-k-means")  # their p must include the row itself, which none does yet
+_FIT = {
+    "ICONEmbedding": "Z = estimator.fit_transform({})",
+    "ICONClustering": "labels = estimator.fit_predict({})",
+    "ICONClassifier": "predicted = estimator.fit({}).predict(X_new)",
+    "ICONCrossModal": "Z, Z_other = estimator.fit({0}).transform({0})",
+}
+_DATA = {"item": "X, items", "companion": "X, companions", "labels": "X, y", "modality": "X, other"}
+_DATA |= {"weights": "graph", "token": "counts"}
+
+
+def write_pages(app):
+    """Write docs/methods/: an index and a page for each method."""
+    folder = Path(app.srcdir) / "methods"
+    folder.mkdir(exist_ok=True)
+    _picture(PeriodicTableDisplay.from_methods().figure_, folder / "table.png", 120)
+    for name in methods.names():
+        method = methods.get(name)
+        _picture(PeriodicTableDisplay.from_methods(highlight=name).figure_, folder / f"{name}-table.png", 80)
+        caption = "" if name in _NOT_FITTED else _draw(method, folder / f"{name}.png")
+        _update(folder / f"{name}.rst", _page(method, caption))
+    _update(folder / "index.rst", _index())
+
+
+def _update(path, text):
+    """Write a file unless it holds that already, so that an unchanged page is not built again."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def _picture(figure, path, dpi):
+    figure.savefig(path, dpi=dpi)
+    plt.close(figure)
+
+
+def _heading(text, line="="):
+    return f"{text}\n{line * len(text)}\n"
+
+
+def _index():
+    """The table, and the methods by family."""
+    parts = [
+        _heading("Methods"),
+        "Every method is a choice of :math:`p`, :math:`q`, an encoder and a divergence. "
+        "``methods.get(name).make_estimator()`` puts it together; see :mod:`sklearn_icon.methods`.\n",
+        ".. image:: table.png\n   :alt: The periodic table of methods\n",
+    ]
+    for family in methods.FAMILIES:
+        parts.append(_heading(family.capitalize(), "-"))
+        for name in methods.names(family):
+            method = methods.get(name)
+            parts.append(
+                f"- :doc:`{method.title} <{name}>`{'' if method.published else ', a gap that the table predicts'}"
+            )
+        parts.append("")
+    parts.append(".. toctree::\n   :hidden:\n")
+    parts += [f"   {name}" for name in methods.names()]
+    return "\n".join(parts) + "\n"
+
+
+def _page(method, caption):
+    """One method: its formula, its parts, code, what it equals, pictures, reference."""
+    kind = "published" if method.published else "a gap that the table predicts"
+    term = inspect.getdoc(DIVERGENCES[method.divergence].term).rstrip(".")
+    literal = [f"L = mean_i sum_j d(p(j|i), q(j|i)),     d = {term}"]
+    if method.normalization == "joint":
+        literal = [f"L = sum_ij d(p_ij, q_ij),     p_ij = (p(j|i) + p(i|j)) / 2n,     d = {term}"]
+    elif method.learned.is_limit:
+        literal = []
+    if method.debias:
+        literal.append(f"p and q mixed with a uniform distribution, a = {method.debias}")
+    literal += [*_formulas(method.supervisory), *_formulas(method.learned)]
+    parts = [
+        _heading(method.title),
+        f"{method.family.capitalize()}; {kind}.\n",
+        *([f"Not fitted by :class:`~sklearn_icon.{method.estimator}` yet.\n"] if method.name in _NOT_FITTED else ()),
+        "::\n\n" + "\n".join(f"    {line}".rstrip() for line in "\n\n".join(literal).splitlines()) + "\n",
+        ".. list-table::\n   :widths: 20 80\n",
+        *_row("p", _spec(method.supervisory)),
+        *_row("q", _spec(method.learned)),
+        *_row("encoder", _spec(method.encoder)),
+        *_row("divergence", f"``{method.divergence!r}``"),
+        *_row("estimator", f":class:`~sklearn_icon.{method.estimator}`"),
+        *(_row("fit reads", method.reads) if method.reads else ()),
+        *_row("equals", f"``{method.equals}``" if set("_*|") & set(method.equals) else method.equals),
+        *(_row("also", ", ".join(method.aliases)) if method.aliases else ()),
+        "\n.. code-block:: python\n",
+        "   from sklearn_icon import methods\n",
+        f'   estimator = methods.get("{method.name}").make_estimator(random_state=0)',
+        "   " + _FIT[method.estimator].format(next((v for k, v in _DATA.items() if k in method.reads), "X")) + "\n",
+        f".. figure:: {method.name}.png\n   :width: 480\n\n   {caption}\n" if caption else "",
+        f".. figure:: {method.name}-table.png\n\n   Its place in the :doc:`table <index>`\n",
+        f"Reference: {method.reference}.",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _row(*cells):
+    return [f"   {' ' if i else '*'} - {cell}" for i, cell in enumerate(cells)]
+
+
+def _spec(spec):
+    """A spec with a link to its class."""
+    return f":class:`{spec} <{type(spec).__module__.split('._')[0]}.{type(spec).__name__}>`"
+
+
+def _formulas(spec):
+    """The formulas that the docstrings of a spec and of those it wraps open with."""
+    found = re.search(r"::\n\n((?:    .*\n|\n)+)", inspect.getdoc(type(spec)) + "\n")
+    own = [inspect.cleandoc(found.group(1))] if found else []
+    return own + (_formulas(spec.base) if hasattr(spec, "base") else [])
+
+
+@cache
+def _map_of_digits():
+    """Places on which clusters are shown."""
+    return ICONEmbedding(random_state=0).fit_transform(load_digits().data[:_ROWS])
+
+
+def _draw(method, path):
+    """Fit the method to some digits and draw what it learned; return the caption."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcome = run(method.name, _ROWS, **({"max_iter": _STEPS} if method.family == "contrastive" else {}))
+    places, labels = outcome.learned, outcome.labels
+    found = f"{outcome.measure} {outcome.value:.2f}, by chance {outcome.chance:.2f}"
+    if method.estimator == "ICONClustering":
+        display = EmbeddingDisplay.from_embedding(_map_of_digits(), y=outcome.estimator.labels_)
+        caption = f"The clusters of {_ROWS} digits, shown on a map by t-SNE; {found}."
+    else:
+        flat = places if places.shape[1] == 2 else PCA(2).fit_transform(places)
+        how = "" if flat is places else ", its two principal components"
+        display = EmbeddingDisplay.from_embedding(flat, y=labels)
+        caption = f"What is learned of {len(labels)} digits{how}; {found}."
+    _picture(display.figure_, path, 110)
+    return caption
+
+
+def main():
+    path = HERE / "images" / "periodic_table.png"
+    path.parent.mkdir(exist_ok=True)
+    _picture(PeriodicTableDisplay.from_methods().figure_, path, 180)
+    with Image.open(path) as image:  # with as few colours as it has, for its size
+        image.convert("RGB").quantize(64).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

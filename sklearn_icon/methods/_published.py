@@ -1,0 +1,390 @@
+"""Published methods, in the order of the table's families."""
+
+from .. import encoders
+from .. import learned as q
+from .. import supervisory as p
+from ._record import Method
+
+ICON = 'Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025'
+VIEWS = "y: which item each row is a view of; nothing with supervisory__augment, which draws the views"
+COMPANIONS = "y: companion features of each row"
+LABELS = "y: class labels"
+OTHER = "y: the same rows in the other modality"
+GRAPH = "X: a sparse matrix of weights between rows"
+SEVERAL = (("n_components", 32),)
+
+_MAPS = [
+    Method(
+        name="sne",
+        title="SNE",
+        family="dimensionality reduction",
+        supervisory=p.Gaussian(),
+        learned=q.Gaussian(sigma=0.5**0.5),
+        encoder=encoders.Lookup(),
+        estimator="ICONEmbedding",
+        equals="mean_i KL(p_i || q_i) with q(j|i) ~ exp(-d^2), whose gradient is (2 / n) sum_j (z_i - z_j) "
+        "(p(j|i) - q(j|i) + p(i|j) - q(i|j))",
+        reference='Hinton and Roweis, "Stochastic neighbor embedding", NIPS 2002',
+        aliases=("stochastic neighbor embedding", "stochastic neighbour embedding"),
+    ),
+    Method(
+        name="t-sne",
+        title="t-SNE",
+        family="dimensionality reduction",
+        supervisory=p.Gaussian(),
+        learned=q.StudentT(),
+        encoder=encoders.Lookup(),
+        estimator="ICONEmbedding",
+        equals="the loss and the gradient of scikit-learn's exact TSNE",
+        reference='van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008',
+        normalization="joint",
+        aliases=("t-distributed stochastic neighbor embedding", "t-distributed SNE"),
+    ),
+    Method(
+        name="pca",
+        title="PCA",
+        family="dimensionality reduction",
+        supervisory=p.Identity(),
+        learned=q.WideGaussian(),
+        encoder=encoders.Linear(orthonormal=True),
+        estimator="ICONEmbedding",
+        equals="minus twice the variance of the map: its least value has the subspace of scikit-learn's PCA",
+        reference='Pearson, "On lines and planes of closest fit to systems of points in space", Philosophical Magazine '
+        "1901",
+        aliases=("principal component analysis", "principal components"),
+    ),
+]
+
+_CONTRASTIVE = [
+    Method(
+        name="infonce",
+        title="InfoNCE",
+        family="contrastive",
+        supervisory=p.PositivePairs(),
+        learned=q.Gaussian(metric="cosine", tau=0.1),
+        encoder=encoders.MLP(),
+        estimator="ICONEmbedding",
+        equals="the mean over rows of -log exp(cos(z_i, z_i+) / tau) / sum_{j != i} exp(cos(z_i, z_j) / tau)",
+        reference='van den Oord, Li and Vinyals, "Representation learning with contrastive predictive coding", '
+        "arXiv 1807.03748",
+        reads=VIEWS,
+        aliases=("cpc", "contrastive predictive coding"),
+        parameters=SEVERAL,
+    ),
+    Method(
+        name="simclr",
+        title="SimCLR",
+        family="contrastive",
+        supervisory=p.PositivePairs(),
+        learned=q.Gaussian(metric="cosine", tau=0.5),
+        encoder=encoders.ProjectionHead(encoders.MLP()),
+        estimator="ICONEmbedding",
+        equals="NT-Xent, the cross-entropy of cosines over tau with the other view as the class",
+        reference='Chen et al., "A simple framework for contrastive learning of visual representations", ICML 2020',
+        reads=VIEWS,
+        aliases=("nt-xent",),
+        parameters=SEVERAL,
+    ),
+    Method(
+        name="moco-v3",
+        title="MoCo v3",
+        family="contrastive",
+        supervisory=p.PositivePairs(),
+        learned=q.Gaussian(metric="cosine", tau=0.2),
+        encoder=encoders.MomentumKeys(encoders.ProjectionHead(encoders.MLP())),
+        estimator="ICONEmbedding",
+        equals="the symmetrised cross-entropy of cosines over tau between rows and the keys of a momentum encoder",
+        reference='Chen, Xie and He, "An empirical study of training self-supervised vision transformers", ICCV 2021',
+        reads=VIEWS,
+        aliases=("moco", "momentum contrast"),
+        parameters=SEVERAL,
+    ),
+    Method(
+        name="t-simclr",
+        title="t-SimCLR",
+        family="contrastive",
+        supervisory=p.PositivePairs(),
+        learned=q.StudentT(df=2.0),
+        encoder=encoders.ProjectionHead(encoders.MLP()),
+        estimator="ICONEmbedding",
+        equals="the mean over rows of -log k(z_i, z_i+) / sum_{j != i} k(z_i, z_j) with "
+        "k = (1 + d^2 / nu)^(-(nu + 1) / 2)",
+        reference='Hu et al., "Your contrastive learning is secretly doing stochastic neighbor embedding", ICLR 2023',
+        reads=VIEWS,
+        parameters=SEVERAL,
+    ),
+    Method(
+        name="t-simcne",
+        title="t-SimCNE",
+        family="contrastive",
+        supervisory=p.PositivePairs(),
+        learned=q.StudentT(),
+        encoder=encoders.MLP(),
+        estimator="ICONEmbedding",
+        equals="the mean over rows of -log k(z_i, z_i+) / sum_{j != i} k(z_i, z_j) with k = 1 / (1 + d^2), in two "
+        "dimensions",
+        reference='Boehm, Berens and Kobak, "Unsupervised visualization of image datasets using contrastive learning", '
+        "ICLR 2023",
+        reads=VIEWS,
+    ),
+    Method(
+        name="vicreg",
+        title="VICReg",
+        family="contrastive",
+        supervisory=p.PositivePairs(),
+        learned=q.WideGaussian(),
+        encoder=encoders.MLP(),
+        estimator="ICONEmbedding",
+        equals="mean_i |z_i - z_i+|^2 less the mean squared distance of all pairs, which is 2 Var n / (n - 1): VICReg "
+        "without its covariance term",
+        reference='Bardes, Ponce and LeCun, "VICReg: Variance-invariance-covariance regularization for self-supervised '
+        'learning", ICLR 2022',
+        reads=VIEWS,
+        aliases=("vicreg without covariance",),
+        parameters=SEVERAL,
+    ),
+    Method(
+        name="triplet",
+        title="Triplet",
+        family="contrastive",
+        supervisory=p.PositivePairs(),
+        learned=q.NarrowGaussian(),
+        encoder=encoders.MLP(),
+        estimator="ICONEmbedding",
+        equals="mean_i |z_i - z_i+|^2 - min_j |z_i - z_j|^2: with one positive and one negative key the triplet loss "
+        "without margin",
+        reference='Schroff, Kalenichenko and Philbin, "FaceNet: A unified embedding for face recognition and '
+        'clustering", CVPR 2015',
+        reads=VIEWS,
+        aliases=("triplet loss", "facenet"),
+        parameters=SEVERAL,
+    ),
+    Method(
+        name="x-sample",
+        title="X-Sample",
+        family="contrastive",
+        supervisory=p.Gaussian(source="y"),
+        learned=q.Gaussian(metric="cosine", tau=0.1),
+        encoder=encoders.MLP(),
+        estimator="ICONEmbedding",
+        equals="the cross-entropy of cosines over tau with Gaussian similarities of companion features, less their "
+        "entropy",
+        reference='Sobal et al., "X-Sample contrastive loss: Improving contrastive learning with sample similarity '
+        'graphs", ICLR 2025',
+        reads=COMPANIONS,
+        aliases=("x-clr", "x-sample contrastive"),
+        parameters=SEVERAL,
+    ),
+    Method(
+        name="lgsimclr",
+        title="LGSimCLR",
+        family="contrastive",
+        supervisory=p.UniformKNN(source="y"),
+        learned=q.Gaussian(metric="cosine", tau=0.1),
+        encoder=encoders.MLP(),
+        estimator="ICONEmbedding",
+        equals="the cross-entropy of cosines over tau with the nearest neighbours in companion features as classes, "
+        "less log k",
+        reference='El Banani, Desai and Johnson, "Learning visual representations via language-guided sampling", CVPR '
+        "2023",
+        reads=COMPANIONS,
+        aliases=("language-guided simclr", "language-guided contrastive learning"),
+        parameters=SEVERAL,
+    ),
+]
+
+_SUPERVISED = [
+    Method(
+        name="supcon",
+        title="SupCon",
+        family="supervised",
+        supervisory=p.SameClass(),
+        learned=q.Gaussian(metric="cosine", tau=0.1),
+        encoder=encoders.MLP(),
+        estimator="ICONClassifier",
+        equals="the supervised contrastive loss L_out, less the mean logarithm of the numbers of positives",
+        reference='Khosla et al., "Supervised contrastive learning", NeurIPS 2020',
+        reads=LABELS,
+        aliases=("supervised contrastive", "supervised contrastive learning"),
+    ),
+    Method(
+        name="cross-entropy",
+        title="Cross-entropy",
+        family="supervised",
+        supervisory=p.DataLabel(),
+        learned=q.Gaussian(metric="dot"),
+        encoder=encoders.Linear(),
+        estimator="ICONClassifier",
+        equals="softmax regression: the coefficients of scikit-learn's LogisticRegression; debiased, label smoothing",
+        reference='Cox, "The regression analysis of binary sequences", Journal of the Royal Statistical Society B 1958',
+        reads=LABELS,
+        aliases=("logistic regression", "softmax", "softmax regression", "multinomial logistic regression"),
+    ),
+    Method(
+        name="harmonic",
+        title="Harmonic loss",
+        family="supervised",
+        supervisory=p.DataLabel(),
+        learned=q.Harmonic(n=8.0),
+        encoder=encoders.Linear(),
+        estimator="ICONClassifier",
+        equals="mean_i -log d_iy^(-2n) / sum_c d_ic^(-2n) over the distances to the classes' prototypes",
+        reference='Baek et al., "Harmonic loss trains interpretable AI models", arXiv 2502.01628',
+        reads=LABELS,
+        aliases=("harmonic max",),
+    ),
+]
+
+_CROSS_MODAL = [
+    Method(
+        name="clip",
+        title="CLIP",
+        family="cross-modal",
+        supervisory=p.CrossModalPairs(),
+        learned=q.Gaussian(metric="cosine", tau="learn"),
+        encoder=encoders.MLP(),
+        estimator="ICONCrossModal",
+        equals="the mean of the cross-entropies of the rows and of the columns of the matrix of cosines over tau, the "
+        "diagonal being the class",
+        reference='Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021',
+        reads=OTHER,
+        aliases=("contrastive language-image pretraining",),
+        parameters=SEVERAL,
+    ),
+    Method(
+        name="cmc",
+        title="CMC",
+        family="cross-modal",
+        supervisory=p.CrossModalPairs(),
+        learned=q.Gaussian(metric="cosine", tau=0.07),
+        encoder=encoders.MLP(),
+        estimator="ICONCrossModal",
+        equals="the mean of the cross-entropies of both directions, as in CLIP",
+        reference='Tian, Krishnan and Isola, "Contrastive multiview coding", ECCV 2020',
+        reads=OTHER,
+        aliases=("contrastive multiview coding",),
+        parameters=SEVERAL,
+    ),
+]
+
+_LANGUAGE = [
+    Method(
+        name="mlm",
+        title="Masked LM, next token",
+        family="language",
+        supervisory=p.Counts(),
+        learned=q.Gaussian(metric="dot"),
+        encoder=encoders.Lookup(),
+        estimator="ICONEmbedding",
+        equals="the cross-entropy of tokens given contexts, averaged over all tokens, less the entropy of the counts",
+        reference='Devlin et al., "BERT: Pre-training of deep bidirectional transformers for language understanding", '
+        "NAACL 2019",
+        reads="X: a context x token count matrix",
+        aliases=(
+            "masked language modeling",
+            "masked language modelling",
+            "masked lm",
+            "next token",
+            "bert",
+            "word2vec",
+            "skip-gram",
+        ),
+        parameters=SEVERAL,
+    ),
+]
+
+_CLUSTERING = [
+    Method(
+        name="k-means",
+        title="k-means",
+        family="clustering",
+        supervisory=p.Gaussian(sigma=1.0),
+        learned=q.SharedCluster(),
+        encoder=encoders.Lookup(),
+        estimator="ICONClustering",
+        equals="inertia / s^2 less the entropy of q, up to a constant: as s shrinks, scikit-learn's KMeans",
+        reference='MacQueen, "Some methods for classification and analysis of multivariate observations", 1967',
+        divergence="reverse_kl",
+        aliases=("lloyd",),
+    ),
+    Method(
+        name="spectral",
+        title="Spectral",
+        family="clustering",
+        supervisory=p.Gaussian(sigma=1.0),
+        learned=q.SharedCluster(),
+        encoder=encoders.Lookup(),
+        estimator="ICONClustering",
+        equals="k-means on a spectral embedding: the partition of scikit-learn's SpectralClustering",
+        reference='Ng, Jordan and Weiss, "On spectral clustering: Analysis and an algorithm", NIPS 2001',
+        reads="X: a spectral embedding",
+        divergence="reverse_kl",
+        aliases=("spectral clustering",),
+    ),
+    Method(
+        name="ncut",
+        title="Normalized cuts",
+        family="clustering",
+        supervisory=p.Graph(),
+        learned=q.SharedCluster(weights="degree"),
+        encoder=encoders.Lookup(),
+        estimator="ICONClustering",
+        equals="a soft normalised cut: for hard clusters NCut = m - sum_ij w_ij q(j|i) / d_j",
+        reference='Shi and Malik, "Normalized cuts and image segmentation", IEEE TPAMI 2000',
+        reads=GRAPH,
+        aliases=("normalised cuts", "normalized cut", "normalised cut", "n-cuts"),
+    ),
+    Method(
+        name="dcd",
+        title="DCD",
+        family="clustering",
+        supervisory=p.UniformKNN(),
+        learned=q.SharedCluster(),
+        encoder=encoders.Lookup(),
+        estimator="ICONClustering",
+        equals="mean_i KL(p_i || q_i) with q(j|i) = sum_c phi_ic phi_jc / sum_k phi_kc over a graph of neighbours",
+        reference='Yang and Oja, "Clustering by low-rank doubly stochastic matrix decomposition", ICML 2012',
+        aliases=("data-cluster-data random walk", "doubly stochastic decomposition"),
+    ),
+    Method(
+        name="pmi",
+        title="PMI clustering",
+        family="clustering",
+        supervisory=p.UniformKNN(),
+        learned=q.SharedCluster(),
+        encoder=encoders.Linear(),
+        estimator="ICONClustering",
+        equals="minus the mean of log sum_c phi_ic phi_jc / mean_k phi_kc of neighbours, their pointwise mutual "
+        "information, up to a constant",
+        reference='Adaloglou et al., "Exploring the limits of deep image clustering using pretrained models", BMVC '
+        "2023",
+        aliases=("temi", "mutual information clustering", "pointwise mutual information"),
+    ),
+    Method(
+        name="infonce-clustering",
+        title="InfoNCE clustering",
+        family="clustering",
+        supervisory=p.RandomWalk(p.UniformKNN(), n_steps=2),
+        learned=q.SharedCluster(),
+        encoder=encoders.Linear(),
+        estimator="ICONClustering",
+        equals="mean_i KL(p_i || q_i) with q(j|i) = sum_c phi_ic phi_jc / sum_k phi_kc over walks along neighbours",
+        reference=f"{ICON}, section 4",
+        aliases=("contrastive clustering",),
+    ),
+    Method(
+        name="debiased-infonce-clustering",
+        title="Debiased InfoNCE clustering",
+        family="clustering",
+        supervisory=p.RandomWalk(p.UniformKNN(), n_steps=2),
+        learned=q.SharedCluster(),
+        encoder=encoders.Linear(),
+        estimator="ICONClustering",
+        equals="InfoNCE clustering with (1 - a) p + a / N and (1 - a) q + a / N; the defaults of ICONClustering",
+        reference=f"{ICON}, section 4",
+        debias=0.3,
+        aliases=("debiased clustering", "i-con clustering", "icon"),
+    ),
+]
+
+PUBLISHED = (*_MAPS, *_CONTRASTIVE, *_SUPERVISED, *_CROSS_MODAL, *_LANGUAGE, *_CLUSTERING)

@@ -1,0 +1,161 @@
+"""`Method`: a cell of the table."""
+
+from dataclasses import dataclass, field
+
+from sklearn.base import clone
+
+from .. import encoders
+from .. import learned as q
+from .. import supervisory as p
+from .._base import unwrapped
+
+FAMILIES = ("dimensionality reduction", "contrastive", "supervised", "cross-modal", "language", "clustering")
+"""The families of methods."""
+
+COLUMNS = {
+    "Gaussian": "Gaussian",
+    "StudentT": "Student-t",
+    "Identity": "Identity",
+    "Graph": "Graph weights",
+    "UniformKNN": "Nearest neighbours",
+    "PositivePairs": "Positive pairs",
+    "CrossModalPairs": "Cross-modal pairs",
+    "SameClass": "Same class",
+    "DataLabel": "Class labels",
+    "Counts": "Token counts",
+}
+"""Titles of the table's columns, by the class of p."""
+
+ROWS = {
+    "Gaussian": "Gaussian",
+    "WideGaussian": "Wide Gaussian",
+    "NarrowGaussian": "Narrow Gaussian",
+    "StudentT": "Student-t",
+    "Harmonic": "Student-t",
+    "SharedCluster": "Shared cluster",
+    "degree": "Shared cluster, by degree",
+}
+"""Titles of the table's rows, by the class of q."""
+
+_NARROW = 0.1
+SPECS = ("supervisory", "learned", "encoder")
+_HANDED_ON = ("perplexity", "n_neighbors", "metric", "metric_params")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A cell of the table: what to choose, in which estimator, and what that equals.
+
+    ::
+
+        L = mean_i D( p(.|i) || q(.|i) ),     p = supervisory, q = learned, D = divergence
+
+    Made by `get`; the specs are copies, so that no change to them reaches the table.
+
+    Parameters
+    ----------
+    name : str
+        The canonical name.
+    title : str
+        The name in print.
+    family : str
+        One of `FAMILIES`.
+    supervisory, learned, encoder : specs
+        p, q, and how rows become representations.
+    estimator : str
+        The class of `sklearn_icon` that fits it.
+    equals : str
+        What the method must equal, up to constants where it says so.
+    reference : str
+        Where it was published, or predicted.
+    reads : str, default=""
+        What `fit` reads otherwise than features in X.
+    divergence : str, default="kl"
+        D.
+    normalization : {"conditional", "joint"}, default="conditional"
+        Of `ICONEmbedding`.
+    debias : float, default=0.0
+        Uniform mass.
+    published : bool, default=True
+        False for a gap that the table predicts.
+    aliases : tuple of str, default=()
+        Other names.
+    parameters : tuple of (str, value), default=()
+        What else the estimator is given.
+
+    Examples
+    --------
+    >>> from sklearn_icon import methods
+    >>> methods.get("t-SNE").learned
+    StudentT()
+    >>> methods.get("t-SNE").make_estimator(perplexity=10, random_state=0).supervisory
+    Gaussian(perplexity=10)
+    """
+
+    name: str
+    title: str
+    family: str
+    supervisory: p.Supervisory = field(compare=False)
+    learned: q.Learned = field(compare=False)
+    encoder: encoders.Encoder = field(compare=False)
+    estimator: str
+    equals: str
+    reference: str
+    reads: str = ""
+    divergence: str = "kl"
+    normalization: str = "conditional"
+    debias: float = 0.0
+    published: bool = True
+    aliases: tuple = ()
+    parameters: tuple = ()
+
+    @property
+    def column(self):
+        """Title of the table's column, which p names."""
+        return COLUMNS[type(unwrapped(self.supervisory)).__name__]
+
+    @property
+    def row(self):
+        """Title of the table's row, which q names; a Gaussian of small fixed width is narrow."""
+        spec = unwrapped(self.learned)
+        if isinstance(spec, q.Gaussian) and spec.sigma <= _NARROW:
+            return ROWS["NarrowGaussian"]
+        return ROWS["degree" if getattr(spec, "weights", None) else type(spec).__name__]
+
+    def make_estimator(self, **params):
+        """Make a fresh, unfitted estimator of the method.
+
+        Parameters
+        ----------
+        **params
+            Parameters of the estimator, which go before those of the record; nested ones
+            (`supervisory__perplexity`) change a single parameter of a spec. `perplexity`, `n_neighbors`, `metric` and
+            `metric_params` are set on p too.
+
+        Returns
+        -------
+        estimator
+
+        Raises
+        ------
+        ValueError
+            A parameter that the estimator, or p, does not have.
+
+        Examples
+        --------
+        >>> from sklearn_icon import methods
+        >>> methods.get("harmonic").make_estimator(C=10.0, learned__n=2.0)
+        ICONClassifier(C=10.0, encoder=Linear(), learned=Harmonic(n=2.0),
+                       supervisory=DataLabel())
+        """
+        import sklearn_icon  # which imports an estimator where it is asked for
+
+        estimator = getattr(sklearn_icon, self.estimator)()
+        own = {name: clone(getattr(self, name)) for name in SPECS} | dict(self.parameters)
+        own |= {"divergence": self.divergence, "debias": self.debias}
+        own |= {"normalization": self.normalization} if self.estimator == "ICONEmbedding" else {}
+        estimator.set_params(**(own | params))
+        if "supervisory" not in params:
+            handed_on = {name: value for name, value in params.items() if name in _HANDED_ON}
+            unwrapped(estimator.supervisory).set_params(**handed_on)
+        return estimator

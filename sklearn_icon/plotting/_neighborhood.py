@@ -1,0 +1,271 @@
+"""`NeighborhoodDisplay`: whom a row should have for neighbours, and whom it has."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils.validation import check_is_fitted
+
+from .._base import unwrapped
+from ._style import COLORS, DARK, LIGHT, new_axes
+
+_PALEST = 0.2  # where the colour scale begins
+_LEAST = 3e-3  # shares of the largest that are not drawn grey
+_NAMES = {
+    "kl": "KL",
+    "reverse_kl": "reverse KL",
+    "jensen_shannon": "Jensen-Shannon",
+    "total_variation": "total variation",
+    "squared_hellinger": "squared Hellinger",
+}
+
+
+class NeighborhoodDisplay:
+    """The distributions p(.|i) and q(.|i) of one row, side by side.
+
+    On a map two panels show all rows, each coloured by its share of p at the left and of q at the right, with lines
+    from row i to those with most of it: where the two pictures differ, the map is wrong about row i. Without a map the
+    keys with the largest shares stand below each other, with a bar of p to the left and one of q to the right.
+
+    Parameters
+    ----------
+    p, q : array-like of shape (n_samples,)
+        Shares of all rows.
+    index : int
+        The row whose neighbours they are.
+    divergence : float
+        D(p || q) of this row.
+    places : array-like of shape (n_samples, 2), default=None
+        Where the rows are drawn; None draws bars.
+    names : sequence of str, default=None
+        Names of the rows, for the bars; None takes their numbers.
+    divergence_name : str, default="KL"
+        Name of D.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Of p, or of the bars.
+    ax_q_ : matplotlib Axes or None
+        Of q; None where there are bars.
+    figure_ : matplotlib Figure
+    colorbar_ : matplotlib Colorbar or None
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_icon import ICONEmbedding
+    >>> from sklearn_icon.plotting import NeighborhoodDisplay
+    >>> X, _ = load_iris(return_X_y=True)
+    >>> estimator = ICONEmbedding(max_iter=100, random_state=0).fit(X)
+    >>> NeighborhoodDisplay.from_estimator(estimator, X, 7)
+    <...NeighborhoodDisplay object at ...>
+    """
+
+    def __init__(self, p, q, index, divergence, *, places=None, names=None, divergence_name="KL"):
+        self.p = p
+        self.q = q
+        self.index = index
+        self.divergence = divergence
+        self.places = places
+        self.names = names
+        self.divergence_name = divergence_name
+
+    @classmethod
+    def from_estimator(cls, estimator, X, index, *, y=None, places=None, names=None, ax=None, **kwargs):
+        """Draw the neighbourhood of a row under a fitted estimator; q is that of what it maps rows to.
+
+        Parameters
+        ----------
+        estimator : ICONEmbedding or ICONClustering
+            Fitted.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
+            Rows, best those it was fitted to.
+        index : int
+            Which row; -1 is the last.
+        y : array-like of shape (n_samples,), default=None
+            What p reads beside X.
+        places : array-like of shape (n_samples, 2), default=None
+            Where the rows are drawn. None: the estimator's map where that has two dimensions, else bars.
+        names : sequence of str, default=None
+            Names of the rows, for bars.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a figure.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        NeighborhoodDisplay
+
+        Raises
+        ------
+        ValueError
+            An index beyond the rows, keys that are not the rows, a q that is the limit of a loss, or a row without
+            positives.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        check_is_fitted(estimator)
+        n = X.shape[0] if hasattr(X, "shape") else len(X)
+        if not -n <= index < n:
+            raise ValueError(f"index={index} is beyond the {n} rows of X; use one of {-n} to {n - 1}.")
+        index = index % n
+        represented = _representations(estimator, X)
+        p, q, divergence = _rows(estimator, X, y, index, represented)
+        if places is None and hasattr(estimator, "embedding_") and represented.shape[1] == 2:
+            places = represented
+        if places is not None:
+            places = check_array(places, input_name="places")
+            check_consistent_length(places, p)
+        name = _NAMES[estimator.divergence]
+        display = cls(p, q, index, divergence, places=places, names=names, divergence_name=name)
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, ax=None, *, n_top=12, **kwargs):
+        """Draw both distributions.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a figure. Of a map, its right half becomes the axes of q.
+        n_top : int, default=12
+            How many keys have a line to them, or a bar.
+        **kwargs : dict
+            Passed to :meth:`matplotlib.axes.Axes.scatter` or :meth:`matplotlib.axes.Axes.barh`.
+
+        Returns
+        -------
+        NeighborhoodDisplay
+            itself
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        p, q = np.asarray(self.p, dtype=float), np.asarray(self.q, dtype=float)
+        self.colorbar_: Any = None
+        found = f"{self.divergence_name} = {self.divergence:.3f}"
+        if self.places is None:
+            self.ax_, self.figure_ = new_axes(ax, figsize=(6, 0.9 + 0.27 * n_top))
+            self.ax_q_: Any = None
+            _bars(self.ax_, p, q, self.index, self.names, n_top, kwargs)
+            self.ax_.set_title(f"Row {self.index}: {found}", loc="left", size="medium")
+            return self
+        self.ax_, self.figure_ = new_axes(ax, figsize=(9, 4.6))
+        self.ax_q_ = _right_half(self.ax_)
+        self.colorbar_ = _maps((self.ax_, self.ax_q_), np.asarray(self.places), (p, q), self.index, n_top, kwargs)
+        self.ax_.set_title(f"p(j|i): who should be near row {self.index}", loc="left", size="medium")
+        self.ax_q_.set_title(f"q(j|i): who is near it; {found}", loc="left", size="medium")
+        return self
+
+
+def _representations(estimator, X):
+    """What q is computed from: places, or logits of memberships."""
+    if hasattr(estimator, "predict_proba"):
+        memberships = estimator.predict_proba(X)
+        return np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny))
+    fitted = getattr(estimator, "_fitted_rows", None)
+    return estimator.embedding_ if fitted is not None and fitted.kind != "features" else estimator.transform(X)
+
+
+def _rows(estimator, X, y, index, represented):
+    """p(.|i), q(.|i) and D of the two, under the fitted specs."""
+    import torch
+
+    from .. import learned
+    from .._divergences import DIVERGENCES
+
+    if unwrapped(estimator.learned_).is_limit:
+        raise ValueError(f"{estimator.learned_} is the limit of a loss and no distribution; there is no q to show.")
+    p_rows = estimator.supervisory_.conditional(X, y, random_state=0).mix(estimator.debias)
+    if estimator.supervisory_.keys_differ or p_rows.shape != 2 * (len(represented),):
+        raise ValueError(f"{estimator.supervisory_} has keys that are not the rows; there are no neighbours to show.")
+    q_spec = estimator.learned_
+    if q_spec.on_memberships and estimator.debias:
+        q_spec = learned.UniformMixture(q_spec, estimator.debias)
+    excluded = p_rows.exclude_self and not q_spec.includes_self
+    p = _p_row(p_rows, index, getattr(estimator, "normalization", "conditional") == "joint", q_spec.includes_self)
+    if not p.any():
+        raise ValueError(f"row {index} has no positive under p, so there is nothing to show; choose another index.")
+    degrees = None if p_rows.degrees is None else torch.as_tensor(p_rows.degrees, dtype=torch.float64)
+    z, keys = q_spec.prepare(*2 * [torch.as_tensor(represented, dtype=torch.float64)], degrees)
+    log_k = q_spec.pairwise(z[[index]], keys)
+    log_k[:, index] = -torch.inf if excluded else log_k[:, index]
+    log_q = q_spec.finish(log_k if q_spec.normalized else log_k.log_softmax(dim=1), len(p) - excluded)[0]
+    others = np.arange(len(p)) != (index if excluded else -1)
+    terms = DIVERGENCES[estimator.divergence].term(torch.as_tensor(p[others]), log_q[torch.as_tensor(others)])
+    return p, np.where(others, log_q.exp().numpy(), 0.0), float(terms.sum())
+
+
+def _p_row(p, index, joint, includes_self):
+    """p(.|i), or the row of the joint p divided by its sum."""
+    weights = p.weights[[index]].toarray()[0]
+    if joint:
+        weights = weights + p.weights[:, [index]].toarray()[:, 0]
+    if not weights.any():
+        return weights
+    uniform = np.full(len(weights), 1.0)
+    uniform[index] = includes_self or not p.exclude_self
+    return (1 - p.uniform) * weights / weights.sum() + p.uniform * uniform / uniform.sum()
+
+
+def _right_half(ax):
+    """Return new axes in the right half of others, which give it up."""
+    place = ax.get_subplotspec()
+    if place is None:  # axes placed by hand
+        left, bottom, width, height = ax.get_position().bounds
+        ax.set_position((left, bottom, 0.48 * width, height))
+        return ax.figure.add_axes((left + 0.52 * width, bottom, 0.48 * width, height))
+    first, second = place.subgridspec(1, 2)
+    ax.set_subplotspec(first)
+    return ax.figure.add_subplot(second)
+
+
+def _maps(axes, places, shares, index, n_top, kwargs):
+    """Rows coloured by their shares in both panels, on one scale; return the colour bar."""
+    from matplotlib import colormaps
+    from matplotlib.cbook import normalize_kwargs
+    from matplotlib.collections import LineCollection, PathCollection
+    from matplotlib.colors import ListedColormap, PowerNorm
+
+    most = float(np.max(shares))
+    norm = PowerNorm(0.4, vmin=0, vmax=most)
+    colors = ListedColormap(colormaps["YlOrRd"](np.linspace(_PALEST, 1, 256)))
+    size = np.clip(1e4 / len(places), 4, 30)
+    options = {"s": size, "linewidth": 0, "cmap": colors, "norm": norm, "rasterized": True}
+    options |= normalize_kwargs(kwargs, PathCollection)
+    for ax, share in zip(axes, shares, strict=True):
+        ax.scatter(*places.T, s=options["s"] / 2, color=LIGHT, linewidth=0, rasterized=True)
+        order = np.argsort(share)
+        seen = order[share[order] > most * _LEAST]
+        top = order[::-1][:n_top]
+        top = top[share[top] > 0]
+        lines = [(places[index], places[j]) for j in top]
+        widths = 0.4 + 1.6 * share[top] / most
+        ax.add_collection(LineCollection(lines, colors=DARK, linewidths=widths, alpha=0.5, zorder=1.5))
+        points = ax.scatter(*places[seen].T, c=share[seen], zorder=2, **options)
+        ax.scatter(*places[index], s=140, marker="*", color=COLORS[0], edgecolor="white", linewidth=0.8, zorder=3)
+        ax.set_aspect("equal", adjustable="datalim")
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_color(LIGHT)
+    bar = axes[0].figure.colorbar(points, ax=list(axes), shrink=0.8, fraction=0.04, label="Share of the row")
+    bar.outline.set_visible(False)
+    return bar
+
+
+def _bars(ax, p, q, index, names, n_top, kwargs):
+    """The keys with the largest shares under each other: p to the left, q to the right."""
+    top = np.argsort(-np.maximum(p, q), kind="stable")[:n_top]
+    places = np.arange(len(top))
+    options = {"height": 0.8} | kwargs
+    ax.barh(places, -p[top], color=COLORS[0], label="p(j|i): who should be near", **options)
+    ax.barh(places, q[top], color=COLORS[1], label="q(j|i): who is near", **options)
+    labels = [str(j if names is None else names[j]) + (" (itself)" if j == index else "") for j in top]
+    ax.set_yticks(places, labels)
+    ax.set_ylim(len(top) - 0.4, -0.6)
+    limit = 1.05 * max(p[top].max(), q[top].max())
+    ax.set_xlim(-limit, limit)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+    ax.axvline(0, color=DARK, linewidth=0.8)
+    ax.set(xlabel="Share of the row", ylabel="Row j")
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["left", "top", "right"]].set_visible(False)
+    ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.06))

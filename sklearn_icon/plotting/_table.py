@@ -1,0 +1,177 @@
+"""`PeriodicTableDisplay`: methods by what supervises them and by what is learned."""
+
+from textwrap import wrap
+
+import numpy as np
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+from .. import methods as table
+from ._style import COLORS, DARK, LIGHT, new_axes
+
+_WRAP = 11  # letters of a line
+_TINT = 0.55  # how far tiles are from white
+_LETTERS = 9.5  # that a tile is wide, its margins aside
+_HEADER, _LABELS = 1.15, 1.3  # room for the titles of columns and rows, in tiles
+_FADED = 0.15
+_FAMILY_COLORS = dict(zip(table.FAMILIES, [*COLORS[:4], COLORS[6], "#27aeb3"], strict=True))
+
+
+class PeriodicTableDisplay:
+    """The periodic table of methods: a column for each p, a row for each q, a tile for each method.
+
+    Tiles are coloured by family. A published method has a plain tile; a gap that the table predicts a hatched one.
+
+    Parameters
+    ----------
+    methods : sequence of sklearn_icon.methods.Method
+        What to draw.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    tiles_ : dict of str to matplotlib Rectangle
+        By the methods' names.
+    legend_ : matplotlib Legend
+
+    References
+    ----------
+    Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025, figure 1.
+
+    Examples
+    --------
+    >>> from sklearn_icon.plotting import PeriodicTableDisplay
+    >>> PeriodicTableDisplay.from_methods(highlight="t-SNE")
+    <...PeriodicTableDisplay object at ...>
+    """
+
+    def __init__(self, methods):
+        self.methods = methods
+
+    @classmethod
+    def from_methods(cls, names=None, *, ax=None, **kwargs):
+        """Draw methods by name.
+
+        Parameters
+        ----------
+        names : sequence of str, default=None
+            Names that `methods.get` knows; None for all.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a figure.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        PeriodicTableDisplay
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_methods")
+        names = table.names() if names is None else names
+        return cls([table.get(name) for name in names]).plot(ax=ax, **kwargs)
+
+    def plot(self, ax=None, *, highlight=()):
+        """Draw the table.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a figure.
+        highlight : str or sequence of str, default=()
+            Methods to show, all others faded; none fades nothing.
+
+        Returns
+        -------
+        PeriodicTableDisplay
+            itself
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        self.ax_, self.figure_ = new_axes(ax, figsize=(9, 6.3))
+        shown = {table.get(name).name for name in ([highlight] if isinstance(highlight, str) else highlight)}
+        columns = [title for title in table.COLUMNS.values() if any(m.column == title for m in self.methods)]
+        rows = [title for title in dict.fromkeys(table.ROWS.values()) if any(m.row == title for m in self.methods)]
+        cells: dict[tuple, list] = {}
+        for method in self.methods:
+            cells.setdefault((method.row, method.column), []).append(method)
+        heights = [max(len(cells.get((row, column), ())) for column in columns) for row in rows]
+        tops = np.cumsum([0, *heights])
+        size = _font_size(self.ax_, len(columns), tops[-1])
+        self.tiles_ = {}
+        for row, top, height in zip(rows, tops[:-1], heights, strict=True):
+            for x, column in enumerate(columns):
+                _outline(self.ax_, x, top, height)
+                for y, method in enumerate(cells.get((row, column), ()), start=top):
+                    faded = bool(shown) and method.name not in shown
+                    self.tiles_[method.name] = _tile(self.ax_, x, y, method, size, _FADED if faded else 1.0)
+        _titles(self.ax_, columns, rows, tops, size)
+        self.legend_ = _legend(self.ax_, self.methods, size)
+        return self
+
+
+def _font_size(ax, n_columns, n_tiles):
+    """Letters that fit into the tiles, in points."""
+    ax.set(xlim=(-_LABELS, n_columns), ylim=(n_tiles + 0.05, -_HEADER))
+    ax.set_axis_off()
+    extent = ax.get_window_extent()
+    points = 72 / ax.figure.dpi
+    width, height = extent.width * points / (n_columns + _LABELS), extent.height * points / (n_tiles + _HEADER)
+    return float(np.clip(min(width / (_LETTERS * 0.58), height / 3.4), 1.5, 14))
+
+
+def _outline(ax, x, top, height):
+    """An empty cell."""
+    from matplotlib.patches import Rectangle
+
+    ax.add_patch(Rectangle((x, top), 1, height, facecolor="#fafafa", edgecolor=LIGHT, linewidth=0.6))
+
+
+def _tile(ax, x, y, method, size, alpha):
+    """One method's tile with its name."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Rectangle
+
+    color = np.array(to_rgb(_FAMILY_COLORS[method.family]))
+    tint = 1 - _TINT * (1 - color)
+    style = (
+        {"facecolor": tint, "edgecolor": tint}
+        if method.published
+        else {"facecolor": "white", "edgecolor": tint, "hatch": "////", "linestyle": "--"}
+    )
+    tile = Rectangle((x + 0.035, y + 0.06), 0.93, 0.88, linewidth=1.0, alpha=alpha, **style)
+    ax.add_patch(tile)
+    name = "\n".join(wrap(method.title, _WRAP))
+    text = ax.text(x + 0.5, y + 0.5, name, ha="center", va="center", size=size, linespacing=1.0, alpha=alpha)
+    if not method.published:
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85 * alpha, "pad": 0.8})
+    return tile
+
+
+def _titles(ax, columns, rows, tops, size):
+    """Name the columns, the rows and what they are."""
+    style = {"size": size, "color": DARK, "linespacing": 1.0}
+    for x, column in enumerate(columns):
+        ax.text(x + 0.5, -0.12, "\n".join(wrap(column, _WRAP)), ha="center", va="bottom", **style)
+    for row, top, bottom in zip(rows, tops[:-1], tops[1:], strict=True):
+        ax.text(-0.08, (top + bottom) / 2, "\n".join(wrap(row, _WRAP)), ha="right", va="center", **style)
+    strong = {"size": 1.05 * size, "weight": "bold", "ha": "center", "va": "center"}
+    ax.text(len(columns) / 2, -_HEADER + 0.15, "supervisory p(j|i): who should be near i", **strong)
+    ax.text(-_LABELS + 0.1, tops[-1] / 2, "learned q(j|i): who is near i", rotation=90, **strong)
+
+
+def _legend(ax, methods, size):
+    """Name the families, and tell published methods from gaps."""
+    from matplotlib.patches import Patch
+
+    families = [family for family in table.FAMILIES if any(m.family == family for m in methods)]
+    handles = [Patch(facecolor=_FAMILY_COLORS[family], alpha=_TINT, label=family) for family in families]
+    if not all(method.published for method in methods):
+        handles.append(Patch(facecolor="white", edgecolor="grey", hatch="////", label="predicted gap"))
+    return ax.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=size,
+        handlelength=1.4,
+        columnspacing=1.1,
+    )

@@ -1,0 +1,528 @@
+"""Every method of the table next to an oracle: the method's own formula in plain loops, or another library's code.
+
+Oracles know nothing of specs: they take data and representations, and give the loss as published. Values agree to 1e-8,
+and gradients too, in double precision.
+"""
+
+from math import log
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy.optimize import brentq
+from scipy.special import logsumexp
+from sklearn.datasets import load_iris
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.manifold._t_sne import _kl_divergence
+from torch.nn.functional import cross_entropy
+
+from sklearn_icon import learned, methods
+from sklearn_icon._base import unwrapped
+from sklearn_icon._conditional import Conditional
+from sklearn_icon._objective import Objective
+
+N, DIM, CLASSES, SIGMA, NEIGHBORS = 12, 3, 3, 1.3, 3
+RNG = np.random.default_rng(0)
+X, COMPANIONS = RNG.normal(size=(N, 4)), RNG.normal(size=(N, 2))
+LABELS = np.repeat([0, 1, 2], 4)
+ITEMS = np.arange(N) % (N // 2)
+COUNTS = RNG.integers(0, 4, size=(N, 5)) + np.eye(N, 5, dtype=int)
+GRAPH = np.triu(RNG.uniform(0.1, 1, size=(N, N)) * (RNG.uniform(size=(N, N)) < 0.5), 1)
+GRAPH = GRAPH + GRAPH.T
+
+
+# --- p, in loops --------------------------------------------------------------------------------------------------
+
+
+def distances(rows):
+    return np.array([[np.sqrt(((a - b) ** 2).sum()) for b in rows] for a in rows])
+
+
+def gaussian(rows):
+    """exp(-d^2 / 2 s^2), rows divided by their sums, without self."""
+    k = np.array(
+        [
+            [np.exp(-(d**2) / (2 * SIGMA**2)) if i != j else 0 for j, d in enumerate(row)]
+            for i, row in enumerate(distances(rows))
+        ]
+    )
+    return k / k.sum(axis=1, keepdims=True)
+
+
+def student_t(rows, df):
+    """(1 + d^2 / nu s^2)^-(nu + 1)/2, rows divided by their sums, without self."""
+    k = (1 + distances(rows) ** 2 / (df * SIGMA**2)) ** (-(df + 1) / 2) * (1 - np.eye(N))
+    return k / k.sum(axis=1, keepdims=True)
+
+
+def nearest(rows):
+    p = np.zeros((N, N))
+    for i, row in enumerate(distances(rows)):
+        for j in sorted((d, j) for j, d in enumerate(row) if j != i)[:NEIGHBORS]:
+            p[i, j[1]] = 1 / NEIGHBORS
+    return p
+
+
+def walks(p):
+    """P + P^2 without self, rows divided by their sums."""
+    total = p + p @ p
+    np.fill_diagonal(total, 0)
+    return total / total.sum(axis=1, keepdims=True)
+
+
+def same(groups):
+    p = np.array([[float(a == b and i != j) for j, b in enumerate(groups)] for i, a in enumerate(groups)])
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def from_graph():
+    return np.array([[w / sum(row) for w in row] for row in GRAPH])
+
+
+# --- losses, in loops ---------------------------------------------------------------------------------------------
+
+
+def sq_distance(a, b):
+    return ((a - b) ** 2).sum()
+
+
+def cosine(a, b):
+    return a @ b / (a @ a).sqrt() / (b @ b).sqrt()
+
+
+def cauchy(a, b):
+    return -torch.log(1 + sq_distance(a, b))
+
+
+def kl_of_rows(p, log_kernel, z, keys=None, exclude_self=True):
+    """mean_i sum_j p_ij log(p_ij / q_ij) with q_ij = k_ij / sum of k_i."""
+    keys = z if keys is None else keys
+    total = 0
+    for i in range(len(p)):
+        among = [j for j in range(p.shape[1]) if not (exclude_self and j == i)]
+        log_norm = torch.stack([log_kernel(z[i], keys[j]) for j in among]).exp().sum().log()
+        for j in among:
+            if p[i, j]:
+                total = total + p[i, j] * (log(p[i, j]) - log_kernel(z[i], keys[j]) + log_norm)
+    return total / len(p)
+
+
+def joint_kl(p, kernel, z):
+    """KL of (P + P^T) / 2n and k / sum of k, over all pairs."""
+    p = (p + p.T) / (2 * len(p))
+    pairs = [(i, j) for i in range(N) for j in range(N) if i != j]
+    total = sum(kernel(z[i], z[j]) for i, j in pairs)
+    return sum(p[i, j] * (log(p[i, j]) - (kernel(z[i], z[j]) / total).log()) for i, j in pairs if p[i, j])
+
+
+def cohesion(p, z, keys=None):
+    """mean_i [ sum_j p_ij d_ij^2 - mean_j d_ij^2 ]."""
+    keys, exclude_self = (z, True) if keys is None else (keys, False)
+    total = 0
+    for i in range(len(p)):
+        among = [j for j in range(len(keys)) if not (exclude_self and j == i)]
+        total = total + sum((p[i, j] - 1 / len(among)) * sq_distance(z[i], keys[j]) for j in among)
+    return total / len(p)
+
+
+def hardest(p, z, keys=None):
+    """mean_i [ sum_j p_ij d_ij^2 - min_j d_ij^2 ]."""
+    keys, exclude_self = (z, True) if keys is None else (keys, False)
+    total = 0
+    for i in range(len(p)):
+        among = [j for j in range(len(keys)) if not (exclude_self and j == i)]
+        total = total + sum(p[i, j] * sq_distance(z[i], keys[j]) for j in among)
+        total = total - min((sq_distance(z[i], keys[j]) for j in among), key=torch.Tensor.item)
+    return total / len(p)
+
+
+def entropy(p):
+    """The mean entropy of rows."""
+    return -sum(x * log(x) for x in p.ravel() if x) / len(p)
+
+
+def softmax_loss(z, tau, positives):
+    """Cross-entropy of cosines over tau among the other rows, as NT-Xent is written."""
+    unit = z / z.norm(dim=1, keepdim=True)
+    logits = (unit @ unit.T / tau).masked_fill(torch.eye(N, dtype=torch.bool), -torch.inf)
+    return cross_entropy(logits, torch.as_tensor(positives))
+
+
+PARTNERS = (np.arange(N) + N // 2) % N
+
+
+def sup_con(z, tau):
+    """L_out of Khosla et al., eq. 2, averaged over rows."""
+    losses = []
+    for i in range(N):
+        positives = [j for j in range(N) if j != i and LABELS[j] == LABELS[i]]
+        denominator = sum((cosine(z[i], z[j]) / tau).exp() for j in range(N) if j != i)
+        losses.append(-sum(((cosine(z[i], z[j]) / tau).exp() / denominator).log() for j in positives) / len(positives))
+    return sum(losses) / N
+
+
+def clip(z, other, tau):
+    unit, of_other = z / z.norm(dim=1, keepdim=True), other / other.norm(dim=1, keepdim=True)
+    logits, pairs = unit @ of_other.T / tau, torch.arange(N)
+    return (cross_entropy(logits, pairs) + cross_entropy(logits.T, pairs)) / 2
+
+
+def both_ways(loss, z, other):
+    return (loss(np.eye(N), z, other) + loss(np.eye(N), other, z)) / 2
+
+
+def shared_cluster(logits, weights=None):
+    """q(j|i) = sum_c phi_ic phi_jc w_j / sum_k phi_kc w_k."""
+    phi = logits.softmax(dim=1)
+    weights = torch.ones(N, dtype=torch.float64) if weights is None else torch.as_tensor(weights)
+    q = [[0 for _ in range(N)] for _ in range(N)]
+    for c in range(CLASSES):
+        mass = sum(phi[k, c] * weights[k] for k in range(N))
+        for i in range(N):
+            for j in range(N):
+                q[i][j] = q[i][j] + phi[i, c] * phi[j, c] * weights[j] / mass
+    return torch.stack([torch.stack(row) for row in q])
+
+
+def kl_of_clusters(p, logits, weights=None):
+    q = shared_cluster(logits, weights)
+    return sum(p[i, j] * (log(p[i, j]) - q[i, j].log()) for i, j in np.argwhere(p)) / N
+
+
+def mutual_information(p, logits):
+    """Minus the mean of log sum_c phi_ic phi_jc / mean_k phi_kc over neighbours, in the form of TEMI."""
+    phi = logits.softmax(dim=1)
+    marginal = phi.mean(dim=0)
+    return -sum(p[i, j] * (phi[i] * phi[j] / marginal).sum().log() for i, j in np.argwhere(p)) / N
+
+
+def debiased_clusters(logits, a=0.3):
+    p, q = walks(nearest(X)), shared_cluster(logits)
+    total = 0
+    for i in range(N):
+        for j in range(N):
+            mixed = (1 - a) * p[i, j] + a / N
+            if mixed:
+                total = total + mixed * (log(mixed) - ((1 - a) * q[i, j] + a / N).log())
+    return total / N
+
+
+def harmonic(z, prototypes, n):
+    """-log of d_iy^-2n over its sum, as Baek et al. write it with d^n of plain distances."""
+    d = torch.stack([torch.stack([sq_distance(row, key).sqrt() for key in prototypes]) for row in z])
+    shares = d ** (-2 * n) / (d ** (-2 * n)).sum(dim=1, keepdim=True)
+    return -sum(shares[i, LABELS[i]].log() for i in range(N)) / N
+
+
+def wrong(z, prototypes, sigma):
+    """mean_i 1 - q(y_i|i)."""
+    total = 0
+    for i in range(N):
+        kernel = [(-sq_distance(z[i], key) / (2 * sigma**2)).exp() for key in prototypes]
+        total = total + 1 - kernel[LABELS[i]] / sum(kernel)
+    return total / N
+
+
+def tokens(z, keys):
+    """Cross-entropy of all tokens, less the entropy of each context's counts: contexts weigh as many as they have."""
+    log_q = (z @ keys.T).log_softmax(dim=1)
+    shares = COUNTS / COUNTS.sum(axis=1, keepdims=True)
+    mass = COUNTS.sum(axis=1) / COUNTS.sum()
+    return -sum(mass[i] * (shares[i, t] * (log_q[i, t] - log(shares[i, t]))) for i, t in np.argwhere(COUNTS))
+
+
+def sne_kernel(a, b):
+    return -sq_distance(a, b)
+
+
+def t_kernel(df):
+    return lambda a, b: -(df + 1) / 2 * torch.log(1 + sq_distance(a, b) / df)
+
+
+def cosine_kernel(tau):
+    return lambda a, b: cosine(a, b) / tau
+
+
+def reverse_kl_of_clusters(log_affinity, logits):
+    """sum_ij q_ij log(q_ij / p_ij) / n, self included, with p_ij = k_ij / sum of k_i."""
+    log_p = log_affinity - logsumexp(log_affinity, axis=1, keepdims=True)
+    q = shared_cluster(logits)
+    return sum(q[i, j] * (q[i, j].log() - log_p[i, j]) for i in range(N) for j in range(N)) / N
+
+
+SQ = distances(X) ** 2
+
+# name -> the loss as a function of z, or of z and keys
+ORACLES = {
+    "sne": lambda z: kl_of_rows(gaussian(X), sne_kernel, z),
+    "t-sne": lambda z: joint_kl(gaussian(X), lambda a, b: 1 / (1 + sq_distance(a, b)), z),
+    "pca": lambda z: -2 * ((z - z.mean(dim=0)) ** 2).sum() / N,
+    "infonce": lambda z: softmax_loss(z, 0.1, PARTNERS),
+    "simclr": lambda z: softmax_loss(z, 0.5, PARTNERS),
+    "moco-v3": lambda z: softmax_loss(z, 0.2, PARTNERS),
+    "t-simclr": lambda z: kl_of_rows(same(ITEMS), t_kernel(2.0), z),
+    "t-simcne": lambda z: kl_of_rows(same(ITEMS), cauchy, z),
+    "vicreg": lambda z: ((z - z[PARTNERS]) ** 2).sum() / N - 2 * ((z - z.mean(dim=0)) ** 2).sum() / (N - 1),
+    "triplet": lambda z: hardest(same(ITEMS), z),
+    "x-sample": lambda z: kl_of_rows(gaussian(COMPANIONS), cosine_kernel(0.1), z),
+    "lgsimclr": lambda z: kl_of_rows(nearest(COMPANIONS), cosine_kernel(0.1), z),
+    "supcon": lambda z: sup_con(z, 0.1) - log(3),
+    "cross-entropy": lambda z, keys: cross_entropy(z @ keys.T, torch.as_tensor(LABELS)),
+    "harmonic": lambda z, keys: harmonic(z, keys, 8.0),
+    "mlm": tokens,
+    "clip": lambda z, keys: clip(z, keys, 0.07),
+    "cmc": lambda z, keys: clip(z, keys, 0.07),
+    "ncut": lambda z: kl_of_clusters(from_graph(), z, GRAPH.sum(axis=1)),
+    "dcd": lambda z: kl_of_clusters(nearest(X), z),
+    "pmi": lambda z: mutual_information(nearest(X), z) + log(N) - entropy(nearest(X)),
+    "infonce-clustering": lambda z: kl_of_clusters(walks(nearest(X)), z),
+    "debiased-infonce-clustering": debiased_clusters,
+    "dual-t-sne": lambda z: joint_kl(student_t(X, 10.0), lambda a, b: (-sq_distance(a, b)).exp(), z),
+    "doubly-t-sne": lambda z: joint_kl(student_t(X, 10.0), lambda a, b: 1 / (1 + sq_distance(a, b)), z),
+    "sne-graph": lambda z: kl_of_rows(from_graph(), sne_kernel, z),
+    "t-sne-graph": lambda z: joint_kl(from_graph(), lambda a, b: 1 / (1 + sq_distance(a, b)), z),
+    "sne-uniform": lambda z: kl_of_rows(nearest(X), sne_kernel, z),
+    "t-sne-uniform": lambda z: joint_kl(nearest(X), lambda a, b: 1 / (1 + sq_distance(a, b)), z),
+    "t-clip": lambda z, keys: both_ways(lambda p, a, b: kl_of_rows(p, cauchy, a, b, False), z, keys),
+    "average-margin-clip": lambda z, keys: both_ways(cohesion, z, keys),
+    "triplet-clip": lambda z, keys: both_ways(hardest, z, keys),
+    "t-supcon": lambda z: kl_of_rows(same(LABELS), cauchy, z),
+    "average-margin-supcon": lambda z: cohesion(same(LABELS), z),
+    "triplet-supcon": lambda z: hardest(same(LABELS), z),
+    "error-rate": lambda z, keys: wrong(z, keys, 0.1),
+    "supervised-clustering": lambda z: kl_of_clusters(same(LABELS), z),
+    "k-means": lambda z: reverse_kl_of_clusters(-SQ / (2 * SIGMA**2), z),
+    "spectral": lambda z: reverse_kl_of_clusters(-SQ / (2 * SIGMA**2), z),
+    "t-k-means": lambda z: reverse_kl_of_clusters(-np.log1p(SQ / SIGMA**2), z),
+}
+
+READ = {  # what fit reads beside X, by what the record says it reads
+    "item": ITEMS,
+    "companion": COMPANIONS,
+    "class labels": LABELS,
+    "other modality": X[:, :2],
+    "token": COUNTS,
+}
+
+
+def conditional_of(method):
+    """p of a record on the small data: kernels of one width, which no search blurs, and few neighbours."""
+    spec = method.supervisory
+    inner = unwrapped(spec)
+    if hasattr(inner, "sigma"):
+        inner.set_params(sigma=SIGMA)
+    elif hasattr(inner, "n_neighbors"):
+        inner.set_params(n_neighbors=NEIGHBORS)
+    rows = GRAPH if "weights" in method.reads else X
+    if method.divergence == "reverse_kl":  # over all keys of a cluster, the row itself among them
+        return Conditional.from_weights(np.exp(inner._log_affinity()(SQ, SIGMA**2)))
+    y = next((value for words, value in READ.items() if words in method.reads), None)
+    return spec.conditional(rows, y)
+
+
+def objective_of(method):
+    p = conditional_of(method).mix(method.debias)
+    q = method.learned
+    if getattr(q, "tau", None) == "learn":
+        q.set_params(tau=0.07)
+    q = learned.UniformMixture(q, method.debias) if method.debias and q.on_memberships else q
+    weight = COUNTS.sum(axis=1) if method.family == "language" else None
+    return Objective(p, q, divergence=method.divergence, normalization=method.normalization, sample_weight=weight)
+
+
+def loss_of(method, objective):
+    if method.family == "cross-modal":
+        return lambda z, keys: (objective(z, keys) + objective(keys, z)) / 2
+    return objective
+
+
+def representations(method, seed=1):
+    rng = np.random.default_rng(seed)
+    n_keys = {"cross-modal": N, "language": 5}.get(method.family, CLASSES)
+    shapes = [(N, CLASSES if method.family == "clustering" else DIM)]
+    if method.supervisory.keys_differ:
+        shapes.append((n_keys, DIM))
+    scale = 0.15 if method.name == "error-rate" else 1.0
+    return [torch.tensor(scale * rng.normal(size=shape), requires_grad=True) for shape in shapes]
+
+
+def test_every_method_has_an_oracle():
+    assert set(ORACLES) == set(methods.names())
+
+
+@pytest.mark.parametrize("name", list(ORACLES))
+def test_loss_and_gradient_are_those_of_the_oracle(name):
+    method = methods.get(name)
+    inputs = representations(method)
+    value, wanted = (loss(*inputs) for loss in (loss_of(method, objective_of(method)), ORACLES[name]))
+    assert_allclose(value.item(), wanted.item(), rtol=1e-8)
+    for found, expected in zip(*(torch.autograd.grad(loss, inputs) for loss in (value, wanted)), strict=True):
+        assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+        assert expected.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("perplexity", [2.0, 6.0])
+def test_widths_give_the_perplexity(perplexity):
+    """The p of SNE and t-SNE, whose widths solve entropy(row i) = log perplexity."""
+    found = methods.get("t-sne").supervisory.set_params(perplexity=perplexity).conditional(X).toarray()
+    for i, row in enumerate(SQ):
+        others = np.arange(N) != i
+
+        def shares(log_width, d=row[others]):
+            logits = -d / (2 * np.exp(2 * log_width))
+            return np.exp(logits - logsumexp(logits))
+
+        def excess(log_width, shares=shares):
+            return entropy(shares(log_width)[None]) - log(perplexity)
+
+        assert_allclose(found[i, others], shares(brentq(excess, -3, 8, xtol=1e-14)), atol=2e-5)
+
+
+# --- other libraries ----------------------------------------------------------------------------------------------
+
+
+def test_t_sne_has_the_loss_and_gradient_of_scikit_learn():
+    method = methods.get("t-sne")
+    (z,) = representations(method)
+    loss = objective_of(method)(z)
+    p = gaussian(X)
+    joint = (p + p.T)[np.triu_indices(N, 1)] / (2 * N)
+    value, gradient = _kl_divergence(z.detach().numpy().ravel(), joint, 1, N, DIM)
+    assert_allclose(loss.item(), value, rtol=1e-9)
+    (found,) = torch.autograd.grad(loss, z)
+    assert_allclose(found.numpy().ravel(), gradient, rtol=1e-6, atol=1e-12)
+
+
+def test_sne_has_the_gradient_of_hinton_and_roweis():
+    method = methods.get("sne")
+    (z,) = representations(method)
+    (found,) = torch.autograd.grad(N * objective_of(method)(z), z)
+    places, p = z.detach().numpy(), gaussian(X)
+    kernel = np.exp(-(distances(places) ** 2)) * (1 - np.eye(N))
+    gap = p - kernel / kernel.sum(axis=1, keepdims=True)
+    expected = [2 * sum((places[i] - places[j]) * (gap + gap.T)[i, j] for j in range(N)) for i in range(N)]
+    assert_allclose(found, expected, rtol=1e-7, atol=1e-10)
+
+
+def test_pca_finds_the_subspace_of_scikit_learn():
+    rows = load_iris().data
+    ours = methods.get("pca").make_estimator(random_state=0, max_iter=500).fit(rows)
+    theirs = PCA(2).fit(rows)
+    Z, T = ours.transform(rows), theirs.transform(rows)
+    Z = Z - Z.mean(axis=0)
+    rotation = np.linalg.lstsq(Z, T, rcond=None)[0]
+    assert_allclose(Z @ rotation, T, atol=1e-4)
+    assert_allclose(rotation @ rotation.T, np.eye(2), atol=1e-5)
+    assert_allclose(ours.kl_divergence_, -2 * T.var(axis=0).sum(), rtol=1e-9)
+
+
+def test_cross_entropy_has_the_coefficients_of_scikit_learn():
+    rows, labels = load_iris(return_X_y=True)
+    ours = methods.get("logistic regression").make_estimator(tol=1e-9, max_iter=5000).fit(rows, labels)
+    theirs = LogisticRegression(tol=1e-9, max_iter=5000).fit(rows, labels)
+    assert_allclose(ours.coef_, theirs.coef_, atol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.05, 0.3])
+def test_label_smoothing_is_debiased_cross_entropy(smoothing):
+    method = methods.get("cross-entropy")
+    z, keys = representations(method)
+    objective = Objective(conditional_of(method).mix(smoothing), method.learned)
+    wanted = cross_entropy(z @ keys.T, torch.as_tensor(LABELS), label_smoothing=smoothing)
+    value = objective(z, keys) - objective.constant
+    assert_allclose(value.item(), wanted.item(), rtol=1e-12)
+    for found, expected in zip(*(torch.autograd.grad(loss, (z, keys)) for loss in (value, wanted)), strict=True):
+        assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
+
+
+# --- limits -------------------------------------------------------------------------------------------------------
+
+LIMITS = [name for name in methods.names() if methods.get(name).learned.is_limit]
+
+
+def finite(method, s):
+    """s^2 times the loss of q ~ exp(-d^2 / s^2), without the entropy of p."""
+    p = conditional_of(method)
+    objective = Objective(p, learned.Gaussian(sigma=s / 2**0.5))
+    loss = loss_of(method, lambda z, keys=None: objective(z, keys) - objective.constant)
+    inputs = representations(method)
+    with torch.no_grad():
+        return s**2 * loss(*inputs).item(), p.shape[1] - p.exclude_self
+
+
+@pytest.mark.parametrize("name", [name for name in LIMITS if methods.get(name).row == "Wide Gaussian"])
+def test_wide_gaussians_are_limits_at_the_stated_rate(name):
+    """s^2 (L(s) - log N) -> the limit, the error falling as 1 / s^2."""
+    method = methods.get(name)
+    limit = loss_of(method, objective_of(method))(*representations(method)).item()
+    errors = []
+    for s in (20.0, 40.0, 80.0):
+        scaled, n_keys = finite(method, s)
+        errors.append(abs(scaled - s**2 * log(n_keys) - limit))
+    assert errors[2] < 1e-2 * abs(limit)
+    assert_allclose([errors[0] / errors[1], errors[1] / errors[2]], 4, rtol=2e-2)
+
+
+@pytest.mark.parametrize("name", [name for name in LIMITS if methods.get(name).row == "Narrow Gaussian"])
+def test_narrow_gaussians_are_limits_within_the_stated_bound(name):
+    """0 <= s^2 L(s) - the limit <= s^2 log N."""
+    method = methods.get(name)
+    limit = loss_of(method, objective_of(method))(*representations(method)).item()
+    for s in (1.0, 0.3, 0.1, 0.01):
+        scaled, n_keys = finite(method, s)
+        assert -1e-12 <= scaled - limit <= s**2 * log(n_keys) + 1e-12
+
+
+def test_error_rate_is_the_limit_of_its_record():
+    """As s shrinks, the share of rows whose nearest prototype is of another class."""
+    method = methods.get("error-rate")
+    z, keys = (part.detach() for part in representations(method))
+    nearest_key = torch.cdist(z, keys).argmin(dim=1).numpy()
+    p = conditional_of(method)
+    loss = Objective(p, method.learned.set_params(sigma=1e-4), divergence=method.divergence)(z, keys)
+    assert_allclose(loss.item(), np.mean(nearest_key != LABELS), atol=1e-12)
+    assert 0 < np.mean(nearest_key != LABELS) < 1
+
+
+# --- identities of clustering -------------------------------------------------------------------------------------
+
+
+def test_dcd_pmi_and_infonce_clustering_are_one_formula():
+    """On the same p: KL = mutual information + log n - entropy, for each of the three q."""
+    (z,) = representations(methods.get("dcd"))
+    p = conditional_of(methods.get("dcd"))
+    values = [Objective(p, methods.get(name).learned)(z).item() for name in ("dcd", "pmi", "infonce-clustering")]
+    dense = p.toarray()
+    wanted = mutual_information(dense, z).item() + log(N) - entropy(dense)
+    assert_allclose(values, wanted, rtol=1e-10)
+    assert_allclose(values, kl_of_clusters(dense, z).item(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_normalized_cut_of_hard_clusters(seed):
+    """NCut = m - sum_ij w_ij q(j|i) / d_j."""
+    labels = np.random.default_rng(seed).permutation(np.arange(N) % CLASSES)
+    degrees = GRAPH.sum(axis=1)
+    cut = 0.0
+    for c in range(CLASSES):
+        inside = labels == c
+        cut += GRAPH[np.ix_(inside, ~inside)].sum() / degrees[inside].sum()
+    logits = torch.as_tensor(80.0 * np.eye(CLASSES)[labels])
+    spec = methods.get("ncut").learned
+    log_q = spec.pairwise(*spec.prepare(logits, logits, torch.as_tensor(degrees)))
+    found = CLASSES - (GRAPH * log_q.exp().numpy() / degrees).sum()
+    assert_allclose(found, cut, rtol=1e-10)
+
+
+def test_k_means_is_inertia_less_entropy():
+    """sum_i KL(q_i || p_i) = J / s^2 - sum_i H(q_i) + sum_i log Z_i, self included."""
+    method = methods.get("k-means")
+    (z,) = representations(method)
+    phi = z.softmax(dim=1).detach().numpy()
+    centers = (phi.T @ X) / phi.sum(axis=0)[:, None]
+    inertia = sum(phi[i, c] * ((X[i] - centers[c]) ** 2).sum() for i in range(N) for c in range(CLASSES))
+    q = shared_cluster(z).detach().numpy()
+    wanted = inertia / SIGMA**2 + (q * np.log(q)).sum() + logsumexp(-SQ / (2 * SIGMA**2), axis=1).sum()
+    assert_allclose(N * objective_of(method)(z).item(), wanted, rtol=1e-10)
