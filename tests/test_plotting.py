@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_icon.metrics import expected_calibration_error
-from sklearn_icon.plotting import EmbeddingDisplay, LossCurveDisplay, ReliabilityDisplay, _style
+from sklearn_icon.plotting import ClusterCountDisplay, EmbeddingDisplay, LossCurveDisplay, ReliabilityDisplay, _style
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -414,6 +414,7 @@ def test_reliability_histogram_keeps_to_the_room_of_its_axes(bayes):
 DISPLAYS = [
     lambda: EmbeddingDisplay(np.eye(4), labels=list("abca")),
     lambda: LossCurveDisplay([2.0, 1.0]),
+    lambda: ClusterCountDisplay([2, 3], [[0.5, 0.9], [0.1, 0.2]], [[2, 2.5], [0, 0.5]], loss=[[3, 2], [0, 0]]),
     lambda: ReliabilityDisplay([0.5, 0.9], [0.4, 0.9], [1, 3], 0.025),
 ]
 

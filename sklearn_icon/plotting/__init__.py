@@ -1,11 +1,12 @@
-"""Displays: pictures of a map, of a fit's progress and of a classifier's calibration.
+"""Displays: pictures of a map, of a fit's progress, of a classifier's calibration and of numbers of clusters.
 
 They follow scikit-learn's visualization API: ``from_*`` computes and draws, ``__init__`` stores the data,
 ``plot`` draws it again (on other axes, with other options), sets ``ax_`` and ``figure_`` and returns the
 display. matplotlib is imported only when something is drawn.
 """
 
+from ._cluster_count import ClusterCountDisplay
 from ._curves import LossCurveDisplay, ReliabilityDisplay
 from ._embedding import EmbeddingDisplay
 
-__all__ = ["EmbeddingDisplay", "LossCurveDisplay", "ReliabilityDisplay"]
+__all__ = ["ClusterCountDisplay", "EmbeddingDisplay", "LossCurveDisplay", "ReliabilityDisplay"]
