@@ -15,6 +15,7 @@ from sklearn.utils.validation import _num_samples
 
 from ._style import DARK, LIGHT, line_options, new_axes, panels_below
 
+_LABELS = {"stability": "Stability (ARI)", "entropy": "Entropy / log K", "loss": "Loss", "n_used": "In use"}
 _MAX_TICKS = 20
 
 
@@ -154,22 +155,20 @@ class ClusterCountDisplay:
             itself
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        counts, used = np.asarray(self.n_clusters), np.asarray(self.n_used)[0]
-        panels = {"stability": ("Stability (ARI)", self.stability)}
-        panels |= {"entropy": ("Entropy / log K", self.entropy)} if self.entropy is not None else {}
-        panels |= {"loss": ("Loss", self.loss)} if self.loss is not None else {}
-        panels |= {"n_used": ("In use", self.n_used)} if (used < counts).any() else {}
-        self.ax_, self.figure_ = new_axes(ax, figsize=(6, 1 + 1.7 * len(panels)))
-        below = panels_below(self.ax_, [1.5] + [1] * (len(panels) - 1)) if len(panels) > 1 else []
-        self.axes_, self.lines_ = dict(zip(panels, [self.ax_, *below], strict=True)), {}
-        for name, (label, (mean, std)) in panels.items():
-            panel = self.axes_[name]
-            self.lines_[name] = _band(panel, counts, np.asarray(mean), np.asarray(std), kwargs)
-            panel.set_ylabel(label)
+        counts = np.asarray(self.n_clusters)
+        names = [name for name in _LABELS if getattr(self, name) is not None]
+        if np.array_equal(self.n_used[0], counts):
+            names.remove("n_used")
+        self.ax_, self.figure_ = new_axes(ax, figsize=(6, 1 + 1.7 * len(names)))
+        below = panels_below(self.ax_, [1.5] + [1] * (len(names) - 1)) if len(names) > 1 else []
+        self.axes_, self.lines_ = dict(zip(names, [self.ax_, *below], strict=True)), {}
+        for name, panel in self.axes_.items():
+            self.lines_[name] = _band(panel, counts, np.asarray(getattr(self, name)), kwargs)
+            panel.set_ylabel(_LABELS[name])
         self.ax_.set_ylim(min(0, self.ax_.get_ylim()[0]), 1.05)
-        if "entropy" in panels:
+        if "entropy" in names:
             self.axes_["entropy"].set_ylim(bottom=0)
-        if "n_used" in panels:
+        if "n_used" in names:
             self.axes_["n_used"].plot(counts, counts, ":", color=DARK, zorder=0, label="all K")
             self.axes_["n_used"].yaxis.get_major_locator().set_params(integer=True)
             self.axes_["n_used"].legend(frameon=False)
@@ -255,8 +254,9 @@ def _summarised(measured):
     }
 
 
-def _band(ax, x, mean, std, kwargs):
+def _band(ax, x, mean_and_std, kwargs):
     """Draw means, joined, in a band of one standard deviation, over lines that lead from panel to panel."""
+    mean, std = mean_and_std
     (line,) = ax.plot(x, mean, **line_options(kwargs, marker="o", markersize=4))
     ax.fill_between(x, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
     ax.grid(axis="x", color=LIGHT, linewidth=0.5)
