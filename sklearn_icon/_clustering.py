@@ -390,9 +390,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return self.n_clusters_
 
     def __sklearn_tags__(self):
-        """Distances of rows where metric is "precomputed"; memberships keep the precision of X."""
+        """Distances of rows where metric is "precomputed", or weights; memberships keep the precision of X."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = self._measures_precomputed()
+        tags.input_tags.pairwise = self._measures_precomputed() or self._is_graph()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

@@ -97,7 +97,7 @@ def test_more_clusters_than_distinct_rows():
     with pytest.warns(
         UserWarning, match=r"only 2 of n_clusters=4 clusters are in use; there may be fewer distinct rows"
     ):
-        clusters = ICONClustering(4, encoder="lookup", random_state=0).fit(rows)
+        clusters = ICONClustering(4, encoder="lookup", n_neighbors=5, random_state=0).fit(rows)
     assert clusters.n_clusters_ == 2
     assert set(clusters.labels_) == {0, 1}
     assert len(np.unique(clusters.cluster_centers_, axis=0)) == 2

@@ -8,8 +8,9 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.cluster import KMeans, SpectralClustering
-from sklearn.datasets import load_digits, load_iris, make_moons
-from sklearn.metrics import adjusted_rand_score, pairwise_distances
+from sklearn.datasets import load_digits, load_iris, make_blobs, make_moons
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score, homogeneity_score, pairwise_distances
 
 from sklearn_icon import ICONClustering, _partitions, encoders, learned, supervisory
 from sklearn_icon._solver import SolverResult
@@ -75,6 +76,19 @@ def test_the_start_with_the_lowest_loss_is_kept():
     losses = [ICONClustering(3, n_init=1, max_iter=20, random_state=seed).fit(X).loss_ for seed in range(3)]
     best = ICONClustering(3, n_init=8, max_iter=20, random_state=0).fit(X).loss_
     assert best <= min(losses) + 0.01
+
+
+@pytest.mark.parametrize("encoder", ["linear", "lookup", encoders.MLP(hidden=(8,))], ids=str)
+def test_far_too_many_clusters_are_pruned(encoder):
+    rows, labels = make_blobs(90, centers=[[0, 0], [9, 0], [0, 9]], cluster_std=0.5, random_state=0)
+    clusters = ICONClustering(40, encoder=encoder, **QUICK)
+    with pytest.warns(ConvergenceWarning, match=r"only \d+ of n_clusters=40 clusters are in use; .* Lower n_clusters"):
+        clusters.fit(rows)
+    assert 3 <= clusters.n_clusters_ < 40
+    np.testing.assert_array_equal(np.unique(clusters.labels_), np.arange(clusters.n_clusters_))
+    assert clusters.predict_proba(rows).shape == (90, clusters.n_clusters_)
+    assert len(clusters.cluster_centers_) == clusters.n_clusters_
+    assert homogeneity_score(labels, clusters.labels_) == pytest.approx(1)
 
 
 def test_a_graph_knows_moons():

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_icon import methods
 from sklearn_icon.metrics import expected_calibration_error
 from sklearn_icon.plotting import (
+    ClusterCountDisplay,
     EmbeddingDisplay,
     LossCurveDisplay,
     NeighborhoodDisplay,
@@ -422,6 +423,7 @@ def test_reliability_histogram_keeps_to_the_room_of_its_axes(bayes):
 DISPLAYS = [
     lambda: EmbeddingDisplay(np.eye(4), labels=list("abca")),
     lambda: LossCurveDisplay([2.0, 1.0]),
+    lambda: ClusterCountDisplay([2, 3], [[0.5, 0.9], [0.1, 0.2]], [[2, 2.5], [0, 0.5]], loss=[[3, 2], [0, 0]]),
     lambda: ReliabilityDisplay([0.5, 0.9], [0.4, 0.9], [1, 3], 0.025),
     lambda: NeighborhoodDisplay([0.0, 0.5, 0.5], [0.0, 0.9, 0.1], 0, 0.51),
     lambda: NeighborhoodDisplay([0.0, 0.5, 0.5], [0.0, 0.9, 0.1], 0, 0.51, places=np.eye(3, 2)),

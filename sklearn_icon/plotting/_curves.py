@@ -6,7 +6,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from ..metrics import _gap, _reliability_bins
-from ._style import DARK, line_options, new_axes
+from ._style import DARK, line_options, new_axes, panels_below
 
 
 class LossCurveDisplay:
@@ -247,7 +247,7 @@ class ReliabilityDisplay:
         self.ax_.vlines(confidence, confidence, accuracy, color=color, alpha=0.3, linewidth=3)
         self.ax_.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
         self.ax_.legend(frameon=False)
-        self.ax_histogram_ = _cut_off_below(self.ax_) if histogram else None
+        self.ax_histogram_ = panels_below(self.ax_, [4, 1])[0] if histogram else None
         if self.ax_histogram_ is not None:
             edges = np.linspace(0, 1, len(share) + 1)
             style = {"width": np.diff(edges), "align": "edge", "color": color, "edgecolor": "white"}
@@ -259,20 +259,5 @@ class ReliabilityDisplay:
 
 
 def _shows_tick_labels(ax):
-    """Tell whether the axes' horizontal ticks have labels, which `_cut_off_below` takes away."""
+    """Tell whether the axes' horizontal ticks have labels, which `panels_below` takes away."""
     return ax.xaxis.get_major_ticks()[0].label1.get_visible()
-
-
-def _cut_off_below(ax):
-    """Return new axes in the lowest quarter of others, which give up that room and their tick labels."""
-    place = ax.get_subplotspec()
-    if place is None:  # axes placed by hand
-        left, bottom, width, height = ax.get_position().bounds
-        ax.set_position((left, bottom + 0.28 * height, width, 0.72 * height))
-        below = ax.figure.add_axes((left, bottom, width, 0.2 * height), sharex=ax)
-    else:
-        upper, lower = place.subgridspec(2, 1, height_ratios=[4, 1], hspace=0.08)
-        ax.set_subplotspec(upper)
-        below = ax.figure.add_subplot(lower, sharex=ax)
-    ax.tick_params(labelbottom=False)
-    return below

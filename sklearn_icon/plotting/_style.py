@@ -15,6 +15,28 @@ def new_axes(ax, figsize=None):
     return ax, ax.figure
 
 
+def panels_below(ax, height_ratios, hspace=0.08):
+    """Return new axes below others, which keep the first share of their room and give up their tick labels."""
+    from matplotlib.gridspec import GridSpec
+
+    figure, place = ax.figure, ax.get_subplotspec()
+    rows, options = len(height_ratios), {"height_ratios": height_ratios, "hspace": hspace}
+    if place is None:  # axes placed by hand
+        room = ax.get_position()
+        sides = {"left": room.x0, "right": room.x1, "bottom": room.y0, "top": room.y1}
+        grid = GridSpec(rows, 1, figure, **sides, **options)
+        boxes = [grid[row].get_position(figure) for row in range(rows)]
+        ax.set_position(boxes[0])
+        below = [figure.add_axes(box.bounds, sharex=ax) for box in boxes[1:]]
+    else:
+        grid = place.subgridspec(rows, 1, **options)
+        ax.set_subplotspec(grid[0])
+        below = [figure.add_subplot(grid[row], sharex=ax) for row in range(1, rows)]
+    for panel in [ax, *below][:-1]:
+        panel.tick_params(labelbottom=False)
+    return below
+
+
 def line_options(kwargs, **defaults):
     """Return a line's options, whatever of their two names the user chose."""
     from matplotlib.cbook import normalize_kwargs
