@@ -1,7 +1,6 @@
-"""Baselines of `clustering.py`: the objectives of TEMI and TURTLE with linear heads, written after the papers.
+"""Baselines of `clustering.py`: the objectives of TEMI and TURTLE, written after the papers.
 
-They are not the authors' programs: features are given, heads are linear, budgets fit a CPU, and nothing is tuned per
-data set. Both draw from generators of their own.
+They are not the authors' programs: heads are linear, budgets fit a CPU, and nothing is tuned per data set.
 """
 
 import time
@@ -12,82 +11,80 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 
-class TEMI(ClusterMixin, BaseEstimator):
-    """Weighted pointwise mutual information of neighbours, a student's heads against their averages.
+class _Softmax(ClusterMixin, BaseEstimator):
+    """Memberships that are a softmax of linear scores; `fit` sets `_weights`."""
+
+    def __init__(self, n_clusters, *, random_state=0, n_jobs=None):
+        self.n_clusters = n_clusters
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def predict_proba(self, X):
+        return (_with_ones(X) @ self._weights).softmax(dim=1).numpy()
+
+
+class TEMI(_Softmax):
+    """Weighted pointwise mutual information of neighbours, a student's heads against their running averages.
 
     ::
 
         pmi(x, x') = log sum_c (s_c(x) t_c(x'))^beta / m_c,     m the running mean of t
-        loss = - mean over pairs, w(x, x') (pmi(x, x') + pmi(x', x)) / 2,     w = mean over heads, sum_c t_c(x) t_c(x')
+        loss = - mean over pairs of w (pmi(x, x') + pmi(x', x)) / 2,     w = mean over heads of sum_c t_c(x) t_c(x')
 
-    where s and t are softmaxes of cosines over a temperature, and t's weights follow those of s. Pairs are rows and one
-    of their cosine neighbours; the head of the lowest loss is kept. The temperature, the neighbours and the decays are
-    the paper's; the rate is larger, for linear heads.
+    s and t are softmaxes of linear scores of unit rows over a temperature; t's weights follow s's. Pairs are rows
+    and one of their cosine neighbours. The head of the lowest loss over the last tenth is kept. The neighbours, beta,
+    the temperature and the decay are the authors'; the rate is larger, for linear heads, and stays.
 
     References
     ----------
     Adaloglou, Michels, Kalisch and Kollmann, "Exploring the limits of deep image clustering using pretrained models",
-    BMVC 2023, equations 4 to 9.
+    BMVC 2023.
     """
 
-    def __init__(self, n_clusters, *, n_heads=16, beta=0.6, learning_rate=1e-3, random_state=0, n_jobs=None):
-        self.n_clusters = n_clusters
-        self.n_heads = n_heads
-        self.beta = beta
-        self.learning_rate = learning_rate
-        self.random_state = random_state
-        self.n_jobs = n_jobs
+    n_heads, n_neighbors, beta, temperature, decay = 16, 50, 0.6, 0.1, 0.996
+    rate, batch_size, epochs, min_steps = 1e-3, 1024, 100, 3000
 
-    def fit(self, X, y=None, n_neighbors=50, temperature=0.1, decay=0.996, epochs=100, min_steps=3000, batch_size=1024):
+    def fit(self, X, y=None):
         import torch
 
         X = normalize(X)
         start = time.perf_counter()
-        near = NearestNeighbors(n_neighbors=min(n_neighbors, len(X) - 1), n_jobs=self.n_jobs).fit(X)
+        near = NearestNeighbors(n_neighbors=min(self.n_neighbors, len(X) - 1), n_jobs=self.n_jobs).fit(X)
         near = near.kneighbors(return_distance=False)
         self.graph_seconds_ = time.perf_counter() - start
-        rng = np.random.RandomState(self.random_state)
-        shape = (self.n_clusters, self.n_heads, X.shape[1] + 1)  # clusters first: softmaxes of long rows are faster
-        student = torch.tensor(rng.uniform(-1, 1, size=shape) / np.sqrt(X.shape[1]), dtype=torch.float32)
-        teacher = student.clone()
-        student.requires_grad_(True)
-        optimizer = torch.optim.AdamW([student], lr=self.learning_rate, weight_decay=1e-4)
-        X = _with_ones(X)
-        mass = torch.full((self.n_clusters, self.n_heads, 1), 1 / self.n_clusters)
-        batch_size = min(batch_size, len(X))
-        n_steps = max(min_steps, epochs * len(X) // batch_size)
-        losses = torch.zeros(self.n_heads)
+        X, rng, n = _with_ones(X), np.random.RandomState(self.random_state), min(self.batch_size, len(X))
+        shape = (self.n_clusters, self.n_heads)  # clusters first: softmaxes of long rows are faster
+        student = _drawn(rng, (*shape, X.shape[1])).requires_grad_(True)
+        teacher = student.detach().clone()
+        optimizer = torch.optim.AdamW([student], lr=self.rate, weight_decay=1e-4)
+        mass, losses = torch.full((*shape, 1), 1 / self.n_clusters), torch.zeros(self.n_heads)
+        n_steps = max(self.min_steps, self.epochs * len(X) // n)
         for step in range(n_steps):
-            rows = rng.randint(len(X), size=batch_size)
-            others = near[rows, rng.randint(near.shape[1], size=batch_size)]
-            pair = torch.cat([X[rows], X[others]]).T / temperature
-            log_s = (student.flatten(0, 1) @ pair).unflatten(0, shape[:2]).log_softmax(dim=0)
+            rows = rng.randint(len(X), size=n)
+            others = near[rows, rng.randint(near.shape[1], size=n)]
+            pairs = torch.cat([X[rows], X[others]]).T / self.temperature
+            log_s = (student.flatten(0, 1) @ pairs).unflatten(0, shape).log_softmax(dim=0)
             with torch.no_grad():
-                log_t = (teacher.flatten(0, 1) @ pair).unflatten(0, shape[:2]).log_softmax(dim=0)
+                log_t = (teacher.flatten(0, 1) @ pairs).unflatten(0, shape).log_softmax(dim=0)
                 t = log_t.exp()
                 mass = 0.9 * mass + 0.1 * t.mean(dim=2, keepdim=True)
-                weights = (t[:, :, :batch_size] * t[:, :, batch_size:]).sum(dim=0).mean(dim=0)
-            swapped = log_t.roll(batch_size, dims=2)
-            pmi = torch.logsumexp(self.beta * (log_s + swapped) - mass.log(), dim=0)
-            each = -(weights.repeat(2) * pmi).mean(dim=1)
+                weights = (t[:, :, :n] * t[:, :, n:]).sum(dim=0).mean(dim=0).repeat(2)
+            pmi = torch.logsumexp(self.beta * (log_s + log_t.roll(n, dims=2)) - mass.log(), dim=0)
+            each = -(weights * pmi).mean(dim=1)
             optimizer.zero_grad()
             each.sum().backward()
             optimizer.step()
-            with torch.no_grad():
-                teacher.lerp_(student, 1 - decay)
-                losses += each.detach() if step >= 0.9 * n_steps else 0
-        self._weights = teacher[:, losses.argmin()].T / temperature
-        self.labels_ = self._proba(X).argmax(axis=1)
+            teacher.lerp_(student.detach(), 1 - self.decay)
+            losses += each.detach() * (step >= 0.9 * n_steps)
+        self._weights = teacher[:, losses.argmin()].T / self.temperature
+        self.labels_ = (X @ self._weights).argmax(dim=1).numpy()
         return self
 
-    def _proba(self, X):
-        return (X @ self._weights).softmax(dim=1).numpy()
-
     def predict_proba(self, X):
-        return self._proba(_with_ones(normalize(X)))
+        return super().predict_proba(normalize(X))
 
 
-class TURTLE(ClusterMixin, BaseEstimator):
+class TURTLE(_Softmax):
     """The labeling that a linear classifier, fitted to it by a few steps, predicts best; one space of features.
 
     ::
@@ -95,45 +92,29 @@ class TURTLE(ClusterMixin, BaseEstimator):
         minimise over theta:   mean_i CE(softmax(w* x_i); tau_i) - gamma H(mean_i tau_i),     tau = softmax(theta x)
         w* = a few steps of Adam on mean_i CE(softmax(w x_i); tau_i) from where w was
 
-    without a gradient through w*; theta's rows have a norm and a direction that are learned apart. The rates, gamma and
-    the number of inner steps are the authors' defaults; batches and steps are fewer. Features have unit variance.
+    without a gradient through w*; the norms and directions of theta's rows are learned apart. The rates, gamma and the
+    inner steps are the authors' defaults, w starts warm, and batches and steps are fewer.
 
     References
     ----------
-    Gadetsky, Jiang and Brbic, "Let go of your labels with unsupervised transfer", ICML 2024, equations 9 to 12.
+    Gadetsky, Jiang and Brbic, "Let go of your labels with unsupervised transfer", ICML 2024.
     """
 
-    def __init__(self, n_clusters, *, gamma=10.0, warm=True, learning_rate=1e-3, random_state=0, n_jobs=None):
-        self.n_clusters = n_clusters
-        self.gamma = gamma
-        self.warm = warm
-        self.learning_rate = learning_rate
-        self.random_state = random_state
-        self.n_jobs = n_jobs
+    gamma, rate, n_steps, n_inner, batch_size = 10.0, 1e-3, 3000, 10, 4096
 
-    def fit(self, X, y=None, n_steps=3000, n_inner=10, batch_size=4096):
+    def fit(self, X, y=None):
         import torch
         from torch.nn.functional import cross_entropy, normalize
 
-        rng = np.random.RandomState(self.random_state)
-        X, shape = _with_ones(X), (X.shape[1] + 1, self.n_clusters)
-
-        def drawn():
-            return torch.tensor(rng.uniform(-1, 1, size=shape) / np.sqrt(shape[0]), dtype=torch.float32)
-
-        def adam(*params):
-            return torch.optim.Adam([param.requires_grad_(True) for param in params], lr=self.learning_rate)
-
-        direction, inner = drawn(), drawn()
+        X, rng = _with_ones(X), np.random.RandomState(self.random_state)
+        direction, inner = (_drawn(rng, (self.n_clusters, X.shape[1])).T for _ in range(2))
         norm = direction.norm(dim=0)
-        outer_steps, inner_steps = adam(direction, norm), adam(inner)
-        for _ in range(n_steps):
-            batch = X[rng.choice(len(X), size=min(batch_size, len(X)), replace=False)]
+        params = [param.requires_grad_(True) for param in (direction, norm, inner)]
+        outer_steps, inner_steps = (torch.optim.Adam(part, lr=self.rate) for part in (params[:2], params[2:]))
+        for _ in range(self.n_steps):
+            batch = X[rng.choice(len(X), size=min(self.batch_size, len(X)), replace=False)]
             tau = (batch @ (norm * normalize(direction, dim=0))).softmax(dim=1)
-            if not self.warm:
-                inner = drawn()
-                inner_steps = adam(inner)
-            for _ in range(n_inner):
+            for _ in range(self.n_inner):
                 inner_steps.zero_grad()
                 cross_entropy(batch @ inner, tau.detach()).backward()
                 inner_steps.step()
@@ -142,11 +123,15 @@ class TURTLE(ClusterMixin, BaseEstimator):
             (cross_entropy(batch @ inner.detach(), tau) - self.gamma * entropy).backward()
             outer_steps.step()
         self._weights = (norm * normalize(direction, dim=0)).detach()
-        self.labels_ = self.predict_proba(X[:, :-1]).argmax(axis=1)
+        self.labels_ = (X @ self._weights).argmax(dim=1).numpy()
         return self
 
-    def predict_proba(self, X):
-        return (_with_ones(X) @ self._weights).softmax(dim=1).numpy()
+
+def _drawn(rng, shape):
+    """Initial weights, as those of torch's linear layers."""
+    import torch
+
+    return torch.tensor(rng.uniform(-1, 1, size=shape) / np.sqrt(shape[-1]), dtype=torch.float32)
 
 
 def _with_ones(X):

@@ -8,6 +8,7 @@ overall standard deviation. A seed draws the fit's random state and, with `--lon
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -101,8 +102,9 @@ def fit_here(args):
         start = time.perf_counter()
         clusters = model.fit_predict(X)
         seconds = time.perf_counter() - start
+    costs = {"seconds": seconds, "MB": peak_mb()}
     figures = scores(y, clusters, model.predict_proba(X) if hasattr(model, "predict_proba") else None)
-    figures |= {"clusters": len(np.unique(clusters)), "rows": len(X), "seconds": seconds, "MB": peak_mb()}
+    figures |= {"clusters": len(np.unique(clusters)), "rows": len(X), **costs}
     graph_seconds = seconds_of_graph(model, X, args.jobs)
     print(json.dumps(figures | ({"graph seconds": graph_seconds} if graph_seconds else {})))
 
@@ -174,7 +176,8 @@ def run_all(names, X, y, args):
             for name in list(figures):
                 command = [sys.executable, __file__, "--fit", name, "--arrays", arrays, "--seed", seed]
                 command += ["--jobs", args.jobs] + ["--warm"] * args.warm
-                done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+                env = {**os.environ, "OMP_NUM_THREADS": str(args.jobs)}
+                done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
                 if done.returncode and "momentum" in name:
                     print(f"left out: {name}: {done.stderr.strip().splitlines()[-1]}")
                     del figures[name]
