@@ -71,19 +71,19 @@ def ablation_tables():
     """{table: {row: options of `ablated`}}."""
     from sklearn_icon import ICONClustering
 
-    a = ICONClustering().debias
-    shares = [share / 10 for share in range(10)]
-    walked = {"debias": a, "n_steps": WALK_STEPS}
+    a, shares = ICONClustering().debias, [share / 10 for share in range(10)]
+    options = partial(dict, n_steps=1, target=0.0, debias=0.0)
+    walked = partial(options, n_steps=WALK_STEPS)
     return {
         "parts": {
-            "baseline": {},
-            "+ debiasing": {"debias": a},
-            "+ propagation": walked,
-            "+ EMA": walked | {"momentum": True},
+            "baseline": options(),
+            "+ debiasing": options(debias=a),
+            "+ propagation": walked(debias=a),
+            "+ EMA": walked(debias=a, momentum=True),
         },
-        "walks": {str(walks): {"debias": a, "n_steps": 1 + walks} for walks in range(4)},
-        "target": {str(share): {"target": share, "debias": 0.0, "n_steps": WALK_STEPS} for share in shares},
-        "both": {str(share): {"debias": share, "n_steps": WALK_STEPS} for share in shares},
+        "walks": {str(walks): options(n_steps=1 + walks, debias=a) for walks in range(4)},
+        "share in target": {str(share): walked(target=share) for share in shares},
+        "share in both": {str(share): walked(debias=share) for share in shares},
     }
 
 
@@ -151,7 +151,7 @@ def load(path):
     y, sizes = np.unique(y, return_inverse=True, return_counts=True)[1:]
     if path.endswith(".npz") and "section" in np.load(path):
         kept = sizes[y] >= SMALLEST_SECTION
-        X, y = X[kept], y[kept]
+        X, y = X[kept], np.unique(y[kept], return_inverse=True)[1]
     return name, X / X.std(), y
 
 
@@ -185,7 +185,7 @@ def run_all(names, X, y, args):
                 if done.returncode:
                     sys.exit(done.stderr)
                 figures[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
-                print(f"{name:<20}" + "  ".join(f"{k} {v:.4g}" for k, v in figures[name][-1].items()), flush=True)
+                print(f"{name:<20} " + "  ".join(f"{k} {v:.4g}" for k, v in figures[name][-1].items()), flush=True)
     return figures
 
 
@@ -203,10 +203,11 @@ def draw(tables, path):
 
     figure, axes = plt.subplots(1, len(tables), figsize=(4.5 * len(tables), 4), squeeze=False, layout="constrained")
     for ax, (title, rows) in zip(axes[0], tables.items(), strict=True):
+        fmt = "o" if title == "systems" else "o-"
         for score, color in (("accuracy", "C0"), ("NMI", "C2"), ("calibration error", "C3")):
             places = [i for i, row in enumerate(rows.values()) if score in row]
             means, spreads = np.array([list(rows.values())[i][score] for i in places]).reshape(-1, 2).T
-            ax.errorbar(places, means, spreads, fmt="o", capsize=3, color=color, label=score)
+            ax.errorbar(places, means, spreads, fmt=fmt, capsize=3, color=color, label=score)
         ax.set_xticks(range(len(rows)), rows, rotation=30, ha="right")
         ax.set(title=title, ylim=(0, 1))
     axes[0, 0].legend(fontsize="small")
@@ -251,7 +252,7 @@ def main():
     for table, rows in means.items():
         for row, values in rows.items():
             shown = "  ".join(f"{key} {mean:.4g} ({spread:.2g})" for key, (mean, spread) in values.items())
-            print(f"{table if args.ablation else '':<8}{row:<16}{shown}")
+            print(f"{table if args.ablation else '':<{16 * args.ablation}}{row:<16}{shown}")
     if args.json:
         report = {"machine": machine(), "data": [name, n, X.shape[1]], "long tail": args.long_tail}
         args.json.write_text(json.dumps(report | {"tables": means, "figures": figures}, indent=1) + "\n")
