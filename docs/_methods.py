@@ -27,7 +27,6 @@ sys.path.insert(0, str(HERE.parent / "benchmarks"))
 from _tasks import run  # noqa: E402
 
 _ROWS, _STEPS = 500, 80
-_NOT_FITTED = ("k-means", "spectral", "t-k-means")  # their p must include the row itself, which none does yet
 _FIT = {
     "ICONEmbedding": "Z = estimator.fit_transform({})",
     "ICONClustering": "labels = estimator.fit_predict({})",
@@ -46,7 +45,7 @@ def write_pages(app):
     for name in methods.names():
         method = methods.get(name)
         _picture(PeriodicTableDisplay.from_methods(highlight=name).figure_, folder / f"{name}-table.png", 80)
-        caption = "" if name in _NOT_FITTED else _draw(method, folder / f"{name}.png")
+        caption = _draw(method, folder / f"{name}.png")
         _update(folder / f"{name}.rst", _page(method, caption))
     _update(folder / "index.rst", _index())
 
@@ -102,7 +101,6 @@ def _page(method, caption):
     parts = [
         _heading(method.title),
         f"{method.family.capitalize()}; {kind}.\n",
-        *([f"Not fitted by :class:`~sklearn_icon.{method.estimator}` yet.\n"] if method.name in _NOT_FITTED else ()),
         "::\n\n" + "\n".join(f"    {line}".rstrip() for line in "\n\n".join(literal).splitlines()) + "\n",
         ".. list-table::\n   :widths: 20 80\n",
         *_row("p", _spec(method.supervisory)),

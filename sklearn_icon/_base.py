@@ -129,9 +129,9 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         return tags
 
 
-def warn_rows_without_positives(p):
-    """One warning where some rows have no positive and are left out of the average."""
-    missing = np.flatnonzero(~p.has_positives)
+def warn_rows_without_positives(p, counted=True):
+    """One warning where some rows, of those that count, have no positive and are left out of the average."""
+    missing = np.flatnonzero(~p.has_positives & counted)
     if len(missing):
         warnings.warn(
             f"{len(missing)} of {p.shape[0]} rows have no positive under p and are left out of the average; "

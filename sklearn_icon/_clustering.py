@@ -22,6 +22,7 @@ from ._new_rows import FittedRows, input_kind
 _STARTS = 9
 _BATCH_ROWS = 2048
 _WALK_STEPS = 2
+_MOST_ROWS_IN_PAIRS = 20_000
 _SMALL = 1 << 20
 _RATES = {"Linear": 0.02, "Lookup": 0.1}
 _NETWORK_RATE = 1e-3
@@ -237,10 +238,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             _check_specs(p_spec, q_spec, encoder, kind)
             if given:
                 p = Conditional.from_weights(p.weights * sample_weight, exclude_self=p.exclude_self, recall=p.recall)
-            warn_rows_without_positives(p)
+            warn_rows_without_positives(p, sample_weight > 0)
         features = X if kind == "features" else None
         with self._threads(small=self._batch_rows(X.shape[0]) * X.shape[1] < _SMALL):
-            solution = self._solve(
+            solution = self._solve_soft_k_means(X, y, (p_spec, q_spec, encoder), kind, sample_weight, random_state)
+            solution = solution or self._solve(
                 features, p.mix(self.debias), n_steps, q_spec, encoder, device, sample_weight, random_state
             )
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
@@ -254,6 +256,34 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _batch_rows(self, n):
         return min(n, _BATCH_ROWS if self.batch_size == "auto" else self.batch_size)
+
+    def _solve_soft_k_means(self, X, y, specs, kind, sample_weight, random_state):
+        """The partition of lowest reverse KL over all pairs, or None where D is another or p positive by debiasing."""
+        p_spec, q_spec, encoder = specs
+        if self.divergence != "reverse_kl" or self.debias or isinstance(p_spec, supervisory.UniformMixture):
+            return None
+        if encoder.parametric or kind != "features" or not hasattr(p_spec, "log_rows_with_self") or q_spec.mixture:
+            raise ValueError(
+                "divergence='reverse_kl' is infinite where p is zero: with debias=0 it needs encoder='lookup', rows of "
+                f"features and a p such as supervisory.Gaussian(sigma=...); got {encoder} and {p_spec}."
+            )
+        if X.shape[0] > _MOST_ROWS_IN_PAIRS:
+            raise ValueError(
+                f"divergence='reverse_kl' with debias=0 holds all pairs of rows, too many for n_samples={X.shape[0]}; "
+                "set debias > 0, or use sklearn.cluster.KMeans for the narrow limit."
+            )
+        from ._soft_k_means import solve_soft_k_means
+
+        return solve_soft_k_means(
+            p_spec.log_rows_with_self(X, y),
+            X,
+            self.n_clusters,
+            sample_weight=sample_weight,
+            n_init=10 if self.n_init == "auto" else self.n_init,
+            max_iter=self.max_iter,
+            seed=random_state.randint(np.iinfo(np.int32).max),
+            on_step=self._on_step("descent"),
+        )
 
     def _solve(self, X, p, n_steps, q_spec, encoder, device, sample_weight, random_state):
         """The partition of lowest loss."""

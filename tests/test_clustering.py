@@ -8,11 +8,15 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.cluster import KMeans, SpectralClustering
-from sklearn.datasets import load_digits, load_iris, make_blobs, make_moons
+from sklearn.datasets import load_digits, load_iris, load_wine, make_blobs, make_circles, make_moons
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, pairwise_distances
+from sklearn.neighbors import kneighbors_graph
 
-from sklearn_icon import ICONClustering, _partitions, encoders, learned, supervisory
+from sklearn_icon import ICONClustering, _partitions, encoders, learned, methods, supervisory
+from sklearn_icon._batches import batch_conditional
+from sklearn_icon._objective import Objective
 from sklearn_icon._solver import SolverResult
 from sklearn_icon.metrics import clustering_accuracy
 
@@ -211,3 +215,84 @@ def test_every_parameter_reaches_the_solver(monkeypatch, base, parameter, value)
     before = what_the_solver_receives(monkeypatch, clone(base))
     assert what_the_solver_receives(monkeypatch, clone(base)) == before
     assert what_the_solver_receives(monkeypatch, clone(base).set_params(**{parameter: value})) != before
+
+
+@pytest.mark.parametrize("load, n_clusters", [(load_iris, 3), (load_wine, 3), (load_digits, 10)])
+def test_k_means_row_has_the_inertia_of_k_means(load, n_clusters):
+    rows = load(return_X_y=True)[0]
+    ours = methods.get("k-means").make_estimator(n_clusters=n_clusters, random_state=1).fit(rows)
+    theirs = KMeans(n_clusters, n_init=10, random_state=0).fit(rows)
+    assert ours.inertia_ <= 1.005 * theirs.inertia_
+    assert ours.predict_proba(rows).max(axis=1).mean() > 0.99
+
+
+def graph_of(rows, n_neighbors):
+    graph = kneighbors_graph(rows, n_neighbors, include_self=True)
+    return (graph + graph.T) / 2
+
+
+@pytest.mark.parametrize(
+    "rows, n_clusters",
+    [
+        (make_moons(300, noise=0.05, random_state=0)[0], 2),
+        (make_circles(300, noise=0.03, factor=0.4, random_state=0)[0], 2),
+        (load_digits().data, 10),
+    ],
+    ids=["moons", "circles", "digits"],
+)
+@pytest.mark.filterwarnings("ignore:Graph is not fully connected")
+def test_spectral_row_has_the_partition_of_spectral_clustering(rows, n_clusters):
+    graph = graph_of(rows, 10)
+    theirs = SpectralClustering(n_clusters, affinity="precomputed", random_state=0).fit_predict(graph)
+    embedding = spectral_embedding(graph, n_components=n_clusters, drop_first=False, random_state=0)
+    ours = methods.get("spectral").make_estimator(n_clusters=n_clusters, random_state=0).fit_predict(embedding)
+    assert adjusted_rand_score(theirs, ours) >= 0.99
+
+
+def test_a_weight_of_three_is_three_copies():
+    weights = np.random.RandomState(0).randint(0, 4, len(X))
+    soft = ICONClustering(
+        3, supervisory=supervisory.Gaussian(sigma=1.5), divergence="reverse_kl", debias=0.0, encoder="lookup"
+    )
+    weighted = clone(soft).set_params(random_state=0).fit(X, sample_weight=weights)
+    copied = clone(soft).set_params(random_state=0).fit(np.repeat(X, weights, axis=0))
+    assert weighted.loss_ == pytest.approx(copied.loss_, abs=1e-6)
+    assert weighted.inertia_ == pytest.approx(copied.inertia_, rel=1e-3)
+    np.testing.assert_array_equal(np.repeat(weighted.labels_, weights), copied.labels_)
+    np.testing.assert_allclose(weighted.cluster_centers_, copied.cluster_centers_, atol=1e-3)
+
+
+def test_rows_without_weight_do_not_count():
+    far = np.vstack([X, X[:20] + 100])
+    weights = np.r_[np.ones(len(X)), np.zeros(20)]
+    clusters = ICONClustering(3, **QUICK).fit(far, sample_weight=weights)
+    assert np.abs(clusters.cluster_centers_).max() < np.abs(X).max()
+    assert clusters.inertia_ < np.square(X - X.mean(axis=0)).sum()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"supervisory": "gaussian"}, "sigma=None"),
+        ({"encoder": "linear"}, "needs encoder='lookup'"),
+        ({"supervisory": "knn"}, "a p such as"),
+    ],
+)
+def test_reverse_kl_says_what_it_needs(change, message):
+    soft = ICONClustering(3, supervisory=supervisory.Gaussian(sigma=1.0), divergence="reverse_kl", debias=0.0)
+    with pytest.raises(ValueError, match=message):
+        soft.set_params(**({"encoder": "lookup"} | change)).fit(X)
+
+
+def test_cluster_masses_are_all_that_kl_needs():
+    rng = torch.Generator().manual_seed(0)
+    for of_p, of_q, weighted in ((0.0, 0.0, False), (0.6, 0.6, False), (0.3, 0.0, True), (0.5, 0.2, True)):
+        logits = torch.randn(14, 3, 4, dtype=torch.float64, generator=rng).requires_grad_()
+        degrees = torch.rand(14, dtype=torch.float64, generator=rng) if weighted else None
+        kernel = learned.SharedCluster("degree" if weighted else None)
+        objective = Objective(batch_conditional(7, exclude_self=False).mix(of_p), learned.UniformMixture(kernel, of_q))
+        naive = torch.stack([objective(each[:7], each, degrees) for each in logits.unbind(1)])
+        fast = _partitions.shared_cluster_kl(logits, degrees, of_p, of_q, np.arange(14))
+        np.testing.assert_allclose(fast.detach(), naive.detach(), rtol=1e-12)
+        gradients = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (fast, naive)]
+        np.testing.assert_allclose(*gradients, atol=1e-12)

@@ -35,6 +35,7 @@ FLOORS = [
     {"_objective", "_new_rows", "_search"},
     {"_batches", "nn"},
     {"_maps", "_partitions", "_prototypes", "_token_maps", "_pairs"},
+    {"_soft_k_means"},
     {"_embedding", "_clustering", "_classifier", "_cross_modal"},
     {"methods"},
     {"plotting"},

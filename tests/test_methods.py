@@ -20,8 +20,6 @@ GAPS = """
 dual-t-sne doubly-t-sne sne-graph t-sne-graph sne-uniform t-sne-uniform t-clip t-supcon average-margin-clip
 average-margin-supcon triplet-clip triplet-supcon error-rate t-k-means supervised-clustering
 """.split()
-OF_INERTIA = [name for name in CANONICAL + GAPS if methods.get(name).divergence == "reverse_kl"]
-WITHOUT_SELF = pytest.mark.xfail(raises=ValueError, reason="no spec of p by distances includes the row itself yet")
 each = pytest.mark.parametrize("name", CANONICAL + GAPS)
 
 
@@ -171,9 +169,7 @@ def data_for(method):
 @pytest.mark.filterwarnings(
     "ignore:.*stopped after", "ignore:.*clusters are in use", "ignore:the graph has .* components"
 )
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=WITHOUT_SELF if name in OF_INERTIA else ()) for name in CANONICAL + GAPS]
-)
+@each
 def test_every_method_fits(name):
     method = methods.get(name)
     few = {"n_clusters": 3} if method.estimator == "ICONClustering" else {}

@@ -1,4 +1,4 @@
-"""Displays: pictures of a map, a row's neighbourhood, a fit's progress, calibration, numbers of clusters and all methods.
+"""Displays: pictures of maps, neighbourhoods, fits, calibration, numbers of clusters and the table of methods.
 
 They follow scikit-learn's visualization API: ``from_*`` computes and draws, ``__init__`` stores the data,
 ``plot`` draws it again (on other axes, with other options), sets ``ax_`` and ``figure_`` and returns the

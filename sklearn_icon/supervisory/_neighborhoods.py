@@ -6,6 +6,8 @@ from numbers import Integral, Real
 
 import numpy as np
 from scipy import sparse
+from scipy.special import logsumexp
+from sklearn.metrics import pairwise_distances
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -113,6 +115,28 @@ class _DistanceKernel(_Neighborhood):
         neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
         rows = _kernel_rows(neighbors.distances, perplexity, self.sigma, self._log_affinity())
         return self._on_neighbors(neighbors, rows, n)
+
+    def log_rows_with_self(self, X, y=None):
+        """log p over all rows, the row itself included, dense: for divergences that need p to be positive on all keys.
+
+        Parameters
+        ----------
+        X, y
+            As in `conditional`.
+
+        Returns
+        -------
+        ndarray of float64 of shape (n_samples, n_samples)
+        """
+        if self.sigma is None:
+            raise ValueError(
+                "divergence='reverse_kl' with debias=0 compares all rows under one width, but sigma=None in "
+                f"{self}; set sigma, or debias > 0."
+            )
+        features, more = self._features(X, y), self.metric_params or {}
+        distances = pairwise_distances(features, metric=self.metric, **more)
+        log_p = self._log_affinity()(np.square(distances, dtype=np.float64), float(self.sigma) ** 2)
+        return log_p - logsumexp(log_p, axis=1, keepdims=True)
 
     def rows_at(self, distances):
         """Rows p(.|new) of new rows over given neighbour distances, each row on its own."""

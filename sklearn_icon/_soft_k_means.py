@@ -1,0 +1,59 @@
+"""Reverse KL of clusters over all pairs of rows: k-means and its soft and heavy-tailed forms.
+
+With p(j|i) ~ w_j k(d_ij), the row itself included, and w_j the rows' weights,
+
+    sum_i w_i KL(q_i || p_i) = sum_i w_i [ sum_j q(j|i) (-log k(d_ij)) - H(q_i) + log Z_i ],
+
+where for a Gaussian k the first sum is J / s^2, J the inertia around cluster means: k-means, as s shrinks. So k-means
+gives the start, and a quasi-Newton method goes down the loss itself.
+"""
+
+import numpy as np
+import torch
+from scipy.special import logsumexp
+from sklearn.cluster import KMeans
+
+from ._partitions import Partition
+from ._rows import average_duplicates
+from ._solver import minimize
+from .learned import SharedCluster
+
+_START = 3.0
+_TOLERANCE = 1e-7
+
+
+def solve_soft_k_means(log_p, X, n_clusters, *, sample_weight, n_init, max_iter, seed, on_step):
+    """Memberships that minimise the mean of KL(q_i || p_i) over all pairs.
+
+    Parameters
+    ----------
+    log_p : ndarray of shape (n, n)
+        log p(j|i) for weights of one.
+    X : ndarray or sparse matrix of shape (n, n_features)
+    n_clusters : int
+    sample_weight : ndarray of shape (n,)
+    n_init, max_iter, seed : int
+        Starts of k-means; iterations of the descent; its seed.
+    on_step : callable (n_iter, loss) or None
+
+    Returns
+    -------
+    Partition
+    """
+    labels = KMeans(n_clusters, n_init=n_init, random_state=seed).fit(X, sample_weight=sample_weight).labels_
+    rows = np.flatnonzero(sample_weight)
+    weights = sample_weight[rows] / sample_weight.sum()
+    log_p = log_p[np.ix_(rows, rows)] + np.log(weights)
+    log_p = torch.as_tensor(log_p - logsumexp(log_p, axis=1, keepdims=True))
+    start = _START * np.eye(n_clusters)
+    logits = torch.as_tensor(start[labels[rows]]).requires_grad_()
+    mass, kernel = torch.as_tensor(weights), SharedCluster("degree")
+
+    def loss():
+        log_q = kernel.pairwise(*kernel.prepare(logits, logits, mass))
+        return mass @ (log_q.exp() * (log_q - log_p)).sum(1)
+
+    result = minimize(loss, [logits], method="lbfgs", max_iter=max_iter, tol=_TOLERANCE, on_step=on_step)
+    solved = start[labels]
+    solved[rows] = logits.detach().numpy()
+    return Partition(average_duplicates(solved, X), result.loss, result, {})
