@@ -89,12 +89,12 @@ def solve_partition(
     rng, n_rounds = np.random.RandomState(seed), _ROUNDS if n_init > 1 else 1
     adam = {"method": "adam", "learning_rate": learning_rate}
     scout = encoder if not encoder.parametric else Linear()
-    groups = near_groups(p, X, n_clusters, seed)
+    groups = near_groups(p, X, n_clusters, sample_weight, seed)
     starts: list[np.ndarray] = []
     for number in range(n_rounds):
         n_new = n_init - len(starts)
         starts += hard_starts(groups, p, n_steps, n_clusters, cost, n_new, sample_weight, seed + number)
-        models = _models(scout, X, n_clusters, starts, options, seed)
+        models = _models(scout, X, n_clusters, starts, options, sample_weight, seed)
         losses: list[np.ndarray] = []
         steps = max(1, max_iter // (2 * n_rounds))
         task = on_step(f"round {number + 1} of {n_rounds}, {models.count} starts")
@@ -108,7 +108,7 @@ def solve_partition(
     if type(scout) is type(encoder):
         models.keep([best])
     else:
-        models = _models(encoder, X, n_clusters, [models.logits(best).argmax(axis=1)], options, seed)
+        models = _models(encoder, X, n_clusters, [models.logits(best).argmax(axis=1)], options, sample_weight, seed)
         adam["learning_rate"], curve = network_rate, curve[:0]
     if result.status == "completed":
         losses = []
@@ -275,11 +275,12 @@ class _Linears(_Models):
     precision, on rows less their mean.
     """
 
-    def __init__(self, encoder, X, starts, n_clusters, dtype, device):
+    def __init__(self, encoder, X, starts, n_clusters, dtype, device, sample_weight):
         self.X, self.dtype, self.device = X, dtype, device
-        self.module = build_module(encoder, X, n_clusters, 0, torch_dtype(X))
-        self.shift, self.factor = input_scale(X)
-        means = np.stack([_means(X, labels, n_clusters, self.shift) for labels in starts])
+        self.module = build_module(encoder, X, n_clusters, 0, torch_dtype(X), sample_weight)
+        self.shift, self.factor = input_scale(X, sample_weight)
+        counted = sample_weight > 0
+        means = np.stack([_means(X[counted], labels[counted], n_clusters, self.shift) for labels in starts])
         means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / X.shape[1]
         weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
         super().__init__([torch.tensor(part, dtype=dtype, device=device, requires_grad=True) for part in weights])
@@ -345,13 +346,13 @@ class _Modules(_Models):
         return state_arrays(self.modules[which].cpu().eval())
 
 
-def _models(encoder, X, n_clusters, starts, options, seed):
+def _models(encoder, X, n_clusters, starts, options, sample_weight, seed):
     """One model for each start."""
     where = options["dtype"], options["device"]
     if not encoder.parametric:
         return _Lookups(X, starts, n_clusters, *where)
     if type(encoder).__name__ == "Linear" and not encoder.orthonormal:
-        return _Linears(encoder, X, starts, n_clusters, *where)
+        return _Linears(encoder, X, starts, n_clusters, *where, sample_weight)
     return _Modules(encoder, X, starts, n_clusters, *where, seed)
 
 

@@ -108,7 +108,7 @@ def agreed_groups(partitions, n_clusters):
     return joined[groups]
 
 
-def near_groups(p, X, n_clusters, seed):
+def near_groups(p, X, n_clusters, sample_weight, seed):
     """The group of each row: k-means of rows averaged over their neighbours, twice, or of a graph's eigenvectors."""
     n = p.shape[0]
     n_groups = _GROUPS_PER_CLUSTER * n_clusters
@@ -124,8 +124,8 @@ def near_groups(p, X, n_clusters, seed):
             rows = X
             for _ in range(_PROPAGATIONS):
                 rows = p.weights @ rows
-        some = np.random.RandomState(seed).permutation(n)[: _ROWS_PER_GROUP * n_groups]
-        means = KMeans(n_groups, n_init=1, max_iter=10, random_state=seed).fit(rows[np.sort(some)])
+        some = np.random.RandomState(seed).permutation(np.flatnonzero(sample_weight))[: _ROWS_PER_GROUP * n_groups]
+        means = KMeans(min(n_groups, len(some)), n_init=1, max_iter=10, random_state=seed).fit(rows[np.sort(some)])
     return np.unique(means.predict(rows), return_inverse=True)[1]
 
 
