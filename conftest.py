@@ -1,5 +1,8 @@
-"""Doctests are collected from every module but those whose optional library is missing."""
+"""What pytest does not collect: modules whose optional library is missing, tests that run in a process of their own."""
 
+import os
 from importlib.util import find_spec
 
 collect_ignore = [] if find_spec("triton") else ["sklearn_icon/_triton.py"]
+if os.environ.get("TRITON_INTERPRET") != "1":
+    collect_ignore.append("tests/interpreted_loops.py")
