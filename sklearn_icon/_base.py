@@ -75,7 +75,7 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
             if spec is not None and not self._contrasts(specs):
                 raise ValueError(
                     f"{spec} is for training that sets rows against each other: views are read by ICONEmbedding, heads "
-                    "and momentum also by ICONClassifier(supervisory='same_class')."
+                    "and momentum also by ICONClassifier(supervisory='same_class'), momentum by ICONClustering."
                 )
         return *specs, resolve_device(self.device), check_random_state(self.random_state)
 

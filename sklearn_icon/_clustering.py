@@ -187,6 +187,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         graph_only = self.metric == "precomputed" or self._is_graph()
         return "walk", "cluster", "lookup" if graph_only else "linear"
 
+    def _contrasts(self, specs):
+        return specs[2].momentum is not None and unwrapped(specs[2]) is specs[2].base and not specs[0].draws_views
+
     def _is_graph(self):
         return self.supervisory == "graph" or isinstance(unwrapped(self.supervisory), supervisory.Graph)
 
@@ -292,7 +295,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         from ._networks import torch_dtype
         from ._partitions import solve_partition
 
-        kind = type(encoder).__name__
+        kind = type(unwrapped(encoder)).__name__
         dtype = torch.float32 if kind in _RATES else torch_dtype(X)
         rate, network_rate = _RATES.get(kind, _RATES["Linear"]), _NETWORK_RATE
         if self.learning_rate != "auto":

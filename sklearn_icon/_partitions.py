@@ -1,5 +1,6 @@
 """How memberships are solved: starts by search over hard partitions, trained together, the better ones further."""
 
+import copy
 from math import log
 from typing import NamedTuple
 
@@ -105,17 +106,22 @@ def solve_partition(
             break
         partitions = [models.logits(which).argmax(axis=1) for which in range(models.count)]
         groups, starts = agreed_groups(partitions, n_clusters), [partitions[best]]
+    momentum, encoder = encoder.momentum, getattr(encoder, "base", encoder)
     if type(scout) is type(encoder):
         models.keep([best])
     else:
         models = _models(encoder, X, n_clusters, [models.logits(best).argmax(axis=1)], options, sample_weight, seed)
         adam["learning_rate"], curve = network_rate, curve[:0]
     if result.status == "completed":
-        losses = []
-        task = on_step("the best start")
-        last = max(1, max_iter - n_rounds * steps)
+        losses, report = [], on_step("the best start")
+        past = Past(models, momentum) if momentum is not None else None
         result = minimize(
-            _sum_of(models, loss, losses, rng), models.params, max_iter=last, tol=tol, on_step=task, **adam
+            _sum_of(models, loss, losses, rng, past),
+            models.params,
+            max_iter=max(1, max_iter - n_rounds * steps),
+            tol=tol,
+            on_step=past.followed_by(report) if past else report,
+            **adam,
         )
         curve = np.concatenate([curve, np.ravel(losses[: result.n_iter])])
     final = float(_final(loss, models)[0])
@@ -129,15 +135,45 @@ def _final(loss, models):
         return np.mean([loss(models, fixed).cpu().numpy() for _ in range(_EVALUATION_BATCHES)], axis=0)
 
 
-def _sum_of(models, loss, losses, rng):
+def _sum_of(models, loss, losses, rng, past=None):
     """The function () -> sum of the models' losses, which are also kept."""
 
     def together():
-        each = loss(models, rng)
+        each = loss(models, rng, past)
         losses.append(each.detach().cpu().numpy())
         return each.sum()
 
     return together
+
+
+class Past:
+    """Models whose weights are averages of others' past, for keys without gradient.
+
+    Parameters
+    ----------
+    models : _Models
+    momentum : float
+        Share of the averages that a step leaves.
+    """
+
+    def __init__(self, models, momentum):
+        self.models, self.averages, self.momentum = models, copy.deepcopy(models), momentum
+
+    def __call__(self, rows):
+        """Logits of rows."""
+        with torch.no_grad():
+            return self.averages(rows)
+
+    def followed_by(self, report):
+        """The hook that moves the averages after each step, then calls another."""
+
+        def follow(n_iter, loss):
+            with torch.no_grad():
+                for average, param in zip(self.averages.params, self.models.params, strict=True):
+                    average.lerp_(param, 1 - self.momentum)
+            return report(n_iter, loss) if report else None
+
+        return follow
 
 
 class PartitionLoss:
@@ -177,21 +213,23 @@ class PartitionLoss:
             rows = rng.randint(len(self.drawable), size=self.batch_size)
         return self.sampler.draw(self.drawable[rows], rng)
 
-    def __call__(self, models, rng):
-        """The loss of each model on a batch drawn with a RandomState, shape (models,)."""
+    def __call__(self, models, rng, past=None):
+        """The loss of each model on a batch drawn with a RandomState, shape (models,), its keys by `past` if given."""
         members = np.concatenate(self._draw(rng))
-        logits, n = models(members), len(members) // 2  # (keys, models, clusters)
+        n = len(members) // 2
+        keys = models(members) if past is None else past(members)  # (keys, models, clusters)
+        rows = keys[:n] if past is None else models(members[:n])
         weighted = getattr(unwrapped(self.learned), "weights", None) == "degree" and self.p.degrees is not None
-        degrees = torch.as_tensor(self.p.degrees[members]).to(logits) if weighted else None
+        degrees = torch.as_tensor(self.p.degrees[members]).to(keys) if weighted else None
         if self.fast:
             shifts = np.unique(np.linspace(1, max(1, n - 1), _SHIFTS, dtype=int))
-            return shared_cluster_kl(logits, degrees, self.p.uniform, self.learned.mixture, n + shifts)
+            return shared_cluster_kl(rows, keys, degrees, self.p.uniform, self.learned.mixture, n + shifts)
         batch = batch_conditional(n, exclude_self=False).mix(self.p.uniform)
         objective = Objective(batch, self.learned, background_keys=min(n, _BACKGROUND_KEYS), **self.options)
-        return torch.stack([objective(each[:n], each, degrees) for each in logits.unbind(1)])
+        return torch.stack([objective(z, y, degrees) for z, y in zip(rows.unbind(1), keys.unbind(1), strict=True)])
 
 
-def shared_cluster_kl(logits, degrees, of_p, of_q, shifts):
+def shared_cluster_kl(rows, keys, degrees, of_p, of_q, shifts):
     """KL of a batch from what clusters share: no matrix of rows x keys, as log q needs cluster masses alone.
 
     ::
@@ -201,8 +239,10 @@ def shared_cluster_kl(logits, degrees, of_p, of_q, shifts):
 
     Parameters
     ----------
-    logits : tensor of shape (N, models, clusters)
-        Of n rows, then of the positive of each: key n + i is that of row i.
+    rows : tensor of shape (n, models, clusters)
+        Logits.
+    keys : tensor of shape (N, models, clusters)
+        Logits of the n rows, then of the positive of each: key n + i is that of row i.
     degrees : tensor of shape (N,) or None
         Weights d of the keys.
     of_p, of_q : float
@@ -214,12 +254,12 @@ def shared_cluster_kl(logits, degrees, of_p, of_q, shifts):
     -------
     tensor of shape (models,)
     """
-    n_keys, n = len(logits), len(logits) // 2
-    phi = keys = logits.softmax(-1)
+    n_keys, n = len(keys), len(rows)
+    rows, keys = rows.softmax(-1), keys.softmax(-1)
     if degrees is not None:
         keys = keys * degrees[:, None, None]
     smallest = torch.finfo(keys.dtype).tiny
-    rows = phi[:n] / keys.mean(0).clamp_min(smallest)
+    rows = rows / keys.mean(0).clamp_min(smallest)
 
     def mean_log(shift):
         others = keys[shift : shift + n]

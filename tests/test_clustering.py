@@ -292,7 +292,35 @@ def test_cluster_masses_are_all_that_kl_needs():
         kernel = learned.SharedCluster("degree" if weighted else None)
         objective = Objective(batch_conditional(7, exclude_self=False).mix(of_p), learned.UniformMixture(kernel, of_q))
         naive = torch.stack([objective(each[:7], each, degrees) for each in logits.unbind(1)])
-        fast = _partitions.shared_cluster_kl(logits, degrees, of_p, of_q, np.arange(14))
+        fast = _partitions.shared_cluster_kl(logits[:7], logits, degrees, of_p, of_q, np.arange(14))
         np.testing.assert_allclose(fast.detach(), naive.detach(), rtol=1e-12)
         gradients = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (fast, naive)]
         np.testing.assert_allclose(*gradients, atol=1e-12)
+
+
+@pytest.mark.parametrize("base", [encoders.Linear(), encoders.MLP(hidden=(8,))])
+def test_keys_of_the_past(base):
+    plain = ICONClustering(3, encoder=base, **QUICK).fit(X)
+    behind = ICONClustering(3, encoder=encoders.MomentumKeys(base, momentum=0.9), **QUICK).fit(X)
+    assert adjusted_rand_score(plain.labels_, behind.labels_) > 0.8
+    assert behind.loss_ != plain.loss_
+    np.testing.assert_array_equal(behind.predict(X), behind.labels_)
+
+
+def test_averages_follow():
+    models = _partitions._Models([torch.zeros(1, 2)])
+    for momentum, expected in ((0.0, 1.0), (0.9, 0.1)):
+        models.params[0].zero_()
+        past = _partitions.Past(models, momentum)
+        models.params[0].fill_(1)
+        past.followed_by(None)(1, 0.0)
+        np.testing.assert_allclose(past.averages.params[0], expected, rtol=1e-6)
+
+
+def test_heads_and_views_are_refused():
+    for change in (
+        {"encoder": encoders.ProjectionHead(encoders.MLP())},
+        {"supervisory": supervisory.PositivePairs(torch.relu)},
+    ):
+        with pytest.raises(ValueError, match="sets rows against each other"):
+            ICONClustering(3, **change).fit(X)
