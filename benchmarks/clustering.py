@@ -57,7 +57,7 @@ def spectral(k, seed, jobs):
 SYSTEMS = {
     "icon": icon,
     "icon-no-debias": partial(icon, debias=0.0),
-    "icon-tail": partial(icon, divergence="total_variation", debias=0.0),
+    "icon-tail": partial(icon, divergence="total_variation", debias=0.0, metric="cosine"),
     "kmeans": lambda k, seed, jobs: KMeans(k, n_init=10, random_state=seed),
     "minibatch": lambda k, seed, jobs: MiniBatchKMeans(k, random_state=seed),
     "spectral": spectral,

@@ -50,10 +50,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     learned : Learned or str, default=None
         The distribution q, one over memberships. None is `learned.SharedCluster()`.
     encoder : Encoder or str, default=None
-        How rows become membership logits. None is `encoders.Linear()`, or `encoders.Lookup()` where X holds
-        distances or a graph.
+        How rows become membership logits, `encoders.MomentumKeys` those of keys by its past. None is
+        `encoders.Linear()`, or `encoders.Lookup()` where X holds distances or a graph.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
-        D.
+        D. "total_variation" with debias=0 is for clusters of very unlike size, which KL evens out. "reverse_kl" with
+        debias=0 is k-means, soft or heavy-tailed: it needs a p such as `supervisory.Gaussian(sigma=...)`, a lookup and
+        all pairs.
     debias : float in [0, 1), default=0.3
         Uniform mass a mixed into both p and q. It keeps memberships from saturating. For one side only, set it to 0
         and wrap the spec in a `UniformMixture`.
