@@ -125,7 +125,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     --------
     >>> from sklearn.datasets import make_blobs
     >>> from sklearn_icon import ICONClustering
-    >>> X, _ = make_blobs(n_samples=[50, 30, 20], random_state=0, cluster_std=0.5)
+    >>> X, _ = make_blobs(n_samples=[50, 30, 20], random_state=0, cluster_std=0.4)
     >>> clusters = ICONClustering(3, random_state=0).fit(X)
     >>> [int(size) for size in sorted((clusters.labels_ == c).sum() for c in range(3))]
     [20, 30, 50]

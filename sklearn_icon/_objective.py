@@ -192,7 +192,11 @@ class Objective:
         row_log_z = self._row_log_z(z, keys)
         attraction = z.new_zeros(())
         for rows, cols, p in self._all_edges():
-            attraction = attraction - (self.row_mass[rows] * p) @ self.learned.paired(z[rows], keys[cols])
+            ends = (
+                z.index_select(0, rows),
+                keys.index_select(0, cols),
+            )  # whose gradient, unlike that of z[rows], has no chance
+            attraction = attraction - (self.row_mass[rows] * p) @ self.learned.paired(*ends)
         return attraction, self._partition(row_log_z)
 
     @property
@@ -265,7 +269,8 @@ class Objective:
             log_row_q = self.learned.finish(row_log_z - log_norm, self.n_mixed // self.n_choices)
             shares = self.at_zero * log_row_q.exp()
         for rows, cols, p in self._all_edges():
-            log_q = self._log_q(self.learned.paired(z[rows], keys[cols]), log_norm[rows])
+            ends = z.index_select(0, rows), keys.index_select(0, cols)
+            log_q = self._log_q(self.learned.paired(*ends), log_norm.index_select(0, rows))
             at_edges = self.term(p, log_q)
             if self.background > 0:
                 at_edges = at_edges - self.term(self.background, log_q)

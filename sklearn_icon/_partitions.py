@@ -299,7 +299,7 @@ class _Lookups(_Models):
         super().__init__([torch.as_tensor(logits, dtype=dtype, device=device).requires_grad_()])
 
     def __call__(self, rows):
-        return self.params[0][:, torch.as_tensor(rows, device=self.params[0].device)].transpose(0, 1)
+        return self.params[0].index_select(1, torch.as_tensor(rows, device=self.params[0].device)).transpose(0, 1)
 
     def logits(self, which):
         return average_duplicates(self.params[0][which].detach().cpu().numpy(), self.X)

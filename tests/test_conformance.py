@@ -51,7 +51,8 @@ def expected_failures(estimator):
     if isinstance(estimator, ICONClustering):
         reason = "after fit, the check reads classifier tags and class columns off whatever has predict_proba"
         copies = "copies of a row are neighbours of each other, which one row with a weight has not got"
-        return dict.fromkeys(SPARSE, reason) | dict.fromkeys(WEIGHTS, copies)
+        differing = WEIGHTS if estimator.encoder == "lookup" else WEIGHTS[:1]  # on the other data it finds the same
+        return dict.fromkeys(SPARSE, reason) | dict.fromkeys(differing, copies)
     return {}
 
 
