@@ -69,7 +69,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Starts that are trained at once, the best of a search over hard partitions; "auto" is 9. Three rounds of search
         and training take half of `max_iter`, each searching among groups of rows on which the one before agrees; the
         best start takes the rest. 1 is one search, and no more rounds.
-    max_iter : int, default=600
+    max_iter : int, default=360
         Steps of Adam, minibatches, of the kept start at the most.
     batch_size : int or "auto", default="auto"
         Rows of a minibatch; "auto" is 2,048. As many positives come with them.
@@ -157,7 +157,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         metric="euclidean",
         metric_params=None,
         n_init="auto",
-        max_iter=600,
+        max_iter=360,
         batch_size="auto",
         learning_rate="auto",
         tol=0.0,

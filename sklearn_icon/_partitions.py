@@ -1,16 +1,18 @@
 """How memberships are solved: starts by search over hard partitions, trained together, the better ones further."""
 
 import copy
+from abc import ABC, abstractmethod
 from math import log
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.utils import gen_batches
 
 from ._base import unwrapped
 from ._batches import PositiveSampler, batch_conditional
-from ._networks import as_tensor, build_module, encode, input_scale, state_arrays, torch_dtype
+from ._networks import as_tensor, build_module, encode, state_arrays, torch_dtype
 from ._objective import Objective
 from ._rows import average_duplicates
 from ._search import HardCost, agreed_groups, hard_starts, near_groups
@@ -18,6 +20,7 @@ from ._solver import SolverResult, minimize
 from .encoders import Linear
 from .learned import SharedCluster
 
+_ROWS_AT_ONCE = 8192
 _LOOKUP_START = 3.0
 _LINEAR_SHARPNESS = 5.0
 _PRETRAINING_STEPS, _PRETRAINING_RATE = 200, 1e-2
@@ -104,13 +107,13 @@ def solve_partition(
         curve = np.reshape(losses[: result.n_iter], (-1, models.count))[:, best]
         if result.status != "completed" or number == n_rounds - 1:
             break
-        partitions = [models.logits(which).argmax(axis=1) for which in range(models.count)]
+        partitions = models.labels(p.shape[0])
         groups, starts = agreed_groups(partitions, n_clusters), [partitions[best]]
     momentum, encoder = encoder.momentum, getattr(encoder, "base", encoder)
     if type(scout) is type(encoder):
         models.keep([best])
     else:
-        models = _models(encoder, X, n_clusters, [models.logits(best).argmax(axis=1)], options, sample_weight, seed)
+        models = _models(encoder, X, n_clusters, [models.labels(p.shape[0])[best]], options, sample_weight, seed)
         adam["learning_rate"], curve = network_rate, curve[:0]
     if result.status == "completed":
         losses, report = [], on_step("the best start")
@@ -217,8 +220,8 @@ class PartitionLoss:
         """The loss of each model on a batch drawn with a RandomState, shape (models,), its keys by `past` if given."""
         members = np.concatenate(self._draw(rng))
         n = len(members) // 2
-        keys = models(members) if past is None else past(members)  # (keys, models, clusters)
-        rows = keys[:n] if past is None else models(members[:n])
+        keys = models(members) if past is None else past(members)
+        rows = None if past is None else models(members[:n])
         weighted = getattr(unwrapped(self.learned), "weights", None) == "degree" and self.p.degrees is not None
         degrees = torch.as_tensor(self.p.degrees[members]).to(keys) if weighted else None
         if self.fast:
@@ -226,7 +229,8 @@ class PartitionLoss:
             return shared_cluster_kl(rows, keys, degrees, self.p.uniform, self.learned.mixture, n + shifts)
         batch = batch_conditional(n, exclude_self=False).mix(self.p.uniform)
         objective = Objective(batch, self.learned, background_keys=min(n, _BACKGROUND_KEYS), **self.options)
-        return torch.stack([objective(z, y, degrees) for z, y in zip(rows.unbind(1), keys.unbind(1), strict=True)])
+        rows = keys[..., :n] if rows is None else rows
+        return torch.stack([objective(z.T, y.T, degrees) for z, y in zip(rows, keys, strict=True)])
 
 
 def shared_cluster_kl(rows, keys, degrees, of_p, of_q, shifts):
@@ -239,9 +243,9 @@ def shared_cluster_kl(rows, keys, degrees, of_p, of_q, shifts):
 
     Parameters
     ----------
-    rows : tensor of shape (n, models, clusters)
-        Logits.
-    keys : tensor of shape (N, models, clusters)
+    rows : tensor of shape (models, clusters, n) or None
+        Logits; None where they are the first half of those of the keys.
+    keys : tensor of shape (models, clusters, N)
         Logits of the n rows, then of the positive of each: key n + i is that of row i.
     degrees : tensor of shape (N,) or None
         Weights d of the keys.
@@ -254,18 +258,18 @@ def shared_cluster_kl(rows, keys, degrees, of_p, of_q, shifts):
     -------
     tensor of shape (models,)
     """
-    n_keys, n = len(keys), len(rows)
-    rows, keys = rows.softmax(-1), keys.softmax(-1)
+    n_keys, n, smallest = keys.shape[-1], keys.shape[-1] // 2, torch.finfo(keys.dtype).tiny
+    keys = keys.softmax(1)
+    rows = keys[..., :n] if rows is None else rows.softmax(1)
     if degrees is not None:
-        keys = keys * degrees[:, None, None]
-    smallest = torch.finfo(keys.dtype).tiny
-    rows = rows / keys.mean(0).clamp_min(smallest)
+        keys = keys * degrees
+    rows = rows / keys.mean(2, keepdim=True).clamp_min(smallest)
 
     def mean_log(shift):
-        others = keys[shift : shift + n]
-        if len(others) < n:
-            others = torch.cat([others, keys[: n - len(others)]])
-        return ((1 - of_q) * (rows * others).sum(-1).clamp_min(smallest) + of_q).log().mean(0)
+        others = keys[..., shift : shift + n]
+        if others.shape[-1] < n:
+            others = torch.cat([others, keys[..., : n - others.shape[-1]]], dim=2)
+        return ((1 - of_q) * (rows * others).sum(1).clamp_min(smallest) + of_q).log().mean(1)
 
     loss = -(1 - of_p) * mean_log(n)
     if of_p:
@@ -274,11 +278,21 @@ def shared_cluster_kl(rows, keys, degrees, of_p, of_q, shifts):
     return loss + (1 - of_p + share) * log(n_keys * (1 - of_p + share)) + (n_keys - 1) * share * log(of_p or 1)
 
 
-class _Models:
-    """Several models as one function of row numbers, with logits of shape (rows, models, clusters)."""
+class _Models(ABC):
+    """Several models as one function of row numbers, with logits of shape (models, clusters, rows)."""
 
     def __init__(self, params):
         self.params = params
+
+    def labels(self, n):
+        """The likeliest cluster of the first n rows under each model, shape (models, n)."""
+        with torch.no_grad():
+            parts = [self(np.arange(n)[part]).argmax(1) for part in gen_batches(n, _ROWS_AT_ONCE)]
+        return torch.cat(parts, dim=1).cpu().numpy()
+
+    @abstractmethod
+    def __call__(self, rows):
+        """Logits of rows."""
 
     @property
     def count(self):
@@ -299,7 +313,7 @@ class _Lookups(_Models):
         super().__init__([torch.as_tensor(logits, dtype=dtype, device=device).requires_grad_()])
 
     def __call__(self, rows):
-        return self.params[0].index_select(1, torch.as_tensor(rows, device=self.params[0].device)).transpose(0, 1)
+        return self.params[0].index_select(1, torch.as_tensor(rows, device=self.params[0].device)).transpose(1, 2)
 
     def logits(self, which):
         return average_duplicates(self.params[0][which].detach().cpu().numpy(), self.X)
@@ -318,18 +332,17 @@ class _Linears(_Models):
     def __init__(self, encoder, X, starts, n_clusters, dtype, device, sample_weight):
         self.X, self.dtype, self.device = X, dtype, device
         self.module = build_module(encoder, X, n_clusters, 0, torch_dtype(X), sample_weight)
-        self.shift, self.factor = input_scale(X, sample_weight)
-        counted = sample_weight > 0
-        means = np.stack([_means(X[counted], labels[counted], n_clusters, self.shift) for labels in starts])
+        self.shift, self.factor = (part.numpy() for part in (self.module[0].shift, self.module[0].factor))
+        means = np.stack([_means(X, labels, n_clusters, sample_weight, self.shift) for labels in starts])
         means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / X.shape[1]
         weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
         super().__init__([torch.tensor(part, dtype=dtype, device=device, requires_grad=True) for part in weights])
 
     def __call__(self, rows):
         weight, bias = (param.flatten(0, 1) for param in self.params)
-        rows = self.X[rows] if sparse.issparse(self.X) else (self.X[rows] - self.shift.astype(self.X.dtype))
-        logits = torch.addmm(bias, as_tensor(rows, self.dtype, self.device), weight.T * self.factor)
-        return logits.view(len(logits), self.count, -1)
+        rows = self.X[rows] if sparse.issparse(self.X) else self.X[rows] - self.shift
+        logits = torch.addmm(bias[:, None], weight * float(self.factor), as_tensor(rows, self.dtype, self.device).T)
+        return logits.view(self.count, -1, logits.shape[1])
 
     def _module(self, which):
         with torch.no_grad():
@@ -344,10 +357,15 @@ class _Linears(_Models):
         return state_arrays(self._module(which))
 
 
-def _means(X, labels, n_clusters, shift):
-    """Mean rows of the labels; of those that no row has, the mean of all."""
-    rows = [X[labels == c] for c in range(n_clusters)]
-    return np.stack([np.asarray(some.mean(axis=0)).ravel() if some.shape[0] else shift for some in rows])
+def _means(X, labels, n_clusters, sample_weight, shift):
+    """Weighted mean rows of the labels; of those that no row has, the mean of all."""
+    members = sparse.csr_array(
+        (sample_weight.astype(X.dtype), labels, np.arange(len(labels) + 1)), (len(labels), n_clusters)
+    )
+    masses = members.sum(axis=0)[:, None]
+    sums = members.T @ X
+    sums = sums.toarray() if sparse.issparse(sums) else sums
+    return np.where(masses > 0, sums / np.maximum(masses, np.finfo(X.dtype).tiny), shift)
 
 
 class _Modules(_Models):
@@ -377,7 +395,7 @@ class _Modules(_Models):
 
     def __call__(self, rows):
         rows = self._rows(rows)
-        return torch.stack([module(rows) for module in self.modules], dim=1)
+        return torch.stack([module(rows).T for module in self.modules])
 
     def logits(self, which):
         return encode(self.modules[which].cpu().eval(), self.X)

@@ -94,7 +94,7 @@ def hard_starts(groups, p, n_steps, n_clusters, cost, n_starts, sample_weight, s
 def agreed_groups(partitions, n_clusters):
     """Groups of rows that several partitions keep together; rows of small ones join the large one most like them."""
     most = _AGREED_GROUPS_PER_CLUSTER * n_clusters
-    signs, groups, sizes = np.unique(np.stack(partitions, axis=1), axis=0, return_inverse=True, return_counts=True)
+    signs, groups, sizes = np.unique(np.transpose(partitions), axis=0, return_inverse=True, return_counts=True)
     groups = groups.ravel()
     if len(signs) <= most:
         return groups
@@ -121,9 +121,9 @@ def near_groups(p, X, n_clusters, sample_weight, seed):
             graph = p.weights + p.weights.T
             rows = spectral_embedding(graph, n_components=n_clusters, random_state=seed, drop_first=False)
         else:
-            rows = X
+            rows, weights = X, p.weights.astype(X.dtype)
             for _ in range(_PROPAGATIONS):
-                rows = p.weights @ rows
+                rows = weights @ rows
         some = np.random.RandomState(seed).permutation(np.flatnonzero(sample_weight))[: _ROWS_PER_GROUP * n_groups]
         means = KMeans(min(n_groups, len(some)), n_init=1, max_iter=10, random_state=seed).fit(rows[np.sort(some)])
     return np.unique(means.predict(rows), return_inverse=True)[1]
