@@ -67,7 +67,7 @@ class _Space(NamedTuple):
 
 
 def nearest_neighbors(
-    X, n_neighbors, *, metric="euclidean", metric_params=None, n_jobs=None, random_state=None
+    X, n_neighbors, *, metric="euclidean", metric_params=None, n_jobs=None, random_state=None, ranked=True
 ) -> Neighbors:
     """The n_neighbors smallest `(d(x_i, x_j), j)`, j != i, of each row i.
 
@@ -92,6 +92,8 @@ def nearest_neighbors(
         Number of threads; None leaves it to scikit-learn, to pynndescent and to `joblib.parallel_config`.
     random_state : int, RandomState or None
         Seed of the approximate search, which repeats its bits with the same number of threads.
+    ranked : bool, default=True
+        Whether the nearest come first even where all other rows are neighbours; else these come by index, sooner.
 
     Returns
     -------
@@ -102,7 +104,7 @@ def nearest_neighbors(
     X = _validated(X, "X")
     if metric == "precomputed" and X.shape[0] != X.shape[1]:
         raise ValueError(f"metric='precomputed' needs a square matrix of distances, got shape {X.shape}")
-    return _search(_space(X, X, metric, metric_params), n_neighbors, n_jobs, random_state)
+    return _search(_space(X, X, metric, metric_params), n_neighbors, n_jobs, random_state, ranked)
 
 
 def cross_neighbors(
@@ -200,7 +202,7 @@ def _sq_norms(rows):
     return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
 
 
-def _search(space, k, n_jobs, random_state) -> Neighbors:
+def _search(space, k, n_jobs, random_state, ranked=True) -> Neighbors:
     """Propose candidates, rank them by distances computed afresh, and scan all rows where that leaves a doubt."""
     (n, width), sparse = space.reference.shape, sp.issparse(space.X)
     limit, name = (n - 1, "n - 1") if space.own else (n, "n_reference")
@@ -215,6 +217,9 @@ def _search(space, k, n_jobs, random_state) -> Neighbors:
     if space.compiled and n_jobs is None:
         n_jobs = _n_threads()
     run, rows = partial(_in_blocks, n, n_jobs), np.arange(space.X.shape[0])
+    if k == limit and space.own and not (ranked or sparse):
+        indices, distances = run(partial(_others, space), rows)
+        return Neighbors(indices, distances, exact=True)
     if affordable and not space.root:
         indices, distances = run(partial(_scan, space, k), rows)
         return Neighbors(indices, distances, exact=True)
@@ -320,6 +325,17 @@ def _scan(space, k, rows):
         limit = limit * (1 + 16 * np.finfo(space.dtype).eps) + 2 * _sq_error(space, X)[:, None]
     r, c = np.divmod(np.flatnonzero(d <= limit), d.shape[1])
     return _first(r, c, _pair_distances(space, rows[r], c) if space.root else d[r, c], k)
+
+
+def _others(space, rows):
+    """All other rows of a block of dense rows, by index."""
+    if space.root:
+        d = space.root(cdist(space.X[rows], space.reference, "sqeuclidean")).astype(space.dtype, copy=False)
+    else:
+        d = _distances(space, space.X[rows], space.reference)
+    other = np.arange(d.shape[1]) != rows[:, None]
+    shape = len(rows), d.shape[1] - 1
+    return np.nonzero(other)[1].reshape(shape), d[other].reshape(shape)
 
 
 def _pair_distances(space, r, c):

@@ -334,6 +334,19 @@ def test_largest_number_of_neighbours():
     assert nearest_neighbors([[0.0], [1.0]], 1).indices.tolist() == [[1], [0]]
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan", "precomputed"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_all_others_come_by_index_where_no_rank_is_asked(metric, dtype):
+    X = np.vstack([blobs(12), blobs(3)]).astype(dtype)  # three copies among them
+    X = pairwise_distances(X).astype(dtype) if metric == "precomputed" else X
+    others, ranked = (nearest_neighbors(X, 14, metric=metric, ranked=r) for r in (False, True))
+    assert others.distances.dtype == dtype
+    assert others.indices.tolist() == [[j for j in range(15) if j != i] for i in range(15)]
+    expected = np.empty_like(others.distances)
+    np.put_along_axis(expected, ranked.indices - (ranked.indices > np.arange(15)[:, None]), ranked.distances, axis=1)
+    np.testing.assert_allclose(others.distances, expected, rtol=8 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("container", [np.array, sp.csr_array])
 def test_cosine_of_zero_rows(container):
     X = blobs()

@@ -63,6 +63,7 @@ class _Neighborhood(Supervisory):
             metric_params=self.metric_params,
             n_jobs=n_jobs,
             random_state=random_state,
+            ranked=False,
         )
 
     @staticmethod
