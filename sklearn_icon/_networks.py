@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.utils import gen_batches
 
 _ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 8192, 1 << 20
 
@@ -92,7 +93,8 @@ def input_scale(X, sample_weight=None):
         variance = (share @ X.multiply(X)).mean() - (share @ X).mean() ** 2
     else:
         shift = share @ X
-        variance = (share @ np.square(X - shift)).mean()
+        parts = gen_batches(len(X), _ROWS_AT_ONCE)
+        variance = sum(share[part] @ np.square(X[part] - shift) for part in parts).mean()
     return shift, 1 / np.sqrt(variance) if variance > 0 else 1.0
 
 

@@ -15,7 +15,7 @@ from ._batches import PositiveSampler, batch_conditional
 from ._networks import as_tensor, build_module, encode, state_arrays, torch_dtype
 from ._objective import Objective
 from ._rows import average_duplicates
-from ._search import HardCost, agreed_groups, hard_starts, near_groups
+from ._search import agreed_groups, cost_table, hard_starts, near_groups
 from ._solver import SolverResult, minimize
 from .encoders import Linear
 from .learned import SharedCluster
@@ -88,7 +88,7 @@ def solve_partition(
     -------
     Partition
     """
-    cost = HardCost(options["divergence"], p.shape[0], p.uniform, learned.mixture)
+    table = cost_table(options["divergence"], p.shape[0], p.uniform, learned.mixture)
     loss = PartitionLoss(p, n_steps, learned, batch_size, sample_weight, options)
     rng, n_rounds = np.random.RandomState(seed), _ROUNDS if n_init > 1 else 1
     adam = {"method": "adam", "learning_rate": learning_rate}
@@ -97,7 +97,7 @@ def solve_partition(
     starts: list[np.ndarray] = []
     for number in range(n_rounds):
         n_new = n_init - len(starts)
-        starts += hard_starts(groups, p, n_steps, n_clusters, cost, n_new, sample_weight, seed + number)
+        starts += hard_starts(groups, p, n_steps, n_clusters, table, n_new, sample_weight, seed + number)
         models = _models(scout, X, n_clusters, starts, options, sample_weight, seed)
         losses: list[np.ndarray] = []
         steps = max(1, max_iter // (2 * n_rounds))

@@ -10,28 +10,31 @@ group is one small matrix, so that hundreds of searches cost less than one pass 
 """
 
 import warnings
+from math import log
 
 import numpy as np
 import torch
+from numba import njit
 from scipy import sparse
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score
 
 from ._divergences import DIVERGENCES
+from ._team import Team
 
 _GROUPS_PER_CLUSTER = 20
 _AGREED_GROUPS_PER_CLUSTER = 30
 _ROWS_PER_GROUP = 50  # of those that k-means sees
 _PROPAGATIONS = 2
-_SEARCHES, _SWEEPS = 64, 30
+_SEARCHES, _SWEEPS = 256, 30
 _LEAST_MIXTURE = 0.02  # hard partitions stand for soft ones, under which no pair is impossible
-_SAME = 0.95  # adjusted Rand index above which two starts are one
+_SAME = 0.9  # adjusted Rand index above which two starts are one
 
 
-class HardCost:
-    """Each cluster's part of D for hard memberships, as a function of (inside, mass): f_c g(m_c) + m_c h(m_c).
+def cost_table(divergence, n_keys, of_p, of_q):
+    """The parts f_c g(m_c) + m_c h(m_c) of clusters in D for hard memberships, over equal steps of log m_c.
 
     Parameters
     ----------
@@ -39,24 +42,25 @@ class HardCost:
     n_keys : int
     of_p, of_q : float
         Uniform mass on p and on q.
+
+    Returns
+    -------
+    g, h : ndarray of shape (n_steps,)
+    lowest, per_unit : float
+        The first log m_c, and steps per unit of it.
     """
-
-    def __init__(self, divergence, n_keys, of_p, of_q):
-        term, of_q = DIVERGENCES[divergence].term, max(of_q, _LEAST_MIXTURE)
-        self.masses = np.geomspace(0.5 / n_keys, 1, 4096)
-        masses = torch.as_tensor(self.masses)
-        inside, outside = (1 - of_q) / (n_keys * masses) + of_q / n_keys, torch.full_like(masses, of_q / n_keys)
-        rest = torch.full_like(masses, of_p / n_keys)
-        of_inside, of_outside = term(rest, inside.log()), term(rest, outside.log())
-        gain = term(rest + 1 - of_p, inside.log()) - of_inside - term(rest + 1 - of_p, outside.log()) + of_outside
-        self.gain, self.rest = gain.numpy(), (n_keys * masses * (of_inside - of_outside)).numpy()
-
-    def __call__(self, inside, mass):
-        """The parts of clusters, arrays of one shape; an empty cluster costs nothing."""
-        return inside * np.interp(mass, self.masses, self.gain) + mass * np.interp(mass, self.masses, self.rest)
+    term, of_q = DIVERGENCES[divergence].term, max(of_q, _LEAST_MIXTURE)
+    log_masses = np.linspace(log(0.5 / n_keys), 0, 4096)
+    masses = torch.as_tensor(np.exp(log_masses))
+    inside, outside = (1 - of_q) / (n_keys * masses) + of_q / n_keys, torch.full_like(masses, of_q / n_keys)
+    rest = torch.full_like(masses, of_p / n_keys)
+    of_inside, of_outside = term(rest, inside.log()), term(rest, outside.log())
+    gain = term(rest + 1 - of_p, inside.log()) - of_inside - term(rest + 1 - of_p, outside.log()) + of_outside
+    others = n_keys * masses * (of_inside - of_outside)
+    return gain.numpy(), others.numpy(), log_masses[0], 1 / (log_masses[1] - log_masses[0])
 
 
-def hard_starts(groups, p, n_steps, n_clusters, cost, n_starts, sample_weight, seed):
+def hard_starts(groups, p, n_steps, n_clusters, table, n_starts, sample_weight, seed):
     """Labels of rows under the partitions of lowest cost that differ, the best first.
 
     Parameters
@@ -67,7 +71,8 @@ def hard_starts(groups, p, n_steps, n_clusters, cost, n_starts, sample_weight, s
     n_steps : int
         The longest walk along p that finds positives.
     n_clusters : int
-    cost : HardCost
+    table : tuple
+        Of `cost_table`.
     n_starts : int
         How many partitions at the most.
     sample_weight : ndarray of shape (n,)
@@ -81,9 +86,9 @@ def hard_starts(groups, p, n_steps, n_clusters, cost, n_starts, sample_weight, s
     members = sparse.csr_array((np.ones(n), (np.arange(n), groups)), shape=(n, groups.max() + 1))
     masses = members.T @ sample_weight / sample_weight.sum()
     flow = _flow(p, n_steps, members, sample_weight)
-    labels, costs = search(flow, masses, n_clusters, cost, np.random.RandomState(seed))
+    labels, costs = search(flow, masses, n_clusters, table, np.random.RandomState(seed))
     kept: list[np.ndarray] = []
-    for found in labels[np.argsort(costs, kind="stable")]:
+    for found in labels[np.unique(np.round(costs, 12), return_index=True)[1]]:  # of equal costs one is enough
         if all(adjusted_rand_score(found, other) < _SAME for other in kept):
             kept.append(found)
         if len(kept) == n_starts:
@@ -125,7 +130,9 @@ def near_groups(p, X, n_clusters, sample_weight, seed):
             for _ in range(_PROPAGATIONS):
                 rows = weights @ rows
         some = np.random.RandomState(seed).permutation(np.flatnonzero(sample_weight))[: _ROWS_PER_GROUP * n_groups]
-        means = KMeans(min(n_groups, len(some)), n_init=1, max_iter=10, random_state=seed).fit(rows[np.sort(some)])
+        some, n_groups = rows[np.sort(some)], min(n_groups, len(some))
+        init = kmeans_plusplus(some, n_groups, n_local_trials=1, random_state=seed)[0]
+        means = KMeans(n_groups, init=init, max_iter=10, random_state=seed).fit(some)
     return np.unique(means.predict(rows), return_inverse=True)[1]
 
 
@@ -139,8 +146,8 @@ def _flow(p, n_steps, members, sample_weight):
     return (flow + flow.T) / (2 * flow.sum())
 
 
-def search(flow, masses, n_clusters, cost, rng, n_searches=_SEARCHES):
-    """Move groups between clusters while the cost falls, from random labels, all searches side by side.
+def search(flow, masses, n_clusters, table, rng, n_searches=_SEARCHES):
+    """Move groups between clusters while the cost falls, from several random labels.
 
     Parameters
     ----------
@@ -149,7 +156,8 @@ def search(flow, masses, n_clusters, cost, rng, n_searches=_SEARCHES):
     masses : ndarray of shape (n_groups,)
         Sum one.
     n_clusters : int
-    cost : HardCost
+    table : tuple
+        Of `cost_table`.
     rng : RandomState
     n_searches : int
 
@@ -158,31 +166,61 @@ def search(flow, masses, n_clusters, cost, rng, n_searches=_SEARCHES):
     labels : ndarray of int of shape (n_searches, n_groups)
     costs : ndarray of shape (n_searches,)
     """
-    n_groups = len(masses)
+    n_groups, team = len(masses), Team()
     labels = np.argsort(rng.uniform(size=(n_searches, n_groups)), axis=1) % n_clusters  # as many groups in each
-    one_hot = np.eye(n_clusters)[labels]
-    links = flow @ one_hot  # (searches, groups, clusters)
-    mass, inside = masses @ one_hot, (links * one_hot).sum(axis=1)
-    every = np.arange(n_searches)
-    for _ in range(_SWEEPS):
-        moved = False
-        for group in rng.permutation(n_groups):
-            old, link, own = labels[:, group], links[:, group], flow[group, group]
-            before = cost(inside, mass)
-            left = inside[every, old] - 2 * link[every, old] + own, mass[every, old] - masses[group]
-            joined = inside + 2 * link + own, mass + masses[group]
-            change = cost(*joined) - before + (cost(*left) - before[every, old])[:, None]
-            change[every, old] = 0
-            new = change.argmin(axis=1)
-            moves = np.flatnonzero(change[every, new] < -1e-12)
-            if not len(moves):
-                continue
-            moved, was, now = True, old[moves].copy(), new[moves]
-            for of_clusters, of_left, of_joined in ((inside, left[0], joined[0]), (mass, left[1], joined[1])):
-                of_clusters[moves, was], of_clusters[moves, now] = of_left[moves], of_joined[moves, now]
-            links[moves, :, was] -= flow[group]
-            links[moves, :, now] += flow[group]
-            labels[moves, group] = now
-        if not moved:
-            break
-    return labels, cost(inside, mass).sum(axis=1)
+    orders = np.stack([rng.permutation(n_groups) for _ in range(_SWEEPS)])
+    costs = np.empty((n_searches, n_clusters))
+    parts = team.shares(n_searches)
+    team.run(_settle, [(flow, masses, *table, orders, labels[part], costs[part]) for part in parts])
+    return labels, costs.sum(axis=1)
+
+
+@njit(error_model="numpy", inline="always")
+def _interpolated(inside, mass, gain, rest, low, per_unit):
+    """inside * gain(mass) + mass * rest(mass), from tables over equal steps of log mass from `low` up."""
+    at = (np.log(max(mass, 1e-300)) - low) * per_unit
+    first = min(max(int(at), 0), len(gain) - 2)
+    share = min(max(at - first, 0.0), 1.0)
+    gained = gain[first] + share * (gain[first + 1] - gain[first])
+    return inside * gained + mass * (rest[first] + share * (rest[first + 1] - rest[first]))
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def _settle(flow, masses, gain, rest, low, per_unit, orders, labels, costs):
+    """Each row of labels to where no single move of a group lowers the sum of its costs, the parts of clusters."""
+    for search in range(len(labels)):
+        label, cost = labels[search], costs[search]
+        inside, mass, links = np.zeros(len(cost)), np.zeros(len(cost)), np.zeros((len(label), len(cost)))
+        for group in range(len(label)):
+            mass[label[group]] += masses[group]
+            for other in range(len(label)):
+                links[group, label[other]] += flow[group, other]
+            inside[label[group]] += links[group, label[group]]
+        for cluster in range(len(cost)):
+            cost[cluster] = _interpolated(inside[cluster], mass[cluster], gain, rest, low, per_unit)
+        for order in orders:
+            moved = False
+            for group in order:
+                old, new, least, own = label[group], label[group], -1e-12, flow[group, group]
+                left, mass_left = inside[old] - 2 * links[group, old] + own, mass[old] - masses[group]
+                cost_left, cost_joined = _interpolated(left, mass_left, gain, rest, low, per_unit), 0.0
+                for cluster in range(len(cost)):
+                    if cluster == old:
+                        continue
+                    joined = inside[cluster] + 2 * links[group, cluster] + own
+                    trial = _interpolated(joined, mass[cluster] + masses[group], gain, rest, low, per_unit)
+                    change = trial - cost[cluster] + cost_left - cost[old]
+                    if change < least:
+                        new, least, cost_joined = cluster, change, trial
+                if new == old:
+                    continue
+                moved = True
+                inside[new] += 2 * links[group, new] + own
+                mass[new] += masses[group]
+                inside[old], mass[old] = left, mass_left
+                cost[new], cost[old], label[group] = cost_joined, cost_left, new
+                for other in range(len(label)):
+                    links[other, old] -= flow[group, other]
+                    links[other, new] += flow[group, other]
+            if not moved:
+                break
