@@ -3,7 +3,8 @@
 Every fit runs in a process of its own. Seconds are those of `fit_predict`, PyTorch's import included, after `--warm`
 those of a second one; "graph" is that of the nearest neighbours alone, a part of them. Accuracy matches clusters to
 classes one to one, and so does the calibration error before it compares probabilities. Features are divided by their
-overall standard deviation. A seed draws the fit's random state and, with `--long-tail`, the rows.
+overall standard deviation. A seed draws the fit's random state and, with `--long-tail`, the rows. The JSON is written
+after each fit.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from _clustering_peers import TEMI, TURTLE
 from _fresh import machine, peak_mb
-from _images import load_images
+from _images import load_images, more_images
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans, MiniBatchKMeans, SpectralClustering
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
@@ -30,6 +31,7 @@ from sklearn.neighbors import kneighbors_graph
 
 LONG_TAIL = (6000, 4301, 3083, 2210, 1585, 1136, 814, 584, 418, 300)
 SPECTRAL_ROWS = 20_000
+MADE_FEATURES = 64
 SMALLEST_SECTION = 800
 WALK_STEPS = 2  # of ICONClustering's own p
 
@@ -91,19 +93,20 @@ def fit_here(args):
     """One fit in this process; prints its figures as JSON."""
     with np.load(args.arrays) as arrays:
         X, y = arrays["X"], arrays["y"]
-    if args.fit == "spectral" and len(X) > SPECTRAL_ROWS:
-        kept = np.random.RandomState(args.seed).permutation(len(X))[:SPECTRAL_ROWS]
+    if args.fit == "spectral" and len(X) > args.spectral_rows:
+        kept = np.random.RandomState(args.seed).permutation(len(X))[: args.spectral_rows]
         X, y = X[kept], y[kept]
     warnings.simplefilter("ignore")
     make = partial(ablated, **json.loads(args.fit)) if args.fit.startswith("{") else SYSTEMS[args.fit]
-    k = int(y.max()) + 1
+    k = args.clusters or int(y.max()) + 1
     for _ in range(1 + args.warm):
         model = make(k, args.seed, args.jobs)
         start = time.perf_counter()
         clusters = model.fit_predict(X)
         seconds = time.perf_counter() - start
     costs = {"seconds": seconds, "MB": peak_mb()}
-    figures = scores(y, clusters, model.predict_proba(X) if hasattr(model, "predict_proba") else None)
+    proba = model.predict_proba(X) if hasattr(model, "predict_proba") and not args.clusters else None
+    figures = scores(y, clusters, proba)
     figures |= {"clusters": len(np.unique(clusters)), "rows": len(X), **costs}
     graph_seconds = seconds_of_graph(model, X, args.jobs)
     print(json.dumps(figures | ({"graph seconds": graph_seconds} if graph_seconds else {})))
@@ -145,9 +148,11 @@ def seconds_of_graph(model, X, jobs):
     return time.perf_counter() - start
 
 
-def load(path):
-    """(name, rows over their standard deviation, class codes)."""
+def load(path, n=None):
+    """(name, rows over their standard deviation, class codes); as many more as are asked for, made of images."""
     name, X, y = load_images(path)
+    if n is not None and n > len(X):
+        X, y = more_images(X, y, n, MADE_FEATURES)
     y, sizes = np.unique(y, return_inverse=True, return_counts=True)[1:]
     if path.endswith(".npz") and "section" in np.load(path):
         kept = sizes[y] >= SMALLEST_SECTION
@@ -166,26 +171,24 @@ def draw_rows(y, args, seed):
     return np.sort(np.random.RandomState(0).permutation(len(y))[: args.rows])
 
 
-def run_all(names, X, y, args):
-    """{name: figures of each seed}; a fit that uses an average of the encoder may be refused, and is then left out."""
+def run_all(names, X, y, args, save):
+    """{name: figures of each seed}; each more is saved."""
     figures: dict[str, list[dict]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(args.seeds):
             arrays, rows = Path(folder) / "arrays.npz", draw_rows(y, args, seed)
             np.savez(arrays, X=X[rows], y=np.unique(y[rows], return_inverse=True)[1])
-            for name in list(figures):
+            for name in names:
                 command = [sys.executable, __file__, "--fit", name, "--arrays", arrays, "--seed", seed]
-                command += ["--jobs", args.jobs] + ["--warm"] * args.warm
+                command += ["--jobs", args.jobs, "--spectral-rows", args.spectral_rows] + ["--warm"] * args.warm
+                command += ["--clusters", args.clusters] if args.clusters else []
                 env = {**os.environ, "OMP_NUM_THREADS": str(args.jobs)}
                 done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
-                if done.returncode and "momentum" in name:
-                    print(f"left out: {name}: {done.stderr.strip().splitlines()[-1]}")
-                    del figures[name]
-                    continue
                 if done.returncode:
                     sys.exit(done.stderr)
                 figures[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
                 print(f"{name:<20} " + "  ".join(f"{k} {v:.4g}" for k, v in figures[name][-1].items()), flush=True)
+                save(figures)
     return figures
 
 
@@ -217,7 +220,9 @@ def draw(tables, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits", help="npz with X and y or section, a folder of idx files, 'digits'")
-    parser.add_argument("-n", "--rows", type=int, help="rows (default all)")
+    parser.add_argument("-n", "--rows", type=int, help="rows (default all); of images, more than there are")
+    parser.add_argument("--clusters", type=int, help="clusters (default as many as classes, whose figures need that)")
+    parser.add_argument("--spectral-rows", type=int, default=SPECTRAL_ROWS, help="rows of spectral at the most")
     parser.add_argument("--long-tail", action="store_true", help="ten classes of 6,000 to 300 rows, drawn by the seed")
     parser.add_argument("--systems", default="icon,kmeans", help=f"of {', '.join(SYSTEMS)}")
     parser.add_argument("--ablation", action="store_true", help="ICONClustering's parts, walks and debiasing instead")
@@ -233,29 +238,36 @@ def main():
     if args.fit:
         return fit_here(args)
 
-    name, X, y = load(args.data)
+    name, X, y = load(args.data, args.rows)
     sizes = np.bincount(y)
     if args.long_tail and (len(sizes) != len(LONG_TAIL) or sizes.min() < LONG_TAIL[0]):
         parser.error(f"--long-tail takes ten classes of {LONG_TAIL[0]} rows; {name} has {sizes.tolist()}.")
     n = len(draw_rows(y, args, 0))
     print(f"{name}: {n} rows of {X.shape[1]}, {len(sizes)} classes", flush=True)
     systems = args.systems.split(",")
-    if "spectral" in systems and n > SPECTRAL_ROWS and not args.ablation:
-        print(f"spectral: {SPECTRAL_ROWS} of these rows")
+    if "spectral" in systems and n > args.spectral_rows and not args.ablation:
+        print(f"spectral: {args.spectral_rows} of these rows")
     tables = {"systems": {system: system for system in systems}}
     if args.ablation:
         tables = {table: {row: json.dumps(o) for row, o in rows.items()} for table, rows in ablation_tables().items()}
     names = list(dict.fromkeys(name for rows in tables.values() for name in rows.values()))
-    figures = run_all(names, X, y, args)
-    means = {t: {row: summary(figures[f]) for row, f in rows.items() if f in figures} for t, rows in tables.items()}
+
+    def tables_of(figures):
+        known = {f for f, runs in figures.items() if runs}
+        return {t: {row: summary(figures[f]) for row, f in rows.items() if f in known} for t, rows in tables.items()}
+
+    def save(figures):
+        if args.json:
+            report = {"machine": machine(), "data": [name, n, X.shape[1]], "long tail": args.long_tail}
+            report |= {"tables": tables_of(figures), "figures": figures}
+            args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+    means = tables_of(run_all(names, X, y, args, save))
     print("mean (standard deviation over seeds)")
     for table, rows in means.items():
         for row, values in rows.items():
             shown = "  ".join(f"{key} {mean:.4g} ({spread:.2g})" for key, (mean, spread) in values.items())
             print(f"{table if args.ablation else '':<{16 * args.ablation}}{row:<16}{shown}")
-    if args.json:
-        report = {"machine": machine(), "data": [name, n, X.shape[1]], "long tail": args.long_tail}
-        args.json.write_text(json.dumps(report | {"tables": means, "figures": figures}, indent=1) + "\n")
     if args.plot:
         draw(means, args.plot)
 
