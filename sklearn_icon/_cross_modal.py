@@ -321,3 +321,8 @@ def _check_specs(p_spec, q_spec, *both):
     for name, encoder in zip(("encoder", "encoder_y"), both, strict=True):
         if not encoder.parametric:
             raise ValueError(f"{name}={encoder} does not map new rows; use {name}='linear', 'mlp' or a Module.")
+        if encoder.only_contrasts:
+            raise ValueError(
+                f"{name}={encoder} is trained through a head or against its past, which pairs of modalities are not; "
+                f"use {name}={unwrapped(encoder)}."
+            )

@@ -291,6 +291,17 @@ LENGTHS = "CrossModalPairs.. pairs rows one to one, but X has 1300 rows and y 12
         ),
         ({"encoder": "lookup"}, Y, r"encoder=Lookup\(\) does not map new rows"),
         ({"encoder_y": "lookup"}, Y, r"encoder_y=Lookup\(\) does not map new rows"),
+        ({"encoder": encoders.ProjectionHead(encoders.MLP())}, Y, "training that sets rows against each other"),
+        (
+            {"encoder_y": encoders.ProjectionHead(encoders.MLP())},
+            Y,
+            r"encoder_y=ProjectionHead\(base=MLP\(\)\) is trained through a head .*; use encoder_y=MLP\(\)\.",
+        ),
+        (
+            {"encoder_y": encoders.MomentumKeys(encoders.ProjectionHead(encoders.MLP()))},
+            Y,
+            r"encoder_y=MomentumKeys\(.* or against its past, .*; use encoder_y=MLP\(\)\.",
+        ),
         ({"encoder_y": "tsne"}, Y, "encoder_y='tsne' is not known; use one of"),
         ({"divergence": "reverse_kl"}, Y, "is infinite where p is zero; set debias > 0"),
         ({"learned": "wide_gaussian", "debias": 0.1}, Y, "is the limit of a conditional KL loss"),
