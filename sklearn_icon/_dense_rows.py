@@ -88,8 +88,9 @@ def as_targets(spec, y, n_rows, device):
         y = torch.from_numpy(y)
     if y.ndim == 0 or len(y) != n_rows:
         raise ValueError(f"y must have one entry for each of the {n_rows} rows of z, got shape {tuple(y.shape)}.")
-    if isinstance(inner, SameClass) and y.ndim != 1:
-        raise ValueError(f"{type(inner).__name__}() reads {needs_y} as a 1-D y, got shape {tuple(y.shape)}.")
+    if isinstance(inner, SameClass):
+        y = y.ravel() if y.shape[1:] == (1,) else y
+        _check_indicator(y, type(inner).__name__, needs_y)
     return y.to(device)
 
 
@@ -132,6 +133,9 @@ def row_weights(spec, y, rows, n_keys, dtype, device):
     own = own_keys(rows, n_keys, device)
     if isinstance(spec, (Identity, CrossModalPairs)):
         weights = own
+    elif isinstance(spec, SameClass) and y.ndim == 2:
+        labels = y.to(dtype)
+        weights = labels[rows] @ labels.T
     elif isinstance(spec, SameClass):
         weights = y[rows, None] == y
     elif isinstance(spec, DataLabel) and y.ndim == 1:
@@ -147,6 +151,17 @@ def row_weights(spec, y, rows, n_keys, dtype, device):
         weights = weights.masked_fill(own, 0)
     sums = weights.sum(1)
     return weights / sums.clamp_min(torch.finfo(dtype).tiny)[:, None], sums
+
+
+def _check_indicator(y, name, needs_y):
+    if y.ndim > 2:
+        raise ValueError(
+            f"{name}() reads {needs_y} as a 1-D y or as a 2-D indicator of labels, got shape {tuple(y.shape)}."
+        )
+    if y.ndim == 2 and not torch.compiler.is_compiling() and not ((y == 0) | (y == 1)).all():
+        raise ValueError(
+            f"a 2-D y of {name}() must hold 0 and 1, whether a row has a label; pass {needs_y} as a 1-D y."
+        )
 
 
 def _check_codes(y, n_keys):

@@ -41,9 +41,11 @@ class ICONLoss(torch.nn.Module):
     supervisory : Supervisory or str
         The distribution p, a spec or its short name, and with it what `y` and `keys` hold:
 
-        - `SameClass`, `PositivePairs`: y are the labels, or the item that each row is a view of;
+        - `SameClass`, `PositivePairs`: y are the labels, or the item that each row is a view of; a 2-D y is an
+          indicator of several labels;
         - `DataLabel`: keys are the prototypes of the classes, y the number of each row's key, -1 for none, or rows of
-          class probabilities; `Counts`: keys are the prototypes of the tokens, y the count matrix;
+          class probabilities; `Counts`: keys are the prototypes of the tokens, y the count matrix, and a
+          row counts in the average as often as it has tokens;
         - `CrossModalPairs`: keys are the representations of the batch in the other modality, row by row;
         - `Gaussian`, `StudentT`, `UniformKNN`: y are companion features (`source="y"`, which short names stand for);
         - `Graph`: y is the matrix of weights between the rows; `Identity`: nothing;
@@ -208,12 +210,12 @@ class ICONLoss(torch.nn.Module):
         keys = keys if self._has_prototypes else joint.gather(keys)
         weights, sums = row_weights(self.supervisory, joint.gather(y), joint.rows, len(keys), z.dtype, z.device)
         counted = sums > 0
-        n_counted = joint.sum(counted.sum())
         if not torch.compiler.is_compiling():
-            self._report(counted, n_counted)
+            self._report(counted, joint.sum(counted.sum()))
+        mass = sums if isinstance(unwrapped(self.supervisory), of_p.Counts) else counted.to(z.dtype)
         degrees = joint.gather(sums) if self._reads_degrees else None
         shares = self._row_divergences(z, keys, weights, joint.rows, degrees).masked_fill(~counted, 0)
-        return joint.mean(shares, n_counted.clamp_min(1))
+        return joint.mean(mass * shares, joint.sum(mass.sum()).clamp_min(torch.finfo(z.dtype).tiny))
 
     def _report(self, counted, n_counted):
         """Raise where no row of any process has a positive; warn once where some have none."""

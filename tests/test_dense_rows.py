@@ -29,10 +29,16 @@ FEATURES = RNG.normal(size=(N, 3))
 WEIGHTS = RNG.uniform(size=(N, N)) * (RNG.uniform(size=(N, N)) < 0.5)
 COUNTS = RNG.integers(0, 3, size=(N, M))
 COUNTS[3] = 0
+SEVERAL = np.array([[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0], [1, 1, 1], [0, 1, 1], [1, 0, 0]])
 
 # spec, y, number of keys
 CASES = {
     "same-class": (SameClass(), LABELS, N),
+    "same-class-column": (SameClass(), LABELS[:, None], N),
+    "several-labels": (SameClass(), SEVERAL, N),
+    "several-labels-sparse": (SameClass(), sparse.csr_array(SEVERAL), N),
+    "several-labels-bool": (PositivePairs(), SEVERAL == 1, N),
+    "walk-several-labels": (RandomWalk(SameClass(), n_steps=2), SEVERAL, N),
     "positive-pairs": (PositivePairs(), LABELS, N),
     "data-label": (DataLabel(), LABELS, M),
     "data-label-shares": (DataLabel(), COUNTS, M),
@@ -126,7 +132,9 @@ def test_what_a_batch_cannot_hold(spec, message):
         (UniformKNN(source="y"), None, "requires y to be passed.*companion features"),
         (SameClass(), LABELS[:-1], r"one entry for each of the 7 rows of z, got shape \(6,\)"),
         (SameClass(), 3, r"one entry for each of the 7 rows of z, got shape \(\)"),
-        (SameClass(), LABELS[:, None], r"as a 1-D y, got shape \(7, 1\)"),
+        (SameClass(), SEVERAL[:, None], r"as a 1-D y or as a 2-D indicator of labels, got shape \(7, 1, 3\)"),
+        (SameClass(), FEATURES, r"a 2-D y of SameClass\(\) must hold 0 and 1.*class labels as a 1-D y"),
+        (PositivePairs(), 2 * SEVERAL, r"2-D y of PositivePairs\(\) must hold 0 and 1"),
         (SameClass(), list("abcabca"), "y must hold numbers, got dtype <U1"),
         (DataLabel(), LABELS + 1, "integers from 0 to 3.* got torch.int64 from 1 to 4"),
         (DataLabel(), LABELS - 2, "integers from 0 to 3.* from -2 to 1"),

@@ -27,7 +27,8 @@ def normal(seed, *shape, dtype=torch.float64):
 Z, OTHER, PROTOTYPES, FEATURES = normal(0, N, DIM), normal(1, N, DIM), normal(2, M, DIM), normal(3, N, 5)
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 2, 1])
 VIEWS = torch.arange(N // 2).repeat(2)
-COUNTS = torch.tensor([[3, 1, 0]] * 4 + [[1, 1, 2]] * 4)
+COUNTS = torch.tensor([[3, 1, 0]] * 4 + [[2, 1, 4]] * 4)  # the last of more tokens
+SEVERAL = torch.tensor([[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0], [1, 1, 1], [0, 1, 1], [1, 0, 0], [1, 0, 1]])
 WEIGHTS = normal(4, N, N).abs().masked_fill(normal(5, N, N) > 0.5, 0)
 
 
@@ -39,6 +40,7 @@ P = {
     "positive-pairs": (supervisory.PositivePairs(), VIEWS, None),
     "moving-keys": (supervisory.PositivePairs(), VIEWS, OTHER),
     "alone": (supervisory.SameClass(), torch.tensor([0, 1, 0, 2, 1, 0, 3, 1]), None),
+    "several-labels": (supervisory.SameClass(), SEVERAL, None),
     "data-label": (supervisory.DataLabel(), LABELS, PROTOTYPES),
     "shares": (supervisory.DataLabel(), COUNTS, PROTOTYPES),
     "identity": (supervisory.Identity(), None, None),
@@ -83,8 +85,9 @@ def value_and_gradients(build, z, keys, *y):
 def test_equals_the_objective(p, q, divergence):
     spec, y, keys = P[p]
     conditional = spec.conditional(Z.numpy(), None if y is None else y.numpy())
+    tokens = {"sample_weight": conditional.degrees} if p == "counts" else {}
     for debias in (0.0, 0.2):
-        objective = partial(Objective, conditional.mix(debias), Q[q], divergence=divergence)
+        objective = partial(Objective, conditional.mix(debias), Q[q], divergence=divergence, **tokens)
         expected = value_and_gradients(objective, Z, keys)
         found = value_and_gradients(partial(ICONLoss, spec, Q[q], divergence, debias), Z, keys, y)
         if ValueError in (expected, found):
@@ -147,10 +150,14 @@ def mixed(rows, alpha, n_keys, skip_self=False):
     ]
 
 
-def kl(p, q):
+def kl(p, q, mass=None):
+    mass = mass or [1] * len(p)
     return sum(
-        a * log(a / b) for p_row, q_row in zip(p, q, strict=True) for a, b in zip(p_row, q_row, strict=True) if a
-    ) / len(p)
+        m * a * log(a / b)
+        for p_row, q_row, m in zip(p, q, mass, strict=True)
+        for a, b in zip(p_row, q_row, strict=True)
+        if a
+    ) / sum(mass)
 
 
 def cauchy(a, b):
@@ -230,7 +237,7 @@ PUBLISHED = {
         ICONLoss("counts", learned.Gaussian(metric="dot")),
         COUNTS,
         PROTOTYPES,
-        kl(TOKENS, kernel_q(product, Z, PROTOTYPES)),
+        kl(TOKENS, kernel_q(product, Z, PROTOTYPES), COUNTS.sum(1).tolist()),
     ),
     "k-means": (ICONLoss(ON_FEATURES, "cluster", "reverse_kl", debias=0.1), FEATURES, None, k_means()),
     "spectral": (ICONLoss(ON_FEATURES, "cluster"), FEATURES, None, kl(gaussian_p(FEATURES, 1.0), cluster_q(Z))),
@@ -285,7 +292,11 @@ def test_cross_entropy_of_torch():
     assert_allclose(ICONLoss("data_label", dot, debias=0.1)(Z, LABELS, PROTOTYPES), expected)
     shares = COUNTS / COUNTS.sum(1, keepdim=True).double()
     expected = functional.cross_entropy(logits, shares) + shares.xlogy(shares).sum(1).mean()
-    assert_allclose(ICONLoss("counts", dot)(Z, COUNTS, PROTOTYPES), expected)
+    assert_allclose(ICONLoss("counts", dot)(Z, shares, PROTOTYPES), expected)
+    contexts, tokens = COUNTS.nonzero().repeat_interleave(COUNTS[COUNTS > 0], dim=0).T  # one by one
+    entropy = -shares[contexts, tokens].log().mean()
+    expected = functional.cross_entropy(logits[contexts], tokens)
+    assert_allclose(ICONLoss("counts", dot)(Z, COUNTS, PROTOTYPES) + entropy, expected)
     ignored = LABELS.where(LABELS != 2, -1)
     with pytest.warns(UserWarning, match="2 of 8 rows have no positive"):
         found = ICONLoss("data_label", dot)(Z, ignored, PROTOTYPES)

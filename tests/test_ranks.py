@@ -19,6 +19,8 @@ CASES = {
     "pairs-debiased": ("positive_pairs", learned.StudentT(df="learn"), 0.3),
     "classes": ("same_class", COSINE, 0.0),
     "classes-wide": ("same_class", learned.WideGaussian(), 0.0),
+    "several-labels": ("same_class", COSINE, 0.0),
+    "tokens": ("counts", learned.Gaussian(metric="dot"), 0.1),
     "cross-modal": ("cross_modal", COSINE, 0.0),
     "identity": ("identity", learned.StudentT(), 0.0),
     "prototypes": ("data_label", learned.Gaussian(metric="dot"), 0.1),
@@ -40,7 +42,9 @@ def batch(case):
     groups = torch.tensor([0, 1, 2, 3, 9, 0, 1, 2, 3, 4, 5, 4])  # 9 and 5 are alone, one on each process
     weights = torch.rand(N, N, generator=generator, dtype=torch.float64)
     y = {"pairs": groups, "classes": labels, "prototypes": labels, "neighbours": features, "clusters": features}
-    return x, (y | {"graph": weights}).get(case.split("-")[0]), other if case == "cross-modal" else None
+    several = torch.stack([labels == 0, labels < 2, labels > 0], dim=1)
+    y |= {"graph": weights, "tokens": (5 * weights[:, :CLASSES]).round(), "several": several}
+    return x, y.get(case.split("-")[0]), other if case == "cross-modal" else None
 
 
 class Model(torch.nn.Module):
@@ -52,7 +56,9 @@ class Model(torch.nn.Module):
         generator = torch.Generator().manual_seed(1)
         self.loss = ICONLoss(p, q, debias=debias, gather_distributed=across)
         self.net = torch.nn.Linear(DIM, CLASSES)
-        self.prototypes = torch.nn.Parameter(torch.empty(CLASSES, CLASSES)) if case == "prototypes" else None
+        self.prototypes = None
+        if case in ("prototypes", "tokens"):
+            self.prototypes = torch.nn.Parameter(torch.empty(CLASSES, CLASSES))
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if not name.startswith("loss"):
