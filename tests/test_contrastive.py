@@ -128,7 +128,7 @@ def test_every_view_is_an_anchor_and_all_others_are_its_keys(q, log_kernel, alph
 
 
 def test_simclr_is_the_loss_of_pytorch_metric_learning():
-    losses = pytest.importorskip("pytorch_metric_learning.losses", reason="an independent NT-Xent")
+    losses = pytest.importorskip("pytorch_metric_learning.losses", reason="an extra of the tests")
     raw, weights, _, views, trained = parts(6)
     ours = of_batch(views, trained, learned.Gaussian(metric="cosine", tau=0.1), 6)[1]
     theirs = losses.NTXentLoss(temperature=0.1)(raw @ weights, torch.arange(6).repeat(2))

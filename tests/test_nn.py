@@ -312,7 +312,7 @@ def test_symmetric_loss_of_clip():
 
 
 def test_losses_of_pytorch_metric_learning():
-    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    losses = pytest.importorskip("pytorch_metric_learning.losses", reason="an extra of the tests")
     from pytorch_metric_learning.distances import LpDistance
     from pytorch_metric_learning.reducers import MeanReducer
 
