@@ -297,7 +297,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         from ._networks import torch_dtype
         from ._partitions import solve_partition
 
-        kind = type(unwrapped(encoder)).__name__
+        inner = unwrapped(encoder)
+        kind = type(inner).__name__ if not getattr(inner, "orthonormal", False) else "network"
         dtype = torch.float32 if kind in _RATES else torch_dtype(X)
         rate, network_rate = _RATES.get(kind, _RATES["Linear"]), _NETWORK_RATE
         if self.learning_rate != "auto":

@@ -114,7 +114,7 @@ def solve_pairs(
     steps = -(-X.shape[0] // batch_rows)
     rate = _RATE if learning_rate == "auto" else float(learning_rate)
     how = {"method": "adam", "learning_rate": rate, "tol": tol, "window": max(_LEAST_WINDOW, steps)}
-    with _seeded(seeds[2]):  # what a module draws, as in dropout
+    with _seeded(seeds[2], options["device"]):  # what a module draws, as in dropout
         result = minimize(loss, loss.params, max_iter=n_passes * steps, on_step=on_step, **how)
     states = tuple(state_arrays(module.cpu().eval()) for module in loss.modules)
     return Pairs(states, loss.final(), result._replace(n_iter=-(-result.n_iter // steps)))

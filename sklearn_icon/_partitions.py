@@ -17,7 +17,7 @@ from ._objective import Objective
 from ._rows import average_duplicates
 from ._search import agreed_groups, cost_table, hard_starts, near_groups
 from ._solver import SolverResult, minimize
-from .encoders import Linear
+from .encoders import Linear, _seeded
 from .learned import SharedCluster
 
 _ROWS_AT_ONCE = 8192
@@ -110,30 +110,32 @@ def solve_partition(
         partitions = models.labels(p.shape[0])
         groups, starts = agreed_groups(partitions, n_clusters), [partitions[best]]
     momentum, encoder = encoder.momentum, getattr(encoder, "base", encoder)
-    if type(scout) is type(encoder):
-        models.keep([best])
-    else:
-        models = _models(encoder, X, n_clusters, [models.labels(p.shape[0])[best]], options, sample_weight, seed)
-        adam["learning_rate"], curve = network_rate, curve[:0]
-    if result.status == "completed":
-        losses, report = [], on_step("the best start")
-        past = Past(models, momentum) if momentum is not None else None
-        result = minimize(
-            _sum_of(models, loss, losses, rng, past),
-            models.params,
-            max_iter=max(1, max_iter - n_rounds * steps),
-            tol=tol,
-            on_step=past.followed_by(report) if past else report,
-            **adam,
-        )
-        curve = np.concatenate([curve, np.ravel(losses[: result.n_iter])])
-    final = float(_final(loss, models)[0])
+    with _seeded(seed, options["device"]):  # what modules draw, as in dropout
+        if not encoder.parametric or _is_free_linear(encoder):
+            models.keep([best])
+        else:
+            models = _models(encoder, X, n_clusters, [models.labels(p.shape[0])[best]], options, sample_weight, seed)
+            adam["learning_rate"], curve = network_rate, curve[:0]
+        if result.status == "completed":
+            losses, report = [], on_step("the best start")
+            past = Past(models, momentum) if momentum is not None else None
+            result = minimize(
+                _sum_of(models, loss, losses, rng, past),
+                models.params,
+                max_iter=max(1, max_iter - n_rounds * steps),
+                tol=tol,
+                on_step=past.followed_by(report) if past else report,
+                **adam,
+            )
+            curve = np.concatenate([curve, np.ravel(losses[: result.n_iter])])
+        final = float(_final(loss, models)[0])
     return Partition(models.logits(0), final, SolverResult(final, len(curve), curve, result.status), models.state(0))
 
 
 def _final(loss, models):
     """The mean loss of each model on batches that all share."""
     fixed = np.random.RandomState(0)
+    models = models.eval()
     with torch.no_grad():
         return np.mean([loss(models, fixed).cpu().numpy() for _ in range(_EVALUATION_BATCHES)], axis=0)
 
@@ -294,6 +296,10 @@ class _Models(ABC):
     def __call__(self, rows):
         """Logits of rows."""
 
+    def eval(self):
+        """Itself, with modules in evaluation mode."""
+        return self
+
     @property
     def count(self):
         """How many there are."""
@@ -390,6 +396,11 @@ class _Modules(_Models):
     def _rows(self, rows):
         return as_tensor(self.X[rows], self.dtype, self.device)
 
+    def eval(self):
+        for module in self.modules:
+            module.eval()
+        return self
+
     def keep(self, kept):
         self.modules = [self.modules[which] for which in kept]
 
@@ -404,12 +415,17 @@ class _Modules(_Models):
         return state_arrays(self.modules[which].cpu().eval())
 
 
+def _is_free_linear(encoder):
+    """Whether any weights of a linear map will do."""
+    return type(encoder).__name__ == "Linear" and not encoder.orthonormal
+
+
 def _models(encoder, X, n_clusters, starts, options, sample_weight, seed):
     """One model for each start."""
     where = options["dtype"], options["device"]
     if not encoder.parametric:
         return _Lookups(X, starts, n_clusters, *where)
-    if type(encoder).__name__ == "Linear" and not encoder.orthonormal:
+    if _is_free_linear(encoder):
         return _Linears(encoder, X, starts, n_clusters, *where, sample_weight)
     return _Modules(encoder, X, starts, n_clusters, *where, seed)
 

@@ -15,6 +15,7 @@ from ._objective import Objective
 from ._scaled_rows import ScaledRows
 from ._solver import SolverResult, minimize
 from ._team import alone
+from .encoders import _seeded
 from .learned import Learned
 
 _BATCH_ROWS = 256
@@ -172,7 +173,8 @@ def solve_prototypes(
     matrices = [] if learned.scale_free else [param for param in params if param.ndim > 1]
     prototypes = torch.eye(rows.p.shape[1], dtype=kind[0], device=kind[1])
     if not is_dot(learned):
-        prototypes = _class_means(rows, module, *kind).requires_grad_()
+        with _seeded(seed, kind[1]):  # what modules draw, here and below, as in dropout
+            prototypes = _class_means(rows, module, *kind).requires_grad_()
         params.append(prototypes)
     log_temperature = None
     if getattr(learned, "tau", None) == "learn":
@@ -204,7 +206,8 @@ def solve_prototypes(
 
     held_objective = held and held.objective(present(), options)
     how, steps_per_pass = _schedule(smooth, n, max_iter, tol, learning_rate)
-    result, losses = _minimize(loss, params, held and held_loss, steps_per_pass, patience, on_step, how)
+    with _seeded(seed, kind[1]):
+        result, losses = _minimize(loss, params, held and held_loss, steps_per_pass, patience, on_step, how)
     result = result._replace(n_iter=-(-result.n_iter // steps_per_pass))
     learned = clone(learned)
     if log_temperature is not None:

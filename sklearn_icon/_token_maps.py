@@ -8,6 +8,7 @@ import torch
 from ._networks import as_tensor, build_module, encode, state_arrays
 from ._objective import Objective
 from ._solver import SolverResult, minimize
+from .encoders import _seeded
 from .learned import Learned
 
 _PAIRS_AT_ONCE = 1 << 22  # contexts x tokens in one piece
@@ -103,13 +104,14 @@ def solve_tokens(
     how = {"method": "adam", "learning_rate": rate}
     if not sampled and (free or type(encoder).__name__ == "Linear"):
         how = {"method": "lbfgs", "tol": _TOLERANCE / (n if free else 1)}
-    result = minimize(
-        lambda: contexts.loss(next(batches), represent, prototypes, params),
-        params,
-        max_iter=max_iter,
-        on_step=on_step("training"),
-        **how,
-    )
+    with _seeded(seed, kind["device"]):  # what a module draws, as in dropout
+        result = minimize(
+            lambda: contexts.loss(next(batches), represent, prototypes, params),
+            params,
+            max_iter=max_iter,
+            on_step=on_step("training"),
+            **how,
+        )
     if free:
         places, state = finish(z.detach().cpu().numpy()), {}
     else:

@@ -309,6 +309,16 @@ def test_keys_of_the_past(base):
     np.testing.assert_array_equal(behind.predict(X), behind.labels_)
 
 
+def test_an_orthonormal_map_is_one():
+    rows, labels = make_blobs(90, centers=10 * np.eye(3, 5), random_state=0)  # apart by directions from zero
+    clusters = ICONClustering(3, encoder=encoders.Linear(orthonormal=True), random_state=0, max_iter=60).fit(rows)
+    assert adjusted_rand_score(labels, clusters.labels_) == 1
+    np.testing.assert_array_equal(clusters.predict(rows), clusters.labels_)
+    logits = np.log(clusters.predict_proba(rows))  # up to what all clusters share
+    weights = np.linalg.lstsq(rows, logits - logits.mean(axis=1, keepdims=True), rcond=None)[0]
+    np.testing.assert_allclose(weights.T @ weights, np.eye(3) - 1 / 3, atol=1e-9)
+
+
 def test_averages_follow():
     models = SimpleNamespace(params=[torch.zeros(1, 2)])
     for momentum, expected in ((0.0, 1.0), (0.9, 0.1)):

@@ -7,7 +7,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
-from sklearn_icon import encoders
+from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, encoders, learned
 from sklearn_icon._spec import resolve
 from sklearn_icon.encoders import MLP, Encoder, Linear, Lookup, Module
 
@@ -150,6 +150,50 @@ def test_a_module_of_ones_own():
         torch.manual_seed(1)
         expected = TwoLayers(6, 2).double()
     assert_array_equal(module.last.weight.detach(), expected.last.weight.detach())
+
+
+def with_dropout(n_inputs, n_outputs):
+    """A module that draws, and that tells training from evaluation."""
+    return torch.nn.Sequential(
+        torch.nn.Linear(n_inputs, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5), torch.nn.Linear(8, n_outputs)
+    )
+
+
+ROWS = np.random.RandomState(0).standard_normal((90, 6))
+CLASSES, COUNTS = np.arange(90) % 3, np.random.RandomState(1).randint(1, 4, size=(90, 5))
+SHORT = {"encoder": Module(with_dropout), "max_iter": 6, "random_state": 0}
+DRAWING = {
+    "map": (ICONEmbedding(**SHORT), None),
+    "tokens": (
+        ICONEmbedding(
+            supervisory="counts", learned=learned.Gaussian(metric="dot"), normalization="conditional", **SHORT
+        ),
+        COUNTS,
+    ),
+    "pairs": (ICONCrossModal(**SHORT), COUNTS),
+    "classes": (ICONClassifier(**SHORT), CLASSES),
+    "prototypes": (ICONClassifier(learned="student_t", early_stopping=True, **SHORT), CLASSES),
+    "classes of contrast": (ICONClassifier(supervisory="same_class", **SHORT), CLASSES),
+    "clusters": (ICONClustering(3, **SHORT), None),
+    "clusters by the past": (ICONClustering(3, **SHORT | {"encoder": encoders.MomentumKeys(SHORT["encoder"])}), None),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("estimator, y", DRAWING.values(), ids=DRAWING)
+def test_what_modules_draw_in_a_fit_is_seeded(estimator, y):
+    fitted = []
+    with torch.random.fork_rng():
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            before = torch.get_rng_state()
+            fitted.append(clone(estimator).fit(ROWS, y))
+            assert torch.equal(torch.get_rng_state(), before)
+    assert_array_equal(*(each.loss_curve_ for each in fitted))
+    found = [getattr(each, "transform", getattr(each, "predict_proba", None))(ROWS) for each in fitted]
+    assert_array_equal(*found)
+    other = clone(estimator).set_params(random_state=1).fit(ROWS, y).loss_curve_
+    assert other.tolist() != fitted[0].loss_curve_.tolist()
 
 
 def test_a_lookup_has_no_module():
