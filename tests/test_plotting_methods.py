@@ -172,6 +172,19 @@ def test_clusters_have_the_divergence_of_the_loss():
     assert_allclose(found, wanted[[0, 60, 149]], rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["k-means", "t-k-means"])
+def test_clusters_by_reverse_kl_are_their_own_neighbors(name):
+    rows = X[::2]
+    estimator = methods.get(name).make_estimator(n_clusters=3, random_state=0).fit(rows)
+    shown = []
+    for i in range(len(rows)):
+        shown.append(NeighborhoodDisplay.from_estimator(estimator, rows, i))
+        plt.close("all")
+    assert np.mean([display.divergence for display in shown]) == pytest.approx(estimator.loss_, rel=1e-6)
+    assert shown[4].p[4] == shown[4].p.max()
+    assert_allclose([shown[4].p.sum(), shown[4].q.sum()], 1)
+
+
 def test_maps_show_both_distributions_on_one_scale():
     estimator = ICONEmbedding(**QUICK).fit(X)
     display = NeighborhoodDisplay.from_estimator(estimator, X, 7, cmap="viridis")

@@ -190,6 +190,9 @@ def _rows(estimator, X, y, index, represented):
     log_k = q_spec.pairwise(z[[index]], keys)
     log_k[:, index] = -torch.inf if excluded else log_k[:, index]
     log_q = q_spec.finish(log_k if q_spec.normalized else log_k.log_softmax(dim=1), len(p) - excluded)[0]
+    if q_spec.on_memberships and estimator.divergence == "reverse_kl" and not p_rows.uniform:
+        log_p = torch.as_tensor(estimator.supervisory_.log_rows_with_self(X, y)[index])  # as in the fit
+        return log_p.exp().numpy(), log_q.exp().numpy(), float((log_q.exp() * (log_q - log_p)).sum())
     others = np.arange(len(p)) != (index if excluded else -1)
     terms = DIVERGENCES[estimator.divergence].term(torch.as_tensor(p[others]), log_q[torch.as_tensor(others)])
     return p, np.where(others, log_q.exp().numpy(), 0.0), float(terms.sum())
