@@ -20,6 +20,7 @@ from sklearn.decomposition import PCA
 
 from sklearn_icon import ICONEmbedding, methods
 from sklearn_icon._divergences import DIVERGENCES
+from sklearn_icon.methods._published import OTHER
 from sklearn_icon.plotting import EmbeddingDisplay, PeriodicTableDisplay
 
 HERE = Path(__file__).parent
@@ -95,6 +96,10 @@ def _page(method, caption):
         literal = [f"L = sum_ij d(p_ij, q_ij),     p_ij = (p(j|i) + p(i|j)) / 2n,     d = {term}"]
     elif method.learned.is_limit:
         literal = []
+    if method.reads == OTHER:
+        literal.append("and the same with the two modalities exchanged; their mean is minimised")
+    if method.divergence == "reverse_kl":
+        literal.append("over all rows j and k, the row i itself included in p and in q")
     if method.debias:
         literal.append(f"p and q mixed with a uniform distribution, a = {method.debias}")
     literal += [*_formulas(method.supervisory), *_formulas(method.learned)]
@@ -134,8 +139,11 @@ def _spec(spec):
 def _formulas(spec):
     """The formulas that the docstrings of a spec and of those it wraps open with."""
     found = re.search(r"::\n\n((?:    .*\n|\n)+)", inspect.getdoc(type(spec)) + "\n")
-    own = [inspect.cleandoc(found.group(1))] if found else []
-    return own + (_formulas(spec.base) if hasattr(spec, "base") else [])
+    lines = inspect.cleandoc(found.group(1)).splitlines() if found else []
+    kernels = [line for line in lines if "metric=" in line]  # one for each choice, of which the spec has made its own
+    chosen = f'metric="{getattr(spec, "metric", None)}"'
+    own = "\n".join(line.split("   metric=")[0] for line in lines if line not in kernels or chosen in line)
+    return [own] * bool(own) + (_formulas(spec.base) if hasattr(spec, "base") else [])
 
 
 @cache

@@ -96,11 +96,12 @@ class Counts(Supervisory):
 
     ::
 
-        p(t|i) = n_it / sum_u n_iu,     keys are the tokens
+        p(t|i) = n_it / n_i,     n_i = sum_u n_iu,     keys are the tokens
+        mean_i D_i = sum_i n_i D_i / sum_i n_i
 
     The context x token count matrix, dense or sparse, is `y` where that is 2-D, else `X`: labels that a pipeline passes
-    on are not read. A context counts in the loss as often as it has tokens, sum_t n_it; divide rows by their sums to
-    count all alike.
+    on are not read. A context counts in the mean as often as it has tokens; divide rows by their sums to count all
+    alike.
 
     Raises
     ------
