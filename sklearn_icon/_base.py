@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 
 from . import encoders, learned, supervisory
+from ._conditional import no_positives
 from ._device import resolve_device, threads
 from ._divergences import DIVERGENCES
 from ._spec import resolve
@@ -130,7 +131,9 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
 
 
 def warn_rows_without_positives(p, counted=True):
-    """One warning where some rows, of those that count, have no positive and are left out of the average."""
+    """One warning where some rows, of those that count, have no positive and are left out; an error where all are."""
+    if not (p.has_positives & counted).any():
+        raise no_positives()
     missing = np.flatnonzero(~p.has_positives & counted)
     if len(missing):
         warnings.warn(

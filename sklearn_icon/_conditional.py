@@ -6,6 +6,14 @@ import numpy as np
 from scipy import sparse
 
 
+def no_positives():
+    """The error where no row is left to learn from."""
+    return ValueError(
+        "no row has a positive: every p(.|i) is empty, so there is nothing to learn from; check the labels, groups, "
+        "counts or graph."
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Conditional:
     """A row-stochastic distribution over keys, sparse plus uniform.

@@ -17,6 +17,7 @@ import torch
 from scipy import sparse
 from scipy.special import xlogy
 
+from ._conditional import no_positives
 from ._divergences import DIVERGENCES, Divergence
 from ._edges import DenseEdges, symmetric_edges
 from ._fused import can_fuse
@@ -372,10 +373,7 @@ def _averaged(p, sample_weight, joint):
     if sample_weight is not None:
         mass = mass * np.asarray(sample_weight, dtype=np.float64)
     if not mass.sum() > 0:
-        raise ValueError(
-            "no row has a positive: every p(.|i) is empty, so there is nothing to learn from; check the labels, groups "
-            "or graph."
-        )
+        raise no_positives()
     mass /= mass.sum()
     return (_symmetric(p.weights, mass), np.ones(p.shape[0])) if joint else (p.weights, mass)
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ._conditional import no_positives
 from ._networks import as_tensor, build_module, encode, state_arrays
 from ._objective import Objective
 from ._solver import SolverResult, minimize
@@ -135,7 +136,7 @@ class _Contexts:
         self.p, self.learned, self.options = p, learned, options
         self.rows = np.flatnonzero(p.has_positives)
         if not len(self.rows):
-            raise ValueError("no row has a positive: all counts are zero, so there is nothing to learn from.")
+            raise no_positives()
         self.weight = p.degrees / p.degrees.sum()
         self.n_at_once = max(1, _PAIRS_AT_ONCE // max(p.shape[1], width))
         self.whole = None
