@@ -27,7 +27,7 @@ def main():
 
     warnings.simplefilter("ignore")
     figures, failed = {}, []
-    print("| method | family | | measure | value | chance | finite |\n|---|---|---|---|---|---|---|")
+    print("| method | family | | measure | value | chance | finite | seconds |\n|---|---|---|---|---|---|---|---|")
     for name in args.methods.split(",") if args.methods else methods.names():
         method = methods.get(name)
         try:
@@ -45,7 +45,8 @@ def main():
             "seconds": [outcome.seconds for outcome in outcomes],
         }
         kind = "" if method.published else "gap"
-        cells = (method.title, method.family, kind, outcomes[0].measure, f"{value:.3f}", f"{chance:.3f}", finite)
+        measured = outcomes[0].measure, f"{value:.3f}", f"{chance:.3f}", finite
+        cells = (method.title, method.family, kind, *measured, f"{np.median(figures[name]['seconds']):.1f}")
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
         if not (finite and value > chance):
             failed.append(f"{name}: {value:.3f}, chance {chance:.3f}, finite {finite}")
