@@ -448,6 +448,7 @@ def test_large_and_equal_representations_stay_finite():
 
 COMPILED = [
     "same-class",
+    "several-labels",
     "positive-pairs",
     "data-label",
     "shares",
