@@ -101,7 +101,8 @@ def _page(method, caption):
     if method.divergence == "reverse_kl":
         literal.append("over all rows j and k, the row i itself included in p and in q")
     if method.debias:
-        literal.append(f"p and q mixed with a uniform distribution, a = {method.debias}")
+        share = method.debias if method.debias < 1 else "1: the limit of L / (1 - a)^2"
+        literal.append(f"p and q mixed with a uniform distribution, a = {share}")
     literal += [*_formulas(method.supervisory), *_formulas(method.learned)]
     parts = [
         _heading(method.title),

@@ -2,13 +2,15 @@
 
 import warnings
 from abc import ABCMeta, abstractmethod
+from math import prod
 from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import validate_data
 
 from . import encoders, learned, supervisory
 from ._conditional import no_positives
@@ -75,8 +77,9 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         for spec in (specs[0] if specs[0].draws_views else None, specs[2] if specs[2].only_contrasts else None):
             if spec is not None and not self._contrasts(specs):
                 raise ValueError(
-                    f"{spec} is for training that sets rows against each other: views are read by ICONEmbedding, heads "
-                    "and momentum also by ICONClassifier(supervisory='same_class'), momentum by ICONClustering."
+                    f"{spec} is for training that sets rows against each other: views are read by ICONEmbedding and "
+                    "ICONClustering, heads and momentum by ICONEmbedding and ICONClassifier(supervisory='same_class'), "
+                    "momentum also by ICONClustering."
                 )
         return *specs, resolve_device(self.device), check_random_state(self.random_state)
 
@@ -90,6 +93,26 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
 
     def _threads(self, small=False):
         return threads(self.n_jobs, small)
+
+    def _validate_items(self, X, encoder, reset):
+        """Rows, sparse or dense, or to an encoder items of any shape, that of the fit."""
+        kind: dict = {"dtype": [np.float64, np.float32], "ensure_min_samples": 2 if reset else 1}
+        n_axes = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
+        if not encoder.parametric or n_axes < 3:
+            X = validate_data(self, X, accept_sparse="csr", reset=reset, **kind)
+        else:
+            X = np.asarray(X)
+            if X.dtype not in kind["dtype"]:
+                kind["dtype"] = np.float32
+            X = check_array(X, allow_nd=True, estimator=self, **kind)
+            validate_data(self, X.reshape(len(X), prod(X.shape[1:])), skip_check_array=True, reset=reset)
+        if reset:
+            self._item_shape = X.shape[1:]
+        elif X.shape[1:] != self._item_shape:
+            raise ValueError(
+                f"X holds items of shape {X.shape[1:]}, but was fitted on items of shape {self._item_shape}."
+            )
+        return X
 
     def _on_step(self, task):
         """A reporter of progress for the solver, or None where `verbose` is 0."""

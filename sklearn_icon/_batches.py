@@ -1,5 +1,7 @@
 """Minibatches: of rows, one positive of each, and the batch itself as keys; or of items, whose views are drawn."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -26,10 +28,9 @@ class PositiveSampler:
         self.indptr, self.indices = p.weights.indptr, p.weights.indices
         counts, data = np.diff(self.indptr), p.weights.data
         first = np.append(data, 0)[self.indptr[:-1]]
-        self.counts = (
-            counts if np.array_equal(data, np.repeat(first, counts)) else None
-        )  # all weights of a row are equal
-        self.cumulative = np.cumsum(data, dtype=np.float64)
+        even = np.array_equal(data, np.repeat(first, counts))  # all weights of a row are equal
+        self.counts = counts if even else None
+        self.cumulative: Any = None if even else np.cumsum(data, dtype=np.float64)
 
     def draw(self, rows, rng):
         """(rows that have positives, one positive of each)."""

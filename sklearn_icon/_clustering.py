@@ -1,6 +1,7 @@
 """`ICONClustering`: soft partitions, debiased InfoNCE clustering by default."""
 
 import warnings
+from contextlib import nullcontext
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -12,11 +13,10 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from . import learned, supervisory
 from ._base import ICon, unwrapped, warn_rows_without_positives
-from ._conditional import Conditional
 from ._new_rows import FittedRows, input_kind
 
 _STARTS = 9
@@ -47,6 +47,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     supervisory : Supervisory or str, default=None
         The distribution p. None: `RandomWalk(UniformKNN(n_neighbors, metric), n_steps=2)`, neighbours and their
         neighbours. "knn", "gaussian" and "student_t" take `n_neighbors` and `metric` from this estimator.
+        `PositivePairs(augment)` draws views of the rows, for encoders.
     learned : Learned or str, default=None
         The distribution q, one over memberships. None is `learned.SharedCluster()`.
     encoder : Encoder or str, default=None
@@ -56,9 +57,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         D. "total_variation" with debias=0 is for clusters of very unlike size, which KL evens out. "reverse_kl" with
         debias=0 is k-means, soft or heavy-tailed: it needs a p such as `supervisory.Gaussian(sigma=...)`, a lookup and
         all pairs.
-    debias : float in [0, 1), default=0.3
+    debias : float in [0, 1], default=0.3
         Uniform mass a mixed into both p and q. It keeps memberships from saturating. For one side only, set it to 0
-        and wrap the spec in a `UniformMixture`.
+        and wrap the spec in a `UniformMixture`. 1 is the limit of the loss over (1 - a)^2 for hard clusters, with
+        uniform mass spread as q spreads its own: the normalised cut where q weighs by degree. It needs a lookup and KL.
     n_neighbors : int, default=15
         Neighbours of a row in the default p. The default shrinks, with a warning, where there are no 16 rows.
     metric : str or callable, default="euclidean"
@@ -133,7 +135,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     _parameter_constraints: dict = ICon._parameter_constraints | {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
-        "debias": [Interval(Real, 0, 1, closed="left")],
+        "debias": [Interval(Real, 0, 1, closed="both")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [str, callable],
         "metric_params": [dict, None],
@@ -190,7 +192,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return "walk", "cluster", "lookup" if graph_only else "linear"
 
     def _contrasts(self, specs):
-        return specs[2].momentum is not None and unwrapped(specs[2]) is specs[2].base and not specs[0].draws_views
+        encoder = specs[2]
+        return not encoder.only_contrasts or (encoder.momentum is not None and unwrapped(encoder) is encoder.base)
 
     def _is_graph(self):
         return self.supervisory == "graph" or isinstance(unwrapped(self.supervisory), supervisory.Graph)
@@ -211,7 +214,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
-            Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`.
+            Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`. To encoders
+            also dense items of shape (n_samples, ...), whose numbers are the features of all but the encoder.
         y : array-like, default=None
             What p reads beside X: labels, group ids, companion features. Else ignored.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -229,7 +233,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             Fewer rows than clusters, a q that is not one over memberships, or a p whose keys are not the rows.
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2)
+        items = self._validate_items(X, encoder, reset=True)
+        X = _rows_of(items)
         if X.shape[0] < self.n_clusters:
             raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
         kind = input_kind(p_spec, X, y)
@@ -240,15 +245,30 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         with self._threads():
             step, n_steps = _walk(p_spec)
             p = step.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
-            _check_specs(p_spec, q_spec, encoder, kind)
-            if given:
-                p = Conditional.from_weights(p.weights * sample_weight, exclude_self=p.exclude_self, recall=p.recall)
-            warn_rows_without_positives(p, sample_weight > 0)
+            _check_specs(p_spec, q_spec, encoder, kind, X)
+            views = unwrapped(p_spec) if p_spec.draws_views else None
+            if given and views is None:
+                p = p.with_copies(sample_weight)
+            if views is None:
+                warn_rows_without_positives(p, sample_weight > 0)
         features = X if kind == "features" else None
         with self._threads(small=self._batch_rows(X.shape[0]) * X.shape[1] < _SMALL):
-            solution = self._solve_soft_k_means(X, y, (p_spec, q_spec, encoder), kind, sample_weight, random_state)
+            solution = self._solve_soft_k_means(
+                X, y, (p_spec, q_spec, encoder), kind, device, sample_weight, random_state
+            )
+            if self.debias == 1:
+                solution = self._solve_cut(features, p, n_steps, q_spec, encoder, device, sample_weight, random_state)
+                device = "cpu"
             solution = solution or self._solve(
-                features, p.mix(self.debias), n_steps, q_spec, encoder, device, sample_weight, random_state
+                None if features is None else items,
+                p.mix(self.debias),
+                n_steps,
+                q_spec,
+                encoder,
+                device,
+                sample_weight,
+                random_state,
+                views,
             )
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
         self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
@@ -262,21 +282,21 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _batch_rows(self, n):
         return min(n, _BATCH_ROWS if self.batch_size == "auto" else self.batch_size)
 
-    def _solve_soft_k_means(self, X, y, specs, kind, sample_weight, random_state):
+    def _holds_all_pairs(self, p_spec):
+        """Whether D is infinite where p is zero, so that all pairs of rows are compared, as in k-means."""
+        return self.divergence == "reverse_kl" and not self.debias and not p_spec.mixture
+
+    def _solve_soft_k_means(self, X, y, specs, kind, device, sample_weight, random_state):
         """The partition of lowest reverse KL over all pairs, or None where D is another or p positive by debiasing."""
         p_spec, q_spec, encoder = specs
-        if self.divergence != "reverse_kl" or self.debias or isinstance(p_spec, supervisory.UniformMixture):
+        if not self._holds_all_pairs(p_spec):
             return None
         if encoder.parametric or kind != "features" or not hasattr(p_spec, "log_rows_with_self") or q_spec.mixture:
             raise ValueError(
                 "divergence='reverse_kl' is infinite where p is zero: with debias=0 it needs encoder='lookup', rows of "
                 f"features and a p such as supervisory.Gaussian(sigma=...); got {encoder} and {p_spec}."
             )
-        if X.shape[0] > _MOST_ROWS_IN_PAIRS:
-            raise ValueError(
-                f"divergence='reverse_kl' with debias=0 holds all pairs of rows, too many for n_samples={X.shape[0]}; "
-                "set debias > 0, or use sklearn.cluster.KMeans for the narrow limit."
-            )
+        _check_pairs(X)
         from ._soft_k_means import solve_soft_k_means
 
         return solve_soft_k_means(
@@ -287,15 +307,40 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             n_init=10 if self.n_init == "auto" else self.n_init,
             max_iter=self.max_iter,
             seed=random_state.randint(np.iinfo(np.int32).max),
+            device=device,
             on_step=self._on_step("descent"),
         )
 
-    def _solve(self, X, p, n_steps, q_spec, encoder, device, sample_weight, random_state):
+    def _solve_cut(self, X, p, n_steps, q_spec, encoder, device, sample_weight, random_state):
+        """The hard partition of lowest normalised cut."""
+        if encoder.parametric or self.divergence != "kl" or q_spec.mixture or p.uniform:
+            raise ValueError(
+                "debias=1 is a limit for hard clusters: it needs encoder='lookup', divergence='kl' and specs without a "
+                f"UniformMixture, but got {encoder}, {self.divergence!r} and {q_spec}; use debias < 1."
+            )
+        if self.device != "auto" and device.type != "cpu":
+            raise ValueError(f"device={self.device!r} was asked for, but debias=1 is solved on the CPU; use 'auto'.")
+        from ._cuts import solve_cut
+
+        return solve_cut(
+            p,
+            n_steps,
+            q_spec,
+            X,
+            self.n_clusters,
+            sample_weight=sample_weight,
+            n_init=_STARTS if self.n_init == "auto" else self.n_init,
+            seed=random_state.randint(np.iinfo(np.int32).max),
+            on_step=self._on_step("cut"),
+        )
+
+    def _solve(self, X, p, n_steps, q_spec, encoder, device, sample_weight, random_state, views):
         """The partition of lowest loss."""
         import torch
 
         from ._networks import torch_dtype
         from ._partitions import solve_partition
+        from .encoders import _seeded
 
         inner = unwrapped(encoder)
         kind = type(inner).__name__ if not getattr(inner, "orthonormal", False) else "network"
@@ -304,24 +349,27 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if self.learning_rate != "auto":
             rate = network_rate = self.learning_rate
         q = learned.UniformMixture(q_spec, self.debias) if self.debias else q_spec
-        return solve_partition(
-            p,
-            n_steps,
-            q,
-            encoder,
-            X,
-            self.n_clusters,
-            {"divergence": self.divergence, "dtype": dtype, "device": device},
-            sample_weight=sample_weight,
-            n_init=_STARTS if self.n_init == "auto" else self.n_init,
-            batch_size=self._batch_rows(p.shape[0]),
-            learning_rate=rate,
-            network_rate=network_rate,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            seed=random_state.randint(np.iinfo(np.int32).max),
-            on_step=self._on_step,
-        )
+        seed = random_state.randint(np.iinfo(np.int32).max)
+        with nullcontext() if views is None else _seeded(seed, device):  # what `augment` draws
+            return solve_partition(
+                p,
+                n_steps,
+                q,
+                encoder,
+                X,
+                self.n_clusters,
+                {"divergence": self.divergence, "dtype": dtype, "device": device},
+                sample_weight=sample_weight,
+                n_init=_STARTS if self.n_init == "auto" else self.n_init,
+                batch_size=self._batch_rows(len(sample_weight)),
+                learning_rate=rate,
+                network_rate=network_rate,
+                max_iter=self.max_iter,
+                tol=self.tol,
+                seed=seed,
+                on_step=self._on_step,
+                views=views,
+            )
 
     def _set_partition(self, memberships, X, sample_weight):
         """Number the clusters in use by size, then by first row; centres and inertia of features."""
@@ -366,17 +414,21 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             Rows sum to one.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        X = self._validate_items(X, self.encoder_, reset=False)
         with self._threads():
             if self.encoder_.parametric:
-                from ._networks import encode, load_module
-
-                module = load_module(self.encoder_, X.shape[1], self.n_clusters, self._state)
-                return self._in_order(softmax(encode(module, X), axis=1))
+                return self._encoded(X)
             weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
             memberships = (weights @ self._memberships).astype(self._memberships.dtype, copy=False)
             memberships[seen >= 0] = self._memberships[seen[seen >= 0]]
             return memberships
+
+    def _encoded(self, X):
+        """Memberships of items by the encoder."""
+        from ._networks import encode, load_module
+
+        module = load_module(self.encoder_, self.n_features_in_, self.n_clusters, self._state)
+        return self._in_order(softmax(encode(module, X), axis=1))
 
     def predict(self, X):
         """The likeliest cluster of each row; see `predict_proba`.
@@ -413,13 +465,37 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
         from ._objective import Objective
 
-        memberships = self.predict_proba(X)
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
-        p = self.supervisory_.conditional(X, y, n_jobs=self.n_jobs, random_state=0).mix(self.debias)
-        q = learned.UniformMixture(self.learned_, self.debias) if self.debias else self.learned_
+        check_is_fitted(self)
+        if self.supervisory_.draws_views:
+            memberships = self._encoded(self._views_of(X))
+        else:
+            memberships = self.predict_proba(X)
+        X = _rows_of(self._validate_items(X, self.encoder_, reset=False))
         logits = torch.as_tensor(np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny)), dtype=torch.float64)
+        if self._holds_all_pairs(self.supervisory_):
+            from ._soft_k_means import mean_reverse_kl
+
+            _check_pairs(X)
+            log_p = torch.as_tensor(self.supervisory_.log_rows_with_self(X, y))
+            return -float(mean_reverse_kl(log_p, logits, torch.full((len(logits),), 1 / len(logits)).to(logits)))
+        p = self.supervisory_.conditional(X, y, n_jobs=self.n_jobs, random_state=0).mix(self.debias)
+        if self.debias == 1:
+            from ._cuts import measure_of, normalized_cut
+
+            return -float(normalized_cut(p, logits.softmax(1), measure_of(p, self.learned_, np.ones(len(logits)))))
+        q = learned.UniformMixture(self.learned_, self.debias) if self.debias else self.learned_
         with torch.no_grad():
             return -float(Objective(p, q, divergence=self.divergence)(logits))
+
+    def _views_of(self, X):
+        """Views of items, drawn by a seed of their own."""
+        import torch
+
+        from .encoders import _seeded
+
+        with _seeded(0):
+            items = self._validate_items(X, self.encoder_, reset=False)
+            return unwrapped(self.supervisory_).draw(torch.as_tensor(np.array(items))).numpy()
 
     @property
     def _n_features_out(self):
@@ -429,8 +505,23 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """Distances of rows where metric is "precomputed", or weights; memberships keep the precision of X."""
         tags = super().__sklearn_tags__()
         tags.input_tags.pairwise = self._measures_precomputed() or self._is_graph()
+        tags.input_tags.three_d_array = bool(getattr(self._spec_or_none("encoder"), "parametric", False))
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _check_pairs(X):
+    """Refuse more rows than whose pairs can be held."""
+    if X.shape[0] > _MOST_ROWS_IN_PAIRS:
+        raise ValueError(
+            f"divergence='reverse_kl' with debias=0 holds all pairs of rows, too many for n_samples={X.shape[0]}; "
+            "set debias > 0, or use sklearn.cluster.KMeans for the narrow limit."
+        )
+
+
+def _rows_of(items):
+    """Items as rows of features."""
+    return items.reshape(len(items), -1) if items.ndim > 2 else items
 
 
 def _sq_distances(X, centers, labels):
@@ -451,7 +542,7 @@ def _walk(p_spec):
     return p_spec, 1
 
 
-def _check_specs(p_spec, q_spec, encoder, kind):
+def _check_specs(p_spec, q_spec, encoder, kind, X):
     """Clusters need a p over rows, a q over memberships, and features for an encoder to read."""
     if p_spec.keys_differ:
         raise ValueError(f"{p_spec} has keys that are not the rows; clustering needs a p over rows, such as 'knn'.")
@@ -459,3 +550,13 @@ def _check_specs(p_spec, q_spec, encoder, kind):
         raise ValueError(f"{q_spec} is no distribution over clusters; use learned='cluster', or ICONEmbedding.")
     if encoder.parametric and kind != "features":
         raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")
+    if not p_spec.draws_views:
+        return
+    if not encoder.parametric:
+        raise ValueError(
+            f"{p_spec} draws views, which have no memberships of their own in {encoder}; use encoder='linear'."
+        )
+    if not isinstance(unwrapped(p_spec, supervisory.RandomWalk), supervisory.PositivePairs):
+        raise ValueError(f"views are drawn of single items and no walk leads on from them; got {p_spec}.")
+    if sparse.issparse(X):
+        raise ValueError(f"{p_spec} draws views of dense items, but X is sparse; use X.toarray().")

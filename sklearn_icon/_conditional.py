@@ -100,6 +100,16 @@ class Conditional:
         """(1 - alpha) p + alpha / n_choices: the same rows, debiased."""
         return replace(self, uniform=1 - (1 - self.uniform) * (1 - alpha)) if alpha else self
 
+    def with_copies(self, counts):
+        """p where key j is there counts[j] times, its copies taken together: p(j|i) ~ w_ij counts[j].
+
+        Degrees are those of the graph with copies; the uniform mass keeps its share.
+        """
+        copies = Conditional.from_weights(
+            self.weights * counts, uniform=self.uniform, exclude_self=self.exclude_self, recall=self.recall
+        )
+        return copies if self.degrees is None else replace(copies, degrees=self.degrees * copies.degrees)
+
     def take(self, rows):
         """Some of the rows, in the order given; for keys that are not the rows."""
         return Conditional(self.weights[rows], self.uniform)

@@ -1,15 +1,13 @@
 """`ICONEmbedding`: maps, t-SNE by default."""
 
 from functools import partial
-from math import prod
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from . import supervisory
 from ._base import ICon, check_bounded, unwrapped, warn_rows_without_positives
@@ -277,7 +275,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         ndarray of shape (n_samples, n_components)
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
-        X = self._validate_X(X, encoder, reset=True)
+        X = self._validate_items(X, encoder, reset=True)
         kind = input_kind(p_spec, X, y)
         with self._threads(small=X.shape[0] <= _EXACT_LIMIT and X.ndim == 2):
             rows = X.reshape(len(X), -1) if X.ndim > 2 else X
@@ -307,25 +305,6 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             del self.prototypes_
         self.embedding_ = solution.places.astype(X.dtype, copy=False)
         return self.embedding_
-
-    def _validate_X(self, X, encoder, reset):
-        kind: dict = {"dtype": [np.float64, np.float32], "ensure_min_samples": 2 if reset else 1}
-        n_axes = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
-        if not encoder.parametric or n_axes < 3:
-            X = validate_data(self, X, accept_sparse="csr", reset=reset, **kind)
-        else:
-            X = np.asarray(X)
-            if X.dtype not in kind["dtype"]:
-                kind["dtype"] = np.float32
-            X = check_array(X, allow_nd=True, estimator=self, **kind)
-            validate_data(self, X.reshape(len(X), prod(X.shape[1:])), skip_check_array=True, reset=reset)
-        if reset:
-            self._item_shape = X.shape[1:]
-        elif X.shape[1:] != self._item_shape:
-            raise ValueError(
-                f"X holds items of shape {X.shape[1:]}, but was fitted on items of shape {self._item_shape}."
-            )
-        return X
 
     def _solve(self, X, kind, p, q_spec, encoder, device, random_state, views):
         """Solve for the map with what the parameters choose."""
@@ -453,7 +432,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             A lookup map of contexts whose counts were y: X says nothing of new ones.
         """
         check_is_fitted(self)
-        X = self._validate_X(X, self.encoder_, reset=False)
+        X = self._validate_items(X, self.encoder_, reset=False)
         with self._threads():
             if self.encoder_.parametric:
                 from ._networks import encode, load_module

@@ -57,10 +57,10 @@ class FittedRows:
             n_positives = n_positives[np.diff(unwrapped(p_spec).labels(y).indptr) == 0]
         self.n_positives = int(n_positives.max(initial=0)) or _NEIGHBORS
         self.X = X if kind == "features" else None
-        self.digests = row_digests(X) if kind in ("features", "counts") else None
+        self.digests = row_digests(X) if kind != "distances" else None
 
     def seen(self, X):
-        """The first fitted row that each row of features or counts equals, or -1."""
+        """The first fitted row that each row of features, counts or a graph's weights equals, or -1."""
         return match_rows(row_digests(X), self.digests)
 
     def weights(self, X, p_spec, n_jobs=None):
@@ -84,7 +84,7 @@ class FittedRows:
             The first fitted row that the new row equals, or -1.
         """
         if self.kind == "graph":
-            return Conditional.from_weights(X).weights, np.full(X.shape[0], -1)
+            return Conditional.from_weights(X).weights, self.seen(X)
         spec = measured(p_spec)
         by_kernel = hasattr(spec, "rows_at") and spec.source == "X"
         neighbors = cross_neighbors(

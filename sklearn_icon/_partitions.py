@@ -57,6 +57,7 @@ def solve_partition(
     tol,
     seed,
     on_step,
+    views=None,
 ):
     """Memberships of the lowest loss found.
 
@@ -73,7 +74,7 @@ def solve_partition(
     learned : Learned
         Of memberships.
     encoder : Encoder
-    X : ndarray or sparse matrix or None
+    X : ndarray of shape (n, ...) or sparse matrix or None
         Features, or None where there is only a graph.
     n_clusters : int
     options : dict
@@ -83,22 +84,32 @@ def solve_partition(
     learning_rate, network_rate, tol : float
         Rates of Adam: of the rounds and of linear and lookup encoders; of other encoders.
     on_step : callable (task) -> callable (n_iter, loss) or None
+    views : PositivePairs, default=None
+        Draws views, where p is one of views and X holds the items. Searches are among views drawn once, the
+        training of starts is on views drawn anew, by the generator of torch.
 
     Returns
     -------
     Partition
     """
-    table = cost_table(options["divergence"], p.shape[0], p.uniform, learned.mixture)
+    items, item_weight = X, sample_weight
+    if views is not None:
+        X, sample_weight = _drawn_once(views, items, encoder, options), np.tile(item_weight, views.n_views)
+    rows = X.reshape(len(X), -1) if X is not None and X.ndim > 2 else X
+    of_q = max(p.uniform, learned.mixture)  # soft memberships spread as much as p does
+    table = cost_table(options["divergence"], p.shape[0], p.uniform, of_q)
     loss = PartitionLoss(p, n_steps, learned, batch_size, sample_weight, options)
+    if views is not None:
+        loss = ViewPartitionLoss(views, items, p, learned, batch_size, item_weight, options)
     rng, n_rounds = np.random.RandomState(seed), _ROUNDS if n_init > 1 else 1
     adam = {"method": "adam", "learning_rate": learning_rate}
     scout = encoder if not encoder.parametric else Linear()
-    groups = near_groups(p, X, n_clusters, sample_weight, seed)
+    groups = near_groups(p, rows, n_clusters, sample_weight, seed)
     starts: list[np.ndarray] = []
     for number in range(n_rounds):
         n_new = n_init - len(starts)
         starts += hard_starts(groups, p, n_steps, n_clusters, table, n_new, sample_weight, seed + number)
-        models = _models(scout, X, n_clusters, starts, options, sample_weight, seed)
+        models = _models(scout, rows, n_clusters, starts, options, sample_weight, seed)
         losses: list[np.ndarray] = []
         steps = max(1, max_iter // (2 * n_rounds))
         task = on_step(f"round {number + 1} of {n_rounds}, {models.count} starts")
@@ -116,6 +127,8 @@ def solve_partition(
         else:
             models = _models(encoder, X, n_clusters, [models.labels(p.shape[0])[best]], options, sample_weight, seed)
             adam["learning_rate"], curve = network_rate, curve[:0]
+        if views is not None:
+            models.X = items
         if result.status == "completed":
             losses, report = [], on_step("the best start")
             past = Past(models, momentum) if momentum is not None else None
@@ -162,12 +175,17 @@ class Past:
     """
 
     def __init__(self, models, momentum):
-        self.models, self.averages, self.momentum = models, copy.deepcopy(models), momentum
+        self.models, self.averages, self.momentum = models, models.copied(), momentum
 
     def __call__(self, rows):
         """Logits of rows."""
         with torch.no_grad():
             return self.averages(rows)
+
+    def of(self, batch):
+        """Logits of a batch."""
+        with torch.no_grad():
+            return self.averages.of(batch)
 
     def followed_by(self, report):
         """The hook that moves the averages after each step, then calls another."""
@@ -221,11 +239,14 @@ class PartitionLoss:
     def __call__(self, models, rng, past=None):
         """The loss of each model on a batch drawn with a RandomState, shape (models,), its keys by `past` if given."""
         members = np.concatenate(self._draw(rng))
-        n = len(members) // 2
         keys = models(members) if past is None else past(members)
-        rows = None if past is None else models(members[:n])
+        rows = None if past is None else models(members[: len(members) // 2])
         weighted = getattr(unwrapped(self.learned), "weights", None) == "degree" and self.p.degrees is not None
-        degrees = torch.as_tensor(self.p.degrees[members]).to(keys) if weighted else None
+        return self._of_batch(rows, keys, torch.as_tensor(self.p.degrees[members]).to(keys) if weighted else None)
+
+    def _of_batch(self, rows, keys, degrees=None):
+        """The losses, from logits of rows, None where these are the first half of the keys."""
+        n = keys.shape[-1] // 2
         if self.fast:
             shifts = np.unique(np.linspace(1, max(1, n - 1), _SHIFTS, dtype=int))
             return shared_cluster_kl(rows, keys, degrees, self.p.uniform, self.learned.mixture, n + shifts)
@@ -233,6 +254,50 @@ class PartitionLoss:
         objective = Objective(batch, self.learned, background_keys=min(n, _BACKGROUND_KEYS), **self.options)
         rows = keys[..., :n] if rows is None else rows
         return torch.stack([objective(z.T, y.T, degrees) for z, y in zip(rows, keys, strict=True)])
+
+
+class ViewPartitionLoss(PartitionLoss):
+    """The same on views of items drawn anew: each but the last is a row whose positive is the next.
+
+    Parameters
+    ----------
+    views : PositivePairs
+    items : ndarray of shape (n, ...)
+    p, learned, batch_size, sample_weight, options
+        As in `PartitionLoss`; p over all views, draw after draw, and a batch is of items.
+    """
+
+    def __init__(self, views, items, p, learned, batch_size, sample_weight, options):
+        others = np.zeros((views.n_views - 1) * len(items))
+        super().__init__(p, 1, learned, batch_size, np.concatenate([sample_weight, others]), options)
+        self.views, self.items, self.kind = views, items, (options["dtype"], options["device"])
+
+    def __call__(self, models, rng, past=None):
+        """See `PartitionLoss`."""
+        drawn = self._draw(rng)[0]
+        batch = self.views.draw(as_tensor(self.items[drawn], *self.kind))
+        rows, n = models.of(batch), len(drawn)
+        keys = rows if past is None else past.of(batch)
+        losses = [
+            self._of_batch(None if past is None else rows[..., first : first + n], keys[..., first : first + 2 * n])
+            for first in range(0, len(batch) - n, n)
+        ]
+        return torch.stack(losses).mean(0)
+
+
+def _drawn_once(views, items, encoder, options):
+    """Views of all items, draw after draw, in blocks that bound the memory of a draw."""
+    blocks = []
+    for part in gen_batches(len(items), _ROWS_AT_ONCE):
+        drawn = views.draw(as_tensor(items[part], torch_dtype(items), options["device"])).cpu().numpy()
+        blocks.append(drawn.reshape(views.n_views, -1, *drawn.shape[1:]))
+    drawn = np.concatenate(blocks, axis=1)
+    if encoder.flat and drawn.shape[2:] != items.shape[1:]:
+        raise ValueError(
+            f"augment turns items of shape {items.shape[1:]} into views of shape {drawn.shape[2:]}, but {encoder} "
+            "reads one shape; keep it, or use an encoders.Module that reads both."
+        )
+    return drawn.reshape(-1, *drawn.shape[2:])
 
 
 def shared_cluster_kl(rows, keys, degrees, of_p, of_q, shifts):
@@ -292,6 +357,12 @@ class _Models(ABC):
             parts = [self(np.arange(n)[part]).argmax(1) for part in gen_batches(n, _ROWS_AT_ONCE)]
         return torch.cat(parts, dim=1).cpu().numpy()
 
+    def copied(self):
+        """The same with weights of their own, on the same rows."""
+        copied = copy.copy(self)
+        copied.params = [param.detach().clone() for param in self.params]
+        return copied
+
     @abstractmethod
     def __call__(self, rows):
         """Logits of rows."""
@@ -345,9 +416,16 @@ class _Linears(_Models):
         super().__init__([torch.tensor(part, dtype=dtype, device=device, requires_grad=True) for part in weights])
 
     def __call__(self, rows):
-        weight, bias = (param.flatten(0, 1) for param in self.params)
         rows = self.X[rows] if sparse.issparse(self.X) else self.X[rows] - self.shift
-        logits = torch.addmm(bias[:, None], weight * float(self.factor), as_tensor(rows, self.dtype, self.device).T)
+        return self._of_centered(as_tensor(rows, self.dtype, self.device))
+
+    def of(self, batch):
+        """Logits of a batch that is no part of X, dense."""
+        return self._of_centered(batch.flatten(1) - torch.as_tensor(self.shift, dtype=self.dtype, device=self.device))
+
+    def _of_centered(self, rows):
+        weight, bias = (param.flatten(0, 1) for param in self.params)
+        logits = torch.addmm(bias[:, None], weight * float(self.factor), rows.T)
         return logits.view(self.count, -1, logits.shape[1])
 
     def _module(self, which):
@@ -393,6 +471,12 @@ class _Modules(_Models):
         """How many there are."""
         return len(self.modules)
 
+    def copied(self):
+        """See `_Models.copied`."""
+        copied = copy.copy(self)
+        copied.modules = copy.deepcopy(self.modules)
+        return copied
+
     def _rows(self, rows):
         return as_tensor(self.X[rows], self.dtype, self.device)
 
@@ -405,8 +489,11 @@ class _Modules(_Models):
         self.modules = [self.modules[which] for which in kept]
 
     def __call__(self, rows):
-        rows = self._rows(rows)
-        return torch.stack([module(rows).T for module in self.modules])
+        return self.of(self._rows(rows))
+
+    def of(self, batch):
+        """Logits of a batch that is no part of X."""
+        return torch.stack([module(batch).T for module in self.modules])
 
     def logits(self, which):
         return encode(self.modules[which].cpu().eval(), self.X)

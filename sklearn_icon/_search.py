@@ -10,6 +10,7 @@ group is one small matrix, so that hundreds of searches cost less than one pass 
 """
 
 import warnings
+from contextlib import contextmanager
 from math import log
 
 import numpy as np
@@ -30,6 +31,7 @@ _ROWS_PER_GROUP = 50  # of those that k-means sees
 _PROPAGATIONS = 2
 _SEARCHES, _SWEEPS = 256, 30
 _LEAST_MIXTURE = 0.02  # hard partitions stand for soft ones, under which no pair is impossible
+_REFILLS, _REFILLED = 3, 16  # times that empty clusters are started again, in the best searches
 _SAME = 0.9  # adjusted Rand index above which two starts are one
 
 
@@ -119,9 +121,7 @@ def near_groups(p, X, n_clusters, sample_weight, seed):
     n_groups = _GROUPS_PER_CLUSTER * n_clusters
     if n <= n_groups:
         return np.arange(n)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Graph is not fully connected")
-        warnings.filterwarnings("ignore", category=ConvergenceWarning)
+    with quiet():
         if X is None:
             graph = p.weights + p.weights.T
             rows = spectral_embedding(graph, n_components=n_clusters, random_state=seed, drop_first=False)
@@ -136,6 +136,15 @@ def near_groups(p, X, n_clusters, sample_weight, seed):
     return np.unique(means.predict(rows), return_inverse=True)[1]
 
 
+@contextmanager
+def quiet():
+    """Without what scikit-learn says of graphs in parts, which clusters may be, and of k-means on few distinct rows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Graph is not fully connected")
+        warnings.filterwarnings("ignore", category=ConvergenceWarning)
+        yield
+
+
 def _flow(p, n_steps, members, sample_weight):
     """The share of p, of walks of up to n_steps along it, that goes from group to group; symmetric."""
     reached, start = members, sparse.csr_array(members.multiply(sample_weight[:, None])).T
@@ -148,6 +157,8 @@ def _flow(p, n_steps, members, sample_weight):
 
 def search(flow, masses, n_clusters, table, rng, n_searches=_SEARCHES):
     """Move groups between clusters while the cost falls, from several random labels.
+
+    Clusters that lost all groups are started again from half of a large one, as long as that helps.
 
     Parameters
     ----------
@@ -169,10 +180,40 @@ def search(flow, masses, n_clusters, table, rng, n_searches=_SEARCHES):
     n_groups, team = len(masses), Team()
     labels = np.argsort(rng.uniform(size=(n_searches, n_groups)), axis=1) % n_clusters  # as many groups in each
     orders = np.stack([rng.permutation(n_groups) for _ in range(_SWEEPS)])
-    costs = np.empty((n_searches, n_clusters))
-    parts = team.shares(n_searches)
-    team.run(_settle, [(flow, masses, *table, orders, labels[part], costs[part]) for part in parts])
-    return labels, costs.sum(axis=1)
+
+    def settled(labels):
+        costs = np.empty((len(labels), n_clusters))
+        parts = team.shares(len(labels))
+        team.run(_settle, [(flow, masses, *table, orders, labels[part], costs[part]) for part in parts])
+        return costs.sum(axis=1)
+
+    costs = settled(labels)
+    for _ in range(_REFILLS):
+        best = np.argsort(costs, kind="stable")[:_REFILLED]
+        short = best[[len(np.unique(labels[which])) < min(n_clusters, n_groups) for which in best]]
+        if not len(short):
+            break
+        again = np.stack([_refilled(labels[which], flow, masses, n_clusters, rng) for which in short])
+        lower = settled(again)
+        better = lower < costs[short] - 1e-12
+        labels[short[better]], costs[short[better]] = again[better], lower[better]
+        if not better.any():
+            break
+    return labels, costs
+
+
+def _refilled(labels, flow, masses, n_clusters, rng):
+    """Labels with each empty cluster given the half of a large one that is nearest to some group of it."""
+    labels = labels.copy()
+    for empty in np.setdiff1d(np.arange(n_clusters), labels):
+        counts = np.bincount(labels, minlength=n_clusters)
+        mass = np.bincount(labels, masses, minlength=n_clusters) * (counts > 1)
+        if not mass.any():
+            break
+        members = np.flatnonzero(labels == rng.choice(n_clusters, p=mass / mass.sum()))
+        links = flow[rng.choice(members), members]
+        labels[members[np.argsort(-links, kind="stable")[: len(members) // 2]]] = empty
+    return labels
 
 
 @njit(error_model="numpy", inline="always")

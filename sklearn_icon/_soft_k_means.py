@@ -22,7 +22,29 @@ _START = 3.0
 _TOLERANCE = 1e-7
 
 
-def solve_soft_k_means(log_p, X, n_clusters, *, sample_weight, n_init, max_iter, seed, on_step):
+def mean_reverse_kl(log_p, logits, mass):
+    """sum_i w_i KL(q_i || p_i) over all pairs of rows, each with itself.
+
+    Parameters
+    ----------
+    log_p : tensor of shape (n, n)
+        log p(j|i), the weights of keys included.
+    logits : tensor of shape (n, n_clusters)
+        Of memberships.
+    mass : tensor of shape (n,)
+        Weights w of rows, and of keys in q; sum one.
+
+    Returns
+    -------
+    tensor
+        A scalar.
+    """
+    kernel = SharedCluster("degree")
+    log_q = kernel.pairwise(*kernel.prepare(logits, logits, mass))
+    return mass @ (log_q.exp() * (log_q - log_p)).sum(1)
+
+
+def solve_soft_k_means(log_p, X, n_clusters, *, sample_weight, n_init, max_iter, seed, device, on_step):
     """Memberships that minimise the mean of KL(q_i || p_i) over all pairs.
 
     Parameters
@@ -34,6 +56,8 @@ def solve_soft_k_means(log_p, X, n_clusters, *, sample_weight, n_init, max_iter,
     sample_weight : ndarray of shape (n,)
     n_init, max_iter, seed : int
         Starts of k-means; iterations of the descent; its seed.
+    device : torch.device
+        Where the descent runs.
     on_step : callable (n_iter, loss) or None
 
     Returns
@@ -44,16 +68,15 @@ def solve_soft_k_means(log_p, X, n_clusters, *, sample_weight, n_init, max_iter,
     rows = np.flatnonzero(sample_weight)
     weights = sample_weight[rows] / sample_weight.sum()
     log_p = log_p[np.ix_(rows, rows)] + np.log(weights)
-    log_p = torch.as_tensor(log_p - logsumexp(log_p, axis=1, keepdims=True))
+    log_p = torch.as_tensor(log_p - logsumexp(log_p, axis=1, keepdims=True), device=device)
     start = _START * np.eye(n_clusters)
-    logits = torch.as_tensor(start[labels[rows]]).requires_grad_()
-    mass, kernel = torch.as_tensor(weights), SharedCluster("degree")
+    logits = torch.as_tensor(start[labels[rows]], device=device).requires_grad_()
+    mass = torch.as_tensor(weights, device=device)
 
     def loss():
-        log_q = kernel.pairwise(*kernel.prepare(logits, logits, mass))
-        return mass @ (log_q.exp() * (log_q - log_p)).sum(1)
+        return mean_reverse_kl(log_p, logits, mass)
 
     result = minimize(loss, [logits], method="lbfgs", max_iter=max_iter, tol=_TOLERANCE, on_step=on_step)
     solved = start[labels]
-    solved[rows] = logits.detach().numpy()
+    solved[rows] = logits.detach().cpu().numpy()
     return Partition(average_duplicates(solved, X), result.loss, result, {})

@@ -1,7 +1,7 @@
 """`ICONClustering`: peers on digits, memberships, numbering, inputs, and that parameters reach the solver."""
 
 import pickle
-from types import SimpleNamespace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, pairwise_distances
 from sklearn.neighbors import kneighbors_graph
 
-from sklearn_icon import ICONClustering, _partitions, encoders, learned, methods, supervisory
+from sklearn_icon import ICONClustering, _cuts, _partitions, _search, encoders, learned, methods, supervisory
 from sklearn_icon._batches import batch_conditional
 from sklearn_icon._objective import Objective
 from sklearn_icon._solver import SolverResult
@@ -227,9 +227,37 @@ def test_k_means_row_has_the_inertia_of_k_means(load, n_clusters):
     assert ours.predict_proba(rows).max(axis=1).mean() > 0.99
 
 
+def cut_of(graph, labels):
+    """What leaves each cluster over the sum of its rows' degrees, a row's edge to itself not counted."""
+    weights = graph.toarray() - np.diag(graph.diagonal())
+    inside = [labels == c for c in np.unique(labels)]
+    return sum(weights[np.ix_(c, ~c)].sum() / weights[c].sum() for c in inside)
+
+
 def graph_of(rows, n_neighbors):
     graph = kneighbors_graph(rows, n_neighbors, include_self=True)
     return (graph + graph.T) / 2
+
+
+@pytest.mark.parametrize(
+    "rows, n_clusters",
+    [
+        (make_moons(300, noise=0.05, random_state=0)[0], 2),
+        (make_circles(300, noise=0.03, factor=0.4, random_state=0)[0], 2),
+        (load_digits().data, 10),
+    ],
+    ids=["moons", "circles", "digits"],
+)
+@pytest.mark.filterwarnings("ignore:Graph is not fully connected")
+def test_cut_row_cuts_no_more_than_spectral_clustering(rows, n_clusters):
+    graph = graph_of(rows, 10)
+    theirs = SpectralClustering(n_clusters, affinity="precomputed", random_state=0).fit_predict(graph)
+    ours = methods.get("ncut").make_estimator(n_clusters=n_clusters, random_state=0).fit(graph)
+    assert ours.n_clusters_ == n_clusters
+    assert ours.loss_ == pytest.approx(cut_of(graph, ours.labels_), abs=1e-12)
+    assert ours.score(graph) == pytest.approx(-ours.loss_, abs=1e-12)
+    assert ours.loss_ <= cut_of(graph, theirs) + 1e-12
+    assert adjusted_rand_score(theirs, ours.labels_) >= (0.99 if ours.loss_ == 0 else 0.95)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +289,28 @@ def test_a_weight_of_three_is_three_copies():
     assert weighted.inertia_ == pytest.approx(copied.inertia_, rel=1e-3)
     np.testing.assert_array_equal(np.repeat(weighted.labels_, weights), copied.labels_)
     np.testing.assert_allclose(weighted.cluster_centers_, copied.cluster_centers_, atol=1e-3)
+
+
+def test_copies_of_a_graph_s_rows():
+    rng = np.random.RandomState(0)
+    graph, counts = rng.uniform(size=(7, 7)) * (rng.uniform(size=(7, 7)) < 0.6), np.array([3, 1, 2, 1, 1, 4, 1])
+    graph = graph + graph.T
+    np.fill_diagonal(graph, 0)
+    p = supervisory.Graph().conditional(graph).mix(0.3)
+    weighted, rows = p.with_copies(counts), np.repeat(np.arange(7), counts)
+    copied = supervisory.Graph().conditional(graph[np.ix_(rows, rows)])
+    np.testing.assert_allclose(weighted.degrees[rows], copied.degrees, rtol=1e-12)
+    of_copies = np.stack([copied.weights.toarray()[:, rows == j].sum(axis=1) for j in range(7)], axis=1)
+    np.testing.assert_allclose(weighted.weights.toarray()[rows], of_copies, rtol=1e-12)
+    assert weighted.uniform == p.uniform == pytest.approx(0.3)
+    assert weighted.exclude_self
+
+
+def test_weights_of_one_change_no_p():
+    estimator = ICONClustering(3, supervisory=supervisory.UniformMixture(supervisory.UniformKNN(), 0.4), **QUICK)
+    estimator.set_params(learned=learned.SharedCluster(weights="degree"), debias=0.0)
+    plain, weighted = clone(estimator).fit(X), clone(estimator).fit(X, sample_weight=np.ones(len(X)))
+    assert weighted.loss_ == plain.loss_
 
 
 def test_rows_without_weight_do_not_count():
@@ -320,7 +370,8 @@ def test_an_orthonormal_map_is_one():
 
 
 def test_averages_follow():
-    models = SimpleNamespace(params=[torch.zeros(1, 2)])
+    models = _partitions._Lookups(None, [np.zeros(5, dtype=int)], 2, torch.float32, "cpu")
+    models.params[0].requires_grad_(False)
     for momentum, expected in ((0.0, 1.0), (0.9, 0.1)):
         models.params[0].zero_()
         past = _partitions.Past(models, momentum)
@@ -329,10 +380,302 @@ def test_averages_follow():
         np.testing.assert_allclose(past.averages.params[0], expected, rtol=1e-6)
 
 
-def test_heads_and_views_are_refused():
-    for change in (
-        {"encoder": encoders.ProjectionHead(encoders.MLP())},
-        {"supervisory": supervisory.PositivePairs(torch.relu)},
-    ):
-        with pytest.raises(ValueError, match="sets rows against each other"):
-            ICONClustering(3, **change).fit(X)
+@pytest.mark.parametrize("encoder", [encoders.Lookup(), encoders.Linear(), encoders.MLP(hidden=(8,))], ids=str)
+def test_the_past_shares_the_rows(encoder):
+    options = {"dtype": torch.float64, "device": torch.device("cpu")}
+    models = _partitions._models(encoder, X, 3, [y], options, np.ones(len(X)), 0)
+    past = _partitions.Past(models, 0.9)
+    assert past.averages.X is models.X
+    before = past(np.arange(4))
+    with torch.no_grad():
+        for param in models.params:
+            param.add_(1)
+    torch.testing.assert_close(past(np.arange(4)), before, rtol=0, atol=0)
+    assert (models(np.arange(4)) != before).any()
+
+
+@pytest.mark.parametrize("name", ["k-means", "t-k-means"])
+def test_score_is_minus_the_loss_over_all_pairs(name):
+    clusters = methods.get(name).make_estimator(n_clusters=3, supervisory__sigma=1.0, random_state=0).fit(X)
+    assert clusters.score(X) == pytest.approx(-clusters.loss_, rel=1e-4)  # the rows' twins differ until averaged
+    assert clusters.score(X) > clone(clusters).set_params(n_clusters=2).fit(X).score(X)
+    assert np.isfinite(clusters.score(X[::5] + 0.01))
+
+
+def test_a_device_is_not_ignored():
+    clusters = methods.get("k-means").make_estimator(n_clusters=3, random_state=0)
+    assert clusters.set_params(device="cpu").fit(X).device_ == "cpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device='cuda' was asked for"):
+            clusters.set_params(device="cuda").fit(X)
+
+
+def test_heads_are_refused():
+    with pytest.raises(ValueError, match="sets rows against each other"):
+        ICONClustering(3, encoder=encoders.ProjectionHead(encoders.MLP())).fit(X)
+
+
+# --- views --------------------------------------------------------------------------------------------------------
+
+
+def signal_and_noise(seed=0):
+    """Rows whose first two columns hold three groups, while six others vary more; the groups."""
+    rng = np.random.RandomState(seed)
+    groups = np.arange(240) % 3
+    signal = np.array([[0, 0], [3, 0], [0, 3]])[groups] + 0.4 * rng.normal(size=(240, 2))
+    return np.hstack([signal, 5 * rng.normal(size=(240, 6))]), groups
+
+
+def other_noise(batch):
+    """Rows that keep their first two columns and take the others of another row."""
+    return torch.cat([batch[:, :2], batch[torch.randperm(len(batch)), 2:]], dim=1)
+
+
+def shifted(images):
+    return images.roll(int(torch.randint(-1, 2, ())), dims=-1) + 0.5 * torch.randn_like(images)
+
+
+def cropped(images):
+    return images[..., 1:-1]
+
+
+def small_convolution(n_inputs, n_outputs):
+    """A network that reads images of any size."""
+    layers = [torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(3), torch.nn.Flatten()]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(72, n_outputs))
+
+
+@pytest.mark.parametrize("encoder", [encoders.Linear(), encoders.MLP(hidden=(16,))], ids=str)
+@pytest.mark.parametrize("n_views", [2, 3])
+def test_clusters_are_what_views_share(encoder, n_views):
+    rows, groups = signal_and_noise()
+    before = torch.get_rng_state()
+    views = supervisory.PositivePairs(other_noise, n_views=n_views)
+    rate = "auto" if isinstance(encoder, encoders.Linear) else 0.01
+    clusters = ICONClustering(3, supervisory=views, encoder=encoder, learning_rate=rate, random_state=0).fit(rows)
+    assert torch.equal(before, torch.get_rng_state())
+    assert adjusted_rand_score(groups, clusters.labels_) > 0.9
+    assert adjusted_rand_score(groups, KMeans(3, n_init=3, random_state=0).fit_predict(rows)) < 0.5
+    np.testing.assert_array_equal(clusters.predict(rows), clusters.labels_)
+    assert clusters.cluster_centers_.shape == (3, 8)
+    more, their_groups = signal_and_noise(seed=1)
+    assert adjusted_rand_score(their_groups, clusters.predict(more)) > 0.9
+    if n_views == 2:
+        assert clusters.score(rows) == pytest.approx(-clusters.loss_, abs=0.1)  # batches are of all items
+
+
+@pytest.mark.parametrize(
+    "encoder, augment",
+    [
+        (encoders.Linear(), shifted),
+        (encoders.Module(small_convolution), shifted),
+        (encoders.Module(small_convolution), cropped),
+    ],
+    ids=["linear", "convolution", "views of another size"],
+)
+def test_views_of_images(encoder, augment):
+    images = load_digits().images[:300, None]
+    estimator = ICONClustering(5, supervisory=supervisory.PositivePairs(augment), encoder=encoder, debias=0.5, **QUICK)
+    clusters = clone(estimator).fit(images)
+    memberships = clusters.predict_proba(images)
+    assert clusters.n_features_in_ == 64
+    assert memberships.shape == (300, clusters.n_clusters_)
+    np.testing.assert_array_equal(memberships.argmax(axis=1), clusters.labels_)
+    again = pickle.loads(pickle.dumps(clone(estimator).fit(images)))
+    np.testing.assert_array_equal(again.predict_proba(images), memberships)
+    assert np.isfinite(clusters.score(images))
+    with pytest.raises(ValueError, match="was fitted on items of shape"):
+        clusters.predict(images[:, 0])
+
+
+def test_images_without_views():
+    images = load_digits().images[:300]
+    flat = ICONClustering(5, **QUICK).fit(images.reshape(300, -1))
+    np.testing.assert_array_equal(ICONClustering(5, **QUICK).fit(images).labels_, flat.labels_)
+
+
+def test_views_meet_keys_of_the_past_and_weights():
+    rows, groups = signal_and_noise()
+    behind = encoders.MomentumKeys(encoders.Linear(), momentum=0.5)
+    clusters = ICONClustering(3, supervisory=supervisory.PositivePairs(other_noise), encoder=behind, random_state=0)
+    weights = np.where(groups == 2, 0.0, 1.0)
+    assert adjusted_rand_score(groups, clusters.fit_predict(rows)) > 0.9
+    two = clone(clusters).set_params(n_clusters=2).fit(rows, sample_weight=weights)
+    assert adjusted_rand_score(groups[groups < 2], two.labels_[groups < 2]) > 0.9
+
+
+def test_loss_of_views_is_that_of_their_pairs():
+    rows, _ = signal_and_noise()
+    views = supervisory.PositivePairs(other_noise, n_views=3)
+    options = {"divergence": "kl", "dtype": torch.float64, "device": torch.device("cpu")}
+    p, kernel = views.conditional(rows).mix(0.2), learned.UniformMixture(learned.SharedCluster(), 0.2)
+    loss = _partitions.ViewPartitionLoss(views, rows, p, kernel, 10, np.ones(len(rows)), options)
+    models = _partitions._models(encoders.MLP(hidden=(8,)), rows, 3, [np.arange(240) % 3], options, np.ones(240), 0)
+    torch.manual_seed(0)
+    found = loss(models, np.random.RandomState(0)).item()
+    torch.manual_seed(0)
+    items = np.random.RandomState(0).randint(240, size=10)
+    logits = models.modules[0](views.draw(torch.as_tensor(rows[items])))
+    losses = []
+    for first in (0, 10):
+        phi = logits[first : first + 20].softmax(dim=1)
+        q = 0.8 * phi[:10] @ (phi / phi.sum(0)).T + 0.2 / 20
+        mixed = 0.8 * np.eye(10, 20, 10) + 0.2 / 20
+        met = (10 + np.unique(np.linspace(1, 9, 4, dtype=int)) + np.arange(10)[:, None]) % 20  # stand for all keys
+        uniform = 0.2 * np.take_along_axis(np.log(q.detach().numpy()), met, axis=1).mean()
+        at_positives = 0.8 * np.log(q.detach().numpy()[np.arange(10), np.arange(10, 20)]).mean()
+        losses.append((mixed * np.log(mixed)).sum() / 10 - at_positives - uniform)
+    assert found == pytest.approx(np.mean(losses), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "change, rows, message",
+    [
+        ({"encoder": "lookup"}, X, "use encoder='linear'"),
+        ({}, sparse.csr_matrix(X), "X is sparse"),
+        ({"supervisory": supervisory.RandomWalk(supervisory.PositivePairs(torch.relu), 2)}, X, "no walk leads on"),
+        ({"supervisory": supervisory.PositivePairs(cropped)}, X, "reads one shape"),
+    ],
+)
+def test_views_say_what_they_need(change, rows, message):
+    views = ICONClustering(3, **{"supervisory": supervisory.PositivePairs(torch.relu)} | change)
+    with pytest.raises(ValueError, match=message):
+        views.fit(rows)
+
+
+@pytest.mark.parametrize("a", [0.4, 0.6])
+def test_debiasing_p_alone_leaves_clusters(a):
+    p = supervisory.UniformMixture(supervisory.UniformKNN(), a)
+    clusters = ICONClustering(3, supervisory=p, debias=0.0, random_state=0).fit(X)
+    one_cluster = ICONClustering(1, supervisory=p, debias=0.0, random_state=0).fit(X)
+    assert clusters.loss_ < one_cluster.loss_ - 0.01
+    assert clusters.n_clusters_ == 3
+
+
+def test_cuts_of_small_graphs_are_the_lowest():
+    for seed in range(5):
+        rng = np.random.RandomState(seed)
+        graph = rng.uniform(size=(9, 9)) * (rng.uniform(size=(9, 9)) < 0.5)
+        graph = graph + graph.T + 0.05
+        np.fill_diagonal(graph, 0)
+        every = (np.array(labels) for labels in product(range(3), repeat=9) if len(set(labels)) == 3)
+        lowest = min(cut_of(sparse.csr_array(graph), labels) for labels in every if labels[0] == 0)
+        assert methods.get("ncut").make_estimator(n_clusters=3, random_state=0).fit(graph).loss_ == pytest.approx(
+            lowest
+        )
+
+
+def test_cuts_count_copies():
+    rows = load_iris().data[::2]
+    graph, counts = supervisory.UniformKNN(8).conditional(rows).weights.toarray(), np.arange(len(rows)) % 3
+    graph = graph + graph.T
+    cuts = methods.get("ncut").make_estimator(n_clusters=3, random_state=0)
+    weighted = clone(cuts).fit(graph, sample_weight=counts)
+    which = np.repeat(np.arange(len(rows)), counts)
+    copied = clone(cuts).fit(graph[np.ix_(which, which)])
+    assert weighted.loss_ == pytest.approx(copied.loss_, abs=1e-9)
+    assert adjusted_rand_score(weighted.labels_[which], copied.labels_) == 1
+
+
+def test_moves_end_where_no_single_move_lowers_the_cut():
+    graph = graph_of(X, 10)
+    p = supervisory.Graph().conditional(graph)
+    measure = _cuts.measure_of(p, learned.SharedCluster("degree"), np.ones(len(X)))
+    flow = _cuts._symmetric_flow(p, 1, measure)
+    labels, curve, finished = _cuts.refine(flow, measure / measure.sum(), np.arange(len(X)) % 3, 3)
+    assert finished
+    assert (np.diff(curve) <= 0).all()
+    assert curve[-1] == pytest.approx(cut_of(graph, labels), abs=1e-10)
+    for row in range(0, len(X), 7):
+        for cluster in range(3):
+            other = np.where(np.arange(len(X)) == row, cluster, labels)
+            assert cut_of(graph, other) >= curve[-1] - 1e-9
+
+
+@pytest.mark.parametrize("change", [{"encoder": "linear"}, {"divergence": "jensen_shannon"}])
+def test_cuts_say_what_they_need(change):
+    with pytest.raises(ValueError, match=r"needs encoder='lookup', divergence='kl'"):
+        ICONClustering(3, debias=1, **{"encoder": "lookup"} | change).fit(X)
+
+
+def test_cuts_of_neighbors_take_new_rows():
+    clusters = ICONClustering(3, debias=1, encoder="lookup", random_state=0).fit(X)
+    assert clustering_accuracy(y, clusters.labels_) > 0.8
+    np.testing.assert_array_equal(clusters.predict(X), clusters.labels_)
+    np.testing.assert_array_equal(clusters.predict(X[::10] + 1e-4), clusters.labels_[::10])
+    assert clusters.predict_proba(X).max(axis=1).min() > 0.99
+
+
+# --- empty clusters -----------------------------------------------------------------------------------------------
+
+
+def blocks_and_noise(n_groups, seed):
+    """Flow between groups in some blocks, and masses."""
+    rng = np.random.RandomState(seed)
+    flow = rng.uniform(size=(n_groups, n_groups)) * 0.02 + np.kron(np.eye(n_groups // 5), np.ones((5, 5)))
+    flow = flow + flow.T
+    return flow / flow.sum(), flow.sum(axis=1) / flow.sum()
+
+
+def cost_of(one_hot, flow, masses, table):
+    """The sum of the clusters' parts."""
+    gain, rest, low, per_unit = table
+    inside, mass = np.einsum("gc,gh,hc->c", one_hot, flow, one_hot), masses @ one_hot
+    grid, log_mass = low + np.arange(len(gain)) / per_unit, np.log(np.maximum(mass, 1e-300))
+    return (inside * np.interp(log_mass, grid, gain) + mass * np.interp(log_mass, grid, rest)).sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_search_ends_where_a_move_into_an_empty_cluster_lowers_the_cost(seed):
+    flow, masses = blocks_and_noise(20, seed)
+    table = _search.cost_table("kl", 1000, 0.3, 0.3)
+    labels, costs = _search.search(flow, masses, 8, table, np.random.RandomState(seed), n_searches=6)
+    for found, value in zip(labels, costs, strict=True):
+        for empty in np.setdiff1d(np.arange(8), found):
+            for group in range(20):
+                one_hot = np.eye(8)[np.where(np.arange(20) == group, empty, found)]
+                moved = cost_of(one_hot, flow, masses, table)
+                assert moved >= value - 1e-9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_empty_clusters_are_started_again(monkeypatch, seed):
+    flow, masses = blocks_and_noise(60, seed)
+    table = _search.cost_table("kl", 1000, 0.3, 0.3)
+    refilled = _search.search(flow, masses, 12, table, np.random.RandomState(seed), n_searches=8)
+    monkeypatch.setattr(_search, "_REFILLS", 0)
+    plain = _search.search(flow, masses, 12, table, np.random.RandomState(seed), n_searches=8)
+    used = [np.mean([len(np.unique(found)) for found in labels]) for labels, _ in (plain, refilled)]
+    assert used[0] < used[1]
+    assert (refilled[1] <= plain[1] + 1e-12).all()
+    best = refilled[0][refilled[1].argmin()]
+    assert adjusted_rand_score(best, np.repeat(np.arange(12), 5)) == 1
+
+
+def test_refilled_labels_use_every_cluster():
+    flow, masses = blocks_and_noise(20, 0)
+    labels = _search._refilled(np.arange(20) % 2, flow, masses, 6, np.random.RandomState(0))
+    assert set(labels) == set(range(6))
+    few = _search._refilled(np.array([0, 1, 1]), flow[:3, :3], masses[:3], 5, np.random.RandomState(0))
+    assert set(few) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("encoder", ["linear", "lookup"])
+@pytest.mark.parametrize("n_clusters", [4, 6])
+def test_duplicates_share_a_cluster(encoder, n_clusters):
+    rows = np.repeat(np.random.RandomState(0).normal(size=(4, 5)), 50, axis=0)
+    clusters = ICONClustering(n_clusters, encoder=encoder, random_state=0)
+    if n_clusters > 4:
+        with pytest.warns(ConvergenceWarning, match="only 4 of n_clusters=6 clusters are in use; .* Lower n_clusters"):
+            clusters.fit(rows)
+    else:
+        clusters.fit(rows)
+    assert clusters.n_clusters_ == 4
+    assert adjusted_rand_score(clusters.labels_, np.repeat(np.arange(4), 50)) == 1
+
+
+def test_orthonormal_maps_predict_as_they_were_fitted():
+    clusters = ICONClustering(2, encoder=encoders.Linear(orthonormal=True), **QUICK).fit(X)
+    memberships = clusters.predict_proba(X)
+    np.testing.assert_array_equal(clusters.predict(X), clusters.labels_)
+    np.testing.assert_allclose(memberships.sum(axis=1), 1, rtol=1e-12)

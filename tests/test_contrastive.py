@@ -472,7 +472,6 @@ def test_who_takes_views_heads_and_the_past():
         ICONClassifier(encoder=head),
         ICONClassifier(encoder=past),
         ICONClustering(3, encoder=head),
-        ICONClustering(3, supervisory=PositivePairs(noisy)),
         ICONClassifier(supervisory=PositivePairs(noisy)),
         ICONClassifier(supervisory=supervisory.UniformMixture(PositivePairs(noisy), 0.1)),
     ):

@@ -35,7 +35,7 @@ FLOORS = [
     {"_objective", "_new_rows", "_search"},
     {"_batches", "nn"},
     {"_maps", "_partitions", "_prototypes", "_token_maps", "_pairs"},
-    {"_soft_k_means"},
+    {"_soft_k_means", "_cuts"},
     {"_embedding", "_clustering", "_classifier", "_cross_modal"},
     {"methods"},
     {"plotting"},

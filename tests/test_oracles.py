@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from sklearn_icon import learned, methods
 from sklearn_icon._base import unwrapped
 from sklearn_icon._conditional import Conditional
+from sklearn_icon._cuts import measure_of, normalized_cut
 from sklearn_icon._objective import Objective
 
 N, DIM, CLASSES, SIGMA, NEIGHBORS = 12, 3, 3, 1.3, 3
@@ -191,6 +192,12 @@ def kl_of_clusters(p, logits, weights=None):
     return sum(p[i, j] * (log(p[i, j]) - q[i, j].log()) for i, j in np.argwhere(p)) / N
 
 
+def cut_by_q(q):
+    """m - sum_ij w_ij q(j|i) / d_j."""
+    degrees = GRAPH.sum(axis=1)
+    return CLASSES - sum(GRAPH[i, j] * q[i, j] / degrees[j] for i, j in np.argwhere(GRAPH))
+
+
 def mutual_information(p, logits):
     """Minus the mean of log sum_c phi_ic phi_jc / mean_k phi_kc over neighbours, in the form of TEMI."""
     phi = logits.softmax(dim=1)
@@ -274,7 +281,7 @@ ORACLES = {
     "mlm": tokens,
     "clip": lambda z, keys: clip(z, keys, 0.07),
     "cmc": lambda z, keys: clip(z, keys, 0.07),
-    "ncut": lambda z: kl_of_clusters(from_graph(), z, GRAPH.sum(axis=1)),
+    "ncut": lambda z: cut_by_q(shared_cluster(z, GRAPH.sum(axis=1))),
     "dcd": lambda z: kl_of_clusters(nearest(X), z),
     "pmi": lambda z: mutual_information(nearest(X), z) + log(N) - entropy(nearest(X)),
     "infonce-clustering": lambda z: kl_of_clusters(walks(nearest(X)), z),
@@ -323,6 +330,9 @@ def conditional_of(method):
 
 
 def objective_of(method):
+    if method.debias == 1:
+        p = conditional_of(method)
+        return lambda z: normalized_cut(p, z.softmax(dim=1), measure_of(p, method.learned, np.ones(N)))
     p = conditional_of(method).mix(method.debias)
     q = method.learned
     if getattr(q, "tau", None) == "learn":
@@ -514,6 +524,23 @@ def test_normalized_cut_of_hard_clusters(seed):
     log_q = spec.pairwise(*spec.prepare(logits, logits, torch.as_tensor(degrees)))
     found = CLASSES - (GRAPH * log_q.exp().numpy() / degrees).sum()
     assert_allclose(found, cut, rtol=1e-10)
+
+
+@pytest.mark.parametrize("by_degree", [True, False])
+def test_normalized_cut_is_the_limit_of_debiasing(by_degree):
+    """KL(p~ || q~) / (1 - a)^2 -> the cut of hard clusters, up to a constant, as a -> 1."""
+    pi = GRAPH.sum(axis=1) if by_degree else np.ones(N)
+    spec, p = learned.SharedCluster("degree" if by_degree else None), conditional_of(methods.get("ncut"))
+    pi, rows, losses, cuts = pi / pi.sum(), p.toarray(), [], []
+    for seed in range(4):
+        labels = np.random.default_rng(seed).permutation(np.arange(N) % CLASSES)
+        hard = np.eye(CLASSES)[labels]
+        q = (hard / (pi @ hard)) @ hard.T * pi
+        mixed, other = (0.001 * part + 0.999 * pi for part in (rows, q))
+        losses.append(pi @ (mixed * np.log(mixed / other)).sum(axis=1) / 0.001**2)
+        cuts.append(normalized_cut(p, torch.as_tensor(hard), measure_of(p, spec, np.ones(N))).item())
+    assert np.ptp(cuts) > 0.1
+    assert_allclose(np.diff(losses), np.diff(cuts), atol=0.03)
 
 
 def test_k_means_is_inertia_less_entropy():

@@ -329,9 +329,11 @@ _CLUSTERING = [
         learned=q.SharedCluster(weights="degree"),
         encoder=encoders.Lookup(),
         estimator="ICONClustering",
-        equals="a soft normalised cut: for hard clusters NCut = m - sum_ij w_ij q(j|i) / d_j",
+        equals="NCut = m - sum_ij w_ij q(j|i) / d_j of m hard clusters: the limit of debiasing p and q as a goes "
+        "to one, by mass that is spread by degree",
         reference='Shi and Malik, "Normalized cuts and image segmentation", IEEE TPAMI 2000',
         reads=GRAPH,
+        debias=1.0,
         aliases=("normalised cuts", "normalized cut", "normalised cut", "n-cuts"),
     ),
     Method(
