@@ -13,16 +13,13 @@ from ._early_stopping import EarlyStopping
 from ._networks import as_tensor, build_module, encode, state_arrays
 from ._objective import Objective
 from ._scaled_rows import ScaledRows
-from ._solver import SolverResult, minimize
+from ._solver import SolverResult, adam_schedule, minimize
 from ._team import alone
 from .encoders import _seeded
 from .learned import Learned
 
 _BATCH_ROWS = 256
-_NETWORK_RATE = 3e-3
-_PASSES, _LEAST_STEPS = 10, 300  # of Adam, unless max_iter says how many passes
-_LEAST_WINDOW = 50
-_LBFGS_ITERATIONS = 100
+LBFGS_ITERATIONS = 100
 _FIRST_TEMPERATURE = 0.1
 
 
@@ -113,7 +110,7 @@ def solve_linear(rows, held, learned, penalty, options, *, start, max_iter, tol,
         return held_objective(of_two(as_tensor(held.X @ coef.T + intercept, *kind)), prototypes)
 
     held_objective = held and held.objective(_Logits(), options)
-    how = {"method": "lbfgs", "max_iter": max_iter or _LBFGS_ITERATIONS, "tol": tol, "size": scaled.gradient_size}
+    how = {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol, "size": scaled.gradient_size}
     with alone(kind[1] == torch.device("cpu")):  # NumPy multiplies, and its threads need the cores
         result, losses = _minimize(loss, params, held and held_loss, 1, patience, on_step, how)
     coef, intercept = unscaled()
@@ -219,12 +216,9 @@ def solve_prototypes(
 def _schedule(smooth, n, max_iter, tol, learning_rate):
     """(method and options of the solver, steps in a pass over n rows)."""
     if smooth:
-        return {"method": "lbfgs", "max_iter": max_iter or _LBFGS_ITERATIONS, "tol": tol}, 1
+        return {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol}, 1
     steps_per_pass = -(-n // _BATCH_ROWS)
-    passes = max_iter or max(_PASSES, -(-_LEAST_STEPS // steps_per_pass))
-    how = {"method": "adam", "max_iter": passes * steps_per_pass, "tol": tol}
-    how["learning_rate"] = _NETWORK_RATE if learning_rate == "auto" else learning_rate
-    return how | {"window": max(_LEAST_WINDOW, steps_per_pass)}, steps_per_pass
+    return adam_schedule(steps_per_pass, max_iter, tol, learning_rate), steps_per_pass
 
 
 def _minimize(loss, params, held_loss, every, patience, on_step, how):

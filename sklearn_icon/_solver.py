@@ -9,6 +9,8 @@ import torch
 from scipy import optimize
 
 _CHECK_EVERY = 50
+_NETWORK_RATE = 3e-3
+_PASSES, _LEAST_STEPS = 10, 300  # of Adam, unless max_iter says how many passes
 _COMPILED_SIZE = 20_000  # numbers; below, torch takes less time than loading compiled loops
 
 
@@ -128,6 +130,29 @@ class _Progress:
         self.losses.append(loss)
         self.n_iter += 1
         return bool(self.on_step is not None and self.on_step(self.n_iter, loss))
+
+
+def adam_schedule(steps_per_pass, passes, tol, learning_rate):
+    """Options of Adam on minibatches.
+
+    Parameters
+    ----------
+    steps_per_pass : int
+        Minibatches of a pass over the rows.
+    passes : int or None
+        None: 10, or as many as make 300 steps.
+    tol : float
+    learning_rate : float or "auto"
+
+    Returns
+    -------
+    dict
+        Of `minimize`.
+    """
+    passes = passes or max(_PASSES, -(-_LEAST_STEPS // steps_per_pass))
+    how = {"method": "adam", "max_iter": passes * steps_per_pass, "tol": tol}
+    how["learning_rate"] = _NETWORK_RATE if learning_rate == "auto" else learning_rate
+    return how | {"window": max(_CHECK_EVERY, steps_per_pass)}
 
 
 def _momentum(

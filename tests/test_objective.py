@@ -660,3 +660,19 @@ def test_far_apart_gaussian_rows_have_the_exact_loss():
     P = (P + P.T) / 10
     expected = sum(P[i, j] * (log(P[i, j]) - log_q[i, j]) for i, j in zip(*P.nonzero(), strict=True))
     assert_allclose(value.item(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("q", [Gaussian(metric="cosine", tau=0.2), StudentT(), WideGaussian()])
+def test_dense_rows_without_themselves_are_what_edges_give(q):
+    """Where p covers many keys all pairs are taken at once, else edges and normalisers apart."""
+    labels = np.random.RandomState(0).randint(3, size=40)
+    p = SameClass().conditional(labels[:, None], labels)
+    dense, sparse_one = Objective(p, q), Objective(p, q, n_components=5)
+    assert dense._is_dense and not sparse_one._is_dense
+    values = []
+    for objective in (dense, sparse_one):
+        z = torch.tensor(np.random.RandomState(1).normal(size=(40, 5)), requires_grad=True)
+        value = objective(z)
+        values.append((float(value.detach()), torch.autograd.grad(value, z)[0].numpy()))
+    assert values[0][0] == pytest.approx(values[1][0], rel=1e-12)
+    np.testing.assert_allclose(values[0][1], values[1][1], rtol=1e-9, atol=1e-12)
