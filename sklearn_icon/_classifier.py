@@ -22,6 +22,7 @@ _NAMED = {
     "dot": partial(learned.Gaussian, metric="dot"),
     "cosine": partial(learned.Gaussian, metric="cosine", tau=0.1),
 }
+_OF_PROTOTYPES = {"student_t": partial(learned.StudentT, df=10.0), "harmonic": partial(learned.Harmonic, n=4.0)}
 
 
 class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, ICon):
@@ -43,7 +44,9 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         those of its neighbours; "same_class" learns representations first.
     learned : Learned or str, default=None
         The distribution q. None is "dot", `learned.Gaussian(metric="dot")`, the softmax; with p over rows
-        "cosine", `learned.Gaussian(metric="cosine", tau=0.1)`. "gaussian" is "dot".
+        "cosine", `learned.Gaussian(metric="cosine", tau=0.1)`. "gaussian" is "dot". Against prototypes "student_t" is
+        `learned.StudentT(df=10.0)` and "harmonic" `learned.Harmonic(n=4.0)`: tails as heavy as those of df=1 and n=1
+        leave rows unsure, as they put the odds of classes at the ratio of squared distances.
     encoder : Encoder or str, default=None
         How rows become representations. None is `encoders.Linear()`.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
@@ -185,7 +188,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         return isinstance(spec, supervisory.Supervisory) and not spec.keys_differ
 
     def _learned_names(self):
-        return super()._learned_names() | _NAMED
+        return super()._learned_names() | _NAMED | ({} if self._is_over_rows() else _OF_PROTOTYPES)
 
     def _learns(self, name, specs):
         return name == "tau" and specs[0].keys_differ and getattr(specs[1], "metric", None) == "cosine"
