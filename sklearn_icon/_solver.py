@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from math import cos, pi
 from typing import NamedTuple
 
 import numpy as np
@@ -231,15 +232,11 @@ class _Moving:
 
 def _adam(progress, params, max_iter, *, learning_rate, tol=0.0, window=_CHECK_EVERY):
     """Adam (Kingma and Ba, 2015), its rate falling along a cosine to zero."""
-    optimizer = torch.optim.Adam(params, lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max_iter)
+    step = _AdamStep(params)
     before = np.inf
     for iteration in range(max_iter):
         loss, grads = progress.value_and_grad()
-        for param, grad in zip(params, grads, strict=True):
-            param.grad = grad
-        optimizer.step()
-        schedule.step()
+        step(grads, learning_rate * (1 + cos(pi * iteration / max_iter)) / 2)
         if progress.record(loss):
             return "interrupted"
         if (iteration + 1) % window == 0 and tol:
@@ -248,6 +245,26 @@ def _adam(progress, params, max_iter, *, learning_rate, tol=0.0, window=_CHECK_E
                 return "converged"
             before = recent
     return "completed"
+
+
+class _AdamStep:
+    """The step of Adam; torch's own class takes a second to make the first time, as it imports its compiler."""
+
+    def __init__(self, params, beta=(0.9, 0.999), eps=1e-8):
+        self.params, self.beta, self.eps, self.n_steps = [param.detach() for param in params], beta, eps, 0
+        self.mean, self.sq_mean = ([torch.zeros_like(param) for param in self.params] for _ in beta)
+
+    def __call__(self, grads, rate):
+        """Move the parameters against gradients."""
+        self.n_steps += 1
+        of_mean, of_sq = (1 - beta**self.n_steps for beta in self.beta)  # both start at zero
+        torch._foreach_lerp_(self.mean, grads, 1 - self.beta[0])
+        torch._foreach_mul_(self.sq_mean, self.beta[1])
+        torch._foreach_addcmul_(self.sq_mean, grads, grads, 1 - self.beta[1])
+        length = torch._foreach_sqrt(self.sq_mean)
+        torch._foreach_div_(length, of_sq**0.5)
+        torch._foreach_add_(length, self.eps)
+        torch._foreach_addcdiv_(self.params, self.mean, length, -rate / of_mean)
 
 
 def _lbfgs(progress, params, max_iter, *, tol=1e-4, size=None, **_):
