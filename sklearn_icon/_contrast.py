@@ -74,7 +74,7 @@ def solve_representation(
         mean over batches B of  sum_{i in B} s_i D( p_B(.|i) || q_B(.|i) ) / sum_{i in B} s_i
 
     where p_B and q_B have the rows of B as keys. Where q knows no lengths, or its loss falls as these grow or shrink,
-    rows are scaled to unit length.
+    rows are scaled to unit length; those of a linear map keep theirs, which it has few ways to say otherwise.
 
     Parameters
     ----------
@@ -99,7 +99,8 @@ def solve_representation(
     Representation
     """
     kind = options["dtype"], options["device"]
-    bounded, headed = learned.is_limit or learned.scale_free, encoder.build_head(n_components) is not None
+    linear, headed = type(encoder).__name__ == "Linear", encoder.build_head(n_components) is not None
+    bounded = (learned.is_limit or learned.scale_free) and not linear
     module = build_module(encoder, X, n_components, seed, kind[0], weights, unit_rows=bounded and not headed)
     trained = TrainedEncoder(encoder, module.to(kind[1]), n_components, seed, unit_rows=bounded)
     batches = ClassBatches(codes, _BATCH_ROWS, seed)

@@ -107,6 +107,8 @@ def test_lengths_that_mean_nothing_are_one():
     np.testing.assert_allclose(np.linalg.norm(classifier.fit(rows, labels).transform(rows), axis=1), 1)
     classifier.set_params(encoder=encoders.ProjectionHead(encoders.MLP()), learned="student_t")
     assert np.linalg.norm(classifier.fit(rows, labels).transform(rows), axis=1).std() > 0.01
+    classifier.set_params(encoder="linear", learned="cosine")
+    assert np.linalg.norm(classifier.fit(rows, labels).transform(rows), axis=1).std() > 0.01
 
 
 def test_keys_of_the_past_and_smoothing_change_the_fit():
