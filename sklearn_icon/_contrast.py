@@ -120,8 +120,8 @@ def solve_representation(
     how = adam_schedule(batches.per_pass, max_iter, tol, learning_rate)
     with _seeded(seed, kind[1]):
         result = minimize(loss, trained.params, kept=trained.kept, on_step=follow, **how)
-    trained.eval()
-    places = encode(module, X)
+        trained.eval()
+        places = encode(module, X)
     if not np.isfinite(places).all():
         raise ValueError(f"{encoder} represents some rows of X by NaN or infinity; check its module.")
     result = result._replace(n_iter=-(-result.n_iter // batches.per_pass))
