@@ -108,7 +108,7 @@ class Objective:
         self._pushed: Any = None
         self.grid = GridPotential(learned) if interpolate else None
         self._dense_but_self = n_components is None and p.weights.nnz * _PAIRS_OF_AN_EDGE >= self.n_rows * self.n_keys
-        if self.is_plain_kl and square and learned.euclidean and not self._is_dense:
+        if self.is_plain_kl and square and learned.euclidean and not (self.exclude_self and self._is_dense):
             symmetric = weights if self.joint else _symmetric(weights, row_mass)
             self.edges = symmetric_edges(symmetric, dtype, device, n_components)
 

@@ -269,7 +269,7 @@ def test_tiles_do_not_matter(monkeypatch, name, kind, z, prototypes):
 def test_sparse_and_dense_edges_agree(monkeypatch, share, kind, normalization, z):
     monkeypatch.setattr(_edges, "_DENSE_SHARE", share)
     base, _ = P_KINDS[kind]
-    objective = Objective(base, StudentT(), normalization=normalization)
+    objective = Objective(base, StudentT(), normalization=normalization, n_components=3)
     assert type(objective.edges) is (_edges.SparseEdges if share else _edges.DenseEdges)
     assert_allclose(objective(tensor(z)), objective.per_row(tensor(z)).sum(), rtol=1e-12)
     assert torch.autograd.gradcheck(objective, tensor(z, requires_grad=True))
@@ -277,7 +277,7 @@ def test_sparse_and_dense_edges_agree(monkeypatch, share, kind, normalization, z
 
 @pytest.mark.parametrize("normalization", ["conditional", "joint"])
 def test_repulsion_that_stands(normalization, z):
-    objective = Objective(P_KINDS["some"][0], StudentT(), normalization=normalization)
+    objective = Objective(P_KINDS["some"][0], StudentT(), normalization=normalization, n_components=3)
     here, there = tensor(z, requires_grad=True), tensor(z + 0.1 * z**2, requires_grad=True)
     fresh = objective.gradient(there, refresh=False)[1]  # there is none before the first
     (repulsion,) = torch.autograd.grad(objective.terms(here)[1], here)
