@@ -4,6 +4,11 @@ Every fit runs in a process of its own; seconds are those of `fit` alone, after 
 draws the split (a fifth, 10,000 rows at the most, is for testing) and the classifier's own random state. Features are
 divided by their overall standard deviation. `--labels 0.01` hides all but a hundredth of the training labels: the
 semi-supervised ones then read -1, and the others fit what is left.
+
+`--losses` prints a table of losses and peers over several data sets, of at most 12,000 rows each unless `-n` says
+otherwise; there the seeds of a system share a process, whose seconds are no benchmark. "overconfidence" is the mean
+greatest probability less the accuracy, "spread" the variance of `transform` within classes over that between them.
+With `--json` each run is saved as it ends, and not repeated.
 """
 
 import argparse
@@ -36,27 +41,25 @@ def icon(seed, jobs, **options):
     return ICONClassifier(random_state=seed, n_jobs=jobs, **options)
 
 
-def harmonic(seed, jobs, **options):
+def cosine(seed, jobs, **options):
+    """A cosine whose temperature is learned."""
     from sklearn_icon import learned
 
-    return icon(seed, jobs, learned=learned.Harmonic(n=28.0), **options)
+    return icon(seed, jobs, learned=learned.Gaussian(metric="cosine", tau="learn"), **options)
 
 
-def t_supcon(seed, jobs):
-    return icon(seed, jobs, supervisory="same_class", learned="student_t", encoder="mlp")
-
-
+LOSSES = {
+    "": icon,
+    "-smoothed": partial(icon, debias=0.1),
+    "-student_t": partial(icon, learned="student_t"),
+    "-harmonic": partial(icon, learned="harmonic"),
+    "-cosine": cosine,
+}
 SYSTEMS = {
-    "icon": icon,
-    "icon-smoothed": partial(icon, debias=0.1),
-    "icon-student_t": partial(icon, learned="student_t"),
-    "icon-cosine": partial(icon, learned="cosine"),
-    "icon-harmonic": harmonic,
-    "icon-mlp": partial(icon, encoder="mlp"),
-    "icon-mlp-smoothed": partial(icon, encoder="mlp", debias=0.1),
-    "icon-mlp-harmonic": partial(harmonic, encoder="mlp"),
+    **{f"icon{loss}": make for loss, make in LOSSES.items()},
+    **{f"icon-mlp{loss}": partial(make, encoder="mlp") for loss, make in LOSSES.items()},
     "icon-supcon": partial(icon, supervisory="same_class", encoder="mlp"),
-    "icon-t-supcon": t_supcon,
+    "icon-t-supcon": partial(icon, supervisory="same_class", learned="student_t", encoder="mlp"),
     "icon-propagated": partial(icon, supervisory="propagated_label"),
     "LogisticRegression": lambda seed, jobs: LogisticRegression(random_state=seed),
     "KNeighbors": lambda seed, jobs: KNeighborsClassifier(10, n_jobs=jobs),
@@ -68,38 +71,66 @@ SYSTEMS = {
     "LabelSpreading": lambda seed, jobs: LabelSpreading(kernel="knn", n_jobs=jobs),
     "SelfTraining": lambda seed, jobs: SelfTrainingClassifier(LogisticRegression(random_state=seed)),
 }
+MOST_ROWS = {"NCA+KNeighbors": 2000, "SVC": 5000}  # with --losses, of those that take longest
+TABLE_ROWS = 12_000
+MEASURES = ("accuracy", "log loss", "calibration error", "overconfidence", "spread", "seconds")
 SEMI_SUPERVISED = ("icon-propagated", "LabelSpreading", "SelfTraining")
 
 
 def fit_here(args):
-    """One fit in this process; prints its figures as JSON."""
-    from sklearn_icon.metrics import expected_calibration_error
-
+    """One fit for each of the seeds in this process; prints a line of figures for each as JSON."""
     with np.load(args.rows, allow_pickle=True) as arrays:
         X, y = arrays["X"][()], arrays["y"]
+    for seed in map(int, args.seed.split(",")):
+        print(json.dumps(one_fit(args, X, y, seed)), flush=True)
+
+
+def one_fit(args, X, y, seed):
+    """The figures of one fit."""
     n_test = min(10_000, X.shape[0] // 5)
-    X, X_test, y, y_test = train_test_split(X, y, test_size=n_test, stratify=y, random_state=args.seed)
+    X, X_test, y, y_test = train_test_split(X, y, test_size=n_test, stratify=y, random_state=seed)
     if args.labels < 1:
-        hidden = np.random.RandomState(args.seed).uniform(size=len(y)) > args.labels
+        hidden = np.random.RandomState(seed).uniform(size=len(y)) > args.labels
         if args.fit in SEMI_SUPERVISED:
             y = np.where(hidden, -1, y)
         else:
             X, y = X[~hidden], y[~hidden]
+    if args.losses and len(y) > MOST_ROWS.get(args.fit, len(y)):
+        X, _, y, _ = train_test_split(X, y, train_size=MOST_ROWS[args.fit], random_state=seed)
     warnings.simplefilter("ignore")
     for _ in range(1 + args.warm):
-        model = SYSTEMS[args.fit](args.seed, args.jobs)
+        model = SYSTEMS[args.fit](seed, args.jobs)
         start = time.perf_counter()
         model.fit(X, y)
         seconds = time.perf_counter() - start
     figures = {"accuracy": float(model.score(X_test, y_test)), "seconds": seconds, "MB": peak_mb()}
     if hasattr(model, "predict_proba"):
-        proba = model.predict_proba(X_test).astype(np.float64)
-        proba /= proba.sum(axis=1, keepdims=True)
-        proba[~np.isfinite(proba).all(axis=1)] = 1 / proba.shape[1]  # where another library returns NaN
-        figures["log loss"] = float(log_loss(y_test, proba, labels=model.classes_))
-        figures["calibration error"] = float(expected_calibration_error(y_test, proba, labels=model.classes_))
+        figures |= of_probabilities(model, X_test, y_test, figures["accuracy"])
+    if args.losses and args.fit.startswith("icon"):
+        figures["spread"] = spread(model.transform(X_test), y_test)
     figures["iterations"] = float(np.max(getattr(model, "n_iter_", 0)))
-    print(json.dumps(figures))
+    return figures
+
+
+def of_probabilities(model, X, y, accuracy):
+    """What is measured on probabilities."""
+    from sklearn_icon.metrics import expected_calibration_error
+
+    proba = model.predict_proba(X).astype(np.float64)
+    proba /= proba.sum(axis=1, keepdims=True)
+    proba[~np.isfinite(proba).all(axis=1)] = 1 / proba.shape[1]  # where another library returns NaN
+    return {
+        "log loss": float(log_loss(y, proba, labels=model.classes_)),
+        "calibration error": float(expected_calibration_error(y, proba, labels=model.classes_)),
+        "overconfidence": float(proba.max(axis=1).mean() - accuracy),
+    }
+
+
+def spread(Z, y):
+    """Variance within classes over the variance between their means."""
+    within = sum(np.square(Z[y == c] - Z[y == c].mean(axis=0)).sum() for c in np.unique(y)) / len(y)
+    total = np.square(Z - Z.mean(axis=0)).sum() / len(y)
+    return float(within / (total - within))
 
 
 def load(path, n):
@@ -131,43 +162,88 @@ def _counts(n, n_tokens=100_000, n_classes=20, length=150, seed=0):
     return sparse.csr_array((np.ones(len(rows), dtype=np.float64), (rows, tokens)), shape=(n, n_tokens)), y
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of Fashion-MNIST's idx files, an npz with X and y, 'digits' or 'counts'")
-    parser.add_argument("-n", type=int, help="rows (default all)")
-    parser.add_argument("--systems", default="icon,LogisticRegression,icon-mlp,MLP", help=f"of {', '.join(SYSTEMS)}")
-    parser.add_argument("--seeds", type=int, default=5, help="splits and random states 0, 1, ... (default 5)")
-    parser.add_argument("--labels", type=float, default=1.0, help="share of the training rows whose label is known")
-    parser.add_argument("--warm", action="store_true", help="time a second fit in each process")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    for name in ("--fit", "--rows"):
-        parser.add_argument(name, help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.fit:
-        return fit_here(args)
-
-    name, X, y = load(args.data, args.n)
-    print(f"{name}: {X.shape[0]} rows of {X.shape[1]}, {len(np.unique(y))} classes", flush=True)
-    figures: dict[str, list[dict]] = {system: [] for system in args.systems.split(",")}
-    with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.npz"
-        np.savez(rows, X=np.array(X, dtype=object) if sparse.issparse(X) else X, y=y)
-        for seed in range(args.seeds):
-            for system, runs in figures.items():
-                command = [sys.executable, __file__, "--fit", system, "--rows", rows, "--seed", seed]
-                command += ["--jobs", args.jobs, "--labels", args.labels] + ["--warm"] * args.warm
-                done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
-                runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
-                print(f"{system:<20}" + "  ".join(f"{key} {value:.4g}" for key, value in runs[-1].items()), flush=True)
+def report(figures):
+    """Print the mean of each system's figures."""
     print("mean (standard deviation over seeds)")
     for system, runs in figures.items():
         values = {key: [run[key] for run in runs] for key in runs[0]}
         print(f"{system:<20}" + "  ".join(f"{k} {np.mean(v):.4g} ({np.std(v):.2g})" for k, v in values.items()))
-    if args.json:
-        report = {"machine": machine(), "data": [name, *X.shape], "labels": args.labels, "figures": figures}
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def table(of_data):
+    """Print a table of systems by data for each measure, as Markdown."""
+    for measure in MEASURES:
+        print(f"\n| {measure} | " + " | ".join(of_data) + " |\n" + "|---" * (1 + len(of_data)) + "|")
+        for system in next(iter(of_data.values())):
+            cells = []
+            for figures in of_data.values():
+                values = [run[measure] for run in figures[system] if measure in run]
+                cells.append(f"{np.mean(values):.3f} ± {np.std(values):.3f}" if values else "")
+            note = f" ({MOST_ROWS[system]:,} rows at most)" if system in MOST_ROWS else ""
+            print(f"| {system}{note} | " + " | ".join(cells) + " |")
+
+
+def run_seeds(args, system, seeds, rows):
+    """Yield (seed, figures) of fits in one process."""
+    command = [sys.executable, __file__, "--fit", system, "--rows", rows, "--seed", ",".join(map(str, seeds))]
+    command += ["--jobs", args.jobs, "--labels", args.labels] + ["--warm"] * args.warm + ["--losses"] * args.losses
+    with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True) as process:
+        for seed in seeds:
+            line = process.stdout.readline()
+            if not line:
+                raise SystemExit(f"{system} ended before its fit with seed {seed} did.")
+            yield seed, json.loads(line)
+
+
+def run_data(args, path, runs):
+    """(name, figures by system) on one data set; runs that are known are not repeated."""
+    name, X, y = load(path, args.n)
+    print(f"{name}: {X.shape[0]} rows of {X.shape[1]}, {len(np.unique(y))} classes", flush=True)
+
+    def key(system, seed):
+        return (
+            f"{name} n={X.shape[0]} labels={args.labels}{' warm' * args.warm}{' losses' * args.losses} {system} {seed}"
+        )
+
+    systems, seeds = args.systems.split(","), range(args.seeds)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.npz"
+        np.savez(rows, X=np.array(X, dtype=object) if sparse.issparse(X) else X, y=y)
+        open_seeds = {system: [seed for seed in seeds if key(system, seed) not in runs] for system in systems}
+        together = [(system, left) for system, left in open_seeds.items() if left]
+        apart = [(system, [seed]) for seed in seeds for system in systems if seed in open_seeds[system]]
+        for system, left in together if args.losses else apart:
+            for seed, figures in run_seeds(args, system, left, rows):
+                runs[key(system, seed)] = figures
+                if args.json:
+                    args.json.write_text(json.dumps({"machine": machine(), "runs": runs}, indent=1) + "\n")
+                print(f"{system:<20}" + "  ".join(f"{k} {value:.4g}" for k, value in figures.items()), flush=True)
+    return name, {system: [runs[key(system, seed)] for seed in seeds] for system in systems}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="folder of Fashion-MNIST's idx files, an npz with X and y, 'digits' or 'counts'")
+    parser.add_argument("-n", type=int, help="rows (default all; with --losses 12,000)")
+    parser.add_argument("--systems", default="icon,LogisticRegression,icon-mlp,MLP", help=f"of {', '.join(SYSTEMS)}")
+    parser.add_argument("--losses", action="store_true", help="a table of losses and peers; several --data, by commas")
+    parser.add_argument("--seeds", type=int, default=5, help="splits and random states 0, 1, ... (default 5)")
+    parser.add_argument("--labels", type=float, default=1.0, help="share of the training rows whose label is known")
+    parser.add_argument("--warm", action="store_true", help="time a second fit in each process")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="save each run here, and do not repeat it")
+    for name in ("--fit", "--rows", "--seed"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.fit:
+        return fit_here(args)
+    runs = json.loads(args.json.read_text())["runs"] if args.json and args.json.exists() else {}
+    if not args.losses:
+        return report(run_data(args, args.data, runs)[1])
+    if args.systems == parser.get_default("systems"):
+        args.systems = ",".join(system for system in SYSTEMS if system not in SEMI_SUPERVISED)
+    args.n = args.n or TABLE_ROWS
+    table(dict(run_data(args, path, runs) for path in (args.data or "digits").split(",")))
 
 
 if __name__ == "__main__":

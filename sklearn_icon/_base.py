@@ -157,13 +157,18 @@ def warn_rows_without_positives(p, counted=True):
     """One warning where some rows, of those that count, have no positive and are left out; an error where all are."""
     if not (p.has_positives & counted).any():
         raise no_positives()
-    missing = np.flatnonzero(~p.has_positives & counted)
+    warn_left_out(~p.has_positives & counted, stacklevel=4)
+
+
+def warn_left_out(is_left_out, stacklevel=3):
+    """One warning where rows are left out."""
+    missing = np.flatnonzero(is_left_out)
     if len(missing):
         warnings.warn(
-            f"{len(missing)} of {p.shape[0]} rows have no positive under p and are left out of the average; "
+            f"{len(missing)} of {len(is_left_out)} rows have no positive under p and are left out of the average; "
             f"the first are {missing[:5].tolist()}.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 

@@ -12,17 +12,17 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import learned, supervisory
-from ._base import ICon, check_bounded, unwrapped, warn_rows_without_positives
+from ._base import ICon, check_bounded, unwrapped, warn_left_out, warn_rows_without_positives
 from ._labels import class_weights, classes_and_codes, is_known, shares
 
-_MAX_REPRESENTATION, _REPRESENTATION_STEPS = 64, 200
-_FULL_BATCH_LIMIT = 5000
+_MAX_REPRESENTATION = 64
 _SMALL = 1 << 20
 _NAMED = {
     "gaussian": partial(learned.Gaussian, metric="dot"),
     "dot": partial(learned.Gaussian, metric="dot"),
     "cosine": partial(learned.Gaussian, metric="cosine", tau=0.1),
 }
+_OF_PROTOTYPES = {"student_t": partial(learned.StudentT, df=10.0), "harmonic": partial(learned.Harmonic, n=4.0)}
 
 
 class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, ICon):
@@ -44,7 +44,9 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         those of its neighbours; "same_class" learns representations first.
     learned : Learned or str, default=None
         The distribution q. None is "dot", `learned.Gaussian(metric="dot")`, the softmax; with p over rows
-        "cosine", `learned.Gaussian(metric="cosine", tau=0.1)`. "gaussian" is "dot".
+        "cosine", `learned.Gaussian(metric="cosine", tau=0.1)`. "gaussian" is "dot". Against prototypes "student_t" is
+        `learned.StudentT(df=10.0)` and "harmonic" `learned.Harmonic(n=4.0)`: tails as heavy as those of df=1 and n=1
+        leave rows unsure, as they put the odds of classes at the ratio of squared distances.
     encoder : Encoder or str, default=None
         How rows become representations. None is `encoders.Linear()`.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
@@ -186,7 +188,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         return isinstance(spec, supervisory.Supervisory) and not spec.keys_differ
 
     def _learned_names(self):
-        return super()._learned_names() | _NAMED
+        return super()._learned_names() | _NAMED | ({} if self._is_over_rows() else _OF_PROTOTYPES)
 
     def _learns(self, name, specs):
         return name == "tau" and specs[0].keys_differ and getattr(specs[1], "metric", None) == "cosine"
@@ -228,12 +230,12 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         classes, codes = classes_and_codes(y, known, names)
         with self._threads(small=X.shape[0] * X.shape[1] < _SMALL):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
-            p = p_spec.conditional(X, codes, **how).mix(self.debias)
-            labels = p if p_spec.keys_differ else supervisory.DataLabel().conditional(X, codes)
+            labels = (p_spec if p_spec.keys_differ else supervisory.DataLabel()).conditional(X, codes, **how)
             weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
             if p_spec.keys_differ:
-                warn_rows_without_positives(p)
-            solution = self._solve(X, codes, p, labels, weights, known, (p_spec, q_spec, encoder), device, random_state)
+                labels = labels.mix(self.debias)
+                warn_rows_without_positives(labels)
+            solution = self._solve(X, codes, labels, weights, known, (p_spec, q_spec, encoder), device, random_state)
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, solution.learned, encoder, str(device)
         self.classes_ = classes
         self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
@@ -261,7 +263,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
             )
         return X, shares(y), names
 
-    def _solve(self, X, codes, p, labels, weights, known, specs, device, random_state):
+    def _solve(self, X, codes, labels, weights, known, specs, device, random_state):
         """Solve by the route that the specs call for."""
         from ._networks import torch_dtype
         from ._prototypes import Labelled, is_dot, solve_linear, solve_prototypes
@@ -273,15 +275,12 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
             "tol": self.tol,
             "on_step": self._on_step("training"),
         }
-        how["patience"] = self.n_iter_no_change
         seed, penalty = random_state.randint(np.iinfo(np.int32).max), 1 / (self.C * weights.sum())
         if not p_spec.keys_differ:
             if self.early_stopping:
                 raise ValueError(f"early_stopping=True needs p over classes, not {p_spec}; use 'data_label'.")
-            represented = self._represent(X, p, q_spec, encoder, options, seed)
-            rows, kl = Labelled(labels, represented.places, weights), options | {"divergence": "kl"}
-            head = solve_linear(rows, None, _NAMED["dot"](), penalty, kl, start=None, **how)
-            return head._replace(learned=q_spec, state=represented.state)
+            return self._represent(X, codes, labels, weights, specs, penalty, options, how, seed)
+        how["patience"] = self.n_iter_no_change
         rows, held = Labelled(labels, X, weights), None
         if self.early_stopping:
             rows, held = self._split(rows, codes, known, random_state)
@@ -301,24 +300,33 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         )[1]
         return rows.take(np.setdiff1d(np.arange(len(known)), held)), rows.take(held)
 
-    def _represent(self, X, p, q_spec, encoder, options, seed):
-        """Representations of rows under a p over rows, solved as a map is."""
-        from ._maps import solve_encoder
+    def _represent(self, X, codes, labels, weights, specs, penalty, options, how, seed):
+        """Representations of rows under a p over rows, and softmax regression on them at unit spread."""
+        from ._contrast import solve_representation
+        from ._networks import input_scale
+        from ._prototypes import LBFGS_ITERATIONS, Labelled, solve_linear
 
-        warn_rows_without_positives(p)
-        return solve_encoder(
-            p,
+        p_spec, q_spec, encoder = specs
+        draws = {"n_jobs": self.n_jobs, "random_state": np.random.RandomState(seed)}
+        represented = solve_representation(
+            lambda rows, codes: p_spec.conditional(rows, codes, **draws).mix(self.debias),
             q_spec,
             encoder,
             X,
-            min(_MAX_REPRESENTATION, X.shape[1]),
-            options | {"normalization": "conditional"},
-            sampled=X.shape[0] > _FULL_BATCH_LIMIT,
+            codes,
+            weights,
+            options,
+            n_components=min(_MAX_REPRESENTATION, X.shape[1]),
             learning_rate=self.learning_rate,
-            max_iter=_REPRESENTATION_STEPS if self.max_iter == "auto" else self.max_iter,
             seed=seed,
-            on_step=self._on_step,
+            **how,
         )
+        warn_left_out(np.bincount(codes)[codes] == 1)
+        factor = input_scale(represented.places, weights)[1]
+        rows, kl = Labelled(labels, represented.places * factor, weights), options | {"divergence": "kl"}
+        how["max_iter"] = max(how["max_iter"] or 0, LBFGS_ITERATIONS)
+        head = solve_linear(rows, None, _NAMED["dot"](), penalty, kl, start=None, patience=None, **how)
+        return head._replace(learned=q_spec, state=represented.state, coef=head.coef * factor)
 
     def _start(self, X, n_classes):
         """The last fit's coefficients where they fit this one and `warm_start` asks for them."""

@@ -50,8 +50,17 @@ def classes_and_codes(y, known, names):
 
 
 def class_weights(class_weight, classes, labels, sample_weight):
-    """The weight of each class; "balanced" counts a row as often as its weight says."""
+    """The weight of each class; "balanced" counts a row as often as its weight says.
+
+    Raises
+    ------
+    ValueError
+        Keys that are no classes, weights that are negative or not finite, or none that is positive.
+    """
     if class_weight == "balanced":
         mass = sample_weight @ labels.weights
         return mass.sum() / (len(classes) * np.maximum(mass, np.finfo(float).tiny))
-    return compute_class_weight(class_weight, classes=classes, y=classes)
+    weights = compute_class_weight(class_weight, classes=classes, y=classes)
+    if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.any()):
+        raise ValueError(f"class_weight={class_weight} must hold finite weights, none negative and not all zero.")
+    return weights

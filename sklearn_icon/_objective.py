@@ -35,6 +35,7 @@ from .learned import StudentT
 
 _EDGES_AT_ONCE = 1 << 20
 _PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
+_PAIRS_OF_AN_EDGE = 64  # that cost as much among many dimensions
 
 
 class Objective:
@@ -106,7 +107,8 @@ class Objective:
         self.drawn: Any = None
         self._pushed: Any = None
         self.grid = GridPotential(learned) if interpolate else None
-        if self.is_plain_kl and square and learned.euclidean:
+        self._dense_but_self = n_components is None and p.weights.nnz * _PAIRS_OF_AN_EDGE >= self.n_rows * self.n_keys
+        if self.is_plain_kl and square and learned.euclidean and not (self.exclude_self and self._is_dense):
             symmetric = weights if self.joint else _symmetric(weights, row_mass)
             self.edges = symmetric_edges(symmetric, dtype, device, n_components)
 
@@ -188,7 +190,8 @@ class Objective:
         z, keys = self._prepare(z, keys, key_degrees)
         if self._is_dense:
             log_k = self.learned.pairwise(z, keys)
-            partition = self.row_mass @ self.learned.log_partition(log_k, self.n_choices)
+            among_keys = log_k.masked_fill(self_mask(log_k, slice(0, None)), -torch.inf) if self.exclude_self else log_k
+            partition = self.row_mass @ self.learned.log_partition(among_keys, self.n_choices)
             return -(self._dense_weights * log_k).sum(), partition
         row_log_z = self._row_log_z(z, keys)
         attraction = z.new_zeros(())
@@ -202,9 +205,10 @@ class Objective:
 
     @property
     def _is_dense(self):
-        """Whether all pairs of rows and keys fit into one piece, none left out."""
-        among_themselves = self.joint or self.exclude_self or self.learned.normalized
-        return self.n_rows * self.n_keys <= _PAIRS_AT_ONCE and not among_themselves and self.drawn is None
+        """Whether all pairs of rows and keys fit into one piece, and few are left out or p covers many."""
+        all_or_most = self._dense_but_self or not self.exclude_self
+        apart = not (self.joint or self.learned.normalized)
+        return self.n_rows * self.n_keys <= _PAIRS_AT_ONCE and all_or_most and apart and self.drawn is None
 
     @cached_property
     def _dense_weights(self):

@@ -13,17 +13,15 @@ from ._early_stopping import EarlyStopping
 from ._networks import as_tensor, build_module, encode, state_arrays
 from ._objective import Objective
 from ._scaled_rows import ScaledRows
-from ._solver import SolverResult, minimize
+from ._solver import SolverResult, adam_schedule, minimize
 from ._team import alone
 from .encoders import _seeded
 from .learned import Learned
 
 _BATCH_ROWS = 256
-_NETWORK_RATE = 3e-3
-_PASSES, _LEAST_STEPS = 10, 300  # of Adam, unless max_iter says how many passes
-_LEAST_WINDOW = 50
-_LBFGS_ITERATIONS = 100
+LBFGS_ITERATIONS = 100
 _FIRST_TEMPERATURE = 0.1
+_LENGTHS, _NEARLY_SURE = [2.0**power for power in range(-10, 11)], 0.9
 
 
 class Labelled(NamedTuple):
@@ -113,7 +111,7 @@ def solve_linear(rows, held, learned, penalty, options, *, start, max_iter, tol,
         return held_objective(of_two(as_tensor(held.X @ coef.T + intercept, *kind)), prototypes)
 
     held_objective = held and held.objective(_Logits(), options)
-    how = {"method": "lbfgs", "max_iter": max_iter or _LBFGS_ITERATIONS, "tol": tol, "size": scaled.gradient_size}
+    how = {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol, "size": scaled.gradient_size}
     with alone(kind[1] == torch.device("cpu")):  # NumPy multiplies, and its threads need the cores
         result, losses = _minimize(loss, params, held and held_loss, 1, patience, on_step, how)
     coef, intercept = unscaled()
@@ -150,7 +148,7 @@ def solve_prototypes(
 ):
     """An encoder and class prototypes together: Adam on minibatches, or L-BFGS for a linear encoder.
 
-    Prototypes start at the classes' mean representations; under a kernel of dot products they are one-hot and fixed.
+    Prototypes start as `first_prototypes` says; under a kernel of dot products they are one-hot and fixed.
     The penalty falls on all weight matrices; a scale-free q has none, which would only shrink them for ever.
 
     Parameters
@@ -171,11 +169,10 @@ def solve_prototypes(
     module = build_module(encoder, rows.X, n_outputs, seed, kind[0], rows.weight).to(kind[1])
     params = [param for param in module.parameters() if param.requires_grad]
     matrices = [] if learned.scale_free else [param for param in params if param.ndim > 1]
-    prototypes = torch.eye(rows.p.shape[1], dtype=kind[0], device=kind[1])
+    with _seeded(seed, kind[1]):  # what modules draw, here and below, as in dropout
+        prototypes = first_prototypes(rows, module, learned, options)
     if not is_dot(learned):
-        with _seeded(seed, kind[1]):  # what modules draw, here and below, as in dropout
-            prototypes = _class_means(rows, module, *kind).requires_grad_()
-        params.append(prototypes)
+        params.append(prototypes.requires_grad_())
     log_temperature = None
     if getattr(learned, "tau", None) == "learn":
         log_temperature = torch.tensor(log(_FIRST_TEMPERATURE), dtype=kind[0], device=kind[1], requires_grad=True)
@@ -219,12 +216,9 @@ def solve_prototypes(
 def _schedule(smooth, n, max_iter, tol, learning_rate):
     """(method and options of the solver, steps in a pass over n rows)."""
     if smooth:
-        return {"method": "lbfgs", "max_iter": max_iter or _LBFGS_ITERATIONS, "tol": tol}, 1
+        return {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol}, 1
     steps_per_pass = -(-n // _BATCH_ROWS)
-    passes = max_iter or max(_PASSES, -(-_LEAST_STEPS // steps_per_pass))
-    how = {"method": "adam", "max_iter": passes * steps_per_pass, "tol": tol}
-    how["learning_rate"] = _NETWORK_RATE if learning_rate == "auto" else learning_rate
-    return how | {"window": max(_LEAST_WINDOW, steps_per_pass)}, steps_per_pass
+    return adam_schedule(steps_per_pass, max_iter, tol, learning_rate), steps_per_pass
 
 
 def _minimize(loss, params, held_loss, every, patience, on_step, how):
@@ -253,9 +247,24 @@ def _batches(rows, learned, n_batch, seed, options):
             yield batch.objective(learned, options), as_tensor(batch.X, *kind)
 
 
-def _class_means(rows, module, dtype, device):
-    """Mean representation of each class under p, weighted."""
-    share = rows.p.weights.T.multiply(rows.weight).tocsr()
-    share = share / np.maximum(np.asarray(share.sum(axis=1)).reshape(-1, 1), np.finfo(np.float64).tiny)
-    means = sparse.csr_array(share) @ encode(module, rows.X)
-    return torch.as_tensor(means, dtype=dtype, device=device)
+def first_prototypes(rows, module, learned, options):
+    """Where prototypes start: one-hot, so far apart that a row on top of its own is nearly sure of it.
+
+    A divergence other than KL is bounded, and nearly flat where rows are sure of the wrong one: there prototypes start
+    at the mean representations of the classes.
+    """
+    kind = options["dtype"], options["device"]
+    prototypes = torch.eye(rows.p.shape[1], dtype=kind[0], device=kind[1])
+    if is_dot(learned):
+        return prototypes
+    if options["divergence"] != "kl":
+        share = rows.p.weights.T.multiply(rows.weight).tocsr()
+        share = share / np.maximum(np.asarray(share.sum(axis=1)).reshape(-1, 1), np.finfo(np.float64).tiny)
+        return as_tensor(sparse.csr_array(share) @ encode(module, rows.X), *kind)
+    if learned.scale_free:
+        return prototypes
+    for length in _LENGTHS:
+        keys = length * prototypes
+        if learned.pairwise(*learned.prepare(keys, keys)).log_softmax(1)[0, 0] >= log(_NEARLY_SURE):
+            break
+    return keys

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from math import cos, pi
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from scipy import optimize
 
 _CHECK_EVERY = 50
+_NETWORK_RATE = 3e-3
+_PASSES, _LEAST_STEPS = 10, 300  # of Adam, unless max_iter says how many passes
 _COMPILED_SIZE = 20_000  # numbers; below, torch takes less time than loading compiled loops
 
 
@@ -130,6 +133,29 @@ class _Progress:
         return bool(self.on_step is not None and self.on_step(self.n_iter, loss))
 
 
+def adam_schedule(steps_per_pass, passes, tol, learning_rate):
+    """Options of Adam on minibatches.
+
+    Parameters
+    ----------
+    steps_per_pass : int
+        Minibatches of a pass over the rows.
+    passes : int or None
+        None: 10, or as many as make 300 steps.
+    tol : float
+    learning_rate : float or "auto"
+
+    Returns
+    -------
+    dict
+        Of `minimize`.
+    """
+    passes = passes or max(_PASSES, -(-_LEAST_STEPS // steps_per_pass))
+    how = {"method": "adam", "max_iter": passes * steps_per_pass, "tol": tol}
+    how["learning_rate"] = _NETWORK_RATE if learning_rate == "auto" else learning_rate
+    return how | {"window": max(_CHECK_EVERY, steps_per_pass)}
+
+
 def _momentum(
     progress,
     params,
@@ -206,15 +232,11 @@ class _Moving:
 
 def _adam(progress, params, max_iter, *, learning_rate, tol=0.0, window=_CHECK_EVERY):
     """Adam (Kingma and Ba, 2015), its rate falling along a cosine to zero."""
-    optimizer = torch.optim.Adam(params, lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max_iter)
+    step = _AdamStep(params)
     before = np.inf
     for iteration in range(max_iter):
         loss, grads = progress.value_and_grad()
-        for param, grad in zip(params, grads, strict=True):
-            param.grad = grad
-        optimizer.step()
-        schedule.step()
+        step(grads, learning_rate * (1 + cos(pi * iteration / max_iter)) / 2)
         if progress.record(loss):
             return "interrupted"
         if (iteration + 1) % window == 0 and tol:
@@ -223,6 +245,26 @@ def _adam(progress, params, max_iter, *, learning_rate, tol=0.0, window=_CHECK_E
                 return "converged"
             before = recent
     return "completed"
+
+
+class _AdamStep:
+    """The step of Adam; torch's own class takes a second to make the first time, as it imports its compiler."""
+
+    def __init__(self, params, beta=(0.9, 0.999), eps=1e-8):
+        self.params, self.beta, self.eps, self.n_steps = [param.detach() for param in params], beta, eps, 0
+        self.mean, self.sq_mean = ([torch.zeros_like(param) for param in self.params] for _ in beta)
+
+    def __call__(self, grads, rate):
+        """Move the parameters against gradients."""
+        self.n_steps += 1
+        of_mean, of_sq = (1 - beta**self.n_steps for beta in self.beta)  # both start at zero
+        torch._foreach_lerp_(self.mean, grads, 1 - self.beta[0])
+        torch._foreach_mul_(self.sq_mean, self.beta[1])
+        torch._foreach_addcmul_(self.sq_mean, grads, grads, 1 - self.beta[1])
+        length = torch._foreach_sqrt(self.sq_mean)
+        torch._foreach_div_(length, of_sq**0.5)
+        torch._foreach_add_(length, self.eps)
+        torch._foreach_addcdiv_(self.params, self.mean, length, -rate / of_mean)
 
 
 def _lbfgs(progress, params, max_iter, *, tol=1e-4, size=None, **_):

@@ -327,7 +327,7 @@ class Harmonic(_DistanceKernel):
     Parameters
     ----------
     n : float, default=1.0
-        The exponent.
+        The exponent of squared distances: half of the paper's, which is one of distances.
 
     References
     ----------

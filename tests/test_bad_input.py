@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.model_selection import KFold, cross_val_predict, cross_val_score
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned, supervisory
 
@@ -198,6 +200,59 @@ def test_one_class():
 def test_sample_weights(weights, message):
     with pytest.raises(ValueError, match=message):
         ICONClassifier().fit(X, y, sample_weight=weights)
+
+
+@pytest.mark.parametrize("weights", [np.append(-1.0, np.ones(len(X) - 1)), np.append(np.nan, np.ones(len(X) - 1))])
+@pytest.mark.parametrize("supervision", ["data_label", "same_class"])
+def test_one_bad_sample_weight(weights, supervision):
+    with pytest.raises(ValueError, match=r"Negative values in data|contains NaN"):
+        ICONClassifier(supervisory=supervision).fit(X, y, sample_weight=weights)
+
+
+def test_sample_weights_that_leave_one_class():
+    with pytest.raises(ValueError, match="only one class, 2; a classifier needs samples of two or more"):
+        ICONClassifier().fit(X, y, sample_weight=(y == 2).astype(float))
+    assert ICONClassifier(max_iter=500).fit(X, y, sample_weight=(y > 0).astype(float)).classes_.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("supervision", ["data_label", "same_class", "propagated_label"])
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        ({0: 1, 1: 1, 2: 1, 7: 2}, None),  # more classes than there are do no harm, as in scikit-learn
+        ({0: 1, 7: 2}, r"The classes, \[1, 2\], are not in class_weight"),
+        ({0: -1, 1: 1, 2: 1}, r"class_weight=\{0: -1, .* must hold finite weights, none negative and not all zero"),
+        ({0: np.nan, 1: 1, 2: 1}, "must hold finite weights"),
+        ({0: 0, 1: 0, 2: 0}, "not all zero"),
+        ("equal", "The 'class_weight' parameter of ICONClassifier must be"),
+    ],
+)
+def test_class_weights(supervision, weights, message):
+    classifier = ICONClassifier(supervisory=supervision, class_weight=weights, max_iter=300, random_state=0)
+    if message is None:
+        plain = clone(classifier).set_params(class_weight=None).fit(X, y).predict_proba(X)
+        np.testing.assert_allclose(classifier.fit(X, y).predict_proba(X), plain)
+    else:
+        with pytest.raises(ValueError, match=message):
+            classifier.fit(X, y)
+
+
+@pytest.mark.parametrize("learned_", ["dot", "harmonic"])
+def test_a_class_absent_from_a_fold(learned_):
+    """A class with one row is in no training fold that tests this row: it gets no probability there."""
+    target = np.append(y[:-1], 9)
+    folds = KFold(3, shuffle=True, random_state=0)
+    classifier = ICONClassifier(learned=learned_, max_iter=1000)
+    with pytest.warns(RuntimeWarning, match="Number of classes in training fold"):
+        proba = cross_val_predict(classifier, X, target, cv=folds, method="predict_proba")
+    assert proba.shape == (len(X), 4) and proba[-1, 3] == 0
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    assert cross_val_score(classifier, X, target, cv=folds).min() > 0.9
+
+
+def test_a_class_too_small_to_hold_rows_out():
+    with pytest.raises(ValueError, match=r"The least populated class.* in y ha(s|ve) only 1 member"):
+        ICONClassifier(early_stopping=True).fit(X, np.append(y[:-1], 9))
 
 
 def test_continuous_target():

@@ -16,7 +16,7 @@ from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_icon import ICONClassifier, _maps, _prototypes, encoders, learned
+from sklearn_icon import ICONClassifier, _contrast, _prototypes, encoders, learned
 from sklearn_icon._solver import SolverResult
 
 X, y = load_iris(return_X_y=True)
@@ -58,8 +58,8 @@ def test_as_accurate_as_logistic_regression_on_digits():
 FITTED = {
     "linear": ICONClassifier(),
     "student_t": ICONClassifier(learned="student_t", max_iter=1000, random_state=0),
-    "harmonic": ICONClassifier(learned=learned.Harmonic(n=2.0), encoder="mlp", max_iter=30, random_state=0),
-    "cosine": ICONClassifier(learned="cosine", encoder="mlp", max_iter=30, random_state=0),
+    "harmonic": ICONClassifier(learned=learned.Harmonic(n=2.0), encoder="mlp", max_iter=100, random_state=0),
+    "cosine": ICONClassifier(learned="cosine", encoder="mlp", max_iter=100, random_state=0),
     "mixture": ICONClassifier(
         learned=learned.UniformMixture(learned.Gaussian(metric="dot"), 0.1),
         encoder="mlp",
@@ -189,7 +189,7 @@ def what_the_solver_receives(monkeypatch, estimator):
         return SolverResult(0.0, 1, np.zeros(1), "converged")
 
     monkeypatch.setattr(_prototypes, "minimize", spy)
-    monkeypatch.setattr(_maps, "minimize", spy)
+    monkeypatch.setattr(_contrast, "minimize", spy)
     estimator.fit(X, y)
     return repr(received)
 

@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_icon import ICONClassifier, ICONEmbedding, encoders, learned, supervisory
+from sklearn_icon import ICONClassifier, ICONEmbedding, encoders, learned
 from sklearn_icon._early_stopping import EarlyStopping
 
 X, y = load_iris(return_X_y=True)
@@ -188,11 +188,3 @@ def test_a_learned_temperature_lowers_the_loss(encoder):
 def test_where_no_temperature_is_learned(estimator):
     with pytest.raises(ValueError, match="is learned by ICONClassifier and ICONCrossModal, of a cosine, alone; give"):
         estimator.fit(X, y)
-
-
-def test_supervised_contrast_of_many_rows(monkeypatch):
-    rows, labels = load_digits(return_X_y=True)
-    monkeypatch.setattr(supervisory._labels, "_MOST_PAIRS", 1000)
-    classifier = ICONClassifier(supervisory="same_class", encoder="mlp", max_iter=60, random_state=0)
-    with pytest.warns(match="before it converged"):
-        assert classifier.fit(rows[::2], labels[::2]).score(rows[1::2], labels[1::2]) > 0.9

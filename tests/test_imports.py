@@ -34,7 +34,7 @@ FLOORS = [
     {"_edges", "_placement", "_scaled_rows", "_dense_rows", "_trained"},
     {"_objective", "_new_rows", "_search"},
     {"_batches", "nn"},
-    {"_maps", "_partitions", "_prototypes", "_token_maps", "_pairs"},
+    {"_maps", "_partitions", "_prototypes", "_token_maps", "_pairs", "_contrast"},
     {"_soft_k_means", "_cuts"},
     {"_embedding", "_clustering", "_classifier", "_cross_modal"},
     {"methods"},

@@ -269,7 +269,7 @@ def test_tiles_do_not_matter(monkeypatch, name, kind, z, prototypes):
 def test_sparse_and_dense_edges_agree(monkeypatch, share, kind, normalization, z):
     monkeypatch.setattr(_edges, "_DENSE_SHARE", share)
     base, _ = P_KINDS[kind]
-    objective = Objective(base, StudentT(), normalization=normalization)
+    objective = Objective(base, StudentT(), normalization=normalization, n_components=3)
     assert type(objective.edges) is (_edges.SparseEdges if share else _edges.DenseEdges)
     assert_allclose(objective(tensor(z)), objective.per_row(tensor(z)).sum(), rtol=1e-12)
     assert torch.autograd.gradcheck(objective, tensor(z, requires_grad=True))
@@ -277,7 +277,7 @@ def test_sparse_and_dense_edges_agree(monkeypatch, share, kind, normalization, z
 
 @pytest.mark.parametrize("normalization", ["conditional", "joint"])
 def test_repulsion_that_stands(normalization, z):
-    objective = Objective(P_KINDS["some"][0], StudentT(), normalization=normalization)
+    objective = Objective(P_KINDS["some"][0], StudentT(), normalization=normalization, n_components=3)
     here, there = tensor(z, requires_grad=True), tensor(z + 0.1 * z**2, requires_grad=True)
     fresh = objective.gradient(there, refresh=False)[1]  # there is none before the first
     (repulsion,) = torch.autograd.grad(objective.terms(here)[1], here)
@@ -660,3 +660,19 @@ def test_far_apart_gaussian_rows_have_the_exact_loss():
     P = (P + P.T) / 10
     expected = sum(P[i, j] * (log(P[i, j]) - log_q[i, j]) for i, j in zip(*P.nonzero(), strict=True))
     assert_allclose(value.item(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("q", [Gaussian(metric="cosine", tau=0.2), StudentT(), WideGaussian()])
+def test_dense_rows_without_themselves_are_what_edges_give(q):
+    """Where p covers many keys all pairs are taken at once, else edges and normalisers apart."""
+    labels = np.random.RandomState(0).randint(3, size=40)
+    p = SameClass().conditional(labels[:, None], labels)
+    dense, sparse_one = Objective(p, q), Objective(p, q, n_components=5)
+    assert dense._is_dense and not sparse_one._is_dense
+    values = []
+    for objective in (dense, sparse_one):
+        z = torch.tensor(np.random.RandomState(1).normal(size=(40, 5)), requires_grad=True)
+        value = objective(z)
+        values.append((float(value.detach()), torch.autograd.grad(value, z)[0].numpy()))
+    assert values[0][0] == pytest.approx(values[1][0], rel=1e-12)
+    np.testing.assert_allclose(values[0][1], values[1][1], rtol=1e-9, atol=1e-12)

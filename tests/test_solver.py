@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import warnings
 from itertools import pairwise
 from math import cos, pi
@@ -8,6 +10,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.manifold._t_sne import _gradient_descent
 
+from sklearn_icon import _solver
 from sklearn_icon._solver import minimize
 
 OPTIONS = {
@@ -218,21 +221,17 @@ def test_an_interrupt_within_on_step(method):
 
 
 def test_an_interrupt_within_a_step(monkeypatch):
-    step = torch.optim.Adam.step
-    n_steps = [0]
+    step = _solver._AdamStep.__call__
 
-    def interrupted(self, *args, **kwargs):
-        n_steps[0] += 1
-        if n_steps[0] == 4:
-            with torch.no_grad():
-                self.param_groups[0]["params"][0].fill_(99.0)
+    def interrupted(self, grads, rate):
+        if self.n_steps == 3:
+            self.params[0].fill_(99.0)
             raise KeyboardInterrupt
-        return step(self, *args, **kwargs)
+        return step(self, grads, rate)
 
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="interrupted at iteration 3")
-        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")  # Adam.step is not torch's own
-        patch.setattr(torch.optim.Adam, "step", interrupted)
+        patch.setattr(_solver._AdamStep, "__call__", interrupted)
         result, params, steps = run("adam", 100)
     assert (result.status, result.n_iter) == ("interrupted", 3)
     assert_params(params, steps[-1])
@@ -494,3 +493,15 @@ def test_adam_compares_the_means_of_windows():
 
     assert steps(10) % 10 == 0 and steps(10) < 300  # noise alone looks like the end
     assert steps(500) == 1000
+
+
+def test_adam_does_not_load_the_compiler_of_torch():
+    code = """
+import sys
+import numpy as np
+from sklearn_icon import ICONClassifier
+ICONClassifier(encoder="mlp", max_iter=2, tol=0).fit(np.eye(6), [0, 1] * 3)
+print([name for name in ("torch._dynamo", "sympy", "numba", "pynndescent", "matplotlib") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.strip() == "[]"

@@ -9,7 +9,6 @@ from ._published import GRAPH, ICON, LABELS, OTHER, SEVERAL
 from ._record import Method
 
 _HEAVY = p.StudentT(df=10.0)  # at one degree of freedom a row of many dimensions is all but even
-_LOOSE = (("C", 100.0),)  # these losses leave representations short
 _Gap = partial(Method, reference=f"{ICON}, table 1 (a gap that it predicts)", published=False)
 _Map = partial(_Gap, family="dimensionality reduction", encoder=encoders.Lookup(), estimator="ICONEmbedding")
 _Clip = partial(
@@ -108,14 +107,12 @@ GAPS = (
         title="Average-margin SupCon",
         learned=q.WideGaussian(),
         equals="the mean squared distance within classes less that of all pairs",
-        parameters=_LOOSE,
     ),
     _SupCon(
         name="triplet-supcon",
         title="Triplet SupCon",
         learned=q.NarrowGaussian(),
         equals="the mean squared distance within classes less that to the nearest other row",
-        parameters=_LOOSE,
     ),
     _Gap(
         name="error-rate",

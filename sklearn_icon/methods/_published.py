@@ -225,7 +225,7 @@ _SUPERVISED = [
         title="Harmonic loss",
         family="supervised",
         supervisory=p.DataLabel(),
-        learned=q.Harmonic(n=8.0),
+        learned=q.Harmonic(n=4.0),
         encoder=encoders.Linear(),
         estimator="ICONClassifier",
         equals="mean_i -log d_iy^(-2n) / sum_c d_ic^(-2n) over the distances to the classes' prototypes",
