@@ -277,7 +277,7 @@ ORACLES = {
     "lgsimclr": lambda z: kl_of_rows(nearest(COMPANIONS), cosine_kernel(0.1), z),
     "supcon": lambda z: sup_con(z, 0.1) - log(3),
     "cross-entropy": lambda z, keys: cross_entropy(z @ keys.T, torch.as_tensor(LABELS)),
-    "harmonic": lambda z, keys: harmonic(z, keys, 8.0),
+    "harmonic": lambda z, keys: harmonic(z, keys, 4.0),
     "mlm": tokens,
     "clip": lambda z, keys: clip(z, keys, 0.07),
     "cmc": lambda z, keys: clip(z, keys, 0.07),
