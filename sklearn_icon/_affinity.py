@@ -23,10 +23,13 @@ def normalize_log_rows(log_affinities):
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _row_entropy(probabilities):
-    """-sum_j p log p of each row, with 0 log 0 = 0."""
-    safe = np.where(probabilities > 0, probabilities, 1)
-    return -np.sum(probabilities * np.log(safe), axis=1)
+def _rows_and_entropies(log_affinities):
+    """(rows of probabilities, -sum_j p_j log p_j of each), of affinities a that are finite: log sum e^a - sum p a."""
+    shifted = log_affinities - log_affinities.max(axis=1, keepdims=True)
+    rows = np.exp(shifted)
+    sums = rows.sum(axis=1, keepdims=True)
+    rows /= sums
+    return rows, np.log(sums[:, 0]) - np.einsum("ij,ij->i", rows, shifted)
 
 
 def perplexity_rows(sq_distances, perplexity, log_affinity=gaussian_log_affinity):
@@ -73,9 +76,8 @@ def _search(sq_distances, target, log_affinity):
     low, high = at - 60.0, at + 30.0
     at_before, before = at - 1, np.full(len(at), np.nan)
     for _ in range(_MAX_STEPS):
-        rows = normalize_log_rows(log_affinity(sq_distances[active], np.exp(at)[:, None]))
-        probabilities[active] = rows
-        excess = _row_entropy(rows) - target
+        rows, entropies = _rows_and_entropies(log_affinity(sq_distances[active], np.exp(at)[:, None]))
+        probabilities[active], excess = rows, entropies - target
         unsettled = np.abs(excess) > _ENTROPY_TOLERANCE
         if not unsettled.any():
             break

@@ -98,7 +98,8 @@ class CompiledEdges:
         edges = [(self.places, *self.graph, share.start, share.stop) for share in self.shares]
         self.team.run(pull, [(*edge, number(a), number(b), out) for edge, out in zip(edges, self.pulls, strict=True)])
         gradient = np.empty(z.shape, dtype=self.places.dtype)
-        put(self.pulls, self.order, number(4 * factor), gradient)
+        parts = (self.pulls, self.order, number(4 * factor))
+        self.team.run(put, [(*parts, share.start, share.stop, gradient) for share in self.team.shares(len(gradient))])
         if not with_value:
             return None, torch.from_numpy(gradient)
         values = np.zeros((len(edges), 1))

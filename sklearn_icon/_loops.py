@@ -35,9 +35,9 @@ def take(z, order, out):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def put(parts, order, factor, out):
-    """out[order[a]] = factor * sum of parts[:, a]; parts are zeroed."""
-    for a in range(len(order)):
+def put(parts, order, factor, first, last, out):
+    """out[order[a]] = factor * sum of parts[:, a], for a from first to last; these parts are zeroed."""
+    for a in range(first, last):
         for d in range(out.shape[1]):
             total = out.dtype.type(0)
             for t in range(len(parts)):
