@@ -14,7 +14,17 @@ from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, pairwise_distances
 from sklearn.neighbors import kneighbors_graph
 
-from sklearn_icon import ICONClustering, _partitions, _search, encoders, learned, methods, supervisory
+from sklearn_icon import (
+    ICONClustering,
+    _memberships,
+    _partition_loss,
+    _partitions,
+    _search,
+    encoders,
+    learned,
+    methods,
+    supervisory,
+)
 from sklearn_icon._batches import batch_conditional
 from sklearn_icon._objective import Objective
 from sklearn_icon._solver import SolverResult
@@ -198,7 +208,7 @@ def what_the_solver_receives(monkeypatch, estimator):
         return SolverResult(0.0, 1, np.zeros(1), "completed")
 
     monkeypatch.setattr(_partitions, "minimize", spy)
-    monkeypatch.setattr(_partitions, "_pretrain", lambda *_: None)
+    monkeypatch.setattr(_memberships, "_pretrain", lambda *_: None)
     estimator.fit(X)
     return repr(received)
 
@@ -238,15 +248,15 @@ def graph_of(rows, n_neighbors):
     return (graph + graph.T) / 2
 
 
-@pytest.mark.parametrize(
-    "rows, n_clusters",
-    [
-        (make_moons(300, noise=0.05, random_state=0)[0], 2),
-        (make_circles(300, noise=0.03, factor=0.4, random_state=0)[0], 2),
-        (load_digits().data, 10),
-    ],
-    ids=["moons", "circles", "digits"],
-)
+GRAPHS = {
+    "moons": (make_moons(300, noise=0.05, random_state=0)[0], 2),
+    "circles": (make_circles(300, noise=0.03, factor=0.4, random_state=0)[0], 2),
+    "digits": (load_digits().data, 10),
+}
+each_graph = pytest.mark.parametrize("rows, n_clusters", list(GRAPHS.values()), ids=list(GRAPHS))
+
+
+@each_graph
 @pytest.mark.filterwarnings("ignore:Graph is not fully connected")
 def test_cut_row_has_the_partition_of_spectral_clustering(rows, n_clusters):
     graph = graph_of(rows, 10)
@@ -259,15 +269,7 @@ def test_cut_row_has_the_partition_of_spectral_clustering(rows, n_clusters):
     assert adjusted_rand_score(theirs, ours.labels_) >= 0.99
 
 
-@pytest.mark.parametrize(
-    "rows, n_clusters",
-    [
-        (make_moons(300, noise=0.05, random_state=0)[0], 2),
-        (make_circles(300, noise=0.03, factor=0.4, random_state=0)[0], 2),
-        (load_digits().data, 10),
-    ],
-    ids=["moons", "circles", "digits"],
-)
+@each_graph
 @pytest.mark.filterwarnings("ignore:Graph is not fully connected")
 def test_spectral_row_has_the_partition_of_spectral_clustering(rows, n_clusters):
     graph = graph_of(rows, 10)
@@ -344,7 +346,7 @@ def test_cluster_masses_are_all_that_kl_needs():
         naive = torch.stack([objective(each.T[:7], each.T, degrees) for each in logits])
         (wanted,) = torch.autograd.grad(naive.sum(), logits)
         for rows in (None, logits[..., :7]):
-            fast = _partitions.shared_cluster_kl(rows, logits, degrees, of_p, of_q, np.arange(14))
+            fast = _partition_loss.shared_cluster_kl(rows, logits, degrees, of_p, of_q, np.arange(14))
             np.testing.assert_allclose(fast.detach(), naive.detach(), rtol=1e-12)
             np.testing.assert_allclose(torch.autograd.grad(fast.sum(), logits)[0], wanted, atol=1e-12)
 
@@ -369,11 +371,11 @@ def test_an_orthonormal_map_is_one():
 
 
 def test_averages_follow():
-    models = _partitions._Lookups(None, [np.zeros(5, dtype=int)], 2, torch.float32, "cpu")
+    models = _memberships._Lookups(None, [np.zeros(5, dtype=int)], 2, torch.float32, "cpu")
     models.params[0].requires_grad_(False)
     for momentum, expected in ((0.0, 1.0), (0.9, 0.1)):
         models.params[0].zero_()
-        past = _partitions.Past(models, momentum)
+        past = _memberships.Past(models, momentum)
         models.params[0].fill_(1)
         past.followed_by(None)(1, 0.0)
         np.testing.assert_allclose(past.averages.params[0], expected, rtol=1e-6)
@@ -382,8 +384,8 @@ def test_averages_follow():
 @pytest.mark.parametrize("encoder", [encoders.Lookup(), encoders.Linear(), encoders.MLP(hidden=(8,))], ids=str)
 def test_the_past_shares_the_rows(encoder):
     options = {"dtype": torch.float64, "device": torch.device("cpu")}
-    models = _partitions._models(encoder, X, 3, [y], options, np.ones(len(X)), 0)
-    past = _partitions.Past(models, 0.9)
+    models = _memberships.build_models(encoder, X, 3, [y], options, np.ones(len(X)), 0)
+    past = _memberships.Past(models, 0.9)
     assert past.averages.X is models.X
     before = past(np.arange(4))
     with torch.no_grad():
@@ -508,8 +510,10 @@ def test_loss_of_views_is_that_of_their_pairs():
     views = supervisory.PositivePairs(other_noise, n_views=3)
     options = {"divergence": "kl", "dtype": torch.float64, "device": torch.device("cpu")}
     p, kernel = views.conditional(rows).mix(0.2), learned.UniformMixture(learned.SharedCluster(), 0.2)
-    loss = _partitions.ViewPartitionLoss(views, rows, p, kernel, 10, np.ones(len(rows)), options)
-    models = _partitions._models(encoders.MLP(hidden=(8,)), rows, 3, [np.arange(240) % 3], options, np.ones(240), 0)
+    loss = _partition_loss.ViewPartitionLoss(views, rows, p, kernel, 10, np.ones(len(rows)), options)
+    models = _memberships.build_models(
+        encoders.MLP(hidden=(8,)), rows, 3, [np.arange(240) % 3], options, np.ones(240), 0
+    )
     torch.manual_seed(0)
     found = loss(models, np.random.RandomState(0)).item()
     torch.manual_seed(0)
