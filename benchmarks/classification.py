@@ -119,9 +119,12 @@ def of_probabilities(model, X, y, accuracy):
     proba = model.predict_proba(X).astype(np.float64)
     proba /= proba.sum(axis=1, keepdims=True)
     proba[~np.isfinite(proba).all(axis=1)] = 1 / proba.shape[1]  # where another library returns NaN
+    classes = np.union1d(model.classes_, y)  # those that a small training set lacks have probability zero
+    known, proba = proba, np.zeros((len(proba), len(classes)))
+    proba[:, np.searchsorted(classes, model.classes_)] = known
     return {
-        "log loss": float(log_loss(y, proba, labels=model.classes_)),
-        "calibration error": float(expected_calibration_error(y, proba, labels=model.classes_)),
+        "log loss": float(log_loss(y, proba, labels=classes)),
+        "calibration error": float(expected_calibration_error(y, proba, labels=classes)),
         "overconfidence": float(proba.max(axis=1).mean() - accuracy),
     }
 
