@@ -145,7 +145,7 @@ class _Modules(Models):
         return len(self.modules)
 
     def copied(self):
-        """See `_Models.copied`."""
+        """See `Models.copied`."""
         copied = copy.copy(self)
         copied.modules = copy.deepcopy(self.modules)
         return copied

@@ -55,19 +55,12 @@ def solve_partition(
 
     Parameters
     ----------
-    p : Conditional
-        One step, debiased.
-    n_steps : int
-        The longest walk along p that finds positives.
-    learned : Learned
-        Of memberships.
+    p, n_steps, learned, sample_weight, options
+        As in `PartitionLoss`.
     encoder : Encoder
     X : ndarray of shape (n, ...) or sparse matrix or None
         Features, or None where there is only a graph.
     n_clusters : int
-    options : dict
-        Of `Objective`: divergence, dtype, device.
-    sample_weight : ndarray of shape (n,)
     n_init, batch_size, max_iter, seed : int
     learning_rate, network_rate, tol : float
         Rates of Adam: of the rounds and of linear and lookup encoders; of other encoders.
@@ -89,25 +82,24 @@ def solve_partition(
     loss = PartitionLoss(p, n_steps, learned, batch_size, sample_weight, options)
     if views is not None:
         loss = ViewPartitionLoss(views, items, p, learned, batch_size, item_weight, options)
-    rng, n_rounds = np.random.RandomState(seed), _ROUNDS if n_init > 1 else 1
-    adam = {"method": "adam", "learning_rate": learning_rate}
+    rng, adam = np.random.RandomState(seed), {"method": "adam", "learning_rate": learning_rate}
+    n_rounds = _ROUNDS if n_init > 1 else 1
+    steps = max(1, max_iter // (2 * n_rounds))
     scout = encoder if not encoder.parametric else Linear()
-    groups = near_groups(p, rows, n_clusters, sample_weight, seed)
-    starts: list[np.ndarray] = []
-    for number in range(n_rounds):
-        n_new = n_init - len(starts)
-        starts += hard_starts(groups, p, n_steps, n_clusters, table, n_new, sample_weight, seed + number)
-        models = build_models(scout, rows, n_clusters, starts, options, sample_weight, seed)
-        losses: list[np.ndarray] = []
-        steps = max(1, max_iter // (2 * n_rounds))
-        task = on_step(f"round {number + 1} of {n_rounds}, {models.count} starts")
-        result = minimize(_sum_of(models, loss, losses, rng), models.params, max_iter=steps, on_step=task, **adam)
-        best = int(np.argmin(_final(loss, models)))
-        curve = np.reshape(losses[: result.n_iter], (-1, models.count))[:, best]
-        if result.status != "completed" or number == n_rounds - 1:
-            break
-        partitions = models.labels(p.shape[0])
-        groups, starts = agreed_groups(partitions, n_clusters), [partitions[best]]
+    models, best, result, curve = _rounds(
+        n_rounds,
+        loss,
+        near_groups(p, rows, n_clusters, sample_weight, seed),
+        lambda groups, n_starts, number: hard_starts(
+            groups, p, n_steps, n_clusters, table, n_starts, sample_weight, seed + number
+        ),
+        lambda starts: build_models(scout, rows, n_clusters, starts, options, sample_weight, seed),
+        n_clusters,
+        rng,
+        n_init=n_init,
+        on_step=on_step,
+        how=adam | {"max_iter": steps},
+    )
     momentum, encoder = encoder.momentum, getattr(encoder, "base", encoder)
     with _seeded(seed, options["device"]):  # what modules draw, as in dropout
         if not encoder.parametric or is_free_linear(encoder):
@@ -133,6 +125,23 @@ def solve_partition(
             curve = np.concatenate([curve, np.ravel(losses[: result.n_iter])])
         final = float(_final(loss, models)[0])
     return Partition(models.logits(0), final, SolverResult(final, len(curve), curve, result.status), models.state(0))
+
+
+def _rounds(n_rounds, loss, groups, search, build, n_clusters, rng, *, n_init, on_step, how):
+    """Search and training in turn: (the models of the last round, the best of them, its report, its losses)."""
+    starts: list[np.ndarray] = []
+    for number in range(1, n_rounds + 1):
+        starts += search(groups, n_init - len(starts), number - 1)
+        models, losses = build(starts), []
+        task = on_step(f"round {number} of {n_rounds}, {models.count} starts")
+        result = minimize(_sum_of(models, loss, losses, rng), models.params, on_step=task, **how)
+        best = int(np.argmin(_final(loss, models)))
+        curve = np.reshape(losses[: result.n_iter], (-1, models.count))[:, best]
+        if result.status != "completed" or number == n_rounds:
+            break
+        partitions = models.labels(len(groups))
+        groups, starts = agreed_groups(partitions, n_clusters), [partitions[best]]
+    return models, best, result, curve
 
 
 def _final(loss, models):
