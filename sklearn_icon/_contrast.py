@@ -122,7 +122,5 @@ def solve_representation(
         result = minimize(loss, trained.params, kept=trained.kept, on_step=follow, **how)
         trained.eval()
         places = encode(module, X)
-    if not np.isfinite(places).all():
-        raise ValueError(f"{encoder} represents some rows of X by NaN or infinity; check its module.")
     result = result._replace(n_iter=-(-result.n_iter // batches.per_pass))
     return Representation(places, state_arrays(module.cpu()), result)

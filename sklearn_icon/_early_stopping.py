@@ -12,7 +12,7 @@ class EarlyStopping:
     loss : callable () -> tensor
         The loss on held-out rows at the present parameters.
     params : list of tensors
-        What is kept at its best and put back by `restore`.
+        Parameters, and what changes with them: kept at their best, and put back by `restore`.
     every : int
         Steps between two looks.
     patience : int

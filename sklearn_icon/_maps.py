@@ -240,11 +240,12 @@ def solve_encoder(
     how = {"by_column": views is None, "unit_rows": bounded and not headed}
     module = build_module(encoder, X, n_components, seed, dtype, **how).to(device)
     trained = TrainedEncoder(encoder, module, n_components, seed, unit_rows=bounded)
-    loss, view_loss = _loss_of_encoder(p, learned, trained, X, options, sampled, batch_size, views, seed)
+    loss, view_loss, per_pass = _loss_of_encoder(p, learned, trained, X, options, sampled, batch_size, views, seed)
     default = _VIEWS_RATE if views else _ADAM_RATE
     rate = default if learning_rate == "auto" else float(learning_rate)
     smooth = linear and not sampled
     solver = {"method": "lbfgs", "tol": _LBFGS_TOLERANCE} if smooth else {"method": "adam", "learning_rate": rate}
+    solver |= {"kept": trained.kept, "max_iter": max_iter, "per_pass": per_pass}
     report = on_step("training")
 
     def follow(n_iter, value):
@@ -252,11 +253,9 @@ def solve_encoder(
         return report is not None and report(n_iter, value)
 
     with _seeded(seed, device):
-        result = minimize(loss, trained.params, kept=trained.kept, max_iter=max_iter, on_step=follow, **solver)
+        result = minimize(loss, trained.params, on_step=follow, **solver)
     trained.eval()
     places = encode(module, X)
-    if not np.isfinite(places).all():
-        raise ValueError(f"{encoder} represents some rows of X by NaN or infinity; check its module.")
     if view_loss is not None:
         with _seeded(seed, device):
             shares = _shares_of_items(view_loss, np.random.RandomState(seed))
@@ -269,7 +268,7 @@ def solve_encoder(
 
 
 def _loss_of_encoder(p, learned, trained, X, options, sampled, batch_size, views, seed):
-    """(function () -> loss of all rows or of the next minibatch, the loss of views where there are any)."""
+    """(function () -> loss of all rows or of the next minibatch, the loss of views or None, steps of a pass)."""
     kind, rng = (options["dtype"], options["device"]), np.random.RandomState(seed)
     by_batch = options | {"normalization": "conditional"}
     represent, of_keys = trained.represent, trained.represent_keys
@@ -281,14 +280,14 @@ def _loss_of_encoder(p, learned, trained, X, options, sampled, batch_size, views
         n_batch = _BATCH_ITEMS if batch_size == "auto" else batch_size
         view_loss = ViewLoss(p, views, learned, rows, trained, n_batch, by_batch)
         passes = view_loss.passes(rng)
-        return lambda: view_loss(next(passes)), view_loss
+        return lambda: view_loss(next(passes)), view_loss, view_loss.n_batches
     if sampled:
         n_batch = _BATCH_ROWS if batch_size == "auto" else batch_size
         represent_keys = None if of_keys is None else lambda numbers: of_keys(rows(numbers))
         batches = BatchLoss(p, learned, lambda numbers: represent(rows(numbers)), n_batch, by_batch, represent_keys)
-        return partial(batches, rng), None
+        return partial(batches, rng), None, -(-p.shape[0] // n_batch)
     objective, everything = Objective(p, learned, **options), as_tensor(X, *kind)
-    return lambda: objective(represent(everything), None if of_keys is None else of_keys(everything)), None
+    return lambda: objective(represent(everything), None if of_keys is None else of_keys(everything)), None, 1
 
 
 def _shares_of_items(view_loss, rng):

@@ -21,6 +21,9 @@ _PRETRAINING_STEPS, _PRETRAINING_RATE = 200, 1e-2
 class Models(ABC):
     """Several models as one function of row numbers, with logits of shape (models, clusters, rows)."""
 
+    kept: list = []  # tensors that change beside the parameters, as running means do
+    stopped = False  # whether they diverged, or the user interrupted, before any training on the loss
+
     def __init__(self, params):
         self.params = params
 
@@ -132,12 +135,18 @@ class _Modules(Models):
         self.X, self.dtype, self.device = X, dtype, device
         self.modules = [build_module(encoder, X, n_clusters, seed, dtype).to(device) for _ in starts]
         for module, labels in zip(self.modules, starts, strict=True):
-            _pretrain(lambda rows, module=module: module(self._rows(rows)), module, labels, seed, device)
+            result = _pretrain(lambda rows, module=module: module(self._rows(rows)), module, labels, seed, device)
+            self.stopped |= result.status != "completed"
 
     @property
     def params(self):
         """Those of all modules."""
         return [param for module in self.modules for param in module.parameters() if param.requires_grad]
+
+    @property
+    def kept(self):
+        """The buffers of all modules."""
+        return [buffer for module in self.modules for buffer in module.buffers()]
 
     @property
     def count(self):
@@ -200,7 +209,8 @@ def _pretrain(logits_of, module, labels, seed, device, batch_size=512):
         target = torch.as_tensor(labels[rows], dtype=torch.int64, device=device)
         return torch.nn.functional.cross_entropy(logits_of(rows), target)
 
-    minimize(loss, params, method="adam", max_iter=_PRETRAINING_STEPS, learning_rate=_PRETRAINING_RATE)
+    how = {"method": "adam", "max_iter": _PRETRAINING_STEPS, "learning_rate": _PRETRAINING_RATE}
+    return minimize(loss, params, kept=list(module.buffers()), **how)
 
 
 class Past:

@@ -177,7 +177,7 @@ def load_module(encoder, n_inputs, n_outputs, state):
 
 
 def encode(module, X):
-    """Representations of rows as NumPy, a block of rows at a time, in the module's precision and evaluation mode."""
+    """Representations of rows as NumPy, finite or a ValueError, a block at a time, in the module's precision."""
     first = next(module.parameters())
     step = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // max(1, prod(X.shape[1:]))))
     with torch.no_grad():
@@ -185,4 +185,7 @@ def encode(module, X):
             module(as_tensor(X[start : start + step], first.dtype, first.device)).cpu().numpy()
             for start in range(0, X.shape[0], step)
         ]
-    return np.concatenate(blocks)
+    rows = np.concatenate(blocks)
+    if not np.isfinite(rows).all():
+        raise ValueError("the encoder represents some rows by NaN or infinity; check its module.")
+    return rows

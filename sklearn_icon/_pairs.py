@@ -113,15 +113,15 @@ def solve_pairs(
     loss = _PairLoss(X, y, uniform, learned, encoders, n_components, options, batch_rows, seeds)
     steps = -(-X.shape[0] // batch_rows)
     rate = _RATE if learning_rate == "auto" else float(learning_rate)
-    how = {"method": "adam", "learning_rate": rate, "tol": tol, "window": max(_LEAST_WINDOW, steps)}
+    how = {"method": "adam", "learning_rate": rate, "tol": tol, "window": max(_LEAST_WINDOW, steps), "per_pass": steps}
     with _seeded(seeds[2], options["device"]):  # what a module draws, as in dropout
-        result = minimize(loss, loss.params, max_iter=n_passes * steps, on_step=on_step, **how)
+        result = minimize(loss, loss.params, kept=loss.kept, max_iter=n_passes * steps, on_step=on_step, **how)
     states = tuple(state_arrays(module.cpu().eval()) for module in loss.modules)
     return Pairs(states, loss.final(), result._replace(n_iter=-(-result.n_iter // steps)))
 
 
 class _PairLoss:
-    """The loss of the next minibatch at each call, and the parameters it depends on."""
+    """The loss of the next minibatch at each call, the parameters it depends on, and what changes with these."""
 
     def __init__(self, X, y, uniform, learned, encoders, n_components, options, batch_rows, seeds):
         self.kind = options["dtype"], options["device"]
@@ -131,6 +131,7 @@ class _PairLoss:
             for encoder, rows, seed in zip(encoders, self.sides, seeds[:2], strict=True)
         ]
         self.params = [param for module in self.modules for param in module.parameters() if param.requires_grad]
+        self.kept = [buffer for module in self.modules for buffer in module.buffers()]
         self.learned, self.unit = clone(learned), on_sphere(learned)
         self.kernel, self.exponent = unwrapped(self.learned), None
         if getattr(self.kernel, "tau", None) == "learn":

@@ -111,12 +111,14 @@ def solve_partition(
             adam["learning_rate"], curve = network_rate, curve[:0]
         if views is not None:
             models.X = items
-        if result.status == "completed":
-            losses, report = [], on_step("the best start")
+        if result.status == "completed" and not models.stopped:
+            report = on_step("the best start")
+            losses: list[np.ndarray] = []
             past = Past(models, momentum) if momentum is not None else None
             result = minimize(
                 _sum_of(models, loss, losses, rng, past),
                 models.params,
+                kept=models.kept,
                 max_iter=max(1, max_iter - n_rounds * steps),
                 tol=tol,
                 on_step=past.followed_by(report) if past else report,
@@ -132,7 +134,8 @@ def _rounds(n_rounds, loss, groups, search, build, n_clusters, rng, *, n_init, o
     starts: list[np.ndarray] = []
     for number in range(1, n_rounds + 1):
         starts += search(groups, n_init - len(starts), number - 1)
-        models, losses = build(starts), []
+        losses: list[np.ndarray] = []
+        models = build(starts)
         task = on_step(f"round {number} of {n_rounds}, {models.count} starts")
         result = minimize(_sum_of(models, loss, losses, rng), models.params, on_step=task, **how)
         best = int(np.argmin(_final(loss, models)))

@@ -167,7 +167,7 @@ def solve_prototypes(
     """
     kind = options["dtype"], options["device"]
     module = build_module(encoder, rows.X, n_outputs, seed, kind[0], rows.weight).to(kind[1])
-    params = [param for param in module.parameters() if param.requires_grad]
+    params, kept = [param for param in module.parameters() if param.requires_grad], list(module.buffers())
     matrices = [] if learned.scale_free else [param for param in params if param.ndim > 1]
     with _seeded(seed, kind[1]):  # what modules draw, here and below, as in dropout
         prototypes = first_prototypes(rows, module, learned, options)
@@ -204,7 +204,7 @@ def solve_prototypes(
     held_objective = held and held.objective(present(), options)
     how, steps_per_pass = _schedule(smooth, n, max_iter, tol, learning_rate)
     with _seeded(seed, kind[1]):
-        result, losses = _minimize(loss, params, held and held_loss, steps_per_pass, patience, on_step, how)
+        result, losses = _minimize(loss, params, held and held_loss, steps_per_pass, patience, on_step, how, kept)
     result = result._replace(n_iter=-(-result.n_iter // steps_per_pass))
     learned = clone(learned)
     if log_temperature is not None:
@@ -221,12 +221,12 @@ def _schedule(smooth, n, max_iter, tol, learning_rate):
     return adam_schedule(steps_per_pass, max_iter, tol, learning_rate), steps_per_pass
 
 
-def _minimize(loss, params, held_loss, every, patience, on_step, how):
+def _minimize(loss, params, held_loss, every, patience, on_step, how, kept=()):
     """(solver's report, losses on held-out rows), stopping early where there is such a loss."""
     if held_loss is None:
-        return minimize(loss, params, on_step=on_step, **how), []
-    watch = EarlyStopping(held_loss, params, every, patience, on_step)
-    result = minimize(loss, params, on_step=watch, **how)
+        return minimize(loss, params, kept=kept, on_step=on_step, **how), []
+    watch = EarlyStopping(held_loss, [*params, *kept], every, patience, on_step)
+    result = minimize(loss, params, kept=kept, on_step=watch, **how)
     watch.restore()
     return result._replace(status="completed") if result.status == "interrupted" else result, watch.losses
 

@@ -36,7 +36,7 @@ class SolverResult(NamedTuple):
     status: str
 
 
-def minimize(objective, params, *, method, max_iter, on_step=None, kept=(), **options):
+def minimize(objective, params, *, method, max_iter, on_step=None, kept=(), per_pass=1, **options):
     """Minimise objective() over tensors, in place.
 
     Parameters
@@ -54,6 +54,8 @@ def minimize(objective, params, *, method, max_iter, on_step=None, kept=(), **op
         Called after each step; returns True to stop.
     kept : list of tensors, default=()
         That change beside the parameters and go back with them, such as running means.
+    per_pass : int, default=1
+        Steps that visit all rows once, an epoch, by which warnings say when.
     **options
         Of the method: `learning_rate`; `tol`, for "adam" on the relative decrease of the mean loss of `window`
         steps, for "lbfgs" on the gradient's largest entry, or on `size` (callable (*gradients) -> float); for
@@ -72,26 +74,25 @@ def minimize(objective, params, *, method, max_iter, on_step=None, kept=(), **op
         The loss stopped being finite, or the user interrupted: the last finite parameters are kept.
     """
     methods: dict[str, Callable[..., str]] = {"momentum": _momentum, "adam": _adam, "lbfgs": _lbfgs}
-    progress = _Progress(objective, params, on_step, kept)
+    progress, what = _Progress(objective, params, on_step, kept), ""
     try:
         status = methods[method](progress, params, max_iter, **options)
     except KeyboardInterrupt:
         progress.restore(progress.whole)
-        warnings.warn(
-            f"interrupted at iteration {progress.n_iter}; the last whole step is kept.", RuntimeWarning, stacklevel=2
-        )
-        status = "interrupted"
+        status, what = "interrupted", "interrupted {}; the last whole step is kept."
     except FloatingPointError:
         progress.restore(progress.finite)
-        warnings.warn(
-            f"the loss was not finite at iteration {progress.n_iter}; the last finite state is kept. "
-            "Lower learning_rate, or scale X.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
         status = "diverged"
+        what = "the loss was not finite {}; the last finite state is kept. Lower learning_rate, or scale X."
+    if what:
+        warnings.warn(what.format(_when(progress.n_iter, per_pass)), RuntimeWarning, stacklevel=2)
     curve = np.asarray(progress.losses)
     return SolverResult(float(curve[-1]) if len(curve) else progress.loss, progress.n_iter, curve, status)
+
+
+def _when(n_iter, per_pass):
+    """The step that comes after n_iter of them, in words."""
+    return f"at iteration {n_iter}" if per_pass == 1 else f"in epoch {n_iter // per_pass + 1}, at iteration {n_iter}"
 
 
 class _Progress:
@@ -153,7 +154,7 @@ def adam_schedule(steps_per_pass, passes, tol, learning_rate):
     passes = passes or max(_PASSES, -(-_LEAST_STEPS // steps_per_pass))
     how = {"method": "adam", "max_iter": passes * steps_per_pass, "tol": tol}
     how["learning_rate"] = _NETWORK_RATE if learning_rate == "auto" else learning_rate
-    return how | {"window": max(_CHECK_EVERY, steps_per_pass)}
+    return how | {"window": max(_CHECK_EVERY, steps_per_pass), "per_pass": steps_per_pass}
 
 
 def _momentum(

@@ -91,10 +91,11 @@ def solve_tokens(
     z, prototypes = (torch.tensor(part, **kind).requires_grad_() for part in _first(p, n_components, start, rng))
     contexts = _Contexts(p, learned, options, width=0 if free else X.shape[1])
     if free:
-        params = [prototypes, z]
+        params, kept = [prototypes, z], []
     else:
         module = build_module(encoder, X, n_components, seed, options["dtype"], p.degrees).to(options["device"])
         params = [prototypes, *(param for param in module.parameters() if param.requires_grad)]
+        kept = list(module.buffers())
 
     def represent(rows):
         return z[rows] if free else module(as_tensor(X[rows], *kind.values()))
@@ -109,6 +110,7 @@ def solve_tokens(
         result = minimize(
             lambda: contexts.loss(next(batches), represent, prototypes, params),
             params,
+            kept=kept,
             max_iter=max_iter,
             on_step=on_step("training"),
             **how,

@@ -8,7 +8,15 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.model_selection import KFold, cross_val_predict, cross_val_score
 
-from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned, supervisory
+from sklearn_icon import (
+    ICONClassifier,
+    ICONClustering,
+    ICONCrossModal,
+    ICONEmbedding,
+    encoders,
+    learned,
+    supervisory,
+)
 
 X, y = load_iris(return_X_y=True)
 QUICK = {"max_iter": 5, "random_state": 0}
@@ -336,3 +344,40 @@ def test_divergence_of_the_optimisation_keeps_the_last_finite_map():
     with pytest.warns(RuntimeWarning, match="not finite at iteration .* Lower learning_rate, or scale X"):
         embedding = ICONEmbedding(encoder="mlp", learning_rate=1e160, max_iter=30, random_state=0).fit(X)
     assert np.isfinite(embedding.embedding_).all()
+
+
+class _Breaks(torch.nn.Module):
+    """Gives NaN in training after a few batches, by which time its running means have seen it too."""
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__()
+        self.norm, self.linear = torch.nn.BatchNorm1d(n_inputs), torch.nn.Linear(n_inputs, n_outputs)
+        self.batches = 0
+
+    def forward(self, x):
+        self.batches += self.training
+        return self.linear(self.norm(x * (torch.nan if self.training and self.batches > 6 else 1.0)))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        ICONEmbedding(max_iter=20),
+        ICONEmbedding(supervisory="knn", method="sampled", batch_size=32, max_iter=20),
+        ICONEmbedding(supervisory="counts", normalization="conditional", max_iter=20),
+        ICONClassifier(),
+        ICONClassifier(learned="harmonic", early_stopping=True),
+        ICONClassifier(supervisory="same_class"),
+        ICONClustering(3),
+        ICONCrossModal(batch_size=32),
+    ],
+    ids=repr,
+)
+def test_running_means_go_back_to_the_last_finite_state(estimator):
+    estimator = clone(estimator).set_params(encoder=encoders.Module(_Breaks), random_state=0)
+    y = np.arange(len(X)) % 3
+    with pytest.warns(RuntimeWarning, match="the loss was not finite .*at iteration .*; the last finite state is kept"):
+        estimator.fit(np.abs(X), np.abs(X) if isinstance(estimator, ICONCrossModal) else y)
+    for name in ("transform", "predict_proba"):
+        if hasattr(estimator, name):
+            assert np.isfinite(getattr(estimator, name)(np.abs(X))).all()

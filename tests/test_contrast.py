@@ -141,7 +141,7 @@ def test_no_class_of_two_rows(n):
 
 def test_representations_that_are_not_finite():
     encoder = encoders.Module(broken)
-    with pytest.raises(ValueError, match="represents some rows of X by NaN or infinity; check its module"):
+    with pytest.raises(ValueError, match="represents some rows by NaN or infinity; check its module"):
         ICONClassifier(supervisory="same_class", learned="student_t", encoder=encoder, max_iter=1).fit(
             DIGITS[:50], LABELS[:50]
         )

@@ -220,7 +220,7 @@ class _Breaks(torch.nn.Module):
 
 def test_keeps_the_last_finite_state():
     pairs = ICONCrossModal(encoder=encoders.Module(_Breaks), **QUICK)
-    with pytest.warns(RuntimeWarning, match="not finite at iteration 5; the last finite state is kept"):
+    with pytest.warns(RuntimeWarning, match="not finite in epoch 1, at iteration 5; the last finite state is kept"):
         pairs.fit(X, Y)
     assert np.isfinite(pairs.transform(X_NEW)).all()
     assert len(pairs.loss_curve_) == 5
