@@ -272,7 +272,7 @@ def test_prints_progress(capsys):
     assert "[ICONCrossModal] training: iteration 50, loss" in capsys.readouterr().out
 
 
-LENGTHS = "CrossModalPairs.. pairs rows one to one, but X has 1300 rows and y 1299"
+LENGTHS = r"inconsistent numbers of samples: \[1300, 1299\]"
 
 
 @pytest.mark.parametrize(
