@@ -87,7 +87,10 @@ def as_targets(spec, y, n_rows, device):
             raise ValueError(f"y must hold numbers, got dtype {y.dtype}; number the labels first.")
         y = torch.from_numpy(y)
     if y.ndim == 0 or len(y) != n_rows:
-        raise ValueError(f"y must have one entry for each of the {n_rows} rows of z, got shape {tuple(y.shape)}.")
+        raise ValueError(
+            "Found input variables with inconsistent numbers of samples: y must have one entry for each of the "
+            f"{n_rows} rows of z, got shape {tuple(y.shape)}."
+        )
     if isinstance(inner, SameClass):
         y = y.ravel() if y.shape[1:] == (1,) else y
         _check_indicator(y, type(inner).__name__, needs_y)

@@ -67,7 +67,7 @@ class _Space(NamedTuple):
 
 
 def nearest_neighbors(
-    X, n_neighbors, *, metric="euclidean", metric_params=None, n_jobs=None, random_state=None, ranked=True
+    X, n_neighbors, *, metric="euclidean", metric_params=None, n_jobs=None, random_state=None, ranked=True, name="X"
 ) -> Neighbors:
     """The n_neighbors smallest `(d(x_i, x_j), j)`, j != i, of each row i.
 
@@ -94,6 +94,8 @@ def nearest_neighbors(
         Seed of the approximate search, which repeats its bits with the same number of threads.
     ranked : bool, default=True
         Whether the nearest come first even where all other rows are neighbours; else these come by index, sooner.
+    name : str, default="X"
+        What errors call the rows.
 
     Returns
     -------
@@ -101,10 +103,10 @@ def nearest_neighbors(
         Indices and distances of shape (n, n_neighbors), in single precision where X is; whether they are
         exact, and what share of them is found.
     """
-    X = _validated(X, "X")
+    X = _validated(X, name)
     if metric == "precomputed" and X.shape[0] != X.shape[1]:
         raise ValueError(f"metric='precomputed' needs a square matrix of distances, got shape {X.shape}")
-    return _search(_space(X, X, metric, metric_params), n_neighbors, n_jobs, random_state, ranked)
+    return _search(_space(X, X, metric, metric_params, name), n_neighbors, n_jobs, random_state, ranked)
 
 
 def cross_neighbors(
@@ -125,7 +127,9 @@ def cross_neighbors(
             raise ValueError(f"X has {X.shape[1]} features, but the reference has {reference.shape[1]}")
         if sp.issparse(X) != sp.issparse(reference):
             X, reference = sp.csr_array(X), sp.csr_array(reference)
-    return _search(_space(X, reference, metric, metric_params, own=False), n_neighbors, n_jobs, random_state)
+    return _search(
+        _space(X, reference, metric, metric_params, "reference", own=False), n_neighbors, n_jobs, random_state
+    )
 
 
 def count_components(indices) -> np.ndarray:
@@ -148,7 +152,7 @@ def _validated(rows, name):
     return rows
 
 
-def _space(X, reference, metric, metric_params, own=True) -> _Space:
+def _space(X, reference, metric, metric_params, name, own=True) -> _Space:
     """The problem in a canonical form: the metric's plain name, all its parameters, the rows it compares."""
     metric, params = _NAMES.get(metric, metric), dict(metric_params or {})
     if metric == "minkowski" and set(params) <= {"p"} and params.get("p", 2) in (1, 2, np.inf):
@@ -159,7 +163,7 @@ def _space(X, reference, metric, metric_params, own=True) -> _Space:
         raise ValueError("metric='precomputed' needs distances, but some are negative; clip them at 0")
     dtype, root = np.result_type(X.dtype, reference.dtype), None if params else _ROOTS.get(metric)
     convert = partial(_compared, metric, _exact_shift(reference) if metric in _SHIFT_FREE else 0)
-    reference = convert(reference, "X" if own else "reference")
+    reference = convert(reference, name)
     if metric == "seuclidean":
         params.setdefault("V", reference.var(axis=0, ddof=1, dtype=np.float64))
     elif metric == "mahalanobis":

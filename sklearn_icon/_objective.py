@@ -268,7 +268,7 @@ class Objective:
         row_log_z = self._row_log_z(z, keys)
         log_norm = row_log_z.logsumexp(0).expand(self.n_rows) if self.joint else row_log_z
         shares = torch.zeros_like(row_log_z)
-        if self.background > 0:
+        if self.background > 0 and not self.learned.centred:
             shares = self._background_cost(z, keys, log_norm)
         elif self.at_zero:
             log_row_q = self.learned.finish(row_log_z - log_norm, self.n_mixed // self.n_choices)
@@ -333,12 +333,12 @@ def divergence_of(learned, divergence):
     return _limit_of_kl if learned.is_limit else DIVERGENCES[divergence]
 
 
-def check_limit(learned, divergence, uniform, joint=False):
+def check_limit(learned, divergence, joint=False):
     """Refuse the limit of a loss where there is no such limit."""
-    if learned.is_limit and (divergence != "kl" or uniform or joint):
+    if learned.is_limit and (divergence != "kl" or joint):
         raise ValueError(
-            f"{learned} is the limit of a conditional KL loss and no distribution; use it with divergence='kl', "
-            "normalization='conditional' and debias=0, or choose learned='gaussian'."
+            f"{learned} is the limit of a conditional KL loss and no distribution; use it with divergence='kl' and "
+            "normalization='conditional', or choose learned='gaussian'."
         )
 
 
@@ -357,7 +357,7 @@ def can_interpolate(p, learned, n_components):
 
 def _check_combination(p, learned, divergence, objective):
     """Refuse what is not defined, and say what is."""
-    check_limit(learned, divergence, p.uniform, objective.joint)
+    check_limit(learned, divergence, objective.joint)
     if objective.joint and p.shape[0] != p.shape[1]:
         raise ValueError(
             f"normalization='joint' needs keys that are the rows, but p has shape {p.shape}; use "

@@ -43,6 +43,8 @@ class Learned(Spec):
     """Whether the kernel is a function of squared distance with a `slope`."""
     is_limit = False
     """Whether this is the limit of a scaled loss and no distribution."""
+    centred = False
+    """Whether what stands for log q sums to zero over the keys of a row, so that uniform mass on p adds nothing."""
     scale_free = False
     """Whether q stays the same when all representations grow by one factor."""
     mixture = 0.0
@@ -204,9 +206,10 @@ class WideGaussian(_DistanceKernel):
 
         s^2 (L(s) - log N)  ->  mean_i [ sum_j p(j|i) d_ij^2  -  mean_j d_ij^2 ]
 
-    The second term is -2 Var where every row is a key. A limit of scaled losses, not a distribution: it works with
-    divergence="kl" and without a uniform mixture on q. It falls without bound as rows spread, so that networks'
-    representations are scaled to unit length, and a linear encoder must be orthonormal.
+    The second term is -2 Var where every row is a key. A uniform mass a on p, over the same keys, leaves (1 - a) times
+    the loss. A limit of scaled losses, not a distribution: it works with divergence="kl" and without a uniform mixture
+    on q. It falls without bound as rows spread, so that networks' representations are scaled to unit length, and a
+    linear encoder must be orthonormal.
 
     References
     ----------
@@ -221,6 +224,7 @@ class WideGaussian(_DistanceKernel):
 
     euclidean = False
     is_limit = True
+    centred = True
 
     def log_kernel(self, sq_distance):
         """-d^2."""
@@ -238,8 +242,9 @@ class NarrowGaussian(_DistanceKernel):
 
         s^2 L(s)  ->  mean_i [ sum_j p(j|i) d_ij^2  -  min_k d_ik^2 ]
 
-    A limit of scaled losses, not a distribution: it works with divergence="kl" and without a uniform mixture on q. It
-    falls as all rows shrink, so that networks' representations are scaled to unit length.
+    A uniform mass a on p adds a mean_j d_ij^2 to (1 - a) times the first term. A limit of scaled losses, not a
+    distribution: it works with divergence="kl" and without a uniform mixture on q. It falls as all rows shrink, so that
+    networks' representations are scaled to unit length.
 
     References
     ----------

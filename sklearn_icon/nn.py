@@ -130,7 +130,7 @@ class ICONLoss(torch.nn.Module):
         self.divergence, self.debias, self.gather_distributed = divergence, debias, gather_distributed
         check_batch_spec(self.supervisory)
         self._uniform = uniform_share(self.supervisory, debias)
-        check_limit(self.learned, divergence, self._uniform)
+        check_limit(self.learned, divergence)
         inner = unwrapped(self.learned)
         self._is_cosine = getattr(inner, "metric", None) == "cosine"
         pairs = isinstance(unwrapped(self.supervisory), of_p.CrossModalPairs)

@@ -7,6 +7,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.model_selection import KFold, cross_val_predict, cross_val_score
+from sklearn.neighbors import kneighbors_graph
 
 from sklearn_icon import (
     ICONClassifier,
@@ -15,8 +16,10 @@ from sklearn_icon import (
     ICONEmbedding,
     encoders,
     learned,
+    methods,
     supervisory,
 )
+from sklearn_icon.nn import ICONLoss
 
 X, y = load_iris(return_X_y=True)
 QUICK = {"max_iter": 5, "random_state": 0}
@@ -169,6 +172,56 @@ def test_a_spec_in_the_wrong_place():
 def test_labels_are_needed(estimator):
     with pytest.raises(ValueError, match="requires y to be passed, but the target y is None: it reads"):
         estimator.fit(X)
+
+
+# p, what it reads beside X
+READ = {
+    "same-class": (supervisory.SameClass(), y),
+    "drawn-positives": (supervisory.SameClass(n_positives=2), y),
+    "several-labels": (supervisory.SameClass(), np.eye(3, dtype=int)[y]),
+    "sparse-labels": (supervisory.SameClass(), sparse.csr_array(np.eye(3, dtype=int)[y])),
+    "partly-known": (supervisory.SameClass(unlabelled=supervisory.UniformKNN(3)), np.where(y == 1, -1, y)),
+    "positive-pairs": (supervisory.PositivePairs(), np.arange(150) // 2),
+    "gaussian": (supervisory.Gaussian(source="y"), X),
+    "knn": (supervisory.UniformKNN(source="y"), X[:, 0]),
+    "sparse-companions": (supervisory.UniformKNN(source="y"), sparse.csr_array(X)),
+    "graph": (supervisory.Graph(), sparse.csr_array(kneighbors_graph(X, 5))),
+    "mixture": (supervisory.UniformMixture(supervisory.SameClass(), 0.3), y),
+    "walk": (supervisory.RandomWalk(supervisory.UniformKNN(3, source="y"), 2), X),
+}
+OF_LENGTHS = {
+    **{
+        f"{kind.__name__}-{name}": (kind(supervisory=p), of_y)
+        for name, (p, of_y) in READ.items()
+        for kind in (ICONEmbedding, ICONClustering)
+    },
+    "ICONEmbedding-counts": (ICONEmbedding(supervisory="counts", normalization="conditional"), X),
+    **{
+        f"ICONClassifier-{p}": (ICONClassifier(supervisory=p), y)
+        for p in ("data_label", "same_class", "propagated_label")
+    },
+    "ICONClassifier-shares": (ICONClassifier(), np.eye(3)[y]),
+    "ICONCrossModal-pairs": (ICONCrossModal(), X),
+    **{f"methods-{name}": (methods.get(name).make_estimator(max_iter=5), y) for name in ("simclr", "supcon", "vicreg")},
+}
+
+
+@pytest.mark.parametrize("longer", [False, True])
+@pytest.mark.parametrize("estimator, of_y", OF_LENGTHS.values(), ids=OF_LENGTHS)
+def test_y_of_another_length(estimator, of_y, longer):
+    """The error comes before any warning, which would be one."""
+    n = of_y.shape[0] - 1
+    rows, read = (X[:n], of_y) if longer else (X, of_y[:n, :n] if of_y.shape[1:] == (n + 1,) else of_y[:n])
+    with pytest.raises(ValueError, match=rf"inconsistent numbers of samples: \[{len(rows)}, {read.shape[0]}\]"):
+        estimator.fit(rows, read)
+
+
+@pytest.mark.parametrize(
+    "p, of_y", [value for name, value in READ.items() if name not in ("drawn-positives", "partly-known")]
+)
+def test_y_of_another_length_in_the_loss(p, of_y):
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: .* each of the 149 rows of z, got shape"):
+        ICONLoss(p, "gaussian")(torch.as_tensor(X[:-1]), of_y)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
@@ -324,8 +377,13 @@ def test_an_encoder_needs_features():
 def test_zero_rows_under_cosine():
     rows = X.copy()
     rows[[3, 8]] = 0
-    with pytest.raises(ValueError, match=r"metric='cosine' is undefined for rows of zeros; rows \[3, 8\]"):
+    with pytest.raises(ValueError, match=r"metric='cosine' is undefined for rows of zeros; rows \[3, 8\] .* of X are"):
         ICONEmbedding(metric="cosine").fit(rows)
+    for spec in (supervisory.UniformKNN, supervisory.Gaussian):
+        companions = spec(metric="cosine", source="y")
+        for estimator in (ICONEmbedding(supervisory=companions), ICONClustering(3, supervisory=companions)):
+            with pytest.raises(ValueError, match=r"for rows of zeros; rows \[3, 8\] \(2 in all\) of y are zero"):
+                estimator.fit(X, rows)
 
 
 def test_a_graph_without_edges():

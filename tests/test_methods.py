@@ -6,8 +6,8 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.datasets import load_iris
-from sklearn.neighbors import kneighbors_graph
+from sklearn.datasets import load_digits, load_iris
+from sklearn.neighbors import KNeighborsClassifier, kneighbors_graph
 
 import sklearn_icon
 from sklearn_icon import methods, supervisory
@@ -183,6 +183,24 @@ def test_every_method_fits(name):
     found = estimator.embedding_ if method.estimator == "ICONEmbedding" else estimator.transform(data[0])
     assert np.isfinite(found).all()
     assert np.ptp(found) > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*stopped after")
+@pytest.mark.parametrize("name", [name for name in methods.names() if methods.get(name).learned.is_limit])
+def test_limits_are_debiased_as_others_are(name):
+    X, y = load_digits(return_X_y=True)
+    X, y, method = X[:200], y[:200], methods.get(name)
+    estimator = method.make_estimator(debias=0.3, max_iter=20, random_state=0)
+    if method.estimator == "ICONCrossModal":
+        score, chance = estimator.fit(X[:, :32], X[:, 32:]).score(X[:, :32], X[:, 32:]), 1 / len(X)
+    elif method.estimator == "ICONClassifier":
+        score, chance = estimator.fit(X[::2], y[::2]).score(X[1::2], y[1::2]), 0.1
+    else:
+        rows = np.concatenate([X, X + np.random.RandomState(0).normal(size=X.shape)])  # two views of each
+        Z, labels = estimator.fit_transform(rows, np.tile(np.arange(len(X)), 2)), np.tile(y, 2)
+        score, chance = KNeighborsClassifier(5).fit(Z[::2], labels[::2]).score(Z[1::2], labels[1::2]), 0.1
+    assert np.isfinite(estimator.loss_curve_).all()
+    assert score > 4 * chance
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,15 @@ def vicreg():
     return pulled - 2 * variance(Z) * N / (N - 1)  # the keys are the other rows
 
 
+def debiased_limit(repelled, alpha=0.2):
+    """mean_i sum_j p~_ij d_ij^2 - the mean, or the least, d_ij^2, over the other rows."""
+    p, total = mixed(PAIRS, alpha, N - 1, skip_self=True), 0.0
+    for i in range(N):
+        d = {j: sq_distance(Z[i], Z[j]) for j in range(N) if j != i}
+        total += sum(p[i][j] * d[j] for j in d) - repelled(list(d.values()))
+    return total / N
+
+
 def triplet():
     """Two rows of a class and one of another."""
     return sum(max(sq_distance(Z[a], Z[b]) - sq_distance(Z[a], Z[1]), 0) for a, b in ((0, 2), (2, 0))) / 2
@@ -268,6 +277,18 @@ PUBLISHED = {
         VIEWS,
         None,
         kl(mixed(PAIRS, 0.2, N - 1, skip_self=True), kernel_q(similar, Z)),
+    ),
+    "debiased-vicreg": (
+        ICONLoss("positive_pairs", "wide_gaussian", debias=0.2),
+        VIEWS,
+        None,
+        debiased_limit(lambda d: sum(d) / len(d)),
+    ),
+    "debiased-triplet": (
+        ICONLoss("positive_pairs", "narrow_gaussian", debias=0.2),
+        VIEWS,
+        None,
+        debiased_limit(min),
     ),
 }
 
@@ -573,7 +594,7 @@ def test_shapes_that_do_not_fit(p, given, message):
         (("knn", "gaussian", "l2"), ValueError, "'divergence' parameter of ICONLoss .*'reverse_kl'.* Got 'l2'"),
         (("knn", "gaussian", "kl", 1.0), ValueError, "'debias' parameter of ICONLoss .* Got 1.0"),
         (("knn", "gaussian", "kl", 0.0, "yes"), ValueError, "'gather_distributed' parameter of ICONLoss"),
-        (("knn", "wide_gaussian", "kl", 0.1), ValueError, r"WideGaussian\(\) is the limit .* debias=0"),
+        (("knn", "wide_gaussian", "jensen_shannon", 0.1), ValueError, r"WideGaussian\(\) is the limit"),
         (("knn", "narrow_gaussian", "total_variation"), ValueError, r"NarrowGaussian\(\) is the limit"),
         (("propagated_label", "gaussian"), ValueError, "graph of all rows"),
         ((supervisory.UniformKNN(), "gaussian"), ValueError, "set source='y'"),

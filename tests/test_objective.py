@@ -408,6 +408,74 @@ def test_narrow_limit_over_many_keys(z):
     assert_allclose(Objective(p, NarrowGaussian())(tensor(z)), np.mean(expected), rtol=1e-12)
 
 
+LIMITS = {"wide": (WideGaussian(), lambda d: sum(d) / len(d)), "narrow": (NarrowGaussian(), min)}
+each_kind = pytest.mark.parametrize("kind", [*P_KINDS, "moving-keys"])
+each_limit = pytest.mark.parametrize("spec, repelled", LIMITS.values(), ids=LIMITS)
+
+
+def limit_case(kind, z, prototypes):
+    """(p, representations): rows, and keys where these are prototypes or the rows as they were."""
+    p, keys_differ = P_KINDS["some" if kind == "moving-keys" else kind]
+    moved = [z + 0.3 * z**2] if kind == "moving-keys" else []
+    return p, [tensor(part, requires_grad=True) for part in (z, *([prototypes] if keys_differ else moved))]
+
+
+def naive_limit(p, z, keys, repelled, alpha):
+    """mean_i sum_j p~_ij d_ij^2 - the mean, or the least, d_ij^2, over rows with a positive and the keys of each."""
+    weights, total, n_counted = p.weights.toarray(), 0.0, 0
+    for i in range(len(z)):
+        if weights[i].any():
+            d = {j: (z[i] - keys[j]).square().sum() for j in range(len(keys)) if not (p.exclude_self and j == i)}
+            pulls = [((1 - alpha) * weights[i, j] + alpha / len(d)) * d[j] for j in d]
+            total, n_counted = total + sum(pulls) - repelled(list(d.values())), n_counted + 1
+    return total / n_counted
+
+
+@pytest.mark.parametrize("elements", [1 << 18, 1])
+@pytest.mark.parametrize("alpha", [0.3, 0.9])
+@each_kind
+@each_limit
+def test_debiased_limits(monkeypatch, spec, repelled, kind, alpha, elements, z, prototypes):
+    monkeypatch.setattr(_sums, "_TILE_ELEMENTS", elements)
+    p, inputs = limit_case(kind, z, prototypes)
+    expected = naive_limit(p, inputs[0], inputs[-1], repelled, alpha)
+    objective = Objective(p.mix(alpha), spec)
+    value = objective(*inputs)
+    assert_allclose(value.item(), expected.item(), rtol=1e-10, atol=1e-13)
+    assert_allclose(objective.per_row(*inputs).sum().item(), expected.item(), rtol=1e-10, atol=1e-13)
+    for ours, theirs in zip(*(torch.autograd.grad(loss, inputs) for loss in (value, expected)), strict=True):
+        assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert torch.autograd.gradcheck(objective, inputs)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@each_kind
+@each_limit
+def test_finite_widths_tend_to_debiased_limits(spec, repelled, kind, alpha, z, prototypes):
+    """The error of s^2 (L(s) - log N) falls as 1 / s^2; s^2 L(s) is the narrow limit as soon as the nearest key rules.
+
+    The entropy of p is no part of either.
+    """
+    p, inputs = limit_case(kind, z, prototypes)
+    p, wide, errors = p.mix(alpha), isinstance(spec, WideGaussian), []
+    limit = Objective(p, spec)(*inputs).item()
+    for s in (50.0, 100.0) if wide else (0.04, 0.02):
+        of_width = Objective(p, Gaussian(sigma=s / sqrt(2)))
+        value = of_width(*inputs).item() - of_width.constant
+        errors.append(s**2 * (value - log(p.n_choices) * wide) - limit)
+    if wide:
+        assert_allclose(errors[0] / errors[1], 4, rtol=2e-2)
+    else:
+        assert_allclose(errors, 0, atol=1e-12)
+
+
+@each_kind
+def test_debiasing_scales_the_wide_limit(kind, z, prototypes):
+    p, inputs = limit_case(kind, z, prototypes)
+    plain, debiased = (Objective(p.mix(alpha), WideGaussian())(*inputs).item() for alpha in (0.0, 0.3))
+    assert_allclose(debiased, 0.7 * plain, rtol=1e-12)
+
+
 def test_nt_xent(z):
     groups, similarity = [0, 1, 2, 0, 1, 2], pair_matrix(cosine, z, z) / 0.2
     similarity[np.diag_indices(N)] = -np.inf
@@ -554,12 +622,12 @@ def test_background_keys_stand_for_all(monkeypatch, divergence, exclude_self, n_
     [
         *[({"divergence": name}, 0.0) for name in DIVERGENCES if name != "kl"],
         ({"normalization": "joint"}, 0.0),
-        ({}, 0.3),
+        ({"normalization": "joint"}, 0.3),
     ],
 )
 def test_a_limit_goes_with_conditional_kl_only(spec, options, uniform):
-    message = r"Gaussian\(\) is the limit of a conditional KL loss and no distribution; use it with divergence='kl', "
-    with pytest.raises(ValueError, match=message + "normalization='conditional' and debias=0"):
+    message = r"Gaussian\(\) is the limit of a conditional KL loss and no distribution; use it with divergence='kl' "
+    with pytest.raises(ValueError, match=message + "and normalization='conditional', or choose"):
         Objective(P_KINDS["all-others"][0].mix(uniform), spec, **options)
 
 

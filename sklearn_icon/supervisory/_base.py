@@ -3,6 +3,8 @@
 import warnings
 from abc import abstractmethod
 
+from sklearn.utils import check_consistent_length
+
 from .._spec import Spec
 
 
@@ -42,11 +44,13 @@ class Supervisory(Spec):
             What the spec reads is missing or unfit; the message says which and what to do.
         """
 
-    def _require_y(self, y):
+    def _require_y(self, X, y):
+        """y, where there is one, with an entry for each row of X."""
         if y is None:
             raise ValueError(
                 f"{type(self).__name__}() requires y to be passed, but the target y is None: it reads {self.needs_y}."
             )
+        check_consistent_length(X, y)
         return y
 
 

@@ -51,10 +51,7 @@ class CrossModalPairs(Supervisory):
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
-        n_keys = n_rows_of(self._require_y(y))
-        if n_keys != n_rows_of(X):
-            raise ValueError(f"CrossModalPairs() pairs rows one to one, but X has {n_rows_of(X)} rows and y {n_keys}.")
-        return Conditional(sparse.eye_array(n_keys, format="csr"))
+        return Conditional(sparse.eye_array(n_rows_of(self._require_y(X, y)), format="csr"))
 
 
 class Graph(Supervisory):
@@ -83,7 +80,8 @@ class Graph(Supervisory):
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
-        weights = check_array(X if y is None else y, accept_sparse="csr", ensure_non_negative=True, input_name="graph")
+        weights = X if y is None else self._require_y(X, y)
+        weights = check_array(weights, accept_sparse="csr", ensure_non_negative=True, input_name="graph")
         if weights.shape[0] != weights.shape[1]:
             raise ValueError(
                 f"Graph() needs a square matrix of weights, got shape {weights.shape}; pass the graph as X or as y."
@@ -124,10 +122,7 @@ class Counts(Supervisory):
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
-        counts, name = (X, "X") if self.in_X(y) else (y, "y")
-        counts = check_array(counts, accept_sparse="csr", ensure_non_negative=True, input_name=name)
-        if counts.shape[0] != n_rows_of(X):
-            raise ValueError(
-                f"Counts() needs counts of each row, but X has {n_rows_of(X)} rows and y {counts.shape[0]}."
-            )
-        return Conditional.from_weights(counts)
+        counts, name = (X, "X") if self.in_X(y) else (self._require_y(X, y), "y")
+        return Conditional.from_weights(
+            check_array(counts, accept_sparse="csr", ensure_non_negative=True, input_name=name)
+        )

@@ -94,7 +94,7 @@ class SameClass(Supervisory):
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
-        labels = self.labels(self._require_y(y))
+        labels = self.labels(self._require_y(X, y))
         n_drawn = self.n_positives
         if n_drawn is None and np.square(labels.sum(axis=0)).sum() > _MOST_PAIRS:
             n_drawn = _DRAWN_POSITIVES
@@ -285,7 +285,7 @@ class DataLabel(Supervisory):
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
-        y = np.asarray(self._require_y(y))
+        y = np.asarray(self._require_y(X, y))
         if y.ndim == 2:
             return Conditional.from_weights(y)
         classes, codes = np.unique(y, return_inverse=True)
@@ -346,7 +346,7 @@ class PropagatedLabel(Wrapper):
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
-        y = column_or_1d(self._require_y(y))
+        y = column_or_1d(self._require_y(X, y))
         known = is_known(y)
         if not known.any():
             raise ValueError("y holds no label but -1, unknown; PropagatedLabel() needs some rows of known class.")

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import logsumexp
 from sklearn.metrics import pairwise_distances
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._affinity import gaussian_log_affinity, normalize_log_rows, perplexity_rows, student_t_log_affinity
@@ -47,13 +47,11 @@ class _Neighborhood(Supervisory):
     def _features(self, X, y):
         if self.source == "X":
             return X if hasattr(X, "shape") else np.asarray(X)
-        features = self._require_y(y)
+        features = self._require_y(X, y)
         if not sparse.issparse(features):
             features = np.asarray(features, dtype=np.float64)
             features = features.reshape(len(features), -1)
-        features = check_array(features, accept_sparse="csr", input_name="y")
-        check_consistent_length(X, features)
-        return features
+        return check_array(features, accept_sparse="csr", input_name="y")
 
     def _neighbors(self, features, n_neighbors, n_jobs, random_state):
         return nearest_neighbors(
@@ -64,6 +62,7 @@ class _Neighborhood(Supervisory):
             n_jobs=n_jobs,
             random_state=random_state,
             ranked=False,
+            name=self.source,
         )
 
     @staticmethod
