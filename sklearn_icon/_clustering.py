@@ -22,6 +22,7 @@ from ._new_rows import FittedRows, input_kind
 _STARTS = 9
 _BATCH_ROWS = 2048
 _WALK_STEPS = 2
+_SHARE_UNDER_KL = 0.3
 _MOST_ROWS_IN_PAIRS = 20_000
 _SMALL = 1 << 20
 _RATES = {"Linear": 0.02, "Lookup": 0.1}
@@ -54,14 +55,14 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         How rows become membership logits, `encoders.MomentumKeys` those of keys by its past. None is
         `encoders.Linear()`, or `encoders.Lookup()` where X holds distances or a graph.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
-        D. "total_variation" with debias=0 is for clusters of very unlike size, which KL evens out. "reverse_kl" with
-        debias=0 is k-means, soft or heavy-tailed: it needs a p such as `supervisory.Gaussian(sigma=...)`, a lookup and
-        all pairs.
-    debias : float in [0, 1], default=0.3
-        Uniform mass a mixed into both p and q. It keeps memberships from saturating. For one side only, set it to 0
-        and wrap the spec in a `UniformMixture`. 1 is the limit of the loss over (1 - a)^2 for hard clusters, with
-        uniform mass spread as q spreads its own: the normalised cut where q weighs by degree, solved by its relaxation,
-        as in SpectralClustering. It needs a lookup and KL.
+        D. "total_variation" is for clusters of very unlike size, which KL evens out. "reverse_kl" is k-means, soft or
+        heavy-tailed: it needs a p such as `supervisory.Gaussian(sigma=...)`, a lookup, all pairs and no uniform mass.
+    debias : float in [0, 1] or "auto", default="auto"
+        Uniform mass a mixed into both p and q. It keeps memberships from saturating. "auto" is 0.3 under KL and none
+        under other divergences, which are bounded: one positive of a row weighs less there than much uniform mass. For
+        one side only, set it to 0 and wrap the spec in a `UniformMixture`. 1 is the limit of the loss over (1 - a)^2
+        for hard clusters, with uniform mass spread as q spreads its own: the normalised cut where q weighs by degree,
+        solved by its relaxation, as in SpectralClustering. It needs a lookup and KL.
     n_neighbors : int, default=15
         Neighbours of a row in the default p. The default shrinks, with a warning, where there are no 16 rows.
     metric : str or callable, default="euclidean"
@@ -106,6 +107,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         The loss of each step of the kept start.
     n_iter_ : int
         Steps of the kept start.
+    debias_ : float
+        The uniform mass of p and q.
     device_ : str
         Where the fit ran.
     supervisory_, learned_, encoder_ : specs
@@ -136,7 +139,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     _parameter_constraints: dict = ICon._parameter_constraints | {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
-        "debias": [Interval(Real, 0, 1, closed="both")],
+        "debias": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [str, callable],
         "metric_params": [dict, None],
@@ -155,7 +158,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         learned=None,
         encoder=None,
         divergence="kl",
-        debias=0.3,
+        debias="auto",
         n_neighbors=15,
         metric="euclidean",
         metric_params=None,
@@ -257,12 +260,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             solution = self._solve_soft_k_means(
                 X, y, (p_spec, q_spec, encoder), kind, device, sample_weight, random_state
             )
-            if self.debias == 1:
+            if self._share == 1:
                 solution = self._solve_cut(p, n_steps, q_spec, encoder, device, sample_weight, random_state)
                 device = "cpu"
             solution = solution or self._solve(
                 None if features is None else items,
-                p.mix(self.debias),
+                p.mix(self._share),
                 n_steps,
                 q_spec,
                 encoder,
@@ -272,6 +275,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 views,
             )
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
+        self.debias_ = self._share
         self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
         self.n_iter_ = solution.result.n_iter
         self._state = solution.state
@@ -283,19 +287,24 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _batch_rows(self, n):
         return min(n, _BATCH_ROWS if self.batch_size == "auto" else self.batch_size)
 
-    def _holds_all_pairs(self, p_spec):
-        """Whether D is infinite where p is zero, so that all pairs of rows are compared, as in k-means."""
-        return self.divergence == "reverse_kl" and not self.debias and not p_spec.mixture
+    @property
+    def _share(self):
+        """The uniform mass of p and q, "auto" resolved."""
+        if self.debias == "auto":
+            return _SHARE_UNDER_KL if self.divergence == "kl" else 0.0
+        return self.debias
 
     def _solve_soft_k_means(self, X, y, specs, kind, device, sample_weight, random_state):
-        """The partition of lowest reverse KL over all pairs, or None where D is another or p positive by debiasing."""
+        """The partition of lowest reverse KL over all pairs, or None where D is another."""
         p_spec, q_spec, encoder = specs
-        if not self._holds_all_pairs(p_spec):
+        if self.divergence != "reverse_kl":
             return None
-        if encoder.parametric or kind != "features" or not hasattr(p_spec, "log_rows_with_self") or q_spec.mixture:
+        mixture = self._share or p_spec.mixture or q_spec.mixture
+        if encoder.parametric or kind != "features" or not hasattr(p_spec, "log_rows_with_self") or mixture:
             raise ValueError(
-                "divergence='reverse_kl' is infinite where p is zero: with debias=0 it needs encoder='lookup', rows of "
-                f"features and a p such as supervisory.Gaussian(sigma=...); got {encoder} and {p_spec}."
+                "divergence='reverse_kl' compares q with p on all pairs of rows: it needs encoder='lookup', rows of "
+                "features, a p such as supervisory.Gaussian(sigma=...) and no uniform mass; got "
+                f"{encoder}, {p_spec}, {q_spec} and debias={self.debias!r}."
             )
         _check_pairs(X)
         from ._soft_k_means import solve_soft_k_means
@@ -347,7 +356,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         rate, network_rate = _RATES.get(kind, _RATES["Linear"]), _NETWORK_RATE
         if self.learning_rate != "auto":
             rate = network_rate = self.learning_rate
-        q = learned.UniformMixture(q_spec, self.debias) if self.debias else q_spec
+        q = learned.UniformMixture(q_spec, self._share) if self._share else q_spec
         seed = random_state.randint(np.iinfo(np.int32).max)
         with nullcontext() if views is None else _seeded(seed, device):  # what `augment` draws
             return solve_partition(
@@ -379,7 +388,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if self.n_clusters_ < self.n_clusters:
             warnings.warn(
                 f"only {self.n_clusters_} of n_clusters={self.n_clusters} clusters are in use; there may be fewer "
-                "distinct rows or groups than that. Lower n_clusters, or raise n_init.",
+                "distinct rows or groups than that. Lower n_clusters or n_neighbors, or raise n_init.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -471,18 +480,18 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             memberships = self.predict_proba(X)
         X = _rows_of(self._validate_items(X, self.encoder_, reset=False))
         logits = torch.as_tensor(np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny)), dtype=torch.float64)
-        if self._holds_all_pairs(self.supervisory_):
+        if self.divergence == "reverse_kl":
             from ._soft_k_means import mean_reverse_kl
 
             _check_pairs(X)
             log_p = torch.as_tensor(self.supervisory_.log_rows_with_self(X, y))
             return -float(mean_reverse_kl(log_p, logits, torch.full((len(logits),), 1 / len(logits)).to(logits)))
-        p = self.supervisory_.conditional(X, y, n_jobs=self.n_jobs, random_state=0).mix(self.debias)
-        if self.debias == 1:
+        p = self.supervisory_.conditional(X, y, n_jobs=self.n_jobs, random_state=0).mix(self._share)
+        if self._share == 1:
             from ._cuts import measure_of, normalized_cut
 
             return -float(normalized_cut(p, logits.softmax(1), measure_of(p, self.learned_, np.ones(len(logits)))))
-        q = learned.UniformMixture(self.learned_, self.debias) if self.debias else self.learned_
+        q = learned.UniformMixture(self.learned_, self._share) if self._share else self.learned_
         with torch.no_grad():
             return -float(Objective(p, q, divergence=self.divergence)(logits))
 
@@ -513,8 +522,8 @@ def _check_pairs(X):
     """Refuse more rows than whose pairs can be held."""
     if X.shape[0] > _MOST_ROWS_IN_PAIRS:
         raise ValueError(
-            f"divergence='reverse_kl' with debias=0 holds all pairs of rows, too many for n_samples={X.shape[0]}; "
-            "set debias > 0, or use sklearn.cluster.KMeans for the narrow limit."
+            f"divergence='reverse_kl' holds all pairs of rows, too many for n_samples={X.shape[0]}; use "
+            "divergence='kl', or sklearn.cluster.KMeans for the narrow limit."
         )
 
 

@@ -175,12 +175,13 @@ def _rows(estimator, X, y, index, represented):
 
     if unwrapped(estimator.learned_).is_limit:
         raise ValueError(f"{estimator.learned_} is the limit of a loss and no distribution; there is no q to show.")
-    p_rows = estimator.supervisory_.conditional(X, y, random_state=0).mix(estimator.debias)
+    debias = getattr(estimator, "debias_", estimator.debias)
+    p_rows = estimator.supervisory_.conditional(X, y, random_state=0).mix(debias)
     if estimator.supervisory_.keys_differ or p_rows.shape != 2 * (len(represented),):
         raise ValueError(f"{estimator.supervisory_} has keys that are not the rows; there are no neighbours to show.")
     q_spec = estimator.learned_
-    if q_spec.on_memberships and estimator.debias:
-        q_spec = learned.UniformMixture(q_spec, estimator.debias)
+    if q_spec.on_memberships and debias:
+        q_spec = learned.UniformMixture(q_spec, debias)
     excluded = p_rows.exclude_self and not q_spec.includes_self
     p = _p_row(p_rows, index, getattr(estimator, "normalization", "conditional") == "joint", q_spec.includes_self)
     if not p.any():
@@ -190,7 +191,7 @@ def _rows(estimator, X, y, index, represented):
     log_k = q_spec.pairwise(z[[index]], keys)
     log_k[:, index] = -torch.inf if excluded else log_k[:, index]
     log_q = q_spec.finish(log_k if q_spec.normalized else log_k.log_softmax(dim=1), len(p) - excluded)[0]
-    if q_spec.on_memberships and estimator.divergence == "reverse_kl" and not p_rows.uniform:
+    if q_spec.on_memberships and estimator.divergence == "reverse_kl":
         log_p = torch.as_tensor(estimator.supervisory_.log_rows_with_self(X, y)[index])  # as in the fit
         return log_p.exp().numpy(), log_q.exp().numpy(), float((log_q.exp() * (log_q - log_p)).sum())
     others = np.arange(len(p)) != (index if excluded else -1)
