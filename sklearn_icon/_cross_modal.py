@@ -9,6 +9,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from . import encoders, learned, supervisory
@@ -105,6 +106,9 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     >>> pairs = ICONCrossModal(random_state=0).fit(upper[:1500], lower[:1500])
     >>> pairs.transform(upper[1500:]).shape
     (297, 32)
+    >>> pairs.transform(None, lower[1500:]).shape
+    (297, 32)
+    >>> Z_upper, Z_lower = pairs.transform(upper[1500:], lower[1500:])
     >>> pairs.score(upper[1500:], lower[1500:]) > 0.1
     True
     """
@@ -252,27 +256,51 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         z = encode(load_module(encoder, prod(items.shape[1:]), self.n_components, state), items)
         return normalize(z) if on_sphere(self.learned_) else z
 
-    def transform(self, X, y=None):
-        """Representations f(x), and g(y) where y is given; unit rows under a cosine and the two limits.
+    def fit_transform(self, X, y):
+        """Train both encoders and return what they make of the pairs, as `CCA` does; see `fit`.
 
-        X and y may differ in length here. `fit_transform` returns f(x) alone, as pipelines expect.
+        Returns
+        -------
+        tuple of two ndarrays of shape (n_samples, n_components)
+            f(x) and g(y). `set_output` concerns the first, as in `CCA`.
+        """
+        return self.fit(X, y).transform(X, y)
+
+    def transform(self, X, y=None):
+        """Representations f(x), g(y) or both; unit rows under a cosine and the two limits.
+
+        ::
+
+            transform(X) -> f(x)        transform(None, y) -> g(y)        transform(X, y) -> (f(x), g(y))
+
+        X and y may differ in length here.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), or None
         y : {array-like, sparse matrix} of shape (n_samples_y, n_features_y) or (n_samples_y,), default=None
 
         Returns
         -------
         ndarray of shape (n_samples, n_components), or a tuple of two
-            In the precision of the fitted X. `set_output` concerns the first, as in `CCA`.
+            In the precision of the fitted X. `set_output` concerns what is returned alone, and the first of two, as in
+            `CCA`.
+
+        Raises
+        ------
+        ValueError
+            Neither X nor y is given, or they are not shaped as in the fit.
         """
         check_is_fitted(self)
+        if X is None:
+            if y is None:
+                raise ValueError("transform needs rows of a modality, but X=None and y=None; pass X, y or both.")
+            return _wrap_data_with_container("transform", self._encode_y(y), y, self)  # a frame's index is that of y
         z = self._encode_X(X)
         return z if y is None else (z, self._encode_y(y))
 
     def transform_y(self, y):
-        """Representations g(y) of the other modality alone; see `transform`.
+        """Representations g(y) of the other modality alone: `transform(None, y)`.
 
         Parameters
         ----------
@@ -282,8 +310,7 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         -------
         ndarray of shape (n_samples_y, n_components)
         """
-        check_is_fitted(self)
-        return self._encode_y(y)
+        return self.transform(None, y)
 
     def score(self, X, y):
         """Recall at 1: how often a row's partner is, under q, the nearest of all rows given; the mean of both ways.
