@@ -41,11 +41,6 @@ def small_net(n_inputs, n_outputs):
     return nn.Sequential(nn.Unflatten(1, (1, 28)), *layers, *head).to(memory_format=torch.channels_last)
 
 
-def flat_net(n_inputs, n_outputs):
-    """The same for images as rows of 784 numbers."""
-    return nn.Sequential(nn.Unflatten(1, (28, 28)), small_net(n_inputs, n_outputs))
-
-
 class Augment:
     """Crops of at least `area`, mirrored half of the time, brighter or darker, noisy."""
 
@@ -130,12 +125,11 @@ def supervised(args, data, seed):
     contrasted = judged(model.embedding_, model.transform(X_test), y, y_test) | {"passes": passes, "seconds": seconds}
     start = time.perf_counter()
     model = ICONClassifier(
-        encoder=encoders.Module(flat_net), C=1e6, max_iter=passes, tol=0, n_jobs=args.jobs, random_state=seed
-    )
-    model.fit(X.reshape(len(X), -1), y)
+        encoder=encoders.Module(small_net), C=1e6, max_iter=passes, tol=0, n_jobs=args.jobs, random_state=seed
+    ).fit(X, y)
     seconds = time.perf_counter() - start
-    score = model.score(X_test.reshape(len(X_test), -1), y_test)
-    return {"supcon": contrasted, "cross-entropy": {"accuracy": score, "passes": passes, "seconds": seconds}}
+    entropy = {"accuracy": model.score(X_test, y_test), "passes": passes, "seconds": seconds}
+    return {"supcon": contrasted, "cross-entropy": entropy}
 
 
 def main():

@@ -105,13 +105,10 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
             if X.dtype not in kind["dtype"]:
                 kind["dtype"] = np.float32
             X = check_array(X, allow_nd=True, estimator=self, **kind)
-            validate_data(self, X.reshape(len(X), prod(X.shape[1:])), skip_check_array=True, reset=reset)
+            validate_data(self, rows_of(X), skip_check_array=True, reset=reset)
         if reset:
             self._item_shape = X.shape[1:]
-        elif X.shape[1:] != self._item_shape:
-            raise ValueError(
-                f"X holds items of shape {X.shape[1:]}, but was fitted on items of shape {self._item_shape}."
-            )
+        check_item_shape(X, self._item_shape, "X")
         return X
 
     def _on_step(self, task):
@@ -145,12 +142,24 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         return getattr(measured(self._spec_or_none("supervisory")), "metric", None) == "precomputed"
 
     def __sklearn_tags__(self):
-        """Sparse input; y required where p reads it."""
+        """Sparse input; items of any shape to encoders; y required where p reads it."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.input_tags.three_d_array = bool(getattr(self._spec_or_none("encoder"), "parametric", False))
         spec = self._spec_or_none("supervisory")
         tags.target_tags.required = bool(spec is not None and spec.needs_y)
         return tags
+
+
+def rows_of(items):
+    """Items of any shape as rows of features; sparse rows are such."""
+    return items.reshape(len(items), prod(items.shape[1:])) if items.ndim > 2 else items
+
+
+def check_item_shape(items, shape, name):
+    """Refuse items of another shape than those of the fit."""
+    if items.shape[1:] != shape:
+        raise ValueError(f"{name} holds items of shape {items.shape[1:]}, but was fitted on items of shape {shape}.")
 
 
 def warn_rows_without_positives(p, counted=True):

@@ -1,6 +1,7 @@
 """`ICONClassifier`: classes as prototypes, softmax regression by default."""
 
 from functools import partial
+from math import prod
 from numbers import Integral, Real
 
 import numpy as np
@@ -9,10 +10,10 @@ from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, Trans
 from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted, validate_data
 
 from . import learned, supervisory
-from ._base import ICon, check_bounded, unwrapped, warn_left_out, warn_rows_without_positives
+from ._base import ICon, check_bounded, rows_of, unwrapped, warn_left_out, warn_rows_without_positives
 from ._labels import class_weights, classes_and_codes, is_known, shares
 
 _MAX_REPRESENTATION = 64
@@ -48,7 +49,8 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         `learned.StudentT(df=10.0)` and "harmonic" `learned.Harmonic(n=4.0)`: tails as heavy as those of df=1 and n=1
         leave rows unsure, as they put the odds of classes at the ratio of squared distances.
     encoder : Encoder or str, default=None
-        How rows become representations. None is `encoders.Linear()`.
+        How rows become representations. None is `encoders.Linear()`. Any of them reads items of any shape, such as
+        images; "mlp" and linear maps as rows.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
         D.
     debias : float in [0, 1), default=0.0
@@ -104,7 +106,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     supervisory_, learned_, encoder_ : specs
         What None and short names stood for.
     n_features_in_ : int
-        Columns of X.
+        Columns of X; numbers of an item where X has more than two axes.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of X's columns, where all are strings.
 
@@ -202,6 +204,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows; or items of any shape, (n_samples, ...), integers as single precision.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels of any kind; -1 for unknown ones under "propagated_label". Or rows of class probabilities, the
             classes being the columns' names in a data frame, else their numbers.
@@ -220,7 +223,9 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         _check_specs(p_spec, q_spec, encoder)
-        X, y, names = self._validate_X_y(X, y, p_spec)
+        y, names = self._validate_y(y, p_spec)
+        X = self._validate_items(X, encoder, reset=True)
+        check_consistent_length(X, y)
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not sample_weight.any():  # older scikit-learn lets this pass
             raise ValueError("Sample weights must contain at least one non-zero number.")
@@ -228,9 +233,9 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         X, y, sample_weight = X[rows], y[rows], sample_weight[rows]
         known = is_known(y) if _may_be_unknown(p_spec) else np.ones(len(y), dtype=bool)
         classes, codes = classes_and_codes(y, known, names)
-        with self._threads(small=X.shape[0] * X.shape[1] < _SMALL):
+        with self._threads(small=X.ndim == 2 and prod(X.shape) < _SMALL):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
-            labels = (p_spec if p_spec.keys_differ else supervisory.DataLabel()).conditional(X, codes, **how)
+            labels = (p_spec if p_spec.keys_differ else supervisory.DataLabel()).conditional(rows_of(X), codes, **how)
             weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
             if p_spec.keys_differ:
                 labels = labels.mix(self.debias)
@@ -245,23 +250,21 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         self._warn_unless_converged(solution.result, "raise max_iter, or scale X")
         return self
 
-    def _validate_X_y(self, X, y, p_spec):
-        """(X, y, names of y's columns or None): labels, or rows of probabilities."""
+    def _validate_y(self, y, p_spec):
+        """(y, names of its columns or None): labels, or rows of probabilities."""
         names = np.asarray(y.columns) if hasattr(y, "columns") else None
         shape = np.asarray(y).shape
         soft = len(shape) == 2 and shape[1] > 1
-        X, y = validate_data(
-            self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], multi_output=soft, y_numeric=soft
-        )
+        y = validate_data(self, y=y, multi_output=soft, y_numeric=soft)
         if not soft:
             check_classification_targets(y[is_known(y)] if _may_be_unknown(p_spec) else y)
-            return X, y, None
+            return y, None
         if not isinstance(unwrapped(p_spec), supervisory.DataLabel):
             raise ValueError(
                 f"y of shape {y.shape} holds class probabilities, which {p_spec} does not read; use "
                 "supervisory='data_label', or pass 1-D labels."
             )
-        return X, shares(y), names
+        return shares(y), names
 
     def _solve(self, X, codes, labels, weights, known, specs, device, random_state):
         """Solve by the route that the specs call for."""
@@ -281,11 +284,12 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
                 raise ValueError(f"early_stopping=True needs p over classes, not {p_spec}; use 'data_label'.")
             return self._represent(X, codes, labels, weights, specs, penalty, options, how, seed)
         how["patience"] = self.n_iter_no_change
-        rows, held = Labelled(labels, X, weights), None
+        linear = type(encoder).__name__ == "Linear" and is_dot(q_spec)
+        rows, held = Labelled(labels, rows_of(X) if linear else X, weights), None
         if self.early_stopping:
             rows, held = self._split(rows, codes, known, random_state)
-        if type(encoder).__name__ == "Linear" and is_dot(q_spec):
-            return solve_linear(rows, held, q_spec, penalty, options, start=self._start(X, labels.shape[1]), **how)
+        if linear:
+            return solve_linear(rows, held, q_spec, penalty, options, start=self._start(labels.shape[1]), **how)
         how |= {"n_outputs": labels.shape[1], "learning_rate": self.learning_rate, "seed": seed}
         return solve_prototypes(rows, held, q_spec, encoder, penalty, options, **how)
 
@@ -309,14 +313,14 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         p_spec, q_spec, encoder = specs
         draws = {"n_jobs": self.n_jobs, "random_state": np.random.RandomState(seed)}
         represented = solve_representation(
-            lambda rows, codes: p_spec.conditional(rows, codes, **draws).mix(self.debias),
+            lambda items, codes: p_spec.conditional(rows_of(items), codes, **draws).mix(self.debias),
             q_spec,
             encoder,
             X,
             codes,
             weights,
             options,
-            n_components=min(_MAX_REPRESENTATION, X.shape[1]),
+            n_components=min(_MAX_REPRESENTATION, self.n_features_in_),
             learning_rate=self.learning_rate,
             seed=seed,
             **how,
@@ -328,9 +332,9 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         head = solve_linear(rows, None, _NAMED["dot"](), penalty, kl, start=None, patience=None, **how)
         return head._replace(learned=q_spec, state=represented.state, coef=head.coef * factor)
 
-    def _start(self, X, n_classes):
+    def _start(self, n_classes):
         """The last fit's coefficients where they fit this one and `warm_start` asks for them."""
-        shape = (1 if n_classes == 2 else n_classes, X.shape[1])
+        shape = (1 if n_classes == 2 else n_classes, self.n_features_in_)
         if not self.warm_start or getattr(self, "_coef", None) is None or self._coef.shape != shape or self._state:
             return None
         return self._coef, self._intercept
@@ -352,17 +356,16 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         return getattr(self, name)
 
     def _represented(self, X):
-        """Rows through the encoder, if there is a separate one."""
+        """Items through the encoder, or as rows where there is no separate one."""
         if not self._state:
-            return X
+            return rows_of(X)
         from ._networks import encode, load_module
 
-        outputs = self._n_outputs
-        return encode(load_module(self.encoder_, X.shape[1], outputs, self._state), X)
+        return encode(load_module(self.encoder_, self.n_features_in_, self._n_outputs, self._state), X)
 
     def _validate_rows(self, X):
         check_is_fitted(self, "classes_")
-        return validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        return self._validate_items(X, self.encoder_, reset=False)
 
     def _log_q(self, X):
         """log q(c|x) up to a constant of the row, shape (n_samples, n_classes)."""
@@ -378,6 +381,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows, or items as in the fit.
 
         Returns
         -------
@@ -424,10 +428,8 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         -------
         ndarray of shape (n_samples, n_outputs)
         """
-        X = self._validate_rows(X)
-        if self._state:
-            return self._represented(X)
-        return np.asarray(X @ self._coef.T) + self._intercept
+        represented = self._represented(self._validate_rows(X))
+        return represented if self._state else np.asarray(represented @ self._coef.T) + self._intercept
 
     @property
     def _n_outputs(self):

@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from . import learned, supervisory
-from ._base import ICon, unwrapped, warn_rows_without_positives
+from ._base import ICon, rows_of, unwrapped, warn_rows_without_positives
 from ._new_rows import FittedRows, input_kind
 
 _STARTS = 9
@@ -238,7 +238,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         items = self._validate_items(X, encoder, reset=True)
-        X = _rows_of(items)
+        X = rows_of(items)
         if X.shape[0] < self.n_clusters:
             raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
         kind = input_kind(p_spec, X, y)
@@ -478,7 +478,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             memberships = self._encoded(self._views_of(X))
         else:
             memberships = self.predict_proba(X)
-        X = _rows_of(self._validate_items(X, self.encoder_, reset=False))
+        X = rows_of(self._validate_items(X, self.encoder_, reset=False))
         logits = torch.as_tensor(np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny)), dtype=torch.float64)
         if self.divergence == "reverse_kl":
             from ._soft_k_means import mean_reverse_kl
@@ -513,7 +513,6 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """Distances of rows where metric is "precomputed", or weights; memberships keep the precision of X."""
         tags = super().__sklearn_tags__()
         tags.input_tags.pairwise = self._measures_precomputed() or self._is_graph()
-        tags.input_tags.three_d_array = bool(getattr(self._spec_or_none("encoder"), "parametric", False))
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -525,11 +524,6 @@ def _check_pairs(X):
             f"divergence='reverse_kl' holds all pairs of rows, too many for n_samples={X.shape[0]}; use "
             "divergence='kl', or sklearn.cluster.KMeans for the narrow limit."
         )
-
-
-def _rows_of(items):
-    """Items as rows of features."""
-    return items.reshape(len(items), -1) if items.ndim > 2 else items
 
 
 def _sq_distances(X, centers, labels):

@@ -1,6 +1,7 @@
 """`ICONCrossModal`: rows of two modalities that find each other, CLIP by default."""
 
 from functools import partial
+from math import prod
 from numbers import Integral, Real
 
 import numpy as np
@@ -8,10 +9,11 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils._set_output import _wrap_data_with_container
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from . import encoders, learned, supervisory
-from ._base import ICon, unwrapped
+from ._base import ICon, check_item_shape, unwrapped
 from ._spec import resolve
 
 _PASSES, _LEAST_STEPS = 20, 600  # unless max_iter says how many passes
@@ -44,7 +46,8 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     learned : Learned or str, default=None
         The distribution q. None, "gaussian" and "cosine" are `learned.Gaussian(metric="cosine", tau="learn")`.
     encoder : Encoder or str, default=None
-        How rows of X become representations. None is `encoders.MLP()`.
+        How rows of X become representations. None is `encoders.MLP()`. Any of them reads items of any shape, such as
+        images; "mlp" and linear maps as rows.
     encoder_y : Encoder or str, default=None
         How rows of y do. None: as `encoder`, with weights of its own.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
@@ -79,9 +82,9 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     supervisory_, learned_, encoder_, encoder_y_ : specs
         What None and short names stood for; `learned_` with the temperature that was learned.
     n_features_in_ : int
-        Columns of X.
+        Columns of X; numbers of an item where X has more than two axes.
     n_features_y_ : int
-        Columns of y.
+        Likewise of y.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of X's columns, where all are strings.
 
@@ -103,6 +106,9 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     >>> pairs = ICONCrossModal(random_state=0).fit(upper[:1500], lower[:1500])
     >>> pairs.transform(upper[1500:]).shape
     (297, 32)
+    >>> pairs.transform(None, lower[1500:]).shape
+    (297, 32)
+    >>> Z_upper, Z_lower = pairs.transform(upper[1500:], lower[1500:])
     >>> pairs.score(upper[1500:], lower[1500:]) > 0.1
     True
     """
@@ -167,9 +173,9 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows of one modality.
+            Rows of one modality; or items of any shape, (n_samples, ...), integers as single precision.
         y : {array-like, sparse matrix} of shape (n_samples, n_features_y) or (n_samples,)
-            The other modality: row i belongs to row i of X.
+            The other modality, rows or items likewise: row i belongs to row i of X.
 
         Returns
         -------
@@ -186,14 +192,15 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             encoder if self.encoder_y is None else self.encoder_y, encoders.Encoder, encoders.NAMES, "encoder_y"
         )
         _check_specs(p_spec, q_spec, encoder, encoder_y)
-        X = self._validate_rows(X, reset=True)
+        X = self._validate_items(X, encoder, reset=True)
         y = None if y is None else self._validate_y(y, X.dtype)
         p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state).mix(self.debias)
         solution = self._solve(X, y, p.uniform, q_spec, (encoder, encoder_y), device, random_state)
         self.supervisory_, self.learned_, self.device_ = p_spec, solution.learned, str(device)
         self.encoder_, self.encoder_y_ = encoder, encoder_y
         self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
-        self.n_features_y_, self._states = y.shape[1], solution.states
+        self.n_features_y_, self._item_shape_y = prod(y.shape[1:]), y.shape[1:]
+        self._states = solution.states
         return self
 
     def _solve(self, X, y, uniform, q_spec, both, device, random_state):
@@ -203,7 +210,8 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         batch_rows = min(self.batch_size, X.shape[0])
         steps = -(-X.shape[0] // batch_rows)
-        with self._threads(small=batch_rows * max(X.shape[1], y.shape[1]) < _SMALL):
+        small = X.ndim == y.ndim == 2 and batch_rows * max(X.shape[1], y.shape[1]) < _SMALL
+        with self._threads(small):
             return solve_pairs(
                 X,
                 y,
@@ -220,52 +228,79 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
                 on_step=self._on_step("training"),
             )
 
-    def _validate_rows(self, X, reset=False):
-        least = 2 if reset else 1
-        return validate_data(
-            self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=reset, ensure_min_samples=least
-        )
+    def _validate_y(self, y, dtype):
+        """The other modality in a precision, one column where it has one dimension."""
+        y = check_array(y, accept_sparse="csr", dtype=dtype, ensure_2d=False, allow_nd=True, input_name="y")
+        return y.reshape(-1, 1) if y.ndim == 1 else y
 
-    def _validate_y(self, y, dtype, n_features=None):
-        """The other modality in the precision of X, one column where it has one dimension."""
-        y = check_array(y, accept_sparse="csr", dtype=dtype, ensure_2d=False, input_name="y")
-        y = y.reshape(-1, 1) if y.ndim == 1 else y
-        if n_features not in (None, y.shape[1]):
+    def _encode_X(self, X):
+        """f(x)."""
+        return self._encode(self.encoder_, self._states[0], self._validate_items(X, self.encoder_, reset=False))
+
+    def _encode_y(self, y):
+        """g(y)."""
+        y = self._validate_y(y, [np.float64, np.float32])
+        if prod(y.shape[1:]) != self.n_features_y_:
             raise ValueError(
-                f"y has {y.shape[1]} features, but {type(self).__name__} is expecting {n_features} features as input."
+                f"y has {prod(y.shape[1:])} features, but {type(self).__name__} is expecting {self.n_features_y_} "
+                "features as input."
             )
-        return y
+        check_item_shape(y, self._item_shape_y, "y")
+        return self._encode(self.encoder_y_, self._states[1], y)
 
-    def _encode(self, encoder, state, rows):
+    def _encode(self, encoder, state, items):
         """Representations by one of the encoders."""
         from ._networks import encode, load_module
         from ._pairs import on_sphere
 
-        z = encode(load_module(encoder, rows.shape[1], self.n_components, state), rows)
+        z = encode(load_module(encoder, prod(items.shape[1:]), self.n_components, state), items)
         return normalize(z) if on_sphere(self.learned_) else z
 
-    def transform(self, X, y=None):
-        """Representations f(x), and g(y) where y is given; unit rows under a cosine and the two limits.
+    def fit_transform(self, X, y):
+        """Train both encoders and return what they make of the pairs, as `CCA` does; see `fit`.
 
-        X and y may differ in length here. `fit_transform` returns f(x) alone, as pipelines expect.
+        Returns
+        -------
+        tuple of two ndarrays of shape (n_samples, n_components)
+            f(x) and g(y). `set_output` concerns the first, as in `CCA`.
+        """
+        return self.fit(X, y).transform(X, y)
+
+    def transform(self, X, y=None):
+        """Representations f(x), g(y) or both; unit rows under a cosine and the two limits.
+
+        ::
+
+            transform(X) -> f(x)        transform(None, y) -> g(y)        transform(X, y) -> (f(x), g(y))
+
+        X and y may differ in length here.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), or None
         y : {array-like, sparse matrix} of shape (n_samples_y, n_features_y) or (n_samples_y,), default=None
 
         Returns
         -------
         ndarray of shape (n_samples, n_components), or a tuple of two
-            In the precision of the fitted X. `set_output` concerns the first, as in `CCA`.
+            In the precision of the fitted X. `set_output` concerns what is returned alone, and the first of two, as in
+            `CCA`.
+
+        Raises
+        ------
+        ValueError
+            Neither X nor y is given, or they are not shaped as in the fit.
         """
         check_is_fitted(self)
-        X = self._validate_rows(X)
-        z = self._encode(self.encoder_, self._states[0], X)
-        return z if y is None else (z, self.transform_y(y))
+        if X is None:
+            if y is None:
+                raise ValueError("transform needs rows of a modality, but X=None and y=None; pass X, y or both.")
+            return _wrap_data_with_container("transform", self._encode_y(y), y, self)  # a frame's index is that of y
+        z = self._encode_X(X)
+        return z if y is None else (z, self._encode_y(y))
 
     def transform_y(self, y):
-        """Representations g(y) of the other modality alone; see `transform`.
+        """Representations g(y) of the other modality alone: `transform(None, y)`.
 
         Parameters
         ----------
@@ -275,9 +310,7 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         -------
         ndarray of shape (n_samples_y, n_components)
         """
-        check_is_fitted(self)
-        y = self._validate_y(y, [np.float64, np.float32], self.n_features_y_)
-        return self._encode(self.encoder_y_, self._states[1], y)
+        return self.transform(None, y)
 
     def score(self, X, y):
         """Recall at 1: how often a row's partner is, under q, the nearest of all rows given; the mean of both ways.
@@ -297,7 +330,7 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         check_is_fitted(self)
         check_consistent_length(X, y)
-        z, w = self._encode(self.encoder_, self._states[0], self._validate_rows(X)), self.transform_y(y)
+        z, w = self._encode_X(X), self._encode_y(y)
         return (recall_at_one(self.learned_, z, w) + recall_at_one(self.learned_, w, z)) / 2
 
     @property

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from . import supervisory
-from ._base import ICon, check_bounded, unwrapped, warn_rows_without_positives
+from ._base import ICon, check_bounded, rows_of, unwrapped, warn_rows_without_positives
 from ._initial import initial_map
 from ._new_rows import FittedRows, input_kind
 from ._rows import average_duplicates
@@ -278,8 +278,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         X = self._validate_items(X, encoder, reset=True)
         kind = input_kind(p_spec, X, y)
         with self._threads(small=X.shape[0] <= _EXACT_LIMIT and X.ndim == 2):
-            rows = X.reshape(len(X), -1) if X.ndim > 2 else X
-            p = p_spec.conditional(rows, y, n_jobs=self.n_jobs, random_state=random_state)
+            p = p_spec.conditional(rows_of(X), y, n_jobs=self.n_jobs, random_state=random_state)
             _check_specs(p_spec, q_spec, encoder, kind, self.normalization)
             warn_rows_without_positives(p)
             if self.late_exaggeration > 1 and (self.divergence != "kl" or self.debias or q_spec.mixture):
@@ -472,11 +471,10 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         return self.n_components
 
     def __sklearn_tags__(self):
-        """Distances of rows where metric is "precomputed"; items of any shape to encoders."""
+        """Distances of rows where metric is "precomputed"."""
         tags = super().__sklearn_tags__()
         tags.input_tags.pairwise = self._measures_precomputed()
         tags.input_tags.positive_only = isinstance(unwrapped(self._spec_or_none("supervisory")), supervisory.Counts)
-        tags.input_tags.three_d_array = bool(getattr(self._spec_or_none("encoder"), "parametric", False))
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

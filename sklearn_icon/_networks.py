@@ -47,14 +47,27 @@ class UnitRows(torch.nn.Module):
 
 
 class _Rows(torch.nn.Sequential):
-    """Modules one after the other, that read items as rows of features where they are flat."""
+    """Modules one after the other, that read items as rows of features where they are flat, and return rows."""
 
-    def __init__(self, parts, flat):
+    def __init__(self, parts, flat, n_outputs):
         super().__init__(*parts)
-        self.flat = flat
+        self.flat, self.n_outputs = flat, n_outputs
 
     def forward(self, x):
-        return super().forward(x.flatten(1) if self.flat else x)
+        z = x.flatten(1) if self.flat else x
+        for part in self:
+            z = part(z) if isinstance(part, _InputScale) else self._checked(part(z), len(x))
+        return z
+
+    def _checked(self, z, n_items):
+        """What an encoder returned, where it has a row of the width asked for of each item."""
+        found = tuple(z.shape) if isinstance(z, torch.Tensor) else type(z).__name__
+        if found != (n_items, self.n_outputs):
+            raise ValueError(
+                f"the encoder's module must return n_outputs={self.n_outputs} columns for each item, shape "
+                f"{(n_items, self.n_outputs)} here, but returned {found}; let its factory heed n_outputs."
+            )
+        return z
 
 
 def build_module(encoder, X, n_outputs, seed, dtype, sample_weight=None, *, by_column=True, unit_rows=False):
@@ -75,19 +88,20 @@ def build_module(encoder, X, n_outputs, seed, dtype, sample_weight=None, *, by_c
     Returns
     -------
     torch.nn.Sequential
+        Which raises a ValueError where the encoder's module returns anything but rows of `n_outputs` columns.
     """
     module = encoder.build(prod(X.shape[1:]), n_outputs, seed=seed, dtype=dtype)
     parts = [module]
     if not getattr(encoder, "orthonormal", False):
         columns = by_column and X.ndim == 2
-        scale = input_scale(X, sample_weight) if columns else _overall_scale(X)
+        scale = (input_scale if columns else _overall_scale)(X, sample_weight)
         parts.insert(0, _InputScale(*(torch.as_tensor(part, dtype=dtype) for part in scale)))
-    return _Rows(parts + [UnitRows()] * unit_rows, encoder.flat)
+    return _Rows(parts + [UnitRows()] * unit_rows, encoder.flat, n_outputs)
 
 
 def input_scale(X, sample_weight=None):
     """(shift, factor): column means, zero for sparse rows, and one over the overall standard deviation."""
-    share = np.full(X.shape[0], 1 / X.shape[0]) if sample_weight is None else sample_weight / sample_weight.sum()
+    share = _shares(X, sample_weight)
     if sparse.issparse(X):
         shift = np.zeros(X.shape[1])
         variance = (share @ X.multiply(X)).mean() - (share @ X).mean() ** 2
@@ -98,15 +112,22 @@ def input_scale(X, sample_weight=None):
     return shift, 1 / np.sqrt(variance) if variance > 0 else 1.0
 
 
-def _overall_scale(X):
+def _overall_scale(X, sample_weight=None):
     """(shift, factor): the mean of all numbers and one over their standard deviation, a block of items at a time."""
-    numbers, size = X.data if sparse.issparse(X) else X, prod(X.shape)
-    blocks = [numbers[start : start + _ROWS_AT_ONCE] for start in range(0, len(numbers), _ROWS_AT_ONCE)]
-    shift = sum(block.sum(dtype=np.float64) for block in blocks) / size
-    variance = sum(np.square(block - shift, dtype=np.float64).sum() for block in blocks) / size
+    share = _shares(X, sample_weight)
     if sparse.issparse(X):
-        variance += shift**2 * (1 - len(numbers) / size)
+        shift = (share @ X).mean()
+        variance = (share @ X.multiply(X)).mean() - shift**2
+    else:
+        blocks = [(share[part], X[part].reshape(len(share[part]), -1)) for part in gen_batches(len(X), _ROWS_AT_ONCE)]
+        shift = sum(shares @ block.mean(axis=1, dtype=np.float64) for shares, block in blocks)
+        variance = sum(shares @ np.square(block - shift).mean(axis=1) for shares, block in blocks)
     return shift, 1 / np.sqrt(variance) if variance > 0 else 1.0
+
+
+def _shares(X, sample_weight):
+    """Each item's share of all weight."""
+    return np.full(X.shape[0], 1 / X.shape[0]) if sample_weight is None else sample_weight / sample_weight.sum()
 
 
 class FixedRows:
@@ -171,7 +192,7 @@ def load_module(encoder, n_inputs, n_outputs, state):
         parts.insert(0, _InputScale(*scale))
     if any(name.endswith(".unit") for name in tensors):
         parts.append(UnitRows())
-    sequence = _Rows(parts, encoder.flat)
+    sequence = _Rows(parts, encoder.flat, n_outputs)
     sequence.load_state_dict(tensors)
     return sequence.eval()
 

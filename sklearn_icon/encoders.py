@@ -7,6 +7,7 @@ from abc import abstractmethod
 from contextlib import contextmanager
 from itertools import pairwise
 from numbers import Integral, Real
+from textwrap import shorten
 
 from sklearn.utils._param_validation import Interval
 
@@ -177,6 +178,11 @@ class Module(Encoder):
         Makes the module from the count of an item's numbers and of columns to return. A function of a module that can
         be imported, so that fitted estimators pickle.
 
+    Raises
+    ------
+    ValueError
+        In `fit`: `factory` is itself a module, or makes one that does not return `n_outputs` columns for each item.
+
     Examples
     --------
     >>> import torch
@@ -189,6 +195,18 @@ class Module(Encoder):
 
     def __init__(self, factory):
         self.factory = factory
+
+    def validate(self):
+        """Also refuse a module in place of what makes one; see `Spec.validate`."""
+        from torch import nn
+
+        super().validate()
+        if isinstance(self.factory, nn.Module):
+            raise ValueError(
+                f"factory={shorten(repr(self.factory), 60)} of Module is a module, not a function that makes one; pass "
+                "factory=lambda n_inputs, n_outputs: net, or copy.deepcopy(net) in its place, to leave net as it is."
+            )
+        return self
 
     def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
         """Make the torch module; see `Encoder.build`."""

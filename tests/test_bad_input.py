@@ -48,16 +48,9 @@ def test_unusable_rows(estimator, rows, message):
         estimator.fit(rows, labels(len(rows)))
 
 
-@pytest.mark.parametrize(
-    "estimator, message",
-    [
-        (ICONEmbedding(), "1 sample.* minimum of 2 is required"),
-        (ICONClustering(1), "1 sample.* minimum of 2 is required"),
-        (ICONClassifier(), "contains only one class"),
-    ],
-)
-def test_one_row(estimator, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("estimator", [ICONEmbedding(), ICONClustering(1), ICONClassifier()])
+def test_one_row(estimator):
+    with pytest.raises(ValueError, match=r"1 sample.* minimum of 2 is required"):
         estimator.fit(X[:1], y[:1])
 
 

@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.cross_decomposition import CCA
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -165,6 +166,7 @@ def test_transform_and_score(estimator):
     assert (pairs.n_iter_, pairs.loss_curve_.shape, pairs.n_features_y_) == (2, (12,), 32)
     z, w = pairs.transform(X_NEW, Y_NEW)
     np.testing.assert_array_equal(pairs.transform(X_NEW), z)
+    np.testing.assert_array_equal(pairs.transform(None, Y_NEW), w)
     np.testing.assert_array_equal(pairs.transform_y(Y_NEW), w)
     assert z.shape == w.shape == (len(X_NEW), len(pairs.get_feature_names_out()))
     is_unit = all(np.allclose(np.linalg.norm(side, axis=1), 1) for side in (z, w))
@@ -255,12 +257,44 @@ def test_either_side_alone_does_not_depend_on_its_batch():
     pairs = ICONCrossModal(**QUICK).fit(X, Y)
     z, w = pairs.transform(X_NEW[:5], Y_NEW)
     np.testing.assert_allclose(z, pairs.transform(X_NEW)[:5], atol=1e-12)
+    np.testing.assert_allclose(w[:5], pairs.transform(None, Y_NEW[:5]), atol=1e-12)
     assert len(w) == len(Y_NEW)
+    with pytest.raises(ValueError, match="X=None and y=None; pass X, y or both"):
+        pairs.transform(None)
+    with pytest.raises(NotFittedError):
+        ICONCrossModal().transform(None, Y_NEW)
+
+
+def test_both_sides_from_a_fit():
+    z, w = ICONCrossModal(**QUICK).fit_transform(X, Y)
+    for side, again in zip((z, w), ICONCrossModal(**QUICK).fit(X, Y).transform(X, Y), strict=True):
+        np.testing.assert_array_equal(side, again)
+
+
+def test_frames_as_those_of_cca():
+    pd = pytest.importorskip("pandas")
+    ours = ICONCrossModal(3, encoder="linear", **QUICK).set_output(transform="pandas")
+    theirs = CCA(3, max_iter=5000).set_output(transform="pandas")
+    varies = [half.std(axis=0) > 0.1 for half in (X, Y)]
+    frames = [pd.DataFrame(half[:, kept]) for half, kept in zip((X, Y), varies, strict=True)]
+    frames = [frame.set_axis([f"column {i}" for i in frame], axis=1).set_axis(frame.index + 7) for frame in frames]
+    for pairs in (ours, theirs):
+        names = [f"{type(pairs).__name__.lower()}{i}" for i in range(3)]
+        for first, second in (pairs.fit_transform(*frames), pairs.transform(*frames)):
+            assert type(second) is np.ndarray and first.index.equals(frames[0].index)
+            assert list(first.columns) == list(pairs.get_feature_names_out()) == names
+        alone = pairs.transform(frames[0])
+        assert alone.index.equals(frames[0].index) and list(alone.columns) == names
+    for alone in (ours.transform(None, frames[1][:9]), ours.transform_y(frames[1][:9])):
+        assert alone.index.equals(frames[1].index[:9]) and list(alone.columns) == list(ours.get_feature_names_out())
+    ours.set_output(transform="default")
+    assert type(ours.transform(None, frames[1])) is np.ndarray
 
 
 def test_in_pipelines_searches_and_frames():
     pipeline = make_pipeline(StandardScaler(), ICONCrossModal(**QUICK)).fit(X, Y)
-    assert pipeline.fit_transform(X, Y).shape == (len(X), 32)
+    assert pipeline.transform(X).shape == (len(X), 32)
+    assert [side.shape for side in pipeline.fit_transform(X, Y)] == [(len(X), 32)] * 2
     search = GridSearchCV(ICONCrossModal(**QUICK), {"learned": ["cosine", "student_t"], "n_components": [4]}, cv=2)
     assert search.fit(X, Y).best_score_ > 1 / len(X)
     frame = ICONCrossModal(3, **QUICK).set_output(transform="pandas").fit(X, Y).transform(X_NEW)

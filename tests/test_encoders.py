@@ -211,16 +211,59 @@ def test_a_lookup_has_no_module():
         (MLP(hidden=(8, 0)), r"hidden must hold positive integers, got \(8, 0\)"),
         (MLP(hidden=(8, 2.5)), "hidden must hold positive integers"),
         (Module(None), "The 'factory' parameter of Module must be"),
-        (Module(torch.nn.Linear(2, 2)), None),
+        (
+            Module(torch.nn.Linear(2, 2)),
+            r"factory=Linear\(in_features=2, .* is a module, .*; pass factory=lambda n_inputs, n_outputs: net, or",
+        ),
+        (
+            encoders.MomentumKeys(encoders.ProjectionHead(Module(TwoLayers(2, 2)))),
+            r"factory=TwoLayers\( .* of Module is a module",
+        ),
     ],
 )
 def test_bad_parameters_are_named(encoder, error):
-    if error is None:  # a module is callable, but fails as a factory
-        with pytest.raises(TypeError, match="positional argument"):
-            encoder.validate().build(2, 2)
-    else:
-        with pytest.raises(ValueError, match=error):
-            encoder.validate()
+    with pytest.raises(ValueError, match=error):
+        encoder.validate()
+
+
+def too_wide(n_inputs, n_outputs):
+    return torch.nn.Linear(n_inputs, n_outputs + 1)
+
+
+def no_rows(n_inputs, n_outputs):
+    return torch.nn.Sequential(torch.nn.Linear(n_inputs, n_outputs), torch.nn.Flatten(0))
+
+
+def a_pair(n_inputs, n_outputs):
+    return torch.nn.RNN(n_inputs, n_outputs)
+
+
+UNIT = {"learned": "wide_gaussian", "supervisory": "knn", "normalization": "conditional"}
+FITS = {
+    "a map": (ICONEmbedding(), None, 2),
+    "a map on the sphere": (ICONEmbedding(**UNIT), None, 2),
+    "tokens": (DRAWING["tokens"][0], COUNTS, 2),
+    "clusters": (ICONClustering(3), None, 3),
+    "classes": (ICONClassifier(), CLASSES, 3),
+    "bounded": (ICONClassifier(learned="student_t", divergence="total_variation"), CLASSES, 3),
+    "classes of contrast": (ICONClassifier(supervisory="same_class"), CLASSES, 6),
+    "pairs": (ICONCrossModal(4), COUNTS, 4),
+    "the other of a pair": (ICONCrossModal(4, encoder="mlp"), COUNTS, 4),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("factory", [too_wide, no_rows, a_pair])
+@pytest.mark.parametrize("estimator, y, width", FITS.values(), ids=FITS)
+def test_modules_return_the_columns_asked_for(estimator, y, width, factory):
+    returned = {too_wide: rf"\(\d+, {width + 1}\)", no_rows: r"\(\d+,\)", a_pair: "tuple"}[factory]
+    side = "encoder_y" if estimator.encoder == "mlp" else "encoder"
+    estimator = clone(estimator).set_params(**{side: Module(factory)}, max_iter=2)
+    message = (
+        rf"must return n_outputs={width} columns for each item, shape \(\d+, {width}\) here, but returned {returned};"
+    )
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(ROWS, y)
 
 
 @pytest.mark.parametrize("encoder", [*BUILDERS.values(), Lookup()])
