@@ -32,7 +32,7 @@ _FIT = {
     "ICONEmbedding": "Z = estimator.fit_transform({})",
     "ICONClustering": "labels = estimator.fit_predict({})",
     "ICONClassifier": "predicted = estimator.fit({}).predict(X_new)",
-    "ICONCrossModal": "Z, Z_other = estimator.fit_transform({})",
+    "ICONCrossModal": "Z, Z_other = estimator.fit({0}).transform({0})",
 }
 _DATA = {"item": "X, items", "companion": "X, companions", "labels": "X, y", "modality": "X, other"}
 _DATA |= {"weights": "graph", "token": "counts"}

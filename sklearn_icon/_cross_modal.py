@@ -256,16 +256,6 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         z = encode(load_module(encoder, prod(items.shape[1:]), self.n_components, state), items)
         return normalize(z) if on_sphere(self.learned_) else z
 
-    def fit_transform(self, X, y):
-        """Train both encoders and return what they make of the pairs, as `CCA` does; see `fit`.
-
-        Returns
-        -------
-        tuple of two ndarrays of shape (n_samples, n_components)
-            f(x) and g(y). `set_output` concerns the first, as in `CCA`.
-        """
-        return self.fit(X, y).transform(X, y)
-
     def transform(self, X, y=None):
         """Representations f(x), g(y) or both; unit rows under a cosine and the two limits.
 
@@ -273,7 +263,7 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
             transform(X) -> f(x)        transform(None, y) -> g(y)        transform(X, y) -> (f(x), g(y))
 
-        X and y may differ in length here.
+        X and y may differ in length here. `fit_transform` returns f(x) alone, as pipelines expect.
 
         Parameters
         ----------
