@@ -63,9 +63,9 @@ def cost_table(divergence, n_keys, of_p, of_q):
 
 
 def hard_starts(groups, p, n_steps, n_clusters, table, n_starts, sample_weight, seed):
-    """Labels of rows under the partitions of lowest cost that differ, the best first, none of fewer clusters than it.
+    """Labels of rows under the partitions of lowest cost that differ, the best first.
 
-    A partition of few clusters starts memberships that are alike, from which no descent leaves.
+    One cluster is among them only where nothing else is found: its memberships are all alike, and no descent leaves.
 
     Parameters
     ----------
@@ -93,13 +93,11 @@ def hard_starts(groups, p, n_steps, n_clusters, table, n_starts, sample_weight, 
     labels, costs = search(flow, masses, n_clusters, table, np.random.RandomState(seed))
     kept: list[np.ndarray] = []
     for found in labels[np.unique(np.round(costs, 12), return_index=True)[1]]:  # of equal costs one is enough
-        if kept and len(np.unique(found)) < len(np.unique(kept[0])):
-            continue
-        if all(adjusted_rand_score(found, other) < _SAME for other in kept):
+        if np.ptp(found) and all(adjusted_rand_score(found, other) < _SAME for other in kept):
             kept.append(found)
         if len(kept) == n_starts:
             break
-    return [found[groups] for found in kept]
+    return [found[groups] for found in kept or labels[:1]]
 
 
 def agreed_groups(partitions, n_clusters):

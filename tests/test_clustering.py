@@ -208,7 +208,7 @@ def what_the_solver_receives(monkeypatch, estimator):
         return SolverResult(0.0, 1, np.zeros(1), "completed")
 
     monkeypatch.setattr(_partitions, "minimize", spy)
-    monkeypatch.setattr(_memberships, "_pretrain", lambda *_: None)
+    monkeypatch.setattr(_memberships, "_pretrain", lambda *_: SolverResult(0.0, 1, np.zeros(1), "completed"))
     estimator.fit(X)
     return repr(received)
 

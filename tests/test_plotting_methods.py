@@ -164,9 +164,9 @@ def test_clusters_have_the_divergence_of_the_loss():
 
     estimator = ICONClustering(3, max_iter=20, n_init=1, random_state=0).fit(X)
     logits = torch.as_tensor(np.log(estimator.predict_proba(X)))
-    p = estimator.supervisory_.conditional(X).mix(estimator.debias)
+    p = estimator.supervisory_.conditional(X).mix(estimator.debias_)
     wanted = (
-        Objective(p, learned.UniformMixture(learned.SharedCluster(), estimator.debias)).per_row(logits).numpy() * 150
+        Objective(p, learned.UniformMixture(learned.SharedCluster(), estimator.debias_)).per_row(logits).numpy() * 150
     )
     found = [NeighborhoodDisplay.from_estimator(estimator, X, i).divergence for i in (0, 60, 149)]
     assert_allclose(found, wanted[[0, 60, 149]], rtol=1e-9)
