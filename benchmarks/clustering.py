@@ -106,7 +106,7 @@ def fit_here(args):
     proba = model.predict_proba(X) if hasattr(model, "predict_proba") and not args.clusters else None
     figures = scores(y, clusters, proba)
     figures |= {"clusters": len(np.unique(clusters)), "rows": len(X), **costs}
-    graph_seconds = seconds_of_graph(model, X, args.jobs)
+    graph_seconds = None if args.fit.startswith("{") else seconds_of_graph(model, X, args.jobs)
     print(json.dumps(figures | ({"graph seconds": graph_seconds} if graph_seconds else {})))
 
 

@@ -9,20 +9,21 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from scipy.special import softmax
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import gen_batches
+from sklearn.utils import _safe_indexing, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from . import learned, supervisory
-from ._base import ICon, rows_of, unwrapped, warn_rows_without_positives
+from ._base import ICon, measured, rows_of, unwrapped, warn_rows_without_positives
 from ._new_rows import FittedRows, input_kind
 
 _STARTS = 9
 _BATCH_ROWS = 2048
 _WALK_STEPS = 2
 _SHARE_UNDER_KL = 0.3
+_ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
 _MOST_ROWS_IN_PAIRS = 20_000
 _SMALL = 1 << 20
 _RATES = {"Linear": 0.02, "Lookup": 0.1}
@@ -224,7 +225,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             What p reads beside X: labels, group ids, companion features. Else ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of rows: in the average over i, in p(j|i) and in the clusters' masses, centers and numbering, so
-            that a weight of 3 counts as three copies and one of 0 as none. Neighbors are found without them.
+            that a weight of 3 counts as three copies and one of 0 as none, but as a new row. Neighbors are found
+            without regard to other weights.
 
         Returns
         -------
@@ -246,6 +248,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not sample_weight.any():  # older scikit-learn lets this pass
             raise ValueError("Sample weights must contain at least one non-zero number.")
+        if kind == "features" and not sample_weight.all():
+            return self._fit_counted(items, y, sample_weight, p_spec)
         with self._threads():
             step, n_steps = _walk(p_spec)
             p = step.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
@@ -282,6 +286,18 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         memberships = softmax(solution.logits, axis=1).astype(X.dtype, copy=False)
         self._set_partition(memberships, features, sample_weight)
         self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p, p_spec, y)
+        return self
+
+    def _fit_counted(self, items, y, sample_weight, p_spec):
+        """Fit the rows that weigh something; the others have labels as new rows do."""
+        counted = np.flatnonzero(sample_weight)
+        if y is not None:
+            y = _safe_indexing(y, counted)
+            y = y[:, counted] if isinstance(measured(p_spec), supervisory.Graph) else y
+        fitted = clone(self).fit(items[counted], y, sample_weight[counted])
+        own = self.get_params(deep=False)
+        self.__dict__.update({name: value for name, value in vars(fitted).items() if name not in own})
+        self.labels_ = fitted.predict(items)
         return self
 
     def _batch_rows(self, n):
@@ -382,6 +398,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _set_partition(self, memberships, X, sample_weight):
         """Number the clusters in use by size, then by first row; centres and inertia of features."""
         labels = memberships.argmax(axis=1)
+        if np.ptp(memberships, axis=0).max() < _ALIKE:
+            labels[:] = memberships.mean(axis=0).argmax()
         used, first, codes = np.unique(labels, return_index=True, return_inverse=True)
         self._columns = used[np.lexsort((first, -np.bincount(codes, weights=sample_weight)))]
         self.n_clusters_ = len(used)

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -10,6 +11,7 @@ from sklearn.base import clone
 from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.datasets import load_digits, load_iris, load_wine, make_blobs, make_circles, make_moons
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, pairwise_distances
 from sklearn.neighbors import kneighbors_graph
@@ -328,6 +330,7 @@ def test_rows_without_weight_do_not_count():
         ({"supervisory": "gaussian"}, "sigma=None"),
         ({"encoder": "linear"}, "needs encoder='lookup'"),
         ({"supervisory": "knn"}, "a p such as"),
+        ({"debias": 0.3}, "no uniform mass"),
     ],
 )
 def test_reverse_kl_says_what_it_needs(change, message):
@@ -663,3 +666,39 @@ def test_orthonormal_maps_predict_as_they_were_fitted():
     memberships = clusters.predict_proba(X)
     np.testing.assert_array_equal(clusters.predict(X), clusters.labels_)
     np.testing.assert_allclose(memberships.sum(axis=1), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("encoder", ["linear", "lookup", "mlp"])
+def test_rows_of_weight_zero_count_as_new_rows(encoder):
+    weights = np.zeros(len(X))
+    weights[::10] = 1 + np.arange(len(X) // 10) % 2
+    counted = weights > 0
+    estimator = ICONClustering(3, n_neighbors=3, encoder=encoder, random_state=0)
+    without = clone(estimator).fit(X[counted], sample_weight=weights[counted])
+    estimator.fit(pd.DataFrame(X, columns=list("abcd")), sample_weight=weights)
+    np.testing.assert_array_equal(estimator.labels_, without.predict(X))
+    np.testing.assert_array_equal(estimator.labels_[counted], without.labels_)
+    np.testing.assert_array_equal(estimator.cluster_centers_, without.cluster_centers_)
+    assert list(estimator.feature_names_in_) == list("abcd")
+
+
+def test_starts_are_not_the_one_cluster_that_no_descent_leaves():
+    rows, groups = make_moons(300, noise=0.05, random_state=0)
+    estimator = methods.get("supervised-clustering").make_estimator(n_clusters=2, random_state=0).fit(rows, groups)
+    linear = LogisticRegression().fit(rows, groups).predict(rows)
+    assert adjusted_rand_score(groups, estimator.labels_) >= adjusted_rand_score(groups, linear) - 0.02
+
+
+def test_memberships_that_are_all_alike_are_one_cluster():
+    estimator = ICONClustering(3, **QUICK).fit(X)
+    alike = 1 / 3 + 1e-9 * np.random.RandomState(0).uniform(size=(len(X), 3))
+    with pytest.warns(ConvergenceWarning, match="only 1 of n_clusters=3 clusters are in use"):
+        estimator._set_partition(alike, X, np.ones(len(X)))
+    assert not estimator.labels_.any() and estimator.n_clusters_ == 1
+
+
+@pytest.mark.parametrize("divergence", ["jensen_shannon", "total_variation", "squared_hellinger"])
+def test_other_divergences_cluster_at_their_defaults(divergence):
+    rows, labels = load_digits(return_X_y=True)
+    estimator = ICONClustering(10, divergence=divergence, random_state=0).fit(rows)
+    assert estimator.debias_ == 0 and adjusted_rand_score(labels, estimator.labels_) > 0.6
