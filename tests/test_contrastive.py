@@ -575,7 +575,9 @@ def test_nan_of_a_module_stops_the_fit(momentum):
         module = encoders.Module(partial(Breaks, calls=calls))
         return module if momentum is None else encoders.MomentumKeys(module, momentum)
 
-    with pytest.warns(RuntimeWarning, match="the loss was not finite in epoch 2, at iteration 7; the last finite state is kept"):
+    with pytest.warns(
+        RuntimeWarning, match="the loss was not finite in epoch 2, at iteration 7; the last finite state is kept"
+    ):
         estimator = simclr(encoder=encoder(7), max_iter=20).fit(IMAGES)
     assert estimator.n_iter_ == 7
     assert np.isfinite(estimator.embedding_).all() and np.isfinite(estimator.kl_divergence_)
