@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from . import learned, supervisory
 from ._base import ICon, check_bounded, unwrapped, warn_left_out, warn_rows_without_positives
 from ._labels import class_weights, classes_and_codes, is_known, shares
+from ._rows import with_int32_indices
 
 _MAX_REPRESENTATION = 64
 _SMALL = 1 << 20
@@ -253,6 +254,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         X, y = validate_data(
             self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], multi_output=soft, y_numeric=soft
         )
+        X = with_int32_indices(X)
         if not soft:
             check_classification_targets(y[is_known(y)] if _may_be_unknown(p_spec) else y)
             return X, y, None
@@ -362,7 +364,8 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
 
     def _validate_rows(self, X):
         check_is_fitted(self, "classes_")
-        return validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        rows = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        return with_int32_indices(rows)
 
     def _log_q(self, X):
         """log q(c|x) up to a constant of the row, shape (n_samples, n_classes)."""

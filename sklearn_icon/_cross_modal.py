@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 
 from . import encoders, learned, supervisory
 from ._base import ICon, unwrapped
+from ._rows import with_int32_indices
 from ._spec import resolve
 
 _PASSES, _LEAST_STEPS = 20, 600  # unless max_iter says how many passes
@@ -222,13 +223,14 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     def _validate_rows(self, X, reset=False):
         least = 2 if reset else 1
-        return validate_data(
+        rows = validate_data(
             self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=reset, ensure_min_samples=least
         )
+        return with_int32_indices(rows)
 
     def _validate_y(self, y, dtype, n_features=None):
         """The other modality in the precision of X, one column where it has one dimension."""
-        y = check_array(y, accept_sparse="csr", dtype=dtype, ensure_2d=False, input_name="y")
+        y = with_int32_indices(check_array(y, accept_sparse="csr", dtype=dtype, ensure_2d=False, input_name="y"))
         y = y.reshape(-1, 1) if y.ndim == 1 else y
         if n_features not in (None, y.shape[1]):
             raise ValueError(
