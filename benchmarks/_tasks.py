@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn.datasets import load_digits
-from sklearn.manifold import SpectralEmbedding
 from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test_split
 from sklearn.neighbors import KNeighborsClassifier, kneighbors_graph
 
@@ -85,9 +84,6 @@ def _cluster(method, estimator, X, y, seed):
     rows = X / X.std() if method.divergence == "reverse_kl" else X  # whose widths are absolute
     if "weights" in method.reads:
         rows = graph_of(X)
-    elif "spectral" in method.reads:
-        rows = SpectralEmbedding(_CLASSES, affinity="nearest_neighbors", random_state=seed).fit_transform(X)
-        rows = rows / rows.std()
     seconds = _fit(estimator, rows, *([y] if method.reads.startswith("y: class") else []))
     shuffled = np.random.RandomState(seed).permutation(estimator.labels_)
     chance = clustering_accuracy(y, shuffled)

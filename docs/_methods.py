@@ -100,6 +100,8 @@ def _page(method, caption):
         literal.append("and the same with the two modalities exchanged; their mean is minimised")
     if method.divergence == "reverse_kl":
         literal.append("over all rows j and k, the row i itself included in p and in q")
+    if method.supervisory.narrow:
+        literal.append("s = 0: the limit of s^2 L")
     if method.debias:
         share = method.debias if method.debias < 1 else "1: the limit of L / (1 - a)^2"
         literal.append(f"p and q mixed with a uniform distribution, a = {share}")

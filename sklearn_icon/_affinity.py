@@ -12,6 +12,11 @@ def gaussian_log_affinity(sq_distances, sq_sigma):
     return -sq_distances / (2 * sq_sigma)
 
 
+def narrow_log_affinity(sq_distances, sq_sigma):
+    """The limit of a Gaussian of no width, its largest value one: 0 at a row's least distance, else minus infinity."""
+    return np.where(sq_distances == sq_distances.min(axis=1, keepdims=True), 0.0, -np.inf)
+
+
 def student_t_log_affinity(sq_distances, sq_sigma, df):
     """-(nu + 1) / 2 * log(1 + d^2 / (nu s^2))."""
     return -(df + 1) / 2 * np.log1p(sq_distances / (df * sq_sigma))

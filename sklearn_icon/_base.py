@@ -16,6 +16,7 @@ from . import encoders, learned, supervisory
 from ._conditional import no_positives
 from ._device import resolve_device, threads
 from ._divergences import DIVERGENCES
+from ._rows import with_int32_indices
 from ._spec import resolve
 
 
@@ -99,7 +100,7 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         kind: dict = {"dtype": [np.float64, np.float32], "ensure_min_samples": 2 if reset else 1}
         n_axes = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
         if not encoder.parametric or n_axes < 3:
-            X = validate_data(self, X, accept_sparse="csr", reset=reset, **kind)
+            X = with_int32_indices(validate_data(self, X, accept_sparse="csr", reset=reset, **kind))
         else:
             X = np.asarray(X)
             if X.dtype not in kind["dtype"]:
@@ -185,6 +186,15 @@ def measured(spec):
     """The innermost spec, or of labels that are known in part that of the rows without one."""
     spec = unwrapped(spec)
     return spec if getattr(spec, "unlabelled", None) is None else unwrapped(spec.unlabelled)
+
+
+def spectral_of(spec):
+    """The `supervisory.Spectral` among wrapped specs, of labels that are known in part too, or None."""
+    for outer in (spec, getattr(unwrapped(spec), "unlabelled", None)):
+        found = unwrapped(outer, supervisory.Spectral)
+        if isinstance(found, supervisory.Spectral):
+            return found
+    return None
 
 
 def check_bounded(q_spec, encoder):

@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from . import learned, supervisory
-from ._base import ICon, measured, rows_of, unwrapped, warn_rows_without_positives
+from ._base import ICon, measured, rows_of, spectral_of, unwrapped, warn_rows_without_positives
 from ._new_rows import FittedRows, input_kind
 
 _STARTS = 9
@@ -57,7 +57,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         `encoders.Linear()`, or `encoders.Lookup()` where X holds distances or a graph.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
         D. "total_variation" is for clusters of very unlike size, which KL evens out. "reverse_kl" is k-means, soft or
-        heavy-tailed: it needs a p such as `supervisory.Gaussian(sigma=...)`, a lookup, all pairs and no uniform mass.
+        heavy-tailed: it needs a lookup, a p such as `supervisory.Gaussian(sigma=...)`, all pairs, of 20,000 rows at the
+        most, and no uniform mass. With sigma=0 it is k-means itself, of any number of rows, solved by scikit-learn's
+        KMeans on the CPU; within `supervisory.Spectral` it is spectral clustering.
     debias : float in [0, 1] or "auto", default="auto"
         Uniform mass a mixed into both p and q. It keeps memberships from saturating. "auto" is 0.3 under KL and none
         under other divergences, which are bounded: one positive of a row weighs less there than much uniform mass. For
@@ -73,16 +75,17 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     n_init : int or "auto", default="auto"
         Starts that are trained at once, the best of a search over hard partitions; "auto" is 9. Three rounds of search
         and training take half of `max_iter`, each searching among groups of rows on which the one before agrees; the
-        best start takes the rest. 1 is one search, and no more rounds.
+        best start takes the rest. 1 is one search, and no more rounds. Of k-means they are its starts; "auto" is 10.
     max_iter : int, default=360
-        Steps of Adam, minibatches, of the kept start at the most.
+        Steps of Adam, minibatches, of the kept start at the most; of k-means its iterations.
     batch_size : int or "auto", default="auto"
         Rows of a minibatch; "auto" is 2,048. As many positives come with them.
     learning_rate : float or "auto", default="auto"
         Rate of Adam, which falls to zero along a cosine; "auto" is 0.02 for a linear encoder, 0.1 for a lookup and
         0.001 for networks.
     tol : float, default=0.0
-        The last start ends where the mean loss of 50 steps is within this share of that of the 50 before.
+        The last start ends where the mean loss of 50 steps is within this share of that of the 50 before. Of k-means it
+        is the tolerance of KMeans.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
     random_state : int, RandomState instance or None, default=None
@@ -103,17 +106,17 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     inertia_ : float
         Sum of squared distances of rows to the centre of their cluster. Only where X holds features.
     loss_ : float
-        Mean loss of the kept start, on batches that all starts share.
+        Mean loss of the kept start, on batches that all starts share; of k-means the mean inertia.
     loss_curve_ : ndarray
         The loss of each step of the kept start.
     n_iter_ : int
-        Steps of the kept start.
+        Steps of the kept start; of k-means its iterations.
     debias_ : float
         The uniform mass of p and q.
     device_ : str
         Where the fit ran.
     supervisory_, learned_, encoder_ : specs
-        What None and short names stood for.
+        What None and short names stood for, `n_components` and `affinity` of a `supervisory.Spectral` included.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -193,14 +196,27 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.verbose = verbose
 
     def _default_specs(self):
-        graph_only = self.metric == "precomputed" or self._is_graph()
+        given = measured(self.supervisory)
+        distances = getattr(given, "metric", None) == "precomputed" and given.source == "X"
+        graph_only = self.metric == "precomputed" or distances or self._is_graph()
         return "walk", "cluster", "lookup" if graph_only else "linear"
+
+    def _resolve_specs(self):
+        """Also give a `supervisory.Spectral` as many eigenvectors as there are clusters, where it is left open."""
+        specs = super()._resolve_specs()
+        spectral = spectral_of(specs[0])
+        if spectral is not None and spectral.n_components is None:
+            spectral.set_params(n_components=self.n_clusters)
+        return specs
 
     def _contrasts(self, specs):
         encoder = specs[2]
         return not encoder.only_contrasts or (encoder.momentum is not None and unwrapped(encoder) is encoder.base)
 
     def _is_graph(self):
+        spectral = spectral_of(self.supervisory)
+        if spectral is not None:
+            return spectral.affinity == "precomputed"
         return self.supervisory == "graph" or isinstance(unwrapped(self.supervisory), supervisory.Graph)
 
     def _supervisory_names(self):
@@ -219,8 +235,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
-            Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`. To encoders
-            also dense items of shape (n_samples, ...), whose numbers are the features of all but the encoder.
+            Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`, or a
+            `supervisory.Spectral` that reads one. To encoders also dense items of shape (n_samples, ...), whose numbers
+            are the features of all but the encoder.
         y : array-like, default=None
             What p reads beside X: labels, group ids, companion features. Else ignored.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -244,6 +261,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if X.shape[0] < self.n_clusters:
             raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
         kind = input_kind(p_spec, X, y)
+        _settle_affinity(p_spec, kind)
         given = sample_weight is not None
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not sample_weight.any():  # older scikit-learn lets this pass
@@ -252,6 +270,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             return self._fit_counted(items, y, sample_weight, p_spec)
         with self._threads():
             step, n_steps = _walk(p_spec)
+            narrow = self._is_k_means(p_spec)
+            step = supervisory.Identity() if narrow else step  # what no width leaves, the row itself included
             p = step.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
             _check_specs(p_spec, q_spec, encoder, kind, X)
             views = unwrapped(p_spec) if p_spec.draws_views else None
@@ -266,7 +286,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             )
             if self._share == 1:
                 solution = self._solve_cut(p, n_steps, q_spec, encoder, device, sample_weight, random_state)
-                device = "cpu"
+            device = "cpu" if self._share == 1 or narrow else device
             solution = solution or self._solve(
                 None if features is None else items,
                 p.mix(self._share),
@@ -310,32 +330,59 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             return _SHARE_UNDER_KL if self.divergence == "kl" else 0.0
         return self.debias
 
+    def _is_k_means(self, p_spec):
+        """Whether the loss is inertia, the limit for kernels of no width."""
+        return self.divergence == "reverse_kl" and p_spec.narrow
+
     def _solve_soft_k_means(self, X, y, specs, kind, device, sample_weight, random_state):
         """The partition of lowest reverse KL over all pairs, or None where D is another."""
         p_spec, q_spec, encoder = specs
         if self.divergence != "reverse_kl":
             return None
         mixture = self._share or p_spec.mixture or q_spec.mixture
-        if encoder.parametric or kind != "features" or not hasattr(p_spec, "log_rows_with_self") or mixture:
+        if encoder.parametric or kind == "distances" or not hasattr(p_spec, "log_rows_with_self") or mixture:
             raise ValueError(
                 "divergence='reverse_kl' compares q with p on all pairs of rows: it needs encoder='lookup', rows of "
                 "features, a p such as supervisory.Gaussian(sigma=...) and no uniform mass; got "
                 f"{encoder}, {p_spec}, {q_spec} and debias={self.debias!r}."
             )
-        _check_pairs(X)
-        from ._soft_k_means import solve_soft_k_means
+        from ._soft_k_means import solve_k_means, solve_soft_k_means
 
+        options = {
+            "sample_weight": sample_weight,
+            "n_init": 10 if self.n_init == "auto" else self.n_init,
+            "max_iter": self.max_iter,
+        }
+        if p_spec.narrow:  # whose numbers are drawn as scikit-learn draws them
+            self._check_k_means(p_spec, device)
+            rows = p_spec.measured_rows(X, y, n_jobs=self.n_jobs, random_state=random_state)
+            return solve_k_means(rows, X, self.n_clusters, tol=self.tol, random_state=random_state, **options)
+        _check_pairs(X)
+        seed = random_state.randint(np.iinfo(np.int32).max)
+        seeded = {"n_jobs": self.n_jobs, "random_state": seed}
         return solve_soft_k_means(
-            p_spec.log_rows_with_self(X, y),
+            p_spec.log_rows_with_self(X, y, **seeded),
+            p_spec.measured_rows(X, y, **seeded),
             X,
             self.n_clusters,
-            sample_weight=sample_weight,
-            n_init=10 if self.n_init == "auto" else self.n_init,
-            max_iter=self.max_iter,
-            seed=random_state.randint(np.iinfo(np.int32).max),
             device=device,
+            seed=seed,
             on_step=self._on_step("descent"),
+            **options,
         )
+
+    def _check_k_means(self, p_spec, device):
+        """Refuse what scikit-learn's KMeans does not do."""
+        metric = measured(p_spec).metric
+        if metric not in ("euclidean", "l2"):
+            raise ValueError(
+                f"sigma=0 with divergence='reverse_kl' and debias=0 is k-means, which needs metric='euclidean', got "
+                f"{metric!r}; set sigma > 0."
+            )
+        if self.device != "auto" and device.type != "cpu":
+            raise ValueError(
+                f"device={self.device!r} was asked for, but sigma=0 is solved by KMeans on the CPU; use 'auto'."
+            )
 
     def _solve_cut(self, p, n_steps, q_spec, encoder, device, sample_weight, random_state):
         """Hard clusters of a low normalised cut."""
@@ -427,7 +474,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """Memberships of rows.
 
         An encoder gives them directly. With a lookup, a row that was seen in `fit` has its own and any
-        other row the mean of its neighbours' memberships.
+        other row the mean of its neighbours' memberships; a row of a graph without any edge has the mean of all rows'.
 
         Parameters
         ----------
@@ -446,6 +493,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 return self._encoded(X)
             weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
             memberships = (weights @ self._memberships).astype(self._memberships.dtype, copy=False)
+            memberships[np.diff(weights.indptr) == 0] = self._memberships.mean(axis=0)
             memberships[seen >= 0] = self._memberships[seen[seen >= 0]]
             return memberships
 
@@ -477,6 +525,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def score(self, X, y=None):
         """Minus the mean divergence of the rows' own p from the q of their memberships; higher is better.
 
+        Where the loss is that of k-means, minus the mean inertia of the rows around the means of their memberships.
+
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
@@ -497,12 +547,15 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         else:
             memberships = self.predict_proba(X)
         X = rows_of(self._validate_items(X, self.encoder_, reset=False))
+        if self._is_k_means(self.supervisory_):
+            rows = self.supervisory_.measured_rows(X, y, n_jobs=self.n_jobs, random_state=0)
+            return -_mean_inertia(rows, memberships.astype(np.float64))
         logits = torch.as_tensor(np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny)), dtype=torch.float64)
         if self.divergence == "reverse_kl":
             from ._soft_k_means import mean_reverse_kl
 
             _check_pairs(X)
-            log_p = torch.as_tensor(self.supervisory_.log_rows_with_self(X, y))
+            log_p = torch.as_tensor(self.supervisory_.log_rows_with_self(X, y, random_state=0))
             return -float(mean_reverse_kl(log_p, logits, torch.full((len(logits),), 1 / len(logits)).to(logits)))
         p = self.supervisory_.conditional(X, y, n_jobs=self.n_jobs, random_state=0).mix(self._share)
         if self._share == 1:
@@ -540,7 +593,7 @@ def _check_pairs(X):
     if X.shape[0] > _MOST_ROWS_IN_PAIRS:
         raise ValueError(
             f"divergence='reverse_kl' holds all pairs of rows, too many for n_samples={X.shape[0]}; use "
-            "divergence='kl', or sklearn.cluster.KMeans for the narrow limit."
+            "divergence='kl', or sigma=0 for the narrow limit, k-means."
         )
 
 
@@ -553,6 +606,21 @@ def _sq_distances(X, centers, labels):
     return np.concatenate(
         [np.square(X[part] - centers[labels[part]]).sum(axis=1) for part in gen_batches(len(X), 8192)]
     )
+
+
+def _mean_inertia(rows, memberships):
+    """Mean squared distance of rows to the means of clusters, weighted by membership."""
+    memberships = memberships[:, memberships.any(axis=0)]
+    centers = np.asarray((memberships / memberships.sum(axis=0)).T @ rows)
+    each = [_sq_distances(rows, centers, np.full(len(memberships), c)) for c in range(len(centers))]
+    return float(sum(share @ sq for share, sq in zip(memberships.T, each, strict=True)) / len(memberships))
+
+
+def _settle_affinity(p_spec, kind):
+    """Say what a `supervisory.Spectral` took X for, so that it takes other rows for the same."""
+    spectral = spectral_of(p_spec)
+    if spectral is not None:
+        spectral.set_params(affinity="precomputed" if kind == "graph" else "nearest_neighbors")
 
 
 def _walk(p_spec):

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from . import encoders, learned, supervisory
 from ._base import ICon, check_item_shape, unwrapped
+from ._rows import with_int32_indices
 from ._spec import resolve
 
 _PASSES, _LEAST_STEPS = 20, 600  # unless max_iter says how many passes
@@ -231,6 +232,7 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def _validate_y(self, y, dtype):
         """The other modality in a precision, one column where it has one dimension."""
         y = check_array(y, accept_sparse="csr", dtype=dtype, ensure_2d=False, allow_nd=True, input_name="y")
+        y = with_int32_indices(y)
         return y.reshape(-1, 1) if y.ndim == 1 else y
 
     def _encode_X(self, X):

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from . import supervisory
-from ._base import measured, unwrapped
+from ._base import measured, spectral_of, unwrapped
 from ._conditional import Conditional
 from ._neighbors import cross_neighbors
 from ._rows import match_rows, row_digests
@@ -20,8 +20,12 @@ def input_kind(p_spec, X, y):
     ValueError
         Distances or a graph that are not square.
     """
-    spec = measured(p_spec)
-    if isinstance(spec, supervisory.Graph) and (y is None or spec is not unwrapped(p_spec)):
+    spec, spectral = measured(p_spec), spectral_of(p_spec)
+    if spectral is not None:
+        if not spectral.reads_graph(X):
+            return "features"
+        kind = "graph"
+    elif isinstance(spec, supervisory.Graph) and (y is None or spec is not unwrapped(p_spec)):
         kind = "graph"
     elif getattr(spec, "metric", None) == "precomputed" and spec.source == "X":
         kind = "distances"
@@ -30,7 +34,8 @@ def input_kind(p_spec, X, y):
     else:
         return "features"
     if X.shape[0] != X.shape[1]:
-        raise ValueError(f"X must be a square matrix ({kind} between rows), got shape {X.shape}.")
+        remedy = f" {supervisory.GRAPH_OF_FEATURES}" if kind == "graph" else ""
+        raise ValueError(f"X must be a square matrix ({kind} between rows), got shape {X.shape}.{remedy}")
     return kind
 
 
@@ -55,7 +60,8 @@ class FittedRows:
         n_positives = np.diff(p.weights.indptr)
         if measured(p_spec) is not unwrapped(p_spec):
             n_positives = n_positives[np.diff(unwrapped(p_spec).labels(y).indptr) == 0]
-        self.n_positives = int(n_positives.max(initial=0)) or _NEIGHBORS
+        few = _NEIGHBORS if measured(p_spec).narrow else 0  # among which the nearest ones are sought
+        self.n_positives = max(few, int(n_positives.max(initial=0))) or _NEIGHBORS
         self.X = X if kind == "features" else None
         self.digests = row_digests(X) if kind != "distances" else None
 
@@ -79,14 +85,14 @@ class FittedRows:
         Returns
         -------
         weights : csr_array of shape (n_new, n_rows)
-            p(.|new).
+            p(.|new); a row of zeros where a graph has no edge.
         seen : ndarray of int of shape (n_new,)
             The first fitted row that the new row equals, or -1.
         """
         if self.kind == "graph":
             return Conditional.from_weights(X).weights, self.seen(X)
         spec = measured(p_spec)
-        by_kernel = hasattr(spec, "rows_at") and spec.source == "X"
+        by_kernel = spectral_of(p_spec) is None and hasattr(spec, "rows_at") and spec.source == "X"
         neighbors = cross_neighbors(
             X,
             self.X,

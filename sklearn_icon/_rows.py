@@ -1,9 +1,16 @@
-"""Which rows are equal: digests of rows, duplicates, and rows seen before."""
+"""Rows: which are equal, by digests, duplicates and rows seen before; and those of sparse matrices as all can read."""
 
 import numpy as np
 from scipy import sparse
 
 _ROWS_AT_ONCE = 4096
+
+
+def with_int32_indices(X):
+    """A copy of a csr matrix with 32-bit indices where they suffice, as k-means takes no wider ones; else X itself."""
+    if not sparse.issparse(X) or X.indices.dtype == X.indptr.dtype == np.int32 or max(X.nnz, *X.shape) >= 2**31:
+        return X
+    return type(X)((X.data.copy(), X.indices.astype(np.int32), X.indptr.astype(np.int32)), shape=X.shape)
 
 
 def row_digests(X):

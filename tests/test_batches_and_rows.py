@@ -1,13 +1,17 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from sklearn.base import clone
 
+from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, methods
 from sklearn_icon._batches import PositiveSampler, batch_conditional
 from sklearn_icon._conditional import Conditional
-from sklearn_icon._rows import average_duplicates, match_rows, row_digests
+from sklearn_icon._rows import average_duplicates, match_rows, row_digests, with_int32_indices
 
 # --- minibatches --------------------------------------------------------------------------------------------------
 
@@ -170,3 +174,57 @@ def test_without_equal_rows_nothing_changes():
     mixed = average_duplicates(third, np.array([[0], [1], [2], [3], [3]]))
     assert_array_equal(mixed[:3], third[:3])
     assert_array_equal(mixed[3], mixed[4])
+
+
+# --- wide indices -------------------------------------------------------------------------------------------------
+
+SPARSE_ROWS = sparse.random(60, 8, density=0.5, format="csr", random_state=0)
+
+
+def wide(rows):
+    """The same rows with 64-bit indices, out of order, as `kneighbors_graph` gives them."""
+    order = np.concatenate([np.arange(*ends)[::-1] for ends in pairwise(rows.indptr)])
+    wide = sparse.csr_matrix((rows.data[order], rows.indices[order], rows.indptr), shape=rows.shape)
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    return wide
+
+
+def test_indices_are_as_narrow_as_they_can_be():
+    rows = wide(SPARSE_ROWS)
+    narrow = with_int32_indices(rows)
+    assert narrow.indices.dtype == narrow.indptr.dtype == np.int32
+    assert type(narrow) is type(rows)
+    assert not np.shares_memory(narrow.data, rows.data)  # as sorting the one would leave the other in disorder
+    assert rows.indices.dtype == rows.indptr.dtype == np.int64
+    assert_array_equal(narrow.toarray(), rows.toarray())
+    dense = rows.toarray()
+    assert with_int32_indices(narrow) is narrow
+    assert with_int32_indices(dense) is dense
+
+
+@pytest.mark.filterwarnings("ignore:.*stopped after", "ignore:only .* clusters are in use")
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        ICONClustering(3, n_init=1, max_iter=20),
+        ICONClustering(3, encoder="lookup", n_init=1, max_iter=20),
+        methods.get("k-means").make_estimator(n_clusters=3),
+        methods.get("dcd").make_estimator(n_clusters=3, n_init=1, max_iter=20),
+        ICONEmbedding(perplexity=5, max_iter=20),
+        ICONEmbedding(encoder="linear", perplexity=5, max_iter=20),
+        ICONClassifier(),
+        ICONClassifier(supervisory="same_class", max_iter=20),
+        ICONCrossModal(3, encoder="linear", encoder_y="linear", max_iter=2),
+    ],
+    ids=lambda estimator: f"{type(estimator).__name__}-{estimator.supervisory}-{estimator.encoder}",
+)
+def test_every_estimator_takes_64_bit_indices(estimator):
+    X, other = wide(SPARSE_ROWS), wide(SPARSE_ROWS[:, :5])
+    y = {ICONClassifier: np.arange(60) % 3, ICONCrossModal: other}.get(type(estimator))
+    transformed = []
+    for rows in (X, SPARSE_ROWS):
+        fitted = clone(estimator).set_params(random_state=0).fit(rows, y)
+        transformed.append(fitted.transform(rows))
+    assert_allclose(*transformed, atol=1e-9)
+    assert X.indices.dtype == X.indptr.dtype == other.indices.dtype == np.int64
+    assert (X != SPARSE_ROWS).nnz == 0

@@ -9,12 +9,12 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.cluster import KMeans, SpectralClustering
-from sklearn.datasets import load_digits, load_iris, load_wine, make_blobs, make_circles, make_moons
+from sklearn.datasets import load_diabetes, load_digits, load_iris, load_wine, make_blobs, make_circles, make_moons
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, pairwise_distances
 from sklearn.neighbors import kneighbors_graph
+from sklearn.preprocessing import normalize
 
 from sklearn_icon import (
     ICONClustering,
@@ -229,13 +229,67 @@ def test_every_parameter_reaches_the_solver(monkeypatch, base, parameter, value)
     assert what_the_solver_receives(monkeypatch, clone(base).set_params(**{parameter: value})) != before
 
 
-@pytest.mark.parametrize("load, n_clusters", [(load_iris, 3), (load_wine, 3), (load_digits, 10)])
-def test_k_means_row_has_the_inertia_of_k_means(load, n_clusters):
-    rows = load(return_X_y=True)[0]
-    ours = methods.get("k-means").make_estimator(n_clusters=n_clusters, random_state=1).fit(rows)
+KINDS_OF_ROWS = {
+    "iris": (load_iris().data, 3),
+    "wine": (load_wine().data, 3),
+    "digits": (load_digits().data, 10),
+    "diabetes": (load_diabetes().data, 6),
+    "unit rows": (normalize(load_wine().data), 3),
+    "small blobs": (1e-4 * make_blobs(300, random_state=0)[0], 3),
+}
+
+
+@pytest.mark.parametrize("rows, n_clusters", list(KINDS_OF_ROWS.values()), ids=list(KINDS_OF_ROWS))
+def test_k_means_row_has_the_inertia_of_k_means(rows, n_clusters):
+    ours = methods.get("k-means").make_estimator(n_clusters=n_clusters, random_state=0).fit(rows)
     theirs = KMeans(n_clusters, n_init=10, random_state=0).fit(rows)
     assert ours.inertia_ <= 1.005 * theirs.inertia_
-    assert ours.predict_proba(rows).max(axis=1).mean() > 0.99
+    assert ours.loss_ * len(rows) == pytest.approx(ours.inertia_, rel=1e-9)
+    assert ours.score(rows) == pytest.approx(-ours.loss_, rel=1e-9)
+    assert ours.predict_proba(rows).max(axis=1).min() > 0.99
+    np.testing.assert_array_equal(ours.predict(rows), ours.labels_)
+    assert ours.n_iter_ >= 1
+
+
+def test_k_means_row_counts_weights_and_reads_sparse_rows():
+    rows, weights = load_digits().data[:300], np.random.RandomState(0).randint(0, 3, 300)
+    k_means = methods.get("k-means").make_estimator(n_clusters=5, random_state=0)
+    dense, other = (clone(k_means).fit(kind(rows), sample_weight=weights) for kind in (np.array, sparse.csr_array))
+    theirs = KMeans(5, n_init=10, random_state=0).fit(rows, sample_weight=weights)
+    for ours in (dense, other):
+        assert ours.inertia_ <= 1.005 * theirs.inertia_
+        assert ours.loss_ == pytest.approx(ours.inertia_ / weights.sum(), rel=1e-9)
+    assert other.score(sparse.csr_array(rows)) == pytest.approx(other.score(rows), rel=1e-9)
+
+
+def test_k_means_row_holds_no_pairs(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("pairs of rows")
+
+    monkeypatch.setattr(supervisory.Gaussian, "log_rows_with_self", refuse)
+    monkeypatch.setattr(supervisory.Gaussian, "conditional", refuse)
+    rows = np.random.RandomState(0).normal(size=(25_000, 2))
+    clusters = methods.get("k-means").make_estimator(n_clusters=2, n_init=1, random_state=0).fit(rows)
+    assert np.isfinite(clusters.score(rows[:100] + 0.01))
+
+
+@pytest.mark.parametrize("parameter, value", [("n_init", 10), ("max_iter", 1), ("tol", 0.5), ("random_state", 1)])
+def test_parameters_reach_k_means(parameter, value):
+    rows = load_digits().data
+    k_means = methods.get("k-means").make_estimator(n_clusters=10, n_init=1, random_state=0)
+    assert clone(k_means).set_params(**{parameter: value}).fit(rows).loss_ != k_means.fit(rows).loss_
+
+
+def test_k_means_of_companions():
+    wanted = methods.get("k-means").make_estimator(n_clusters=3, random_state=0).fit(X)
+    clusters = clone(wanted).set_params(supervisory__source="y").fit(np.arange(150.0)[:, None], X)
+    assert clusters.loss_ == wanted.loss_
+    assert adjusted_rand_score(wanted.labels_, clusters.labels_) == 1
+
+
+def test_k_means_is_euclidean():
+    with pytest.raises(ValueError, match=r"sigma=0 with .* needs metric='euclidean', got 'cosine'; set sigma > 0"):
+        methods.get("k-means").make_estimator(n_clusters=3, metric="cosine").fit(X)
 
 
 def cut_of(graph, labels):
@@ -274,11 +328,88 @@ def test_cut_row_has_the_partition_of_spectral_clustering(rows, n_clusters):
 @each_graph
 @pytest.mark.filterwarnings("ignore:Graph is not fully connected")
 def test_spectral_row_has_the_partition_of_spectral_clustering(rows, n_clusters):
+    spectral = methods.get("spectral").make_estimator(n_clusters=n_clusters, random_state=0)
+    of_rows = clone(spectral).fit(rows)
+    theirs = SpectralClustering(n_clusters, affinity="nearest_neighbors", random_state=0).fit_predict(rows)
+    assert adjusted_rand_score(theirs, of_rows.labels_) >= 0.99
     graph = graph_of(rows, 10)
     theirs = SpectralClustering(n_clusters, affinity="precomputed", random_state=0).fit_predict(graph)
-    embedding = spectral_embedding(graph, n_components=n_clusters, drop_first=False, random_state=0)
-    ours = methods.get("spectral").make_estimator(n_clusters=n_clusters, random_state=0).fit_predict(embedding)
-    assert adjusted_rand_score(theirs, ours) >= 0.99
+    graph.indices, graph.indptr = graph.indices.astype(np.int64), graph.indptr.astype(np.int64)
+    of_graph = clone(spectral).fit(graph)
+    assert adjusted_rand_score(theirs, of_graph.labels_) >= 0.99
+    assert graph.indices.dtype == np.int64
+    of_matrix = clone(spectral).set_params(supervisory__affinity="precomputed").fit(graph.toarray())
+    assert adjusted_rand_score(theirs, of_matrix.labels_) >= 0.99
+    assert [each.supervisory_.affinity for each in (of_rows, of_graph)] == ["nearest_neighbors", "precomputed"]
+    assert hasattr(of_rows, "cluster_centers_")
+    assert not hasattr(of_graph, "cluster_centers_")
+    assert not hasattr(of_graph, "inertia_")
+    for clusters, seen in ((of_rows, rows), (of_graph, graph), (of_matrix, graph.toarray())):
+        np.testing.assert_array_equal(clusters.predict(seen), clusters.labels_)
+        assert clusters.score(seen) == pytest.approx(-clusters.loss_, rel=1e-6, abs=1e-12)
+    near = rows + 1e-3 * np.random.RandomState(0).normal(size=rows.shape)
+    assert np.mean(of_rows.predict(near) == of_rows.labels_) > 0.98
+    edges = kneighbors_graph(rows, 10, include_self=False)
+    assert np.mean(of_graph.predict(edges) == of_graph.labels_) > 0.98
+    np.testing.assert_allclose(of_graph.predict_proba(edges[:9]).sum(axis=1), 1)
+
+
+def test_spectral_row_reads_sparse_rows_and_is_as_repeatable_as_its_seed():
+    rows, n_clusters = GRAPHS["moons"]
+    spectral = methods.get("spectral").make_estimator(n_clusters=n_clusters, random_state=3)
+    first, again = clone(spectral).fit(rows), clone(spectral).fit(rows)
+    np.testing.assert_array_equal(first.predict_proba(rows + 0.01), again.predict_proba(rows + 0.01))
+    assert first.loss_ == again.loss_
+    other = clone(spectral).fit(sparse.csr_array(rows))
+    assert adjusted_rand_score(first.labels_, other.labels_) == 1
+    assert spectral.supervisory.n_components is None
+    assert clone(spectral).set_params(n_clusters=3).fit(rows).supervisory_.n_components == 3
+
+
+def test_eigenvectors_under_other_losses():
+    rows, groups = make_moons(300, noise=0.05, random_state=0)
+    eigenvectors = supervisory.Spectral(supervisory.UniformKNN(), n_components=2)
+    clusters = ICONClustering(2, supervisory=eigenvectors, encoder="lookup", random_state=0).fit(rows)
+    assert adjusted_rand_score(groups, clusters.labels_) > 0.95
+    np.testing.assert_array_equal(clusters.predict(rows), clusters.labels_)
+    soft = methods.get("spectral").make_estimator(n_clusters=2, supervisory__base__sigma=0.01, random_state=0)
+    assert adjusted_rand_score(groups, soft.fit_predict(rows)) > 0.95
+
+
+def test_a_graph_of_features_is_asked_for():
+    for name in ("ncut", "sne-graph"):
+        with pytest.raises(
+            ValueError, match=r"graph between rows.*kneighbors_graph\(X, 10\), symmetrised: \(G \+ G.T\)"
+        ):
+            methods.get(name).make_estimator().fit(X)
+    graph = graph_of(X, 10)
+    spectral = methods.get("spectral").make_estimator(n_clusters=3, random_state=0).fit(graph)
+    with pytest.raises(ValueError, match=r"Spectral\(\) needs a square matrix"):
+        spectral.score(graph[:50])
+
+
+def test_cross_validation_takes_rows_and_columns_of_a_graph():
+    spectral = methods.get("spectral").make_estimator(n_clusters=2, supervisory__affinity="precomputed")
+    assert spectral.__sklearn_tags__().input_tags.pairwise
+    assert not methods.get("spectral").make_estimator().__sklearn_tags__().input_tags.pairwise
+
+
+def test_a_row_without_edges_is_like_all():
+    graph = graph_of(X, 10)
+    for name in ("ncut", "spectral"):
+        clusters = methods.get(name).make_estimator(n_clusters=3, random_state=0).fit(graph)
+        found = clusters.predict_proba(sparse.csr_array((2, 150)))
+        np.testing.assert_allclose(found, np.tile(clusters.predict_proba(graph).mean(axis=0), (2, 1)))
+        np.testing.assert_allclose(found.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    "change", [{"metric": "precomputed"}, {"supervisory": supervisory.UniformKNN(5, "precomputed")}]
+)
+def test_distances_have_no_features_for_an_encoder(change):
+    clusters = ICONClustering(3, **change, **QUICK).fit(pairwise_distances(X))
+    assert isinstance(clusters.encoder_, encoders.Lookup)
+    assert clusters.__sklearn_tags__().input_tags.pairwise
 
 
 def test_a_weight_of_three_is_three_copies():

@@ -26,6 +26,7 @@ from sklearn_icon.supervisory import (
     PropagatedLabel,
     RandomWalk,
     SameClass,
+    Spectral,
     StudentT,
     Supervisory,
     UniformKNN,
@@ -91,6 +92,30 @@ def of_perplexity(kernel_of, perplexity, k=N - 1):
 
 def uniform_nearest(k):
     return lambda D: np.array([[1 / k if j in nearest(D, i, k) else 0 for j in range(len(D))] for i in range(len(D))])
+
+
+def neighbor_graph(k):
+    """The graph of k neighbours, symmetrised, from distances."""
+
+    def graph(D):
+        directed = np.array([[float(j in nearest(D, i, k)) for j in range(len(D))] for i in range(len(D))])
+        return (directed + directed.T) / 2
+
+    return graph
+
+
+def on_eigenvectors(rows, n_components):
+    """Rows of a p between rows of the leading eigenvectors of D^(-1/2) W D^(-1/2), over the roots of the degrees."""
+
+    def of_graph(weights):
+        weights = (weights.toarray() if sparse.issparse(weights) else np.array(weights)).astype(float)
+        alone = ~weights.any(axis=1)
+        weights[alone, alone] = 1  # a row without an edge is a part of its own
+        roots = np.sqrt(weights.sum(axis=1))
+        vectors = np.linalg.eigh(weights / roots / roots[:, None])[1][:, : -n_components - 1 : -1]
+        return rows(euclidean(vectors / roots[:, None]))
+
+    return of_graph
 
 
 def same_group(y):
@@ -210,6 +235,7 @@ BASES = {
     ),
     "gaussian-sigma": Case(Gaussian(sigma=0.8), "X", on_X(fixed_width(gaussian(0.8)))),
     "gaussian-sigma-neighbors": Case(Gaussian(sigma=0.8, n_neighbors=4), "X", on_X(fixed_width(gaussian(0.8), 4))),
+    "gaussian-narrow": Case(Gaussian(sigma=0), "X", on_X(uniform_nearest(1))),
     "gaussian-cosine": Case(Gaussian(sigma=0.5, metric="cosine"), "X", on_X(fixed_width(gaussian(0.5)), cosine)),
     "gaussian-minkowski": Case(
         Gaussian(sigma=1.0, metric="minkowski", metric_params={"p": 3}),
@@ -234,6 +260,14 @@ BASES = {
     ),
     "knn": Case(UniformKNN(n_neighbors=3), "X", on_X(_KNN)),
     "knn-companion": Case(UniformKNN(n_neighbors=3, source="y"), "features as y", lambda X, y: _KNN(euclidean(y))),
+    "spectral": Case(
+        Spectral(Gaussian(sigma=0.3), n_components=3, n_neighbors=4),
+        "X",
+        lambda X, y: on_eigenvectors(fixed_width(gaussian(0.3)), 3)(neighbor_graph(3)(euclidean(X))),
+    ),
+    "spectral-graph": Case(
+        Spectral(UniformKNN(n_neighbors=3), n_components=4), "graph", lambda X, y: on_eigenvectors(_KNN, 4)(X)
+    ),
     "identity": Case(
         Identity(), "X", lambda X, y: np.array([[float(i == j) for j in range(N)] for i in range(N)]), False
     ),
@@ -412,9 +446,10 @@ BAD = [
         ("metric_params", [1]), ("source", "Z"),
     ]],
     *[(cls(**{name: value}), name) for cls in (Gaussian, StudentT) for name, value in [
-        ("perplexity", 0.5), ("perplexity", "30"), ("perplexity", None), ("sigma", 0.0), ("sigma", -1.0),
+        ("perplexity", 0.5), ("perplexity", "30"), ("perplexity", None), ("sigma", -1.0),
         ("sigma", "wide"),
     ]],
+    (StudentT(sigma=0), "sigma"),
     (StudentT(df=0), "df"),
     (StudentT(df=None), "df"),
     (UniformKNN(n_neighbors=None), "n_neighbors"),
@@ -430,6 +465,11 @@ BAD = [
     (RandomWalk(SameClass(), 1.5), "n_steps"),
     (RandomWalk(SameClass(), 2, binary="yes"), "binary"),
     (RandomWalk(None, 2), "base"),
+    (Spectral(None), "base"),
+    (Spectral(Gaussian(sigma=-1)), "sigma"),
+    (Spectral(Gaussian(), n_components=0), "n_components"),
+    (Spectral(Gaussian(), affinity="rbf"), "affinity"),
+    (Spectral(Gaussian(), n_neighbors=1), "n_neighbors"),
     (UniformMixture(Gaussian(perplexity=0.5), 0.1), "perplexity"),
     (RandomWalk(UniformMixture(UniformKNN(n_neighbors=0), 0.1), 2), "n_neighbors"),
 ]  # fmt: skip
@@ -753,3 +793,79 @@ def test_companion_features_are_dense_sparse_or_one_column():
     assert_array_equal(spec.conditional(X, Y[:, 0]).toarray(), spec.conditional(X, Y[:, :1]).toarray())
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         spec.conditional(X, Y[:4])
+
+
+# --- no width, and eigenvectors -----------------------------------------------------------------------------------
+
+
+def test_no_width_shares_ties():
+    line = np.array([[0.0], [1.0], [2.0], [5.0]])
+    wanted = [[0, 1, 0, 0], [0.5, 0, 0.5, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
+    assert_array_equal(Gaussian(sigma=0).conditional(line).toarray(), wanted)
+    copies = np.r_[np.zeros(40), np.arange(1, 4)][:, None]  # more ties than are searched at first
+    p = Gaussian(sigma=0).conditional(copies).toarray()
+    assert_allclose(p[:40, :40], (1 - np.eye(40)) / 39)
+    assert_allclose(p[40, :40], 1 / 41)
+    assert p[40, 41] == p[40, 0]
+
+
+def test_no_width_is_the_limit():
+    X, _ = make_data()["X"]
+    limit = Gaussian(sigma=0)
+    assert_allclose(limit.conditional(X).toarray(), Gaussian(sigma=1e-3).conditional(X).toarray(), atol=1e-12)
+    assert_array_equal(np.exp(limit.log_rows_with_self(X)), np.eye(N))
+    assert_array_equal(limit.rows_at(np.array([[1.0, 1.0, 2.0]])), [[0.5, 0.5, 0.0]])
+    assert limit.narrow
+    assert not Gaussian(sigma=1e-3).narrow
+    assert not Gaussian().narrow
+
+
+def test_every_parameter_of_eigenvectors_matters():
+    X, _ = make_data()["X"]
+    spec = Spectral(Gaussian(sigma=0.3), n_components=3, n_neighbors=4)
+    before = spec.conditional(X).toarray()
+    for change in ({"base__sigma": 0.5}, {"n_components": 4}, {"n_neighbors": 5}):
+        assert abs(clone(spec).set_params(**change).conditional(X).toarray() - before).max() > 1e-3, change
+
+
+def test_which_matrices_are_graphs():
+    graph = make_data()["graph"][0]
+    auto, given_graph, features = (
+        Spectral(Gaussian(), affinity=a) for a in ("auto", "precomputed", "nearest_neighbors")
+    )
+    for matrix, is_graph in ((graph, True), (graph.toarray(), False), (sparse.triu(graph, format="csr"), False)):
+        assert auto.reads_graph(matrix) == is_graph
+        assert given_graph.reads_graph(matrix)
+        assert not features.reads_graph(matrix)
+    assert not auto.reads_graph(graph[:5])
+    dense = clone(given_graph).set_params(base__sigma=0.3, n_components=4)
+    wanted = clone(auto).set_params(base__sigma=0.3, n_components=4).conditional(graph).toarray()
+    assert_allclose(dense.conditional(graph.toarray()).toarray(), wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "rows", "message"),
+    [
+        ({"n_components": None}, np.ones((20, 2)), r"n_components=None in Spectral.* stands for n_clusters"),
+        ({"n_components": 21}, np.ones((20, 2)), r"n_components=21 in .* at most n_samples=20"),
+        ({"affinity": "precomputed"}, np.ones((20, 2)), r"needs a square .*kneighbors_graph\(X, 10\), symmetrised"),
+        ({"affinity": "precomputed"}, np.triu(np.ones((20, 20))), r"symmetric graph of weights; .* \(X \+ X.T\) / 2"),
+        ({"affinity": "precomputed"}, -np.ones((20, 20)), "Negative values in data"),
+    ],
+)
+def test_eigenvectors_say_what_they_need(change, rows, message):
+    spec = Spectral(UniformKNN(3), n_components=2).set_params(**change).validate()
+    with pytest.raises(ValueError, match=message):
+        spec.conditional(rows)
+
+
+def test_eigenvectors_of_few_rows():
+    with pytest.warns(UserWarning, match="the default n_neighbors=10 is too large for 6 samples; using n_neighbors=6"):
+        Spectral(UniformKNN(2), n_components=2).conditional(np.arange(6.0)[:, None] ** 2)
+
+
+@pytest.mark.parametrize("base", [SameClass(), Graph(), Gaussian(source="y"), UniformKNN(metric="precomputed")])
+def test_eigenvectors_take_the_place_of_features(base):
+    for spec in (Spectral(base), Spectral(RandomWalk(base, 2))):
+        with pytest.raises(ValueError, match="must measure distances between rows of X"):
+            spec.validate()

@@ -157,5 +157,13 @@ class Method:
         estimator.set_params(**(own | params))
         if "supervisory" not in params:
             handed_on = {name: value for name, value in params.items() if name in _HANDED_ON}
-            unwrapped(estimator.supervisory).set_params(**handed_on)
+            for name, value in handed_on.items():
+                _owner(estimator.supervisory, name).set_params(**{name: value})
         return estimator
+
+
+def _owner(spec, parameter):
+    """The outermost of wrapped specs that has a parameter, or the innermost."""
+    while hasattr(spec, "base") and parameter not in spec.get_params(deep=False):
+        spec = spec.base
+    return spec

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import euclidean_distances
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
@@ -192,7 +193,11 @@ def _rows(estimator, X, y, index, represented):
     log_k[:, index] = -torch.inf if excluded else log_k[:, index]
     log_q = q_spec.finish(log_k if q_spec.normalized else log_k.log_softmax(dim=1), len(p) - excluded)[0]
     if q_spec.on_memberships and estimator.divergence == "reverse_kl":
-        log_p = torch.as_tensor(estimator.supervisory_.log_rows_with_self(X, y)[index])  # as in the fit
+        log_p = torch.as_tensor(estimator.supervisory_.log_rows_with_self(X, y, random_state=0)[index])  # as in the fit
+        if estimator.supervisory_.narrow:  # the limit of s^2 D
+            rows = estimator.supervisory_.measured_rows(X, y, random_state=0)
+            sq_distances = euclidean_distances(rows[[index]], rows, squared=True)[0]
+            return log_p.exp().numpy(), log_q.exp().numpy(), float(log_q.exp().numpy() @ sq_distances) / 2
         return log_p.exp().numpy(), log_q.exp().numpy(), float((log_q.exp() * (log_q - log_p)).sum())
     others = np.arange(len(p)) != (index if excluded else -1)
     terms = DIVERGENCES[estimator.divergence].term(torch.as_tensor(p[others]), log_q[torch.as_tensor(others)])

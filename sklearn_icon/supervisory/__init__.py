@@ -5,9 +5,11 @@ plus one uniform mass. Formulas are the columns of I-Con's table 1 (Alshammari e
 """
 
 from ._base import Supervisory as Supervisory
+from ._given import GRAPH_OF_FEATURES as GRAPH_OF_FEATURES
 from ._given import Counts, CrossModalPairs, Graph, Identity
 from ._labels import DataLabel, PositivePairs, PropagatedLabel, SameClass
 from ._neighborhoods import Gaussian, StudentT, UniformKNN
+from ._spectral import Spectral
 from ._wrappers import RandomWalk, UniformMixture
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "PropagatedLabel",
     "RandomWalk",
     "SameClass",
+    "Spectral",
     "StudentT",
     "UniformKNN",
     "UniformMixture",

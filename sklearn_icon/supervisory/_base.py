@@ -17,6 +17,8 @@ class Supervisory(Spec):
     """Whether the keys are something else than the rows."""
     mixture = 0.0
     """Uniform mass on p."""
+    narrow = False
+    """Whether p is the limit of a kernel of no width, so that the scaled reverse KL of clusters is inertia."""
     draws_views = False
     """Whether p is one of views that are drawn of the rows, and not of the rows themselves."""
 

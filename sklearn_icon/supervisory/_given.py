@@ -7,6 +7,10 @@ from sklearn.utils import check_array
 from .._conditional import Conditional
 from ._base import Supervisory, n_rows_of
 
+GRAPH_OF_FEATURES = (
+    "A graph of rows of features is G = sklearn.neighbors.kneighbors_graph(X, 10), symmetrised: (G + G.T) / 2."
+)
+
 
 class Identity(Supervisory):
     """Each row is its own only neighbour, the p of PCA.
@@ -84,7 +88,8 @@ class Graph(Supervisory):
         weights = check_array(weights, accept_sparse="csr", ensure_non_negative=True, input_name="graph")
         if weights.shape[0] != weights.shape[1]:
             raise ValueError(
-                f"Graph() needs a square matrix of weights, got shape {weights.shape}; pass the graph as X or as y."
+                f"Graph() needs a square matrix of weights, got shape {weights.shape}; pass the graph as X or as y. "
+                f"{GRAPH_OF_FEATURES}"
             )
         return Conditional.from_weights(weights, exclude_self=True)
 

@@ -11,7 +11,13 @@ from sklearn.metrics import pairwise_distances
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._affinity import gaussian_log_affinity, normalize_log_rows, perplexity_rows, student_t_log_affinity
+from .._affinity import (
+    gaussian_log_affinity,
+    narrow_log_affinity,
+    normalize_log_rows,
+    perplexity_rows,
+    student_t_log_affinity,
+)
 from .._conditional import Conditional
 from .._neighbors import nearest_neighbors
 from ._base import Supervisory, shrink
@@ -19,6 +25,7 @@ from ._base import Supervisory, shrink
 _DEFAULT_PERPLEXITY = 30.0
 _DEFAULT_N_NEIGHBORS = 15
 _FULL_ROWS = 2000
+_TIED = 8  # neighbours that are searched for the nearest ones, before twice as many
 
 
 def _kernel_rows(distances, perplexity, sigma, log_affinity):
@@ -112,16 +119,43 @@ class _DistanceKernel(_Neighborhood):
         features = self._features(X, y)
         n = features.shape[0]
         perplexity, n_neighbors = self._support(n)
-        neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
+        if self.narrow:
+            neighbors = self._nearest(features, n_neighbors, n_jobs, random_state)
+        else:
+            neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
         rows = _kernel_rows(neighbors.distances, perplexity, self.sigma, self._log_affinity())
         return self._on_neighbors(neighbors, rows, n)
 
-    def log_rows_with_self(self, X, y=None):
+    def _nearest(self, features, most, n_jobs, random_state):
+        """As many neighbours as the row with the most ties for the nearest has, or a few more."""
+        n_neighbors = min(_TIED, most)
+        while True:
+            neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
+            least, largest = neighbors.distances.min(axis=1), neighbors.distances.max(axis=1)
+            if n_neighbors == most or (least < largest).all():
+                return neighbors
+            n_neighbors = min(2 * n_neighbors, most)
+
+    def measured_rows(self, X, y=None, *, n_jobs=None, random_state=None):
+        """The rows between which p measures distances: those of X, or of the companion features.
+
+        Parameters
+        ----------
+        X, y, n_jobs, random_state
+            As in `conditional`.
+
+        Returns
+        -------
+        ndarray or sparse matrix of shape (n_samples, n_columns)
+        """
+        return self._features(X, y)
+
+    def log_rows_with_self(self, X, y=None, *, n_jobs=None, random_state=None):
         """log p over all rows, the row itself included, dense: for divergences that need p to be positive on all keys.
 
         Parameters
         ----------
-        X, y
+        X, y, n_jobs, random_state
             As in `conditional`.
 
         Returns
@@ -152,13 +186,16 @@ class Gaussian(_DistanceKernel):
 
         p(j|i) = exp(-d_ij^2 / 2 s_i^2) / sum_k exp(-d_ik^2 / 2 s_i^2),     k != i
 
+    A width of zero is the limit: p is uniform over the nearest other rows, one or several where they are equally far.
+
     Parameters
     ----------
     perplexity : float, default=30.0
         The effective number of neighbours, exp(entropy of the row), that sets each s_i. Read where `sigma` is
         None. The default shrinks, with a warning, where there are too few rows for it; any other value raises.
     sigma : float, default=None
-        One fixed width s for all rows, in units of the distance.
+        One fixed width s for all rows, in units of the distance; 0 is the limit of narrow ones, which has no units. Of
+        that limit the reverse KL of clusters, times s^2, is the inertia of k-means.
     n_neighbors : int, default=None
         How many nearest neighbours carry the row. None: all other rows where `sigma` is given or there are no more
         than 2,000; else 3 * perplexity + 1.
@@ -187,6 +224,10 @@ class Gaussian(_DistanceKernel):
     [1.0, 1.0, 1.0, 1.0]
     """
 
+    _parameter_constraints = _DistanceKernel._parameter_constraints | {
+        "sigma": [Interval(Real, 0, None, closed="left"), None]
+    }
+
     def __init__(
         self,
         perplexity=_DEFAULT_PERPLEXITY,
@@ -203,8 +244,13 @@ class Gaussian(_DistanceKernel):
         self.source = source
         self.metric_params = metric_params
 
+    @property
+    def narrow(self):
+        """Whether the width is zero."""
+        return self.sigma is not None and self.sigma == 0
+
     def _log_affinity(self):
-        return gaussian_log_affinity
+        return narrow_log_affinity if self.narrow else gaussian_log_affinity
 
 
 class StudentT(_DistanceKernel):
@@ -221,7 +267,7 @@ class StudentT(_DistanceKernel):
     df : float, default=1.0
         Degrees of freedom nu. One is the Cauchy kernel; the kernel tends to the Gaussian as nu grows.
     perplexity, sigma, n_neighbors, metric, source, metric_params
-        As in `Gaussian`.
+        As in `Gaussian`; sigma is positive.
 
     References
     ----------

@@ -1,0 +1,172 @@
+"""`Spectral`: p measured on the leading eigenvectors of a graph."""
+
+import warnings
+from numbers import Integral
+
+import numpy as np
+from scipy import sparse
+from sklearn.manifold import spectral_embedding
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+
+from .._neighbors import nearest_neighbors
+from .._rows import with_int32_indices
+from ._base import Wrapper, shrink
+from ._given import GRAPH_OF_FEATURES
+
+_DEFAULT_N_NEIGHBORS = 10
+_SYMMETRIC = 1e-10  # the largest asymmetry of a graph, as a share of its largest weight
+
+
+class Spectral(Wrapper):
+    """p of another spec, measured on the leading eigenvectors of a graph, as in spectral clustering.
+
+    ::
+
+        p(j|i) = p_base(j|i) between the rows of U = D^(-1/2) [u_1 ... u_m],
+        u_1 ... u_m the leading eigenvectors of D^(-1/2) W D^(-1/2),     D = diag(sum_j w_ij)
+
+    The graph W is that of the nearest neighbours of the rows of X, A + A^T over two, or X itself. A row's edge to
+    itself does not count.
+
+    Parameters
+    ----------
+    base : Supervisory
+        A p that measures distances on X, such as `Gaussian(sigma=0)`, or a wrapper of one.
+    n_components : int, default=None
+        How many eigenvectors m, the constant one included. None: `n_clusters` of `ICONClustering`; elsewhere it raises.
+    affinity : {"auto", "nearest_neighbors", "precomputed"}, default="auto"
+        "nearest_neighbors": X holds rows of features. "precomputed": X is a symmetric graph of non-negative weights,
+        dense or sparse. "auto": a square, symmetric, sparse X is the graph itself, anything else rows of features;
+        cross-validation, which takes rows and columns of a graph alike, has to be told "precomputed".
+    n_neighbors : int, default=10
+        Neighbours of a row in the graph, the row itself included. The default shrinks, with a warning, where there are
+        fewer rows.
+
+    Raises
+    ------
+    ValueError
+        At `conditional`: no n_components, or more than there are rows; a graph that is not square or not symmetric, or
+        has negative weights.
+
+    References
+    ----------
+    Ng, Jordan and Weiss, "On spectral clustering: Analysis and an algorithm", NIPS 2001; von Luxburg, "A tutorial on
+    spectral clustering", Statistics and Computing 2007.
+
+    Examples
+    --------
+    >>> from scipy.sparse import csr_array
+    >>> from sklearn_icon.supervisory import Spectral, UniformKNN
+    >>> graph = csr_array([[0, 9, 0, 0], [9, 0, 1, 0], [0, 1, 0, 9], [0, 0, 9, 0]])
+    >>> Spectral(UniformKNN(n_neighbors=1), n_components=2).conditional(graph).toarray()
+    array([[0., 1., 0., 0.],
+           [1., 0., 0., 0.],
+           [0., 0., 0., 1.],
+           [0., 0., 1., 0.]])
+    """
+
+    _parameter_constraints = Wrapper._parameter_constraints | {
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "affinity": [StrOptions({"auto", "nearest_neighbors", "precomputed"})],
+        "n_neighbors": [Interval(Integral, 2, None, closed="left")],
+    }
+
+    def __init__(self, base, n_components=None, affinity="auto", n_neighbors=_DEFAULT_N_NEIGHBORS):
+        self.base = base
+        self.n_components = n_components
+        self.affinity = affinity
+        self.n_neighbors = n_neighbors
+
+    @property
+    def narrow(self):
+        """As the base."""
+        return self.base.narrow
+
+    def validate(self):
+        """Also check that the base measures X; see `Spec.validate`."""
+        super().validate()
+        inner = self.base
+        while hasattr(inner, "base"):
+            inner = inner.base
+        if getattr(inner, "source", None) != "X" or inner.metric == "precomputed":
+            raise ValueError(
+                f"base={self.base} must measure distances between rows of X, which eigenvectors take the place of; use "
+                "supervisory.Gaussian(sigma=0) or supervisory.UniformKNN(), say."
+            )
+        return self
+
+    def reads_graph(self, X):
+        """Whether X is the graph itself."""
+        if self.affinity != "auto":
+            return self.affinity == "precomputed"
+        return sparse.issparse(X) and X.shape[0] == X.shape[1] and _is_symmetric(X)
+
+    def measured_rows(self, X, y=None, *, n_jobs=None, random_state=None):
+        """The rows of the eigenvectors.
+
+        Parameters
+        ----------
+        X, y, n_jobs, random_state
+            As in `conditional`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+        """
+        graph = self._graph(X, n_jobs, random_state)
+        n, n_components = graph.shape[0], self.n_components
+        if n_components is None:
+            raise ValueError(
+                f"n_components=None in {self} stands for n_clusters of ICONClustering alone; give it a number."
+            )
+        if n_components > n:
+            raise ValueError(f"n_components={n_components} in {self} must be at most n_samples={n}.")
+        solver = "lobpcg" if n <= 5 * n_components else None  # of so few rows all eigenvectors
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Graph is not fully connected")  # clusters may be its parts
+            return spectral_embedding(
+                graph,
+                n_components=n_components,
+                eigen_solver=solver,
+                random_state=0 if random_state is None else random_state,
+                drop_first=False,
+            )
+
+    def _graph(self, X, n_jobs, random_state):
+        """W, whose neighbours are the same for any number of threads."""
+        X = with_int32_indices(check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32]))
+        if self.reads_graph(X):
+            return _checked(X)
+        n, n_neighbors = X.shape[0], self.n_neighbors
+        if n_neighbors == _DEFAULT_N_NEIGHBORS > n:
+            n_neighbors = shrink("n_neighbors", n_neighbors, n, n)
+        others = nearest_neighbors(X, n_neighbors - 1, n_jobs=n_jobs, random_state=random_state, ranked=False).indices
+        indptr = np.arange(0, others.size + 1, n_neighbors - 1)
+        graph = sparse.csr_array((np.ones(others.size), others.ravel(), indptr), shape=(n, n))
+        return with_int32_indices(sparse.csr_array(0.5 * (graph + graph.T) + sparse.eye_array(n)))
+
+    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+        """Compute p; see `Supervisory.conditional`."""
+        how = {"n_jobs": n_jobs, "random_state": random_state}
+        return self.base.conditional(self.measured_rows(X, y, **how), y, **how)
+
+    @available_if(lambda self: hasattr(self.base, "log_rows_with_self"))
+    def log_rows_with_self(self, X, y=None, *, n_jobs=None, random_state=None):
+        """log p over all rows, the row itself included; see `Gaussian.log_rows_with_self`."""
+        return self.base.log_rows_with_self(self.measured_rows(X, y, n_jobs=n_jobs, random_state=random_state), y)
+
+
+def _checked(graph):
+    """The graph, square, symmetric and without negative weights."""
+    if graph.shape[0] != graph.shape[1]:
+        raise ValueError(f"Spectral() needs a square matrix of weights, got shape {graph.shape}. {GRAPH_OF_FEATURES}")
+    graph = check_array(graph, accept_sparse="csr", ensure_non_negative=True, input_name="graph")
+    if not _is_symmetric(graph):
+        raise ValueError("Spectral() needs a symmetric graph of weights; make it one by (X + X.T) / 2.")
+    return graph
+
+
+def _is_symmetric(matrix):
+    return bool(abs(matrix - matrix.T).max() <= _SYMMETRIC * abs(matrix).max())
