@@ -1,7 +1,8 @@
 """Clusterings side by side: accuracy, NMI, ARI, calibration error, seconds and peak memory, at default settings.
 
 Every fit runs in a process of its own. Seconds are those of `fit_predict`, PyTorch's import included, after `--warm`
-those of a second one; "graph" is that of the nearest neighbours alone, a part of them. Accuracy matches clusters to
+those of a second one; "graph" is that of the nearest neighbours alone, a part of them, which the fits of `--ablation`
+share. Accuracy matches clusters to
 classes one to one, and so does the calibration error before it compares probabilities. Features are divided by their
 overall standard deviation. A seed draws the fit's random state and, with `--long-tail`, the rows. The JSON is written
 after each fit.
@@ -22,6 +23,7 @@ import numpy as np
 from _clustering_peers import TEMI, TURTLE
 from _fresh import machine, peak_mb
 from _images import load_images, more_images
+from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans, MiniBatchKMeans, SpectralClustering
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
@@ -43,12 +45,12 @@ def icon(k, seed, jobs, **options):
 
 
 def ablated(k, seed, jobs, n_steps=1, target=0.0, debias=0.0, momentum=False):
-    """Uniform neighbours, walks along them, a uniform share in p alone or in both, and an average of the encoder."""
+    """Uniform neighbours in y, walks along them, a uniform share in p alone or in both, an average of the encoder."""
     from sklearn_icon import encoders, supervisory
 
-    p = supervisory.RandomWalk(supervisory.UniformKNN(n_neighbors=15), n_steps=n_steps)
+    p = supervisory.RandomWalk(supervisory.Graph(), n_steps=n_steps)
     p = supervisory.UniformMixture(p, target) if target else p
-    encoder = encoders.MomentumKeys(encoders.Linear()) if momentum else None
+    encoder = encoders.MomentumKeys(encoders.Linear()) if momentum else encoders.Linear()
     return icon(k, seed, jobs, supervisory=p, encoder=encoder, debias=debias)
 
 
@@ -97,16 +99,17 @@ def fit_here(args):
     warnings.simplefilter("ignore")
     make = partial(ablated, **json.loads(args.fit)) if args.fit.startswith("{") else SYSTEMS[args.fit]
     k = args.clusters or int(y.max()) + 1
+    graph = sparse.load_npz(args.graph) if args.graph else None
     for _ in range(1 + args.warm):
         model = make(k, args.seed, args.jobs)
         start = time.perf_counter()
-        clusters = model.fit_predict(X)
+        clusters = model.fit_predict(X, graph)
         seconds = time.perf_counter() - start
     costs = {"seconds": seconds, "MB": peak_mb()}
     proba = model.predict_proba(X) if hasattr(model, "predict_proba") and not args.clusters else None
     figures = scores(y, clusters, proba)
     figures |= {"clusters": len(np.unique(clusters)), "rows": len(X), **costs}
-    graph_seconds = None if args.fit.startswith("{") else seconds_of_graph(model, X, args.jobs)
+    graph_seconds = None if args.graph else seconds_of_graph(model, X, args.jobs)
     print(json.dumps(figures | ({"graph seconds": graph_seconds} if graph_seconds else {})))
 
 
@@ -146,6 +149,13 @@ def seconds_of_graph(model, X, jobs):
     return time.perf_counter() - start
 
 
+def save_neighbors(X, path, jobs):
+    """Write the neighbours of all rows, uniformly weighted."""
+    from sklearn_icon.supervisory import UniformKNN
+
+    sparse.save_npz(path, UniformKNN(n_neighbors=15).conditional(X, n_jobs=jobs).weights)
+
+
 def load(path, n=None):
     """(name, rows over their standard deviation, class codes); as many more as are asked for, made of images."""
     name, X, y = load_images(path)
@@ -176,10 +186,14 @@ def run_all(names, X, y, args, save):
         for seed in range(args.seeds):
             arrays, rows = Path(folder) / "arrays.npz", draw_rows(y, args, seed)
             np.savez(arrays, X=X[rows], y=np.unique(y[rows], return_inverse=True)[1])
+            graph = Path(folder) / "graph.npz" if args.ablation else None
+            if graph and not graph.exists():  # the rows are those of every seed, and so are their neighbours
+                save_neighbors(X[rows], graph, args.jobs)
             for name in names:
                 command = [sys.executable, __file__, "--fit", name, "--arrays", arrays, "--seed", seed]
                 command += ["--jobs", args.jobs, "--spectral-rows", args.spectral_rows] + ["--warm"] * args.warm
                 command += ["--clusters", args.clusters] if args.clusters else []
+                command += ["--graph", graph] if graph else []
                 env = {**os.environ, "OMP_NUM_THREADS": str(args.jobs)}
                 done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
                 if done.returncode:
@@ -229,13 +243,15 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", "--out", type=Path, help="write the figures here too")
     parser.add_argument("--plot", type=Path, help="write a picture of the scores")
-    for name in ("--fit", "--arrays"):
+    for name in ("--fit", "--arrays", "--graph"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.fit:
         return fit_here(args)
 
+    if args.ablation and args.long_tail:
+        parser.error("--ablation fits the same rows for every seed, which --long-tail draws anew.")
     name, X, y = load(args.data, args.rows)
     sizes = np.bincount(y)
     if args.long_tail and (len(sizes) != len(LONG_TAIL) or sizes.min() < LONG_TAIL[0]):

@@ -308,6 +308,15 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p, p_spec, y)
         return self
 
+    def fit_predict(self, X, y=None, sample_weight=None):
+        """Find the clusters and return the labels of the rows; see `fit`, which also reads y.
+
+        Returns
+        -------
+        ndarray of int of shape (n_samples,)
+        """
+        return self.fit(X, y, sample_weight).labels_
+
     def _fit_counted(self, items, y, sample_weight, p_spec):
         """Fit the rows that weigh something; the others have labels as new rows do."""
         counted = np.flatnonzero(sample_weight)

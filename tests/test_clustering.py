@@ -833,3 +833,10 @@ def test_other_divergences_cluster_at_their_defaults(divergence):
     rows, labels = load_digits(return_X_y=True)
     estimator = ICONClustering(10, divergence=divergence, random_state=0).fit(rows)
     assert estimator.debias_ == 0 and adjusted_rand_score(labels, estimator.labels_) > 0.6
+
+
+def test_fit_predict_reads_y_and_weights():
+    estimator = methods.get("supervised-clustering").make_estimator(n_clusters=3, random_state=0, max_iter=60)
+    weights = 1.0 + np.arange(len(X)) % 3
+    fitted = clone(estimator).fit(X, y, weights)
+    np.testing.assert_array_equal(estimator.fit_predict(X, y, weights), fitted.labels_)
