@@ -19,11 +19,9 @@ from sklearn.cluster import KMeans
 from sklearn.manifold import spectral_embedding
 
 from ._networks import FixedRows
-from ._partitions import Partition
+from ._partitions import SURE, Partition
 from ._search import quiet
 from ._solver import SolverResult
-
-_SURE = 40.0  # logit of a hard membership
 
 
 def normalized_cut(p, memberships, measure):
@@ -87,7 +85,7 @@ def solve_cut(p, n_steps, learned, n_clusters, *, sample_weight, n_init, seed):
     hard[:, 0] = 1
     hard[counted] = np.eye(n_clusters)[k_means.labels_]
     cut = float(normalized_cut(p, torch.as_tensor(hard), measure))
-    return Partition(_SURE * hard, cut, SolverResult(cut, 1, np.array([cut]), "converged"), {})
+    return Partition(SURE * hard, cut, SolverResult(cut, 1, np.array([cut]), "converged"), {})
 
 
 def _symmetric_flow(p, n_steps, measure):

@@ -13,6 +13,7 @@ from ._search import agreed_groups, cost_table, hard_starts, near_groups
 from ._solver import SolverResult, minimize
 from .encoders import Linear, _seeded
 
+SURE = 40.0  # logit of a hard membership
 _ROUNDS = 3  # of search and training, on half of the steps
 _EVALUATION_BATCHES = 8
 _ROWS_AT_ONCE = 8192

@@ -14,7 +14,7 @@ import torch
 from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 
-from ._partitions import Partition
+from ._partitions import SURE, Partition
 from ._rows import average_duplicates
 from ._search import quiet
 from ._solver import SolverResult, minimize
@@ -22,7 +22,6 @@ from .learned import SharedCluster
 
 _START = 3.0
 _TOLERANCE = 1e-7
-_SURE = 40.0  # logit of a hard membership
 
 
 def mean_reverse_kl(log_p, logits, mass):
@@ -71,7 +70,7 @@ def solve_k_means(rows, X, n_clusters, *, sample_weight, n_init, max_iter, tol, 
         k_means.fit(rows, sample_weight=sample_weight)
     loss = float(k_means.inertia_ / sample_weight.sum())
     hard = average_duplicates(np.eye(n_clusters)[k_means.labels_], X)
-    return Partition(_SURE * hard, loss, SolverResult(loss, k_means.n_iter_, np.array([loss]), "converged"), {})
+    return Partition(SURE * hard, loss, SolverResult(loss, k_means.n_iter_, np.array([loss]), "converged"), {})
 
 
 def solve_soft_k_means(log_p, rows, X, n_clusters, *, sample_weight, n_init, max_iter, seed, device, on_step):
