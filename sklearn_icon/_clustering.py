@@ -61,11 +61,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         most, and no uniform mass. With sigma=0 it is k-means itself, of any number of rows, solved by scikit-learn's
         KMeans on the CPU; within `supervisory.Spectral` it is spectral clustering.
     debias : float in [0, 1] or "auto", default="auto"
-        Uniform mass a mixed into both p and q. It keeps memberships from saturating. "auto" is 0.3 under KL and none
-        under other divergences, which are bounded: one positive of a row weighs less there than much uniform mass. For
-        one side only, set it to 0 and wrap the spec in a `UniformMixture`. 1 is the limit of the loss over (1 - a)^2
-        for hard clusters, with uniform mass spread as q spreads its own: the normalised cut where q weighs by degree,
-        solved by its relaxation, as in SpectralClustering. It needs a lookup and KL.
+        Uniform mass a mixed into both p and q. It keeps memberships from saturating. "auto" is 0.3 under KL, else
+        none: bounded divergences weigh one positive of a row less than much uniform mass, and reverse KL takes none.
+        For one side only, set it to 0 and wrap the spec in a `UniformMixture`. 1 is the limit of the loss over
+        (1 - a)^2 for hard clusters, with uniform mass spread as q spreads its own: the normalised cut where q weighs by
+        degree, solved by its relaxation, as in SpectralClustering. It needs a lookup and KL.
     n_neighbors : int, default=15
         Neighbours of a row in the default p. The default shrinks, with a warning, where there are no 16 rows.
     metric : str or callable, default="euclidean"
@@ -385,7 +385,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         metric = measured(p_spec).metric
         if metric not in ("euclidean", "l2"):
             raise ValueError(
-                f"sigma=0 with divergence='reverse_kl' and debias=0 is k-means, which needs metric='euclidean', got "
+                f"sigma=0 with divergence='reverse_kl' is k-means, which needs metric='euclidean', got "
                 f"{metric!r}; set sigma > 0."
             )
         if self.device != "auto" and device.type != "cpu":
