@@ -36,6 +36,7 @@ SPECTRAL_ROWS = 20_000
 MADE_FEATURES = 64
 SMALLEST_SECTION = 800
 WALK_STEPS = 2  # of ICONClustering's own p
+LONG_WALK_STEPS = 6
 
 
 def icon(k, seed, jobs, **options):
@@ -54,6 +55,14 @@ def ablated(k, seed, jobs, n_steps=1, target=0.0, debias=0.0, momentum=False):
     return icon(k, seed, jobs, supervisory=p, encoder=encoder, debias=debias)
 
 
+def tailed(k, seed, jobs, n_steps):
+    """For clusters of very unlike size: another divergence, directions instead of places, longer walks."""
+    from sklearn_icon.supervisory import RandomWalk, UniformKNN
+
+    p = RandomWalk(UniformKNN(n_neighbors=15, metric="cosine"), n_steps=n_steps)
+    return icon(k, seed, jobs, supervisory=p, divergence="total_variation")
+
+
 def spectral(k, seed, jobs):
     return SpectralClustering(k, affinity="nearest_neighbors", n_neighbors=15, random_state=seed, n_jobs=jobs)
 
@@ -61,7 +70,8 @@ def spectral(k, seed, jobs):
 SYSTEMS = {
     "icon": icon,
     "icon-no-debias": partial(icon, debias=0.0),
-    "icon-tail": partial(icon, divergence="total_variation", metric="cosine"),
+    "icon-tail": partial(tailed, n_steps=WALK_STEPS),
+    "icon-tail-walks": partial(tailed, n_steps=LONG_WALK_STEPS),
     "kmeans": lambda k, seed, jobs: KMeans(k, n_init=10, random_state=seed),
     "minibatch": lambda k, seed, jobs: MiniBatchKMeans(k, random_state=seed),
     "spectral": spectral,

@@ -2,6 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,11 +22,13 @@ _PRETRAINING_STEPS, _PRETRAINING_RATE = 200, 1e-2
 class Models(ABC):
     """Several models as one function of row numbers, with logits of shape (models, clusters, rows)."""
 
+    params: list
     kept: list = []  # tensors that change beside the parameters, as running means do
     stopped = False  # whether they diverged, or the user interrupted, before any training on the loss
 
-    def __init__(self, params):
-        self.params = params
+    @abstractmethod
+    def start(self, starts):
+        """Begin at hard labels of the rows, one model for each; returns itself."""
 
     def labels(self, n):
         """The likeliest cluster of the first n rows under each model, shape (models, n)."""
@@ -60,10 +63,13 @@ class Models(ABC):
 class _Lookups(Models):
     """Free logits for each row."""
 
-    def __init__(self, X, starts, n_clusters, dtype, device):
-        self.X = X
-        logits = _LOOKUP_START * np.eye(n_clusters)[np.stack(starts)]  # (models, rows, clusters)
-        super().__init__([torch.as_tensor(logits, dtype=dtype, device=device).requires_grad_()])
+    def __init__(self, X, n_clusters, dtype, device):
+        self.X, self.n_clusters, self.kind = X, n_clusters, {"dtype": dtype, "device": device}
+
+    def start(self, starts):
+        logits = _LOOKUP_START * np.eye(self.n_clusters)[np.stack(starts)]  # (models, rows, clusters)
+        self.params = [torch.as_tensor(logits, **self.kind).requires_grad_()]
+        return self
 
     def __call__(self, rows):
         return self.params[0].index_select(1, torch.as_tensor(rows, device=self.params[0].device)).transpose(1, 2)
@@ -82,22 +88,28 @@ class _Linears(Models):
     precision, on rows less their mean.
     """
 
-    def __init__(self, encoder, X, starts, n_clusters, dtype, device, sample_weight):
-        self.X, self.dtype, self.device = X, dtype, device
+    def __init__(self, encoder, X, n_clusters, dtype, device, sample_weight):
+        self.X, self.n_clusters, self.kind = X, n_clusters, {"dtype": dtype, "device": device}
+        self.sample_weight = sample_weight
         self.module = build_module(encoder, X, n_clusters, 0, torch_dtype(X), sample_weight)
         self.shift, self.factor = (part.numpy() for part in (self.module[0].shift, self.module[0].factor))
-        means = np.stack([_means(X, labels, n_clusters, sample_weight, self.shift) for labels in starts])
-        means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / X.shape[1]
+        self.centered = None if sparse.issparse(X) else _centered(X, self.shift, dtype, device)
+
+    def start(self, starts):
+        means = np.stack([_means(self.X, y, self.n_clusters, self.sample_weight, self.shift) for y in starts])
+        means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / self.X.shape[1]
         weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
-        super().__init__([torch.tensor(part, dtype=dtype, device=device, requires_grad=True) for part in weights])
+        self.params = [torch.tensor(part, **self.kind, requires_grad=True) for part in weights]
+        return self
 
     def __call__(self, rows):
-        rows = self.X[rows] if sparse.issparse(self.X) else self.X[rows] - self.shift
-        return self._of_centered(as_tensor(rows, self.dtype, self.device))
+        if self.centered is None:
+            return self._of_centered(as_tensor(self.X[rows], **self.kind))
+        return self._of_centered(self.centered.index_select(0, torch.as_tensor(rows, device=self.centered.device)))
 
     def of(self, batch):
         """Logits of a batch that is no part of X, dense."""
-        return self._of_centered(batch.flatten(1) - torch.as_tensor(self.shift, dtype=self.dtype, device=self.device))
+        return self._of_centered(batch.flatten(1) - torch.as_tensor(self.shift, **self.kind))
 
     def _of_centered(self, rows):
         weight, bias = (param.flatten(0, 1) for param in self.params)
@@ -117,6 +129,14 @@ class _Linears(Models):
         return state_arrays(self._module(which))
 
 
+def _centered(X, shift, dtype, device):
+    """Rows less a shift, in blocks that bound the memory of a copy in another precision."""
+    centered = torch.empty(X.shape, dtype=dtype, device=device)
+    for part in gen_batches(len(X), _ROWS_AT_ONCE):
+        centered[part] = torch.as_tensor(X[part] - shift, device=device)
+    return centered
+
+
 def _means(X, labels, n_clusters, sample_weight, shift):
     """Weighted mean rows of the labels; of those that no row has, the mean of all."""
     members = sparse.csr_array(
@@ -131,12 +151,17 @@ def _means(X, labels, n_clusters, sample_weight, shift):
 class _Modules(Models):
     """Networks, started by training on the labels for a while."""
 
-    def __init__(self, encoder, X, starts, n_clusters, dtype, device, seed):
-        self.X, self.dtype, self.device = X, dtype, device
-        self.modules = [build_module(encoder, X, n_clusters, seed, dtype).to(device) for _ in starts]
+    def __init__(self, encoder, X, n_clusters, dtype, device, seed):
+        self.X, self.dtype, self.device, self.seed = X, dtype, device, seed
+        self.build = partial(build_module, encoder, X, n_clusters, seed, dtype)
+
+    def start(self, starts):
+        self.modules = [self.build().to(self.device) for _ in starts]
         for module, labels in zip(self.modules, starts, strict=True):
-            result = _pretrain(lambda rows, module=module: module(self._rows(rows)), module, labels, seed, device)
+            logits_of = lambda rows, module=module: module(self._rows(rows))  # noqa: E731
+            result = _pretrain(logits_of, module, labels, self.seed, self.device)
             self.stopped |= result.status != "completed"
+        return self
 
     @property
     def params(self):
@@ -189,14 +214,14 @@ def is_free_linear(encoder):
     return type(encoder).__name__ == "Linear" and not encoder.orthonormal
 
 
-def build_models(encoder, X, n_clusters, starts, options, sample_weight, seed):
-    """One model for each start."""
+def build_models(encoder, X, n_clusters, options, sample_weight, seed):
+    """Models of memberships, not yet started."""
     where = options["dtype"], options["device"]
     if not encoder.parametric:
-        return _Lookups(X, starts, n_clusters, *where)
+        return _Lookups(X, n_clusters, *where)
     if is_free_linear(encoder):
-        return _Linears(encoder, X, starts, n_clusters, *where, sample_weight)
-    return _Modules(encoder, X, starts, n_clusters, *where, seed)
+        return _Linears(encoder, X, n_clusters, *where, sample_weight)
+    return _Modules(encoder, X, n_clusters, *where, seed)
 
 
 def _pretrain(logits_of, module, labels, seed, device, batch_size=512):

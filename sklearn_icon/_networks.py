@@ -106,8 +106,8 @@ def input_scale(X, sample_weight=None):
         shift = np.zeros(X.shape[1])
         variance = (share @ X.multiply(X)).mean() - (share @ X).mean() ** 2
     else:
-        shift = share @ X
-        parts = gen_batches(len(X), _ROWS_AT_ONCE)
+        parts = list(gen_batches(len(X), _ROWS_AT_ONCE))
+        shift = sum(share[part] @ X[part].astype(np.float64) for part in parts)
         variance = sum(share[part] @ np.square(X[part] - shift) for part in parts).mean()
     return shift, 1 / np.sqrt(variance) if variance > 0 else 1.0
 

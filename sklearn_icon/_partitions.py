@@ -94,7 +94,7 @@ def solve_partition(
         lambda groups, n_starts, number: hard_starts(
             groups, p, n_steps, n_clusters, table, n_starts, sample_weight, seed + number
         ),
-        lambda starts: build_models(scout, rows, n_clusters, starts, options, sample_weight, seed),
+        build_models(scout, rows, n_clusters, options, sample_weight, seed),
         n_clusters,
         rng,
         n_init=n_init,
@@ -106,9 +106,8 @@ def solve_partition(
         if not encoder.parametric or is_free_linear(encoder):
             models.keep([best])
         else:
-            models = build_models(
-                encoder, X, n_clusters, [models.labels(p.shape[0])[best]], options, sample_weight, seed
-            )
+            labels = models.labels(p.shape[0])[best]
+            models = build_models(encoder, X, n_clusters, options, sample_weight, seed).start([labels])
             adam["learning_rate"], curve = network_rate, curve[:0]
         if views is not None:
             models.X = items
@@ -130,13 +129,13 @@ def solve_partition(
     return Partition(models.logits(0), final, SolverResult(final, len(curve), curve, result.status), models.state(0))
 
 
-def _rounds(n_rounds, loss, groups, search, build, n_clusters, rng, *, n_init, on_step, how):
-    """Search and training in turn: (the models of the last round, the best of them, its report, its losses)."""
+def _rounds(n_rounds, loss, groups, search, models, n_clusters, rng, *, n_init, on_step, how):
+    """Search and training in turn: (the models as the last round leaves them, the best, its report, its losses)."""
     starts: list[np.ndarray] = []
     for number in range(1, n_rounds + 1):
         starts += search(groups, n_init - len(starts), number - 1)
         losses: list[np.ndarray] = []
-        models = build(starts)
+        models.start(starts)
         task = on_step(f"round {number} of {n_rounds}, {models.count} starts")
         result = minimize(_sum_of(models, loss, losses, rng), models.params, on_step=task, **how)
         best = int(np.argmin(_final(loss, models)))

@@ -103,13 +103,15 @@ def hard_starts(groups, p, n_steps, n_clusters, table, n_starts, sample_weight, 
 def agreed_groups(partitions, n_clusters):
     """Groups of rows that several partitions keep together; rows of small ones join the large one most like them."""
     most = _AGREED_GROUPS_PER_CLUSTER * n_clusters
-    signs, groups, sizes = np.unique(np.transpose(partitions), axis=0, return_inverse=True, return_counts=True)
-    groups = groups.ravel()
-    if len(signs) <= most:
+    groups = np.zeros_like(partitions[0])
+    for labels in partitions:
+        groups = np.unique(groups * n_clusters + labels, return_inverse=True)[1]
+    sizes, first = np.bincount(groups), np.unique(groups, return_index=True)[1]
+    if len(sizes) <= most:
         return groups
-    order = np.argsort(-sizes, kind="stable")
+    signs, order = partitions.T[first], np.argsort(-sizes, kind="stable")
     large, small = order[:most], order[most:]
-    joined = np.empty(len(signs), dtype=np.intp)
+    joined = np.empty(len(sizes), dtype=np.intp)
     joined[large] = np.arange(most)
     for part in np.array_split(small, -(-len(small) // 1024)):
         alike = sum(signs[part, None, which] == signs[large, which] for which in range(signs.shape[1]))
@@ -133,7 +135,8 @@ def near_groups(p, X, n_clusters, sample_weight, seed):
                 rows = weights @ rows
         some = np.random.RandomState(seed).permutation(np.flatnonzero(sample_weight))[: _ROWS_PER_GROUP * n_groups]
         some, n_groups = rows[np.sort(some)], min(n_groups, len(some))
-        init = kmeans_plusplus(some, n_groups, n_local_trials=1, random_state=seed)[0]
+        double = some.astype(np.float64)  # which scikit-learn would make of single precision for each new mean
+        init = kmeans_plusplus(double, n_groups, n_local_trials=1, random_state=seed)[0]
         means = KMeans(n_groups, init=init, max_iter=10, random_state=seed).fit(some)
     return np.unique(means.predict(rows), return_inverse=True)[1]
 
@@ -149,11 +152,11 @@ def quiet():
 
 def _flow(p, n_steps, members, sample_weight):
     """The share of p, of walks of up to n_steps along it, that goes from group to group; symmetric."""
-    reached, start = members, sparse.csr_array(members.multiply(sample_weight[:, None])).T
+    start, end = sparse.csr_array(members.multiply(sample_weight[:, None])).T, members
     flow = np.zeros((members.shape[1],) * 2)
-    for _ in range(n_steps):
-        reached = p.weights @ reached
-        flow += (start @ reached).toarray()
+    for step in range(n_steps):  # from both sides in turn, which keeps both sparse
+        start, end = (start @ p.weights, end) if step % 2 else (start, p.weights @ end)
+        flow += (start @ end).toarray()
     return (flow + flow.T) / (2 * flow.sum())
 
 

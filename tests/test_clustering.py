@@ -505,7 +505,7 @@ def test_an_orthonormal_map_is_one():
 
 
 def test_averages_follow():
-    models = _memberships._Lookups(None, [np.zeros(5, dtype=int)], 2, torch.float32, "cpu")
+    models = _memberships._Lookups(None, 2, torch.float32, "cpu").start([np.zeros(5, dtype=int)])
     models.params[0].requires_grad_(False)
     for momentum, expected in ((0.0, 1.0), (0.9, 0.1)):
         models.params[0].zero_()
@@ -518,7 +518,7 @@ def test_averages_follow():
 @pytest.mark.parametrize("encoder", [encoders.Lookup(), encoders.Linear(), encoders.MLP(hidden=(8,))], ids=str)
 def test_the_past_shares_the_rows(encoder):
     options = {"dtype": torch.float64, "device": torch.device("cpu")}
-    models = _memberships.build_models(encoder, X, 3, [y], options, np.ones(len(X)), 0)
+    models = _memberships.build_models(encoder, X, 3, options, np.ones(len(X)), 0).start([y])
     past = _memberships.Past(models, 0.9)
     assert past.averages.X is models.X
     before = past(np.arange(4))
@@ -645,9 +645,8 @@ def test_loss_of_views_is_that_of_their_pairs():
     options = {"divergence": "kl", "dtype": torch.float64, "device": torch.device("cpu")}
     p, kernel = views.conditional(rows).mix(0.2), learned.UniformMixture(learned.SharedCluster(), 0.2)
     loss = _partition_loss.ViewPartitionLoss(views, rows, p, kernel, 10, np.ones(len(rows)), options)
-    models = _memberships.build_models(
-        encoders.MLP(hidden=(8,)), rows, 3, [np.arange(240) % 3], options, np.ones(240), 0
-    )
+    models = _memberships.build_models(encoders.MLP(hidden=(8,)), rows, 3, options, np.ones(240), 0)
+    models.start([np.arange(240) % 3])
     torch.manual_seed(0)
     found = loss(models, np.random.RandomState(0)).item()
     torch.manual_seed(0)
