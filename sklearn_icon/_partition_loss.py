@@ -1,5 +1,6 @@
 """The loss of partitions on batches drawn anew: rows, or views of items, and a positive of each."""
 
+from copy import copy
 from math import log
 
 import numpy as np
@@ -41,6 +42,12 @@ class PartitionLoss:
         weights = sample_weight[drawable]
         self.cumulative = np.cumsum(weights) if np.ptp(weights) else None
         self.fast = options["divergence"] == "kl" and isinstance(unwrapped(learned), SharedCluster)
+
+    def of_batches(self, batch_size):
+        """The same on batches of another size."""
+        other = copy(self)
+        other.batch_size = batch_size
+        return other
 
     def _draw(self, rng):
         if self.cumulative is not None:

@@ -15,6 +15,7 @@ from .encoders import Linear, _seeded
 
 SURE = 40.0  # logit of a hard membership
 _ROUNDS = 3  # of search and training, on half of the steps
+_ROUND_ROWS, _ROUND_ROWS_PER_CLUSTER = 1024, 50  # of a minibatch in the rounds, the larger of both
 _EVALUATION_BATCHES = 8
 _ROWS_AT_ONCE = 8192
 
@@ -90,6 +91,7 @@ def solve_partition(
     models, best, result, curve = _rounds(
         n_rounds,
         loss,
+        loss.of_batches(min(batch_size, max(_ROUND_ROWS, _ROUND_ROWS_PER_CLUSTER * n_clusters))),
         near_groups(p, rows, n_clusters, sample_weight, seed),
         lambda groups, n_starts, number: hard_starts(
             groups, p, n_steps, n_clusters, table, n_starts, sample_weight, seed + number
@@ -129,15 +131,15 @@ def solve_partition(
     return Partition(models.logits(0), final, SolverResult(final, len(curve), curve, result.status), models.state(0))
 
 
-def _rounds(n_rounds, loss, groups, search, models, n_clusters, rng, *, n_init, on_step, how):
-    """Search and training in turn: (the models as the last round leaves them, the best, its report, its losses)."""
+def _rounds(n_rounds, loss, noisy_loss, groups, search, models, n_clusters, rng, *, n_init, on_step, how):
+    """Search, and training on a noisier loss, in turn: (the models of the last round, the best, its report, losses)."""
     starts: list[np.ndarray] = []
     for number in range(1, n_rounds + 1):
         starts += search(groups, n_init - len(starts), number - 1)
         losses: list[np.ndarray] = []
         models.start(starts)
         task = on_step(f"round {number} of {n_rounds}, {models.count} starts")
-        result = minimize(_sum_of(models, loss, losses, rng), models.params, on_step=task, **how)
+        result = minimize(_sum_of(models, noisy_loss, losses, rng), models.params, on_step=task, **how)
         best = int(np.argmin(_final(loss, models)))
         curve = np.reshape(losses[: result.n_iter], (-1, models.count))[:, best]
         if result.status != "completed" or number == n_rounds:
