@@ -1,7 +1,6 @@
 """`ICONClustering`: soft partitions, debiased InfoNCE clustering by default."""
 
 import warnings
-from contextlib import nullcontext
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -11,23 +10,20 @@ from scipy import sparse
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import _safe_indexing, gen_batches
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from . import learned, supervisory
+from . import supervisory
 from ._base import ICon, measured, rows_of, spectral_of, unwrapped, warn_rows_without_positives
+from ._cluster_losses import Data, loss_of, sq_distances
 from ._new_rows import FittedRows, input_kind
 
-_STARTS = 9
 _BATCH_ROWS = 2048
 _WALK_STEPS = 2
 _SHARE_UNDER_KL = 0.3
 _ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
-_MOST_ROWS_IN_PAIRS = 20_000
 _SMALL = 1 << 20
-_RATES = {"Linear": 0.02, "Lookup": 0.1}
-_NETWORK_RATE = 1e-3
 
 
 class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, ICon):
@@ -79,7 +75,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     max_iter : int, default=360
         Steps of Adam, minibatches, of the kept start at the most; of k-means its iterations.
     batch_size : int or "auto", default="auto"
-        Rows of a minibatch; "auto" is 2,048. As many positives come with them.
+        Rows of a minibatch, of those of the rounds at the most; "auto" is 2,048, and in the rounds the larger of 1,024
+        and 50 rows a cluster. As many positives come with them.
     learning_rate : float or "auto", default="auto"
         Rate of Adam, which falls to zero along a cosine; "auto" is 0.02 for a linear encoder, 0.1 for a lookup and
         0.001 for networks.
@@ -268,43 +265,26 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             raise ValueError("Sample weights must contain at least one non-zero number.")
         if kind == "features" and not sample_weight.all():
             return self._fit_counted(items, y, sample_weight, p_spec)
+        _check_specs(p_spec, q_spec, encoder, kind, X)
+        loss = loss_of(self, p_spec, q_spec, encoder)
+        loss.check(kind, X.shape[0])
+        device = loss.place(device)
         with self._threads():
-            step, n_steps = _walk(p_spec)
-            narrow = self._is_k_means(p_spec)
-            step = supervisory.Identity() if narrow else step  # what no width leaves, the row itself included
-            p = step.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
-            _check_specs(p_spec, q_spec, encoder, kind, X)
-            views = unwrapped(p_spec) if p_spec.draws_views else None
-            if given and views is None:
+            p = loss.walk()[0].conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
+            if given and not p_spec.draws_views:
                 p = p.with_copies(sample_weight)
-            if views is None:
+            if not p_spec.draws_views:
                 warn_rows_without_positives(p, sample_weight > 0)
-        features = X if kind == "features" else None
+        has_features = kind == "features"
         with self._threads(small=self._batch_rows(X.shape[0]) * X.shape[1] < _SMALL):
-            solution = self._solve_soft_k_means(
-                X, y, (p_spec, q_spec, encoder), kind, device, sample_weight, random_state
-            )
-            if self._share == 1:
-                solution = self._solve_cut(p, n_steps, q_spec, encoder, device, sample_weight, random_state)
-            device = "cpu" if self._share == 1 or narrow else device
-            solution = solution or self._solve(
-                None if features is None else items,
-                p.mix(self._share),
-                n_steps,
-                q_spec,
-                encoder,
-                device,
-                sample_weight,
-                random_state,
-                views,
-            )
+            solution = loss.solve(Data(X, y, items if has_features else None, p, sample_weight, device, random_state))
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
         self.debias_ = self._share
         self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
         self.n_iter_ = solution.result.n_iter
         self._state = solution.state
         memberships = softmax(solution.logits, axis=1).astype(X.dtype, copy=False)
-        self._set_partition(memberships, features, sample_weight)
+        self._set_partition(memberships, X if has_features else None, sample_weight)
         self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p, p_spec, y)
         return self
 
@@ -339,118 +319,6 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             return _SHARE_UNDER_KL if self.divergence == "kl" else 0.0
         return self.debias
 
-    def _is_k_means(self, p_spec):
-        """Whether the loss is inertia, the limit for kernels of no width."""
-        return self.divergence == "reverse_kl" and p_spec.narrow
-
-    def _solve_soft_k_means(self, X, y, specs, kind, device, sample_weight, random_state):
-        """The partition of lowest reverse KL over all pairs, or None where D is another."""
-        p_spec, q_spec, encoder = specs
-        if self.divergence != "reverse_kl":
-            return None
-        mixture = self._share or p_spec.mixture or q_spec.mixture
-        if encoder.parametric or kind == "distances" or not hasattr(p_spec, "log_rows_with_self") or mixture:
-            raise ValueError(
-                "divergence='reverse_kl' compares q with p on all pairs of rows: it needs encoder='lookup', rows of "
-                "features, a p such as supervisory.Gaussian(sigma=...) and no uniform mass; got "
-                f"{encoder}, {p_spec}, {q_spec} and debias={self.debias!r}."
-            )
-        from ._soft_k_means import solve_k_means, solve_soft_k_means
-
-        options = {
-            "sample_weight": sample_weight,
-            "n_init": 10 if self.n_init == "auto" else self.n_init,
-            "max_iter": self.max_iter,
-        }
-        if p_spec.narrow:  # whose numbers are drawn as scikit-learn draws them
-            self._check_k_means(p_spec, device)
-            rows = p_spec.measured_rows(X, y, n_jobs=self.n_jobs, random_state=random_state)
-            return solve_k_means(rows, X, self.n_clusters, tol=self.tol, random_state=random_state, **options)
-        _check_pairs(X)
-        seed = random_state.randint(np.iinfo(np.int32).max)
-        seeded = {"n_jobs": self.n_jobs, "random_state": seed}
-        return solve_soft_k_means(
-            p_spec.log_rows_with_self(X, y, **seeded),
-            p_spec.measured_rows(X, y, **seeded),
-            X,
-            self.n_clusters,
-            device=device,
-            seed=seed,
-            on_step=self._on_step("descent"),
-            **options,
-        )
-
-    def _check_k_means(self, p_spec, device):
-        """Refuse what scikit-learn's KMeans does not do."""
-        metric = measured(p_spec).metric
-        if metric not in ("euclidean", "l2"):
-            raise ValueError(
-                f"sigma=0 with divergence='reverse_kl' is k-means, which needs metric='euclidean', got "
-                f"{metric!r}; set sigma > 0."
-            )
-        if self.device != "auto" and device.type != "cpu":
-            raise ValueError(
-                f"device={self.device!r} was asked for, but sigma=0 is solved by KMeans on the CPU; use 'auto'."
-            )
-
-    def _solve_cut(self, p, n_steps, q_spec, encoder, device, sample_weight, random_state):
-        """Hard clusters of a low normalised cut."""
-        if encoder.parametric or self.divergence != "kl" or q_spec.mixture or p.uniform:
-            raise ValueError(
-                "debias=1 is a limit for hard clusters: it needs encoder='lookup', divergence='kl' and specs without a "
-                f"UniformMixture, but got {encoder}, {self.divergence!r} and {q_spec}; use debias < 1."
-            )
-        if self.device != "auto" and device.type != "cpu":
-            raise ValueError(f"device={self.device!r} was asked for, but debias=1 is solved on the CPU; use 'auto'.")
-        from ._cuts import solve_cut
-
-        return solve_cut(
-            p,
-            n_steps,
-            q_spec,
-            self.n_clusters,
-            sample_weight=sample_weight,
-            n_init=10 if self.n_init == "auto" else self.n_init,
-            seed=random_state.randint(np.iinfo(np.int32).max),
-        )
-
-    def _solve(self, X, p, n_steps, q_spec, encoder, device, sample_weight, random_state, views):
-        """The partition of lowest loss."""
-        import torch
-
-        from ._networks import torch_dtype
-        from ._partitions import solve_partition
-        from .encoders import _seeded
-
-        inner = unwrapped(encoder)
-        kind = type(inner).__name__ if not getattr(inner, "orthonormal", False) else "network"
-        dtype = torch.float32 if kind in _RATES else torch_dtype(X)
-        rate, network_rate = _RATES.get(kind, _RATES["Linear"]), _NETWORK_RATE
-        if self.learning_rate != "auto":
-            rate = network_rate = self.learning_rate
-        q = learned.UniformMixture(q_spec, self._share) if self._share else q_spec
-        seed = random_state.randint(np.iinfo(np.int32).max)
-        with nullcontext() if views is None else _seeded(seed, device):  # what `augment` draws
-            return solve_partition(
-                p,
-                n_steps,
-                q,
-                encoder,
-                X,
-                self.n_clusters,
-                {"divergence": self.divergence, "dtype": dtype, "device": device},
-                sample_weight=sample_weight,
-                n_init=_STARTS if self.n_init == "auto" else self.n_init,
-                batch_size=self._batch_rows(len(sample_weight)),
-                learning_rate=rate,
-                network_rate=network_rate,
-                max_iter=self.max_iter,
-                tol=self.tol,
-                seed=seed,
-                on_step=self._on_step,
-                views=views,
-            )
-
     def _set_partition(self, memberships, X, sample_weight):
         """Number the clusters in use by size, then by first row; centres and inertia of features."""
         labels = memberships.argmax(axis=1)
@@ -472,7 +340,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if X is not None:
             shares = memberships * sample_weight[:, None].astype(memberships.dtype)
             self.cluster_centers_ = np.asarray((shares / shares.sum(axis=0)).T @ X)
-            self.inertia_ = float(sample_weight @ _sq_distances(X, self.cluster_centers_, self.labels_))
+            self.inertia_ = float(sample_weight @ sq_distances(X, self.cluster_centers_, self.labels_))
 
     def _in_order(self, memberships):
         """The columns in use, in order, rows summing to one."""
@@ -546,34 +414,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         -------
         float
         """
-        import torch
-
-        from ._objective import Objective
-
         check_is_fitted(self)
-        if self.supervisory_.draws_views:
-            memberships = self._encoded(self._views_of(X))
-        else:
-            memberships = self.predict_proba(X)
+        memberships = self._encoded(self._views_of(X)) if self.supervisory_.draws_views else self.predict_proba(X)
         X = rows_of(self._validate_items(X, self.encoder_, reset=False))
-        if self._is_k_means(self.supervisory_):
-            rows = self.supervisory_.measured_rows(X, y, n_jobs=self.n_jobs, random_state=0)
-            return -_mean_inertia(rows, memberships.astype(np.float64))
-        logits = torch.as_tensor(np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny)), dtype=torch.float64)
-        if self.divergence == "reverse_kl":
-            from ._soft_k_means import mean_reverse_kl
-
-            _check_pairs(X)
-            log_p = torch.as_tensor(self.supervisory_.log_rows_with_self(X, y, random_state=0))
-            return -float(mean_reverse_kl(log_p, logits, torch.full((len(logits),), 1 / len(logits)).to(logits)))
-        p = self.supervisory_.conditional(X, y, n_jobs=self.n_jobs, random_state=0).mix(self._share)
-        if self._share == 1:
-            from ._cuts import measure_of, normalized_cut
-
-            return -float(normalized_cut(p, logits.softmax(1), measure_of(p, self.learned_, np.ones(len(logits)))))
-        q = learned.UniformMixture(self.learned_, self._share) if self._share else self.learned_
-        with torch.no_grad():
-            return -float(Objective(p, q, divergence=self.divergence)(logits))
+        return -loss_of(self, self.supervisory_, self.learned_, self.encoder_).value(X, y, memberships)
 
     def _views_of(self, X):
         """Views of items, drawn by a seed of their own."""
@@ -597,46 +441,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return tags
 
 
-def _check_pairs(X):
-    """Refuse more rows than whose pairs can be held."""
-    if X.shape[0] > _MOST_ROWS_IN_PAIRS:
-        raise ValueError(
-            f"divergence='reverse_kl' holds all pairs of rows, too many for n_samples={X.shape[0]}; use "
-            "divergence='kl', or sigma=0 for the narrow limit, k-means."
-        )
-
-
-def _sq_distances(X, centers, labels):
-    """Squared distance of each row to the center of its cluster."""
-    if sparse.issparse(X):
-        cross = np.asarray(X.multiply(centers[labels]).sum(axis=1)).ravel()
-        own, of_centers = np.asarray(X.multiply(X).sum(axis=1)).ravel(), np.square(centers).sum(axis=1)
-        return np.maximum(own - 2 * cross + of_centers[labels], 0)
-    return np.concatenate(
-        [np.square(X[part] - centers[labels[part]]).sum(axis=1) for part in gen_batches(len(X), 8192)]
-    )
-
-
-def _mean_inertia(rows, memberships):
-    """Mean squared distance of rows to the means of clusters, weighted by membership."""
-    memberships = memberships[:, memberships.any(axis=0)]
-    centers = np.asarray((memberships / memberships.sum(axis=0)).T @ rows)
-    each = [_sq_distances(rows, centers, np.full(len(memberships), c)) for c in range(len(centers))]
-    return float(sum(share @ sq for share, sq in zip(memberships.T, each, strict=True)) / len(memberships))
-
-
 def _settle_affinity(p_spec, kind):
     """Say what a `supervisory.Spectral` took X for, so that it takes other rows for the same."""
     spectral = spectral_of(p_spec)
     if spectral is not None:
         spectral.set_params(affinity="precomputed" if kind == "graph" else "nearest_neighbors")
-
-
-def _walk(p_spec):
-    """(p of one step, the longest walk): walks are drawn step by step, unless all they reach counts alike."""
-    if isinstance(p_spec, supervisory.RandomWalk) and not p_spec.binary and not p_spec.keys_differ:
-        return p_spec.base, p_spec.n_steps
-    return p_spec, 1
 
 
 def _check_specs(p_spec, q_spec, encoder, kind, X):
