@@ -75,8 +75,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     max_iter : int, default=360
         Steps of Adam, minibatches, of the kept start at the most; of k-means its iterations.
     batch_size : int or "auto", default="auto"
-        Rows of a minibatch, of those of the rounds at the most; "auto" is 2,048, and in the rounds the larger of 1,024
-        and 50 rows a cluster. As many positives come with them.
+        Rows of a minibatch; "auto" is 2,048. As many positives come with them. In the rounds it is 1,024, or 50 a
+        cluster where that is more, unless a batch is smaller.
     learning_rate : float or "auto", default="auto"
         Rate of Adam, which falls to zero along a cosine; "auto" is 0.02 for a linear encoder, 0.1 for a lookup and
         0.001 for networks.

@@ -639,6 +639,14 @@ def test_views_meet_keys_of_the_past_and_weights():
     assert adjusted_rand_score(groups[groups < 2], two.labels_[groups < 2]) > 0.9
 
 
+def test_batches_of_another_size():
+    p, options = supervisory.UniformKNN(n_neighbors=5).conditional(X), {"divergence": "kl", "dtype": None}
+    loss = _partition_loss.PartitionLoss(p, 2, learned.SharedCluster(), 40, np.ones(len(X)), options)
+    for drawn, n in ((loss.of_batches(10), 10), (loss, 40)):
+        rows, positives = drawn._draw(np.random.RandomState(0))
+        assert len(rows) == len(positives) == n
+
+
 def test_loss_of_views_is_that_of_their_pairs():
     rows, _ = signal_and_noise()
     views = supervisory.PositivePairs(other_noise, n_views=3)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from scipy import sparse
 
 from sklearn_icon._conditional import Conditional
 from sklearn_icon._objective import Objective
-from sklearn_icon._search import agreed_groups, cost_table, search
+from sklearn_icon._search import _flow, agreed_groups, cost_table, search
 from sklearn_icon.learned import SharedCluster, UniformMixture
 
 N, K, OF_Q = 12, 3, 0.1
@@ -62,3 +63,33 @@ def test_groups_are_what_partitions_agree_on():
     partitions = np.array([[0, 0, 1, 1, 2, 2], [0, 0, 1, 2, 2, 2]])
     groups = agreed_groups(partitions, n_clusters=3)
     assert [np.flatnonzero(groups == groups[row]).tolist() for row in (0, 2, 3, 4)] == [[0, 1], [2], [3], [4, 5]]
+
+
+def test_small_groups_join_the_large_one_most_like_them():
+    rng, n_clusters = np.random.RandomState(0), 2
+    blocks = rng.randint(n_clusters, size=(9, 4)).repeat(500, axis=1)
+    noise = rng.uniform(size=blocks.shape) < 0.1
+    partitions = np.where(noise, 1 - blocks, blocks)
+    signs, sizes = np.unique(partitions, axis=1, return_counts=True)
+    assert len(sizes) > 60  # those at the most that are kept, 30 a cluster
+    groups = agreed_groups(partitions, n_clusters)
+    assert len(np.unique(groups)) == 60
+    kept = signs[:, np.argsort(-sizes, kind="stable")[:60]]
+    of_rows = [np.unique(partitions[:, groups == group], axis=1, return_counts=True) for group in range(60)]
+    heads = np.stack([own[:, counts.argmax()] for own, counts in of_rows], axis=1)
+    np.testing.assert_array_equal(heads, kept)
+    alike = (partitions[:, :, None] == kept[:, None]).sum(axis=0)
+    np.testing.assert_array_equal(alike[np.arange(2000), groups], alike.max(axis=1))
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 4])
+def test_flow_is_that_of_all_walks(n_steps):
+    rng = np.random.RandomState(0)
+    dense = rng.uniform(size=(30, 30)) * (rng.uniform(size=(30, 30)) < 0.2)
+    dense /= np.maximum(dense.sum(axis=1, keepdims=True), 1e-12)
+    members, weights = np.eye(6)[rng.randint(6, size=30)], rng.uniform(size=30)
+    p = Conditional(sparse.csr_array(dense))
+    walks = sum(np.linalg.matrix_power(dense, step) for step in range(1, n_steps + 1))
+    expected = (members * weights[:, None]).T @ walks @ members
+    expected = (expected + expected.T) / (2 * expected.sum())
+    assert_allclose(_flow(p, n_steps, sparse.csr_array(members), weights), expected, atol=1e-15)
