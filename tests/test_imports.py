@@ -37,6 +37,7 @@ FLOORS = [
     {"_partition_loss"},
     {"_maps", "_partitions", "_prototypes", "_token_maps", "_pairs", "_contrast"},
     {"_soft_k_means", "_cuts"},
+    {"_cluster_losses"},
     {"_embedding", "_clustering", "_classifier", "_cross_modal"},
     {"methods"},
     {"plotting"},
