@@ -105,9 +105,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     loss_ : float
         Mean loss of the kept start, on batches that all starts share; of k-means the mean inertia.
     loss_curve_ : ndarray
-        The loss of each step of the kept start.
+        The loss of each step of the kept start, of the last round too where that is on the same scale: under KL with a
+        `learned.SharedCluster`, or on batches of the same size.
     n_iter_ : int
-        Steps of the kept start; of k-means its iterations.
+        Steps in `loss_curve_`; of k-means its iterations.
     debias_ : float
         The uniform mass of p and q.
     device_ : str

@@ -42,12 +42,18 @@ class PartitionLoss:
         weights = sample_weight[drawable]
         self.cumulative = np.cumsum(weights) if np.ptp(weights) else None
         self.fast = options["divergence"] == "kl" and isinstance(unwrapped(learned), SharedCluster)
+        self.scale: PartitionLoss = self
 
     def of_batches(self, batch_size):
-        """The same on batches of another size."""
+        """The same on batches of another size; under KL on the scale of this one's, which the number of keys sets."""
         other = copy(self)
         other.batch_size = batch_size
         return other
+
+    @property
+    def n_rows(self):
+        """Rows of a batch."""
+        return self.batch_size if self.cumulative is not None else min(self.batch_size, len(self.drawable))
 
     def _draw(self, rng):
         if self.cumulative is not None:
@@ -72,7 +78,9 @@ class PartitionLoss:
         n = keys.shape[-1] // 2
         if self.fast:
             shifts = np.unique(np.linspace(1, max(1, n - 1), _SHIFTS, dtype=int))
-            return shared_cluster_kl(rows, keys, degrees, self.p.uniform, self.learned.mixture, n + shifts)
+            a = self.p.uniform
+            loss = shared_cluster_kl(rows, keys, degrees, a, self.learned.mixture, n + shifts)
+            return loss + (negentropy(a, 2 * self.scale.n_rows) - negentropy(a, 2 * n))
         batch = batch_conditional(n, exclude_self=False).mix(self.p.uniform)
         objective = Objective(batch, self.learned, background_keys=min(n, _BACKGROUND_KEYS), **self.options)
         rows = keys[..., :n] if rows is None else rows
@@ -149,5 +157,10 @@ def shared_cluster_kl(rows, keys, degrees, of_p, of_q, shifts):
     loss = -(1 - of_p) * mean_log(n)
     if of_p:
         loss = loss - of_p / len(shifts) * sum(mean_log(shift) for shift in shifts)
-    share = of_p / n_keys  # sum p~ log(N p~)
-    return loss + (1 - of_p + share) * log(n_keys * (1 - of_p + share)) + (n_keys - 1) * share * log(of_p or 1)
+    return loss + negentropy(of_p, n_keys)
+
+
+def negentropy(a, n_keys):
+    """Sum of p~ log(N p~) over N keys, of which one is the positive: the part of the loss that depends on N."""
+    share = a / n_keys
+    return (1 - a + share) * log(n_keys * (1 - a + share)) + (n_keys - 1) * share * log(a or 1)

@@ -84,6 +84,7 @@ def solve_partition(
     loss = PartitionLoss(p, n_steps, learned, batch_size, sample_weight, options)
     if views is not None:
         loss = ViewPartitionLoss(views, items, p, learned, batch_size, item_weight, options)
+    noisy_loss = loss.of_batches(min(batch_size, max(_ROUND_ROWS, _ROUND_ROWS_PER_CLUSTER * n_clusters)))
     rng, adam = np.random.RandomState(seed), {"method": "adam", "learning_rate": learning_rate}
     n_rounds = _ROUNDS if n_init > 1 else 1
     steps = max(1, max_iter // (2 * n_rounds))
@@ -91,7 +92,7 @@ def solve_partition(
     models, best, result, curve = _rounds(
         n_rounds,
         loss,
-        loss.of_batches(min(batch_size, max(_ROUND_ROWS, _ROUND_ROWS_PER_CLUSTER * n_clusters))),
+        noisy_loss,
         near_groups(p, rows, n_clusters, sample_weight, seed),
         lambda groups, n_starts, number: hard_starts(
             groups, p, n_steps, n_clusters, table, n_starts, sample_weight, seed + number
@@ -126,7 +127,8 @@ def solve_partition(
                 on_step=past.followed_by(report) if past else report,
                 **adam,
             )
-            curve = np.concatenate([curve, np.ravel(losses[: result.n_iter])])
+            alike = loss.fast or noisy_loss.n_rows == loss.n_rows  # losses on one scale
+            curve = np.concatenate([curve if alike else [], np.ravel(losses[: result.n_iter])])
         final = float(_final(loss, models)[0])
     return Partition(models.logits(0), final, SolverResult(final, len(curve), curve, result.status), models.state(0))
 

@@ -647,6 +647,14 @@ def test_batches_of_another_size():
         assert len(rows) == len(positives) == n
 
 
+@pytest.mark.parametrize(("divergence", "steps"), [("kl", 240), ("total_variation", 180)])
+def test_curves_have_one_scale(divergence, steps):
+    rows, _ = make_blobs(1500, centers=3, random_state=0)  # more than a batch of the rounds
+    clusters = ICONClustering(3, divergence=divergence, random_state=0).fit(rows)
+    assert clusters.loss_curve_.shape == (clusters.n_iter_,) == (steps,)
+    np.testing.assert_allclose(clusters.loss_curve_[20:], clusters.loss_, atol=0.05)
+
+
 def test_loss_of_views_is_that_of_their_pairs():
     rows, _ = signal_and_noise()
     views = supervisory.PositivePairs(other_noise, n_views=3)
