@@ -37,7 +37,8 @@ def student_t(X, seed, jobs, df):
 
 def icon_by_tiles(X, seed, jobs):
     """Exact, without the compiled loops that CUDA has."""
-    from sklearn_icon import _objective, _sums
+    from sklearn_icon._objective import normalizers as _sums
+    from sklearn_icon._objective import objective as _objective
 
     _objective.can_fuse = _sums.can_fuse = lambda learned, z: False
     return icon(X, seed, jobs, method="exact")
@@ -93,8 +94,8 @@ SYSTEMS = {
 STAGES = {
     "neighbours": ("sklearn_icon.supervisory._neighborhoods", "nearest_neighbors"),
     "affinities": ("sklearn_icon.supervisory._neighborhoods", "_kernel_rows"),
-    "start": ("sklearn_icon._embedding", "initial_map"),
-    "descent": ("sklearn_icon._maps", "minimize"),
+    "start": ("sklearn_icon._estimators.embedding", "initial_map"),
+    "descent": ("sklearn_icon._training.maps", "minimize"),
 }
 
 
@@ -178,7 +179,7 @@ class Judge:
     def _kl(self, Z):
         import torch
 
-        from sklearn_icon._objective import Objective
+        from sklearn_icon._objective.objective import Objective
         from sklearn_icon.learned import StudentT
 
         objective = Objective(self.p, StudentT(), normalization="joint", n_components=2)

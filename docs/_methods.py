@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
 from sklearn_icon import ICONEmbedding, methods
-from sklearn_icon._divergences import DIVERGENCES
+from sklearn_icon._objective.divergences import DIVERGENCES
 from sklearn_icon.methods._published import OTHER
 from sklearn_icon.plotting import EmbeddingDisplay, PeriodicTableDisplay
 

@@ -10,23 +10,28 @@ the average divergence between a *supervisory* distribution p over the neighbour
 
 from importlib import import_module
 
+from ._core.moved import keep_old_names
+
 __version__ = "0.1.0"
 
 _ESTIMATORS = {
-    "ICONEmbedding": "_embedding",
-    "ICONClustering": "_clustering",
-    "ICONClassifier": "_classifier",
-    "ICONCrossModal": "_cross_modal",
+    "ICONEmbedding": "embedding",
+    "ICONClustering": "clustering",
+    "ICONClassifier": "classifier",
+    "ICONCrossModal": "cross_modal",
 }
 _MODULES = ("supervisory", "learned", "encoders", "methods", "metrics", "plotting", "nn")
 
 __all__ = ["ICONClassifier", "ICONClustering", "ICONCrossModal", "ICONEmbedding", *sorted(_MODULES)]
 
 
+keep_old_names(__name__)
+
+
 def __getattr__(name):
     """Import the estimators and modules at their first use (PEP 562)."""
     if name in _ESTIMATORS:
-        return getattr(import_module(f".{_ESTIMATORS[name]}", __name__), name)
+        return getattr(import_module(f"._estimators.{_ESTIMATORS[name]}", __name__), name)
     if name in _MODULES:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,13 +9,12 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 
 from . import supervisory as of_p
-from ._base import unwrapped
-from ._dense_rows import as_targets, check_batch_spec, excludes_self, own_keys, row_weights, uniform_share
-from ._divergences import DIVERGENCES
-from ._objective import check_limit, divergence_of, infinite_where_zero
-from ._ranks import JointBatch
-from ._spec import resolve
+from ._core.ranks import JointBatch
+from ._core.spec import resolve, unwrapped
+from ._objective.divergences import DIVERGENCES
+from ._objective.objective import check_limit, divergence_of, infinite_where_zero
 from .learned import NAMES, Gaussian, Learned, StudentT, UniformMixture
+from .supervisory._batch import as_targets, check_batch_spec, excludes_self, own_keys, row_weights, uniform_share
 
 __all__ = ["ICONLoss"]
 

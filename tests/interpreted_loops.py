@@ -11,10 +11,13 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_iris
 
-from sklearn_icon import ICONEmbedding, _fused, _objective, _sums
-from sklearn_icon._fused import RowLogNormalizer, joint_sums
-from sklearn_icon._objective import Objective
-from sklearn_icon._sums import joint_normalizer, log_normalizer
+from sklearn_icon import ICONEmbedding
+from sklearn_icon._objective import fused as _fused
+from sklearn_icon._objective import normalizers as _sums
+from sklearn_icon._objective import objective as _objective
+from sklearn_icon._objective.fused import RowLogNormalizer, joint_sums
+from sklearn_icon._objective.normalizers import joint_normalizer, log_normalizer
+from sklearn_icon._objective.objective import Objective
 from sklearn_icon.learned import Gaussian, StudentT
 from sklearn_icon.supervisory import UniformKNN
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.manifold._utils import _binary_search_perplexity
 
-from sklearn_icon._affinity import (
+from sklearn_icon._graph.affinity import (
     gaussian_log_affinity,
     normalize_log_rows,
     perplexity_rows,

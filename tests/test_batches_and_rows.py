@@ -9,9 +9,9 @@ from scipy import sparse
 from sklearn.base import clone
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, methods
-from sklearn_icon._batches import PositiveSampler, batch_conditional
-from sklearn_icon._conditional import Conditional
-from sklearn_icon._rows import average_duplicates, match_rows, row_digests, with_int32_indices
+from sklearn_icon._core.conditional import Conditional
+from sklearn_icon._core.rows import average_duplicates, match_rows, row_digests, with_int32_indices
+from sklearn_icon._objective.batches import PositiveSampler, batch_conditional
 
 # --- minibatches --------------------------------------------------------------------------------------------------
 

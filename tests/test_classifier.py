@@ -16,8 +16,10 @@ from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_icon import ICONClassifier, _contrast, _prototypes, encoders, learned
-from sklearn_icon._solver import SolverResult
+from sklearn_icon import ICONClassifier, encoders, learned
+from sklearn_icon._optim.solver import SolverResult
+from sklearn_icon._training import contrast as _contrast
+from sklearn_icon._training import prototypes as _prototypes
 
 X, y = load_iris(return_X_y=True)
 X = StandardScaler().fit_transform(X)

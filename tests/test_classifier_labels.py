@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_icon import ICONClassifier, ICONEmbedding, encoders, learned
-from sklearn_icon._early_stopping import EarlyStopping
+from sklearn_icon._training.early_stopping import EarlyStopping
 
 X, y = load_iris(return_X_y=True)
 X = StandardScaler().fit_transform(X)

@@ -16,20 +16,14 @@ from sklearn.metrics import adjusted_rand_score, homogeneity_score, pairwise_dis
 from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import normalize
 
-from sklearn_icon import (
-    ICONClustering,
-    _memberships,
-    _partition_loss,
-    _partitions,
-    _search,
-    encoders,
-    learned,
-    methods,
-    supervisory,
-)
-from sklearn_icon._batches import batch_conditional
-from sklearn_icon._objective import Objective
-from sklearn_icon._solver import SolverResult
+from sklearn_icon import ICONClustering, encoders, learned, methods, supervisory
+from sklearn_icon._clusters import local_search as _search
+from sklearn_icon._clusters import models as _memberships
+from sklearn_icon._clusters import multistart as _partitions
+from sklearn_icon._clusters import partition_loss as _partition_loss
+from sklearn_icon._objective.batches import batch_conditional
+from sklearn_icon._objective.objective import Objective
+from sklearn_icon._optim.solver import SolverResult
 from sklearn_icon.metrics import clustering_accuracy
 
 X, y = load_iris(return_X_y=True)

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned, supervisory
-from sklearn_icon._objective import Objective
+from sklearn_icon._objective.objective import Objective
 from sklearn_icon.metrics import clustering_accuracy
 
 COSINE = learned.Gaussian(metric="cosine", tau=0.2)

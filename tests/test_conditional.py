@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from sklearn_icon._conditional import Conditional
+from sklearn_icon._core.conditional import Conditional
 
 
 def naive_rows(weights, uniform=0.0, exclude_self=False):

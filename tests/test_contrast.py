@@ -7,9 +7,10 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from sklearn_icon import ICONClassifier, _contrast, encoders, learned, supervisory
-from sklearn_icon._contrast import ClassBatches
-from sklearn_icon._solver import SolverResult
+from sklearn_icon import ICONClassifier, encoders, learned, supervisory
+from sklearn_icon._optim.solver import SolverResult
+from sklearn_icon._training import contrast as _contrast
+from sklearn_icon._training.contrast import ClassBatches
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS = DIGITS / 16

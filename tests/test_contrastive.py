@@ -17,12 +17,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned, supervisory
-from sklearn_icon._batches import BatchLoss, ViewLoss
-from sklearn_icon._conditional import Conditional
-from sklearn_icon._objective import Objective
-from sklearn_icon._trained import TrainedEncoder
+from sklearn_icon._core.conditional import Conditional, view_conditional
+from sklearn_icon._objective.batches import BatchLoss, ViewLoss
+from sklearn_icon._objective.objective import Objective
+from sklearn_icon._training.trained import TrainedEncoder
 from sklearn_icon.supervisory import PositivePairs
-from sklearn_icon.supervisory._labels import view_conditional
 
 DIGITS, Y = load_digits(return_X_y=True)
 IMAGES = DIGITS[:400].reshape(-1, 8, 8).astype(np.float32)

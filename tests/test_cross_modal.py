@@ -14,9 +14,10 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_icon import ICONCrossModal, _pairs, encoders, learned, supervisory
-from sklearn_icon._objective import Objective
-from sklearn_icon._solver import SolverResult
+from sklearn_icon import ICONCrossModal, encoders, learned, supervisory
+from sklearn_icon._objective.objective import Objective
+from sklearn_icon._optim.solver import SolverResult
+from sklearn_icon._training import pairs as _pairs
 
 IMAGES = load_digits().data
 UPPER, LOWER = (half[np.random.RandomState(0).permutation(len(IMAGES))] for half in (IMAGES[:, :32], IMAGES[:, 32:]))

@@ -8,20 +8,13 @@ import torch
 from scipy import sparse
 from sklearn.datasets import load_digits
 
-from sklearn_icon import (
-    ICONClassifier,
-    ICONClustering,
-    ICONEmbedding,
-    _objective,
-    _sums,
-    encoders,
-    learned,
-    supervisory,
-)
-from sklearn_icon._edges import DenseEdges, SparseEdges
-from sklearn_icon._fused import RowLogNormalizer, can_fuse, joint_sums
-from sklearn_icon._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
-from sklearn_icon._sums import joint_normalizer, log_normalizer, sampled_log_normalizer
+from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned, supervisory
+from sklearn_icon._objective import normalizers as _sums
+from sklearn_icon._objective import objective as _objective
+from sklearn_icon._objective.attraction import DenseEdges, SparseEdges
+from sklearn_icon._objective.fused import RowLogNormalizer, can_fuse, joint_sums
+from sklearn_icon._objective.grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
+from sklearn_icon._objective.normalizers import joint_normalizer, log_normalizer, sampled_log_normalizer
 from sklearn_icon.nn import ICONLoss
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")

@@ -4,7 +4,6 @@ import torch
 from numpy.testing import assert_allclose
 from scipy import sparse
 
-from sklearn_icon._dense_rows import as_targets, check_batch_spec, excludes_self, row_weights, uniform_share
 from sklearn_icon.supervisory import (
     Counts,
     CrossModalPairs,
@@ -20,6 +19,7 @@ from sklearn_icon.supervisory import (
     UniformKNN,
     UniformMixture,
 )
+from sklearn_icon.supervisory._batch import as_targets, check_batch_spec, excludes_self, row_weights, uniform_share
 
 N, M = 7, 4
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from sklearn_icon._divergences import DIVERGENCES
+from sklearn_icon._objective.divergences import DIVERGENCES
 
 
 def x_log_x_over_y(x, y):

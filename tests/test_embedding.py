@@ -14,9 +14,10 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsTransformer
 from sklearn.pipeline import make_pipeline
 
-from sklearn_icon import ICONEmbedding, _maps, encoders, learned, supervisory
-from sklearn_icon._objective import Objective
-from sklearn_icon._solver import SolverResult
+from sklearn_icon import ICONEmbedding, encoders, learned, supervisory
+from sklearn_icon._objective.objective import Objective
+from sklearn_icon._optim.solver import SolverResult
+from sklearn_icon._training import maps as _maps
 
 X, y = load_iris(return_X_y=True)
 X = np.unique(X, axis=0)  # without its one pair of equal rows

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, encoders, learned
-from sklearn_icon._spec import resolve
+from sklearn_icon._core.spec import resolve
 from sklearn_icon.encoders import MLP, Encoder, Linear, Lookup, Module
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from sklearn.datasets import load_iris
 
-from sklearn_icon import ICONEmbedding, _embedding, _fused, learned
-from sklearn_icon._fused import can_fuse
+from sklearn_icon import ICONEmbedding, learned
+from sklearn_icon._estimators import embedding as _embedding
+from sklearn_icon._objective import fused as _fused
+from sklearn_icon._objective.fused import can_fuse
 
 OLDEST = "3.7"  # whose interpreter knows numpy 2.4
 
@@ -34,7 +36,7 @@ def test_loops_compile(monkeypatch, tmp_path, loop, dtype, kind, d, rows):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from sklearn_icon import _triton
+    from sklearn_icon._objective import triton_loops as _triton
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     constants = {"D": d, "KIND": kind, "ROWS": rows, "KEYS": 128}

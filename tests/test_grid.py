@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_icon import ICONEmbedding, _grid, learned
-from sklearn_icon._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
-from sklearn_icon._sums import joint_normalizer, known, log_normalizer
+from sklearn_icon import ICONEmbedding, learned
+from sklearn_icon._objective import grid as _grid
+from sklearn_icon._objective.grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
+from sklearn_icon._objective.normalizers import joint_normalizer, known, log_normalizer
 
 KERNELS = [
     learned.StudentT(),

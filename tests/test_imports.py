@@ -10,43 +10,27 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "sklearn_icon"
 HEAVY = {"torch", "numba", "pynndescent", "matplotlib", "triton"}
 
-# A module imports only from floors below its own.
+# A folder or module at the top imports only from floors below its own.
 FLOORS = [
-    {
-        "_spec",
-        "_affinity",
-        "_divergences",
-        "_device",
-        "_rows",
-        "_loops",
-        "_triton",
-        "_team",
-        "_brute_force",
-        "_walks",
-        "_labels",
-        "_early_stopping",
-        "_ranks",
-        "metrics",
-    },
-    {"_conditional", "_fused", "_solver", "_neighbors"},
-    {"supervisory", "learned", "encoders"},
-    {"_sums", "_grid", "_initial", "_networks", "_base"},
-    {"_edges", "_placement", "_scaled_rows", "_dense_rows", "_trained"},
-    {"_objective", "_new_rows", "_search"},
-    {"_batches", "nn", "_memberships"},
-    {"_partition_loss"},
-    {"_maps", "_partitions", "_prototypes", "_token_maps", "_pairs", "_contrast"},
-    {"_soft_k_means", "_cuts"},
-    {"_cluster_losses"},
-    {"_embedding", "_clustering", "_classifier", "_cross_modal"},
-    {"methods"},
-    {"plotting"},
-    {"__init__"},
+    {"_core", "metrics"},
+    {"_graph", "_optim", "learned", "encoders"},
+    {"supervisory", "_objective"},
+    {"_training", "_clusters", "nn", "methods"},
+    {"_estimators", "plotting", "__init__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_rooms():
+    """Every folder has its floor and says what it is for; no private module stands outside."""
+    folders = [path for path in PACKAGE.iterdir() if (path / "__init__.py").exists()]
+    assert {folder.name for folder in folders} | {path.stem for path in PACKAGE.glob("*.py")} == set(FLOOR)
+    for folder in folders:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    assert not [path.name for path in PACKAGE.glob("_*.py") if path.stem != "__init__"]
 
 
 def package_imports(path):

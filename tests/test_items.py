@@ -12,7 +12,7 @@ from sklearn.model_selection import cross_val_score
 from torch import nn
 
 from sklearn_icon import ICONClassifier, ICONCrossModal, encoders
-from sklearn_icon._networks import _overall_scale, build_module
+from sklearn_icon.encoders._networks import _overall_scale, build_module
 
 IMAGES, Y = load_digits().images[:500, None].astype(np.float32), load_digits().target[:500]  # (n, 1, 8, 8)
 NEW, Y_NEW = load_digits().images[500:700, None], load_digits().target[500:700]

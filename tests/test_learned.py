@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
 from sklearn_icon import learned
-from sklearn_icon._spec import resolve
-from sklearn_icon._sums import log_normalizer
+from sklearn_icon._core.spec import resolve
+from sklearn_icon._objective.normalizers import log_normalizer
 from sklearn_icon.learned import (
     Gaussian,
     Harmonic,

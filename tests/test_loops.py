@@ -5,12 +5,15 @@ import pytest
 import torch
 from scipy import sparse
 
-from sklearn_icon import _grid, _placement, _solver, learned
-from sklearn_icon._conditional import Conditional
-from sklearn_icon._edges import CompiledEdges, SparseEdges
-from sklearn_icon._grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
-from sklearn_icon._objective import Objective
-from sklearn_icon._team import Team
+from sklearn_icon import learned
+from sklearn_icon._core.conditional import Conditional
+from sklearn_icon._core.team import Team
+from sklearn_icon._objective import grid as _grid
+from sklearn_icon._objective.attraction import CompiledEdges, SparseEdges
+from sklearn_icon._objective.grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
+from sklearn_icon._objective.objective import Objective
+from sklearn_icon._optim import solver as _solver
+from sklearn_icon._training import placement as _placement
 
 PRECISION = {torch.float32: 2e-5, torch.float64: 1e-12}
 each_precision = pytest.mark.parametrize("dtype", PRECISION, ids=str)

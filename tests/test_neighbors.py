@@ -11,8 +11,9 @@ import scipy.sparse as sp
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph
 
-from sklearn_icon import _brute_force, _neighbors
-from sklearn_icon._neighbors import count_components, cross_neighbors, nearest_neighbors
+from sklearn_icon._graph import brute_force as _brute_force
+from sklearn_icon._graph import neighbors as _neighbors
+from sklearn_icon._graph.neighbors import count_components, cross_neighbors, nearest_neighbors
 
 WEIGHTS = np.arange(1.0, 6)
 

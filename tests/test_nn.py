@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose
 from torch.nn import functional
 
 from sklearn_icon import learned, supervisory
-from sklearn_icon._divergences import DIVERGENCES
-from sklearn_icon._objective import Objective
+from sklearn_icon._objective.divergences import DIVERGENCES
+from sklearn_icon._objective.objective import Objective
 from sklearn_icon.nn import ICONLoss
 
 N, M, DIM = 8, 3, 4

@@ -7,10 +7,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.manifold._t_sne import _kl_divergence
 
-from sklearn_icon import _edges, _sums
-from sklearn_icon._conditional import Conditional
-from sklearn_icon._divergences import DIVERGENCES
-from sklearn_icon._objective import Objective, can_interpolate
+from sklearn_icon._core.conditional import Conditional
+from sklearn_icon._objective import attraction as _edges
+from sklearn_icon._objective import normalizers as _sums
+from sklearn_icon._objective.divergences import DIVERGENCES
+from sklearn_icon._objective.objective import Objective, can_interpolate
 from sklearn_icon.learned import (
     Gaussian,
     Harmonic,
@@ -20,15 +21,7 @@ from sklearn_icon.learned import (
     UniformMixture,
     WideGaussian,
 )
-from sklearn_icon.supervisory import (
-    Counts,
-    CrossModalPairs,
-    DataLabel,
-    Identity,
-    PositivePairs,
-    SameClass,
-    UniformKNN,
-)
+from sklearn_icon.supervisory import Counts, CrossModalPairs, DataLabel, Identity, PositivePairs, SameClass, UniformKNN
 from sklearn_icon.supervisory import Gaussian as GaussianP
 from sklearn_icon.supervisory import UniformMixture as UniformMixtureP
 

@@ -19,10 +19,10 @@ from sklearn.manifold._t_sne import _kl_divergence
 from torch.nn.functional import cross_entropy
 
 from sklearn_icon import learned, methods
-from sklearn_icon._base import unwrapped
-from sklearn_icon._conditional import Conditional
-from sklearn_icon._cuts import measure_of, normalized_cut
-from sklearn_icon._objective import Objective
+from sklearn_icon._clusters.cuts import measure_of, normalized_cut
+from sklearn_icon._core.conditional import Conditional
+from sklearn_icon._core.spec import unwrapped
+from sklearn_icon._objective.objective import Objective
 
 N, DIM, CLASSES, SIGMA, NEIGHBORS = 12, 3, 3, 1.3, 3
 RNG = np.random.default_rng(0)

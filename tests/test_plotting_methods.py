@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import pairwise_distances
 
 from sklearn_icon import ICONClustering, ICONEmbedding, learned, methods, supervisory
-from sklearn_icon._objective import Objective
+from sklearn_icon._objective.objective import Objective
 from sklearn_icon.plotting import NeighborhoodDisplay, PeriodicTableDisplay
 
 matplotlib = pytest.importorskip("matplotlib")

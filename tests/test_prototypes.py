@@ -9,8 +9,8 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
 from sklearn_icon import ICONClassifier, learned
-from sklearn_icon._conditional import Conditional
-from sklearn_icon._prototypes import Labelled, first_prototypes
+from sklearn_icon._core.conditional import Conditional
+from sklearn_icon._training.prototypes import Labelled, first_prototypes
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS = DIGITS / 16

@@ -8,7 +8,7 @@ from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from sklearn_icon import learned, supervisory
-from sklearn_icon._ranks import JointBatch
+from sklearn_icon._core.ranks import JointBatch
 from sklearn_icon.nn import ICONLoss
 
 SIZES = (5, 7)

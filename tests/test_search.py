@@ -6,9 +6,9 @@ import torch
 from numpy.testing import assert_allclose
 from scipy import sparse
 
-from sklearn_icon._conditional import Conditional
-from sklearn_icon._objective import Objective
-from sklearn_icon._search import _flow, agreed_groups, cost_table, search
+from sklearn_icon._clusters.local_search import _flow, agreed_groups, cost_table, search
+from sklearn_icon._core.conditional import Conditional
+from sklearn_icon._objective.objective import Objective
 from sklearn_icon.learned import SharedCluster, UniformMixture
 
 N, K, OF_Q = 12, 3, 0.1

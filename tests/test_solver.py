@@ -10,8 +10,8 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.manifold._t_sne import _gradient_descent
 
-from sklearn_icon import _solver
-from sklearn_icon._solver import minimize
+from sklearn_icon._optim import solver as _solver
+from sklearn_icon._optim.solver import minimize
 
 OPTIONS = {
     "momentum": {"learning_rate": 0.1, "momentum": 0.5},

@@ -6,10 +6,9 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from sklearn_icon import _sums
-from sklearn_icon._edges import DenseEdges, SparseEdges, symmetric_edges
-from sklearn_icon._networks import FixedRows
-from sklearn_icon._sums import (
+from sklearn_icon._objective import normalizers as _sums
+from sklearn_icon._objective.attraction import DenseEdges, SparseEdges, symmetric_edges
+from sklearn_icon._objective.normalizers import (
     dense_student_t_sums,
     joint_normalizer,
     known,
@@ -19,6 +18,7 @@ from sklearn_icon._sums import (
     sampled_log_normalizer,
     self_mask,
 )
+from sklearn_icon.encoders._networks import FixedRows
 from sklearn_icon.learned import Gaussian, Harmonic, NarrowGaussian, SharedCluster, StudentT, WideGaussian
 
 N, M, DIM = 7, 4, 2

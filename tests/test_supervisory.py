@@ -13,8 +13,8 @@ from sklearn.base import clone
 from sklearn.manifold._t_sne import _joint_probabilities
 
 from sklearn_icon import supervisory
-from sklearn_icon._neighbors import nearest_neighbors
-from sklearn_icon._spec import resolve
+from sklearn_icon._core.spec import resolve
+from sklearn_icon._graph.neighbors import nearest_neighbors
 from sklearn_icon.supervisory import (
     Counts,
     CrossModalPairs,

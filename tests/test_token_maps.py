@@ -14,7 +14,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from sklearn_icon import ICONEmbedding, _token_maps, encoders, learned, supervisory
+from sklearn_icon import ICONEmbedding, encoders, learned, supervisory
+from sklearn_icon._training import tokens as _token_maps
 
 CONTEXTS, TOKENS, DIM = 23, 9, 3
 DOT = learned.Gaussian(metric="dot")

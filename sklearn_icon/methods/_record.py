@@ -7,7 +7,7 @@ from sklearn.base import clone
 from .. import encoders
 from .. import learned as q
 from .. import supervisory as p
-from .._base import unwrapped
+from .._core.spec import unwrapped
 
 FAMILIES = ("dimensionality reduction", "contrastive", "supervised", "cross-modal", "language", "clustering")
 """The families of methods."""

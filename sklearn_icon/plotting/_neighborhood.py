@@ -8,7 +8,7 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from .._base import unwrapped
+from .._core.spec import unwrapped
 from ._style import COLORS, DARK, LIGHT, new_axes
 
 _PALEST = 0.2  # where the colour scale begins
@@ -172,7 +172,7 @@ def _rows(estimator, X, y, index, represented):
     import torch
 
     from .. import learned
-    from .._divergences import DIVERGENCES
+    from .._objective.divergences import DIVERGENCES
 
     if unwrapped(estimator.learned_).is_limit:
         raise ValueError(f"{estimator.learned_} is the limit of a loss and no distribution; there is no q to show.")

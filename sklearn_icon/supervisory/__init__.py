@@ -4,7 +4,7 @@ A spec holds parameters. `spec.conditional(X, y)` returns the distribution as a 
 plus one uniform mass. Formulas are the columns of I-Con's table 1 (Alshammari et al., ICLR 2025).
 """
 
-from ._base import Supervisory as Supervisory
+from ._base import Supervisory
 from ._given import GRAPH_OF_FEATURES as GRAPH_OF_FEATURES
 from ._given import Counts, CrossModalPairs, Graph, Identity
 from ._labels import DataLabel, PositivePairs, PropagatedLabel, SameClass
@@ -25,6 +25,7 @@ __all__ = [
     "SameClass",
     "Spectral",
     "StudentT",
+    "Supervisory",
     "UniformKNN",
     "UniformMixture",
 ]
@@ -42,3 +43,6 @@ NAMES = {
     "propagated_label": PropagatedLabel,
     "counts": Counts,
 }
+
+for _name in __all__:
+    globals()[_name].__module__ = __name__  # where users find it

@@ -5,7 +5,7 @@ from abc import abstractmethod
 
 from sklearn.utils import check_consistent_length
 
-from .._spec import Spec
+from .._core.spec import Spec, unwrapped
 
 
 class Supervisory(Spec):
@@ -94,3 +94,9 @@ def shrink(parameter, default, fitting, n):
 
 def n_rows_of(X):
     return X.shape[0] if hasattr(X, "shape") else len(X)
+
+
+def measured(spec):
+    """The innermost spec, or of labels that are known in part that of the rows without one."""
+    spec = unwrapped(spec)
+    return spec if getattr(spec, "unlabelled", None) is None else unwrapped(spec.unlabelled)

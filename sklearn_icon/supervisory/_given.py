@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
 
-from .._conditional import Conditional
+from .._core.conditional import Conditional
 from ._base import Supervisory, n_rows_of
 
 GRAPH_OF_FEATURES = (

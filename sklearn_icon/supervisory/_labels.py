@@ -8,9 +8,9 @@ from scipy import sparse
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval
 
-from .._conditional import Conditional
-from .._labels import is_known
-from .._walks import visits
+from .._core.conditional import Conditional, view_conditional
+from .._core.labels import is_known
+from .._graph.walks import visits
 from ._base import Supervisory, Wrapper, n_rows_of
 from ._neighborhoods import UniformKNN
 
@@ -242,25 +242,6 @@ class PositivePairs(SameClass):
         if not torch.isfinite(stacked).all():
             raise ValueError("augment returned views that hold NaN or infinity.")
         return stacked
-
-
-def view_conditional(n_items, n_views):
-    """p of views, draw after draw: uniform over the other views of the same item.
-
-    Parameters
-    ----------
-    n_items, n_views : int
-
-    Returns
-    -------
-    Conditional of shape (n_views * n_items, n_views * n_items)
-    """
-    n = n_views * n_items
-    rows = np.arange(n)
-    others = (rows[:, None] + n_items * np.arange(1, n_views)) % n
-    weights = np.full(others.size, 1 / (n_views - 1))
-    indptr = (n_views - 1) * np.arange(n + 1)
-    return Conditional(sparse.csr_array((weights, others.ravel(), indptr), shape=(n, n)), exclude_self=True)
 
 
 class DataLabel(Supervisory):

@@ -11,15 +11,15 @@ from sklearn.metrics import pairwise_distances
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._affinity import (
+from .._core.conditional import Conditional
+from .._graph.affinity import (
     gaussian_log_affinity,
     narrow_log_affinity,
     normalize_log_rows,
     perplexity_rows,
     student_t_log_affinity,
 )
-from .._conditional import Conditional
-from .._neighbors import nearest_neighbors
+from .._graph.neighbors import nearest_neighbors
 from ._base import Supervisory, shrink
 
 _DEFAULT_PERPLEXITY = 30.0

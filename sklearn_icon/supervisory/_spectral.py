@@ -10,8 +10,9 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from .._neighbors import nearest_neighbors
-from .._rows import with_int32_indices
+from .._core.rows import with_int32_indices
+from .._core.spec import unwrapped
+from .._graph.neighbors import nearest_neighbors
 from ._base import Wrapper, shrink
 from ._given import GRAPH_OF_FEATURES
 
@@ -170,3 +171,12 @@ def _checked(graph):
 
 def _is_symmetric(matrix):
     return bool(abs(matrix - matrix.T).max() <= _SYMMETRIC * abs(matrix).max())
+
+
+def spectral_of(spec):
+    """The `Spectral` among wrapped specs, of labels that are known in part too, or None."""
+    for outer in (spec, getattr(unwrapped(spec), "unlabelled", None)):
+        found = unwrapped(outer, Spectral)
+        if isinstance(found, Spectral):
+            return found
+    return None

@@ -4,7 +4,7 @@ from numbers import Integral, Real
 
 from sklearn.utils._param_validation import Interval
 
-from .._conditional import Conditional
+from .._core.conditional import Conditional
 from ._base import Wrapper
 
 

@@ -1,0 +1,1 @@
+"""Solve for partitions: local search, membership models, the limits."""

@@ -1,0 +1,98 @@
+"""Normalised cuts: the limit of debiased clusters as the uniform mass goes to one, over hard partitions.
+
+With p~ = (1 - a) p + a pi and q~ = (1 - a) q + a pi, rows averaged and uniform mass spread by one measure pi,
+
+    KL(p~ || q~) / (1 - a)^2  ->  1/2 sum_i pi_i sum_j (p_ij - q_ij)^2 / pi_j.
+
+For hard clusters q_ij = pi_j / m_c inside, m_c the cluster's share of pi, and what depends on them is
+
+    sum_c (1 - f_c / m_c),     f_c = sum_{i, j in c} pi_i p_ij.
+
+Where pi is by degree and p = w_ij / d_i, this is the normalised cut, sum_c cut_c / volume_c, which has a relaxation
+that eigenvectors solve.
+"""
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.cluster import KMeans
+from sklearn.manifold import spectral_embedding
+
+from .._optim.solver import SolverResult
+from ..encoders._networks import FixedRows
+from .local_search import quiet
+from .multistart import SURE, Partition
+
+
+def normalized_cut(p, memberships, measure):
+    """sum_c (1 - f_c / m_c) of hard clusters, m - sum_ij pi_i p_ij q_ij / pi_j of soft ones.
+
+    Parameters
+    ----------
+    p : Conditional
+        Its uniform mass is not read.
+    memberships : tensor of float64 of shape (n, n_clusters)
+    measure : ndarray of shape (n,)
+        pi, up to a factor.
+
+    Returns
+    -------
+    tensor
+        A scalar, over clusters that have members.
+    """
+    measure = torch.as_tensor(measure, dtype=memberships.dtype)
+    reached = FixedRows(p.weights, memberships.dtype, memberships.device) @ memberships
+    inside, mass = measure @ (memberships * reached), measure @ memberships
+    return (1 - inside[mass > 0] / mass[mass > 0]).sum()
+
+
+def measure_of(p, learned, sample_weight):
+    """pi: by the degrees of p where q weighs by these, else by rows alone; rows without positives have none."""
+    by_degree = learned.weights == "degree" and p.degrees is not None
+    return sample_weight * p.has_positives * (p.degrees if by_degree else 1.0)
+
+
+def solve_cut(p, n_steps, learned, n_clusters, *, sample_weight, n_init, seed):
+    """Hard clusters by the relaxation of the cut: k-means of the graph's leading eigenvectors.
+
+    Parameters
+    ----------
+    p : Conditional
+        One step.
+    n_steps : int
+        The longest walk along p that finds positives.
+    learned : SharedCluster
+    n_clusters : int
+    sample_weight : ndarray of shape (n,)
+    n_init, seed : int
+        Of k-means.
+
+    Returns
+    -------
+    Partition
+    """
+    measure = measure_of(p, learned, sample_weight)
+    counted = np.flatnonzero(measure)  # rows that weigh nothing go to the first cluster
+    flow = sparse.csr_array(_symmetric_flow(p, n_steps, measure)[counted][:, counted])
+    solver = "lobpcg" if len(counted) <= 5 * n_clusters else None  # of so few rows all eigenvectors
+    with quiet():
+        rows = spectral_embedding(
+            flow, n_components=n_clusters, eigen_solver=solver, random_state=seed, drop_first=False
+        )
+        k_means = KMeans(min(n_clusters, len(counted)), n_init=n_init, random_state=seed)
+        k_means.fit(rows, sample_weight=sample_weight[counted])
+    hard = np.zeros((p.shape[0], n_clusters))
+    hard[:, 0] = 1
+    hard[counted] = np.eye(n_clusters)[k_means.labels_]
+    cut = float(normalized_cut(p, torch.as_tensor(hard), measure))
+    return Partition(SURE * hard, cut, SolverResult(cut, 1, np.array([cut]), "converged"), {})
+
+
+def _symmetric_flow(p, n_steps, measure):
+    """pi_i P_ij + pi_j P_ji over two, P the mean of the walks' steps; sums to one."""
+    power = total = p.weights
+    for _ in range(n_steps - 1):
+        power = power @ p.weights
+        total = total + power
+    flow = sparse.diags_array(measure / (n_steps * measure.sum())) @ total
+    return sparse.csr_array(flow + flow.T) / 2

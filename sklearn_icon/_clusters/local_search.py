@@ -1,0 +1,272 @@
+"""Hard partitions to start from: rows are put into small groups, and groups move between clusters while D falls.
+
+With hard memberships the average divergence depends on two numbers of each cluster: its share m_c of the rows, and the
+share f_c of p that stays inside it. A row of cluster c has q(j|i) = 1 / (N m_c) inside and zero outside, so that
+
+    D = sum_c f_c g(m_c) + m_c h(m_c) + constant,
+
+g the gain of a positive inside over one outside, h the cost of keys that are no positives. What p sends from group to
+group is one small matrix, so that hundreds of searches cost less than one pass over the rows.
+"""
+
+import warnings
+from contextlib import contextmanager
+from math import log
+
+import numpy as np
+import torch
+from numba import njit
+from scipy import sparse
+from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.manifold import spectral_embedding
+from sklearn.metrics import adjusted_rand_score
+
+from .._core.team import Team
+from .._objective.divergences import DIVERGENCES
+
+_GROUPS_PER_CLUSTER = 20
+_AGREED_GROUPS_PER_CLUSTER = 30
+_ROWS_PER_GROUP = 50  # of those that k-means sees
+_PROPAGATIONS = 2
+_SEARCHES, _SWEEPS = 256, 30
+_LEAST_MIXTURE = 0.02  # hard partitions stand for soft ones, under which no pair is impossible
+_REFILLS, _REFILLED = 3, 16  # times that empty clusters are started again, in the best searches
+_SAME = 0.9  # adjusted Rand index above which two starts are one
+
+
+def cost_table(divergence, n_keys, of_p, of_q):
+    """The parts f_c g(m_c) + m_c h(m_c) of clusters in D for hard memberships, over equal steps of log m_c.
+
+    Parameters
+    ----------
+    divergence : str
+    n_keys : int
+    of_p, of_q : float
+        Uniform mass on p and on q.
+
+    Returns
+    -------
+    g, h : ndarray of shape (n_steps,)
+    lowest, per_unit : float
+        The first log m_c, and steps per unit of it.
+    """
+    term, of_q = DIVERGENCES[divergence].term, max(of_q, _LEAST_MIXTURE)
+    log_masses = np.linspace(log(0.5 / n_keys), 0, 4096)
+    masses = torch.as_tensor(np.exp(log_masses))
+    inside, outside = (1 - of_q) / (n_keys * masses) + of_q / n_keys, torch.full_like(masses, of_q / n_keys)
+    rest = torch.full_like(masses, of_p / n_keys)
+    of_inside, of_outside = term(rest, inside.log()), term(rest, outside.log())
+    gain = term(rest + 1 - of_p, inside.log()) - of_inside - term(rest + 1 - of_p, outside.log()) + of_outside
+    others = n_keys * masses * (of_inside - of_outside)
+    return gain.numpy(), others.numpy(), log_masses[0], 1 / (log_masses[1] - log_masses[0])
+
+
+def hard_starts(groups, p, n_steps, n_clusters, table, n_starts, sample_weight, seed):
+    """Labels of rows under the partitions of lowest cost that differ, the best first.
+
+    One cluster is among them only where nothing else is found: its memberships are all alike, and no descent leaves.
+
+    Parameters
+    ----------
+    groups : ndarray of int of shape (n,)
+        The group of each row, from zero up.
+    p : Conditional
+    n_steps : int
+        The longest walk along p that finds positives.
+    n_clusters : int
+    table : tuple
+        Of `cost_table`.
+    n_starts : int
+        How many partitions at the most.
+    sample_weight : ndarray of shape (n,)
+    seed : int
+
+    Returns
+    -------
+    list of ndarray of int of shape (n,)
+    """
+    n = len(groups)
+    members = sparse.csr_array((np.ones(n), (np.arange(n), groups)), shape=(n, groups.max() + 1))
+    masses = members.T @ sample_weight / sample_weight.sum()
+    flow = _flow(p, n_steps, members, sample_weight)
+    labels, costs = search(flow, masses, n_clusters, table, np.random.RandomState(seed))
+    kept: list[np.ndarray] = []
+    for found in labels[np.unique(np.round(costs, 12), return_index=True)[1]]:  # of equal costs one is enough
+        if np.ptp(found) and all(adjusted_rand_score(found, other) < _SAME for other in kept):
+            kept.append(found)
+        if len(kept) == n_starts:
+            break
+    return [found[groups] for found in kept or labels[:1]]
+
+
+def agreed_groups(partitions, n_clusters):
+    """Groups of rows that several partitions keep together; rows of small ones join the large one most like them."""
+    most = _AGREED_GROUPS_PER_CLUSTER * n_clusters
+    groups = np.zeros_like(partitions[0])
+    for labels in partitions:
+        groups = np.unique(groups * n_clusters + labels, return_inverse=True)[1]
+    sizes, first = np.bincount(groups), np.unique(groups, return_index=True)[1]
+    if len(sizes) <= most:
+        return groups
+    signs, order = partitions.T[first], np.argsort(-sizes, kind="stable")
+    large, small = order[:most], order[most:]
+    joined = np.empty(len(sizes), dtype=np.intp)
+    joined[large] = np.arange(most)
+    for part in np.array_split(small, -(-len(small) // 1024)):
+        alike = sum(signs[part, None, which] == signs[large, which] for which in range(signs.shape[1]))
+        joined[part] = alike.argmax(axis=1)  # of equally like ones the larger
+    return joined[groups]
+
+
+def near_groups(p, X, n_clusters, sample_weight, seed):
+    """The group of each row: k-means of rows averaged over their neighbours, twice, or of a graph's eigenvectors."""
+    n = p.shape[0]
+    n_groups = _GROUPS_PER_CLUSTER * n_clusters
+    if n <= n_groups:
+        return np.arange(n)
+    with quiet():
+        if X is None:
+            graph = p.weights + p.weights.T
+            rows = spectral_embedding(graph, n_components=n_clusters, random_state=seed, drop_first=False)
+        else:
+            rows, weights = X, p.weights.astype(X.dtype)
+            for _ in range(_PROPAGATIONS):
+                rows = weights @ rows
+        some = np.random.RandomState(seed).permutation(np.flatnonzero(sample_weight))[: _ROWS_PER_GROUP * n_groups]
+        some, n_groups = rows[np.sort(some)], min(n_groups, len(some))
+        double = some.astype(np.float64)  # which scikit-learn would make of single precision for each new mean
+        init = kmeans_plusplus(double, n_groups, n_local_trials=1, random_state=seed)[0]
+        means = KMeans(n_groups, init=init, max_iter=10, random_state=seed).fit(some)
+    return np.unique(means.predict(rows), return_inverse=True)[1]
+
+
+@contextmanager
+def quiet():
+    """Without what scikit-learn says of graphs in parts, which clusters may be, and of k-means on few distinct rows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Graph is not fully connected")
+        warnings.filterwarnings("ignore", category=ConvergenceWarning)
+        yield
+
+
+def _flow(p, n_steps, members, sample_weight):
+    """The share of p, of walks of up to n_steps along it, that goes from group to group; symmetric."""
+    start, end = sparse.csr_array(members.multiply(sample_weight[:, None])).T, members
+    flow = np.zeros((members.shape[1],) * 2)
+    for step in range(n_steps):  # from both sides in turn, which keeps both sparse
+        start, end = (start @ p.weights, end) if step % 2 else (start, p.weights @ end)
+        flow += (start @ end).toarray()
+    return (flow + flow.T) / (2 * flow.sum())
+
+
+def search(flow, masses, n_clusters, table, rng, n_searches=_SEARCHES):
+    """Move groups between clusters while the cost falls, from several random labels.
+
+    Clusters that lost all groups are started again from half of a large one, as long as that helps.
+
+    Parameters
+    ----------
+    flow : ndarray of shape (n_groups, n_groups)
+        Symmetric, sum one.
+    masses : ndarray of shape (n_groups,)
+        Sum one.
+    n_clusters : int
+    table : tuple
+        Of `cost_table`.
+    rng : RandomState
+    n_searches : int
+
+    Returns
+    -------
+    labels : ndarray of int of shape (n_searches, n_groups)
+    costs : ndarray of shape (n_searches,)
+    """
+    n_groups, team = len(masses), Team()
+    labels = np.argsort(rng.uniform(size=(n_searches, n_groups)), axis=1) % n_clusters  # as many groups in each
+    orders = np.stack([rng.permutation(n_groups) for _ in range(_SWEEPS)])
+
+    def settled(labels):
+        costs = np.empty((len(labels), n_clusters))
+        parts = team.shares(len(labels))
+        team.run(_settle, [(flow, masses, *table, orders, labels[part], costs[part]) for part in parts])
+        return costs.sum(axis=1)
+
+    costs = settled(labels)
+    for _ in range(_REFILLS):
+        best = np.argsort(costs, kind="stable")[:_REFILLED]
+        short = best[[len(np.unique(labels[which])) < min(n_clusters, n_groups) for which in best]]
+        if not len(short):
+            break
+        again = np.stack([_refilled(labels[which], flow, masses, n_clusters, rng) for which in short])
+        lower = settled(again)
+        better = lower < costs[short] - 1e-12
+        labels[short[better]], costs[short[better]] = again[better], lower[better]
+        if not better.any():
+            break
+    return labels, costs
+
+
+def _refilled(labels, flow, masses, n_clusters, rng):
+    """Labels with each empty cluster given the half of a large one that is nearest to some group of it."""
+    labels = labels.copy()
+    for empty in np.setdiff1d(np.arange(n_clusters), labels):
+        counts = np.bincount(labels, minlength=n_clusters)
+        mass = np.bincount(labels, masses, minlength=n_clusters) * (counts > 1)
+        if not mass.any():
+            break
+        members = np.flatnonzero(labels == rng.choice(n_clusters, p=mass / mass.sum()))
+        links = flow[rng.choice(members), members]
+        labels[members[np.argsort(-links, kind="stable")[: len(members) // 2]]] = empty
+    return labels
+
+
+@njit(error_model="numpy", inline="always")
+def _interpolated(inside, mass, gain, rest, low, per_unit):
+    """inside * gain(mass) + mass * rest(mass), from tables over equal steps of log mass from `low` up."""
+    at = (np.log(max(mass, 1e-300)) - low) * per_unit
+    first = min(max(int(at), 0), len(gain) - 2)
+    share = min(max(at - first, 0.0), 1.0)
+    gained = gain[first] + share * (gain[first + 1] - gain[first])
+    return inside * gained + mass * (rest[first] + share * (rest[first + 1] - rest[first]))
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def _settle(flow, masses, gain, rest, low, per_unit, orders, labels, costs):
+    """Each row of labels to where no single move of a group lowers the sum of its costs, the parts of clusters."""
+    for search in range(len(labels)):
+        label, cost = labels[search], costs[search]
+        inside, mass, links = np.zeros(len(cost)), np.zeros(len(cost)), np.zeros((len(label), len(cost)))
+        for group in range(len(label)):
+            mass[label[group]] += masses[group]
+            for other in range(len(label)):
+                links[group, label[other]] += flow[group, other]
+            inside[label[group]] += links[group, label[group]]
+        for cluster in range(len(cost)):
+            cost[cluster] = _interpolated(inside[cluster], mass[cluster], gain, rest, low, per_unit)
+        for order in orders:
+            moved = False
+            for group in order:
+                old, new, least, own = label[group], label[group], -1e-12, flow[group, group]
+                left, mass_left = inside[old] - 2 * links[group, old] + own, mass[old] - masses[group]
+                cost_left, cost_joined = _interpolated(left, mass_left, gain, rest, low, per_unit), 0.0
+                for cluster in range(len(cost)):
+                    if cluster == old:
+                        continue
+                    joined = inside[cluster] + 2 * links[group, cluster] + own
+                    trial = _interpolated(joined, mass[cluster] + masses[group], gain, rest, low, per_unit)
+                    change = trial - cost[cluster] + cost_left - cost[old]
+                    if change < least:
+                        new, least, cost_joined = cluster, change, trial
+                if new == old:
+                    continue
+                moved = True
+                inside[new] += 2 * links[group, new] + own
+                mass[new] += masses[group]
+                inside[old], mass[old] = left, mass_left
+                cost[new], cost[old], label[group] = cost_joined, cost_left, new
+                for other in range(len(label)):
+                    links[other, old] -= flow[group, other]
+                    links[other, new] += flow[group, other]
+            if not moved:
+                break

@@ -1,0 +1,273 @@
+"""Memberships as functions of rows: lookups, linear maps and networks, several models at once."""
+
+import copy
+from abc import ABC, abstractmethod
+from functools import partial
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.utils import gen_batches
+
+from .._core.rows import average_duplicates
+from .._optim.solver import minimize
+from ..encoders._networks import as_tensor, build_module, encode, state_arrays, torch_dtype
+
+_ROWS_AT_ONCE = 8192
+_LOOKUP_START = 3.0
+_LINEAR_SHARPNESS = 5.0
+_PRETRAINING_STEPS, _PRETRAINING_RATE = 200, 1e-2
+
+
+class Models(ABC):
+    """Several models as one function of row numbers, with logits of shape (models, clusters, rows)."""
+
+    params: list
+    kept: list = []  # tensors that change beside the parameters, as running means do
+    stopped = False  # whether they diverged, or the user interrupted, before any training on the loss
+
+    @abstractmethod
+    def start(self, starts):
+        """Begin at hard labels of the rows, one model for each; returns itself."""
+
+    def labels(self, n):
+        """The likeliest cluster of the first n rows under each model, shape (models, n)."""
+        with torch.no_grad():
+            parts = [self(np.arange(n)[part]).argmax(1) for part in gen_batches(n, _ROWS_AT_ONCE)]
+        return torch.cat(parts, dim=1).cpu().numpy()
+
+    def copied(self):
+        """The same with weights of their own, on the same rows."""
+        copied = copy.copy(self)
+        copied.params = [param.detach().clone() for param in self.params]
+        return copied
+
+    @abstractmethod
+    def __call__(self, rows):
+        """Logits of rows."""
+
+    def eval(self):
+        """Itself, with modules in evaluation mode."""
+        return self
+
+    @property
+    def count(self):
+        """How many there are."""
+        return len(self.params[0])
+
+    def keep(self, kept):
+        """Go on with some of them."""
+        self.params = [param.detach()[torch.as_tensor(kept)].clone().requires_grad_() for param in self.params]
+
+
+class _Lookups(Models):
+    """Free logits for each row."""
+
+    def __init__(self, X, n_clusters, dtype, device):
+        self.X, self.n_clusters, self.kind = X, n_clusters, {"dtype": dtype, "device": device}
+
+    def start(self, starts):
+        logits = _LOOKUP_START * np.eye(self.n_clusters)[np.stack(starts)]  # (models, rows, clusters)
+        self.params = [torch.as_tensor(logits, **self.kind).requires_grad_()]
+        return self
+
+    def __call__(self, rows):
+        return self.params[0].index_select(1, torch.as_tensor(rows, device=self.params[0].device)).transpose(1, 2)
+
+    def logits(self, which):
+        return average_duplicates(self.params[0][which].detach().cpu().numpy(), self.X)
+
+    def state(self, which):
+        return {}
+
+
+class _Linears(Models):
+    """Linear maps, one matrix product for all of them.
+
+    Logits start at -c |x - mu|^2 of the labels' means mu, up to what all clusters share. Training is in single
+    precision, on rows less their mean.
+    """
+
+    def __init__(self, encoder, X, n_clusters, dtype, device, sample_weight):
+        self.X, self.n_clusters, self.kind = X, n_clusters, {"dtype": dtype, "device": device}
+        self.sample_weight = sample_weight
+        self.module = build_module(encoder, X, n_clusters, 0, torch_dtype(X), sample_weight)
+        self.shift, self.factor = (part.numpy() for part in (self.module[0].shift, self.module[0].factor))
+        self.centered = None if sparse.issparse(X) else _centered(X, self.shift, dtype, device)
+
+    def start(self, starts):
+        means = np.stack([_means(self.X, y, self.n_clusters, self.sample_weight, self.shift) for y in starts])
+        means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / self.X.shape[1]
+        weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
+        self.params = [torch.tensor(part, **self.kind, requires_grad=True) for part in weights]
+        return self
+
+    def __call__(self, rows):
+        if self.centered is None:
+            return self._of_centered(as_tensor(self.X[rows], **self.kind))
+        return self._of_centered(self.centered.index_select(0, torch.as_tensor(rows, device=self.centered.device)))
+
+    def of(self, batch):
+        """Logits of a batch that is no part of X, dense."""
+        return self._of_centered(batch.flatten(1) - torch.as_tensor(self.shift, **self.kind))
+
+    def _of_centered(self, rows):
+        weight, bias = (param.flatten(0, 1) for param in self.params)
+        logits = torch.addmm(bias[:, None], weight * float(self.factor), rows.T)
+        return logits.view(self.count, -1, logits.shape[1])
+
+    def _module(self, which):
+        with torch.no_grad():
+            self.module[-1].weight.copy_(self.params[0][which])
+            self.module[-1].bias.copy_(self.params[1][which])
+        return self.module.eval()
+
+    def logits(self, which):
+        return encode(self._module(which), self.X)
+
+    def state(self, which):
+        return state_arrays(self._module(which))
+
+
+def _centered(X, shift, dtype, device):
+    """Rows less a shift, in blocks that bound the memory of a copy in another precision."""
+    centered = torch.empty(X.shape, dtype=dtype, device=device)
+    for part in gen_batches(len(X), _ROWS_AT_ONCE):
+        centered[part] = torch.as_tensor(X[part] - shift, device=device)
+    return centered
+
+
+def _means(X, labels, n_clusters, sample_weight, shift):
+    """Weighted mean rows of the labels; of those that no row has, the mean of all."""
+    members = sparse.csr_array(
+        (sample_weight.astype(X.dtype), labels, np.arange(len(labels) + 1)), (len(labels), n_clusters)
+    )
+    masses = members.sum(axis=0)[:, None]
+    sums = members.T @ X
+    sums = sums.toarray() if sparse.issparse(sums) else sums
+    return np.where(masses > 0, sums / np.maximum(masses, np.finfo(X.dtype).tiny), shift)
+
+
+class _Modules(Models):
+    """Networks, started by training on the labels for a while."""
+
+    def __init__(self, encoder, X, n_clusters, dtype, device, seed):
+        self.X, self.dtype, self.device, self.seed = X, dtype, device, seed
+        self.build = partial(build_module, encoder, X, n_clusters, seed, dtype)
+
+    def start(self, starts):
+        self.modules = [self.build().to(self.device) for _ in starts]
+        for module, labels in zip(self.modules, starts, strict=True):
+            logits_of = lambda rows, module=module: module(self._rows(rows))  # noqa: E731
+            result = _pretrain(logits_of, module, labels, self.seed, self.device)
+            self.stopped |= result.status != "completed"
+        return self
+
+    @property
+    def params(self):
+        """Those of all modules."""
+        return [param for module in self.modules for param in module.parameters() if param.requires_grad]
+
+    @property
+    def kept(self):
+        """The buffers of all modules."""
+        return [buffer for module in self.modules for buffer in module.buffers()]
+
+    @property
+    def count(self):
+        """How many there are."""
+        return len(self.modules)
+
+    def copied(self):
+        """See `Models.copied`."""
+        copied = copy.copy(self)
+        copied.modules = copy.deepcopy(self.modules)
+        return copied
+
+    def _rows(self, rows):
+        return as_tensor(self.X[rows], self.dtype, self.device)
+
+    def eval(self):
+        for module in self.modules:
+            module.eval()
+        return self
+
+    def keep(self, kept):
+        self.modules = [self.modules[which] for which in kept]
+
+    def __call__(self, rows):
+        return self.of(self._rows(rows))
+
+    def of(self, batch):
+        """Logits of a batch that is no part of X."""
+        return torch.stack([module(batch).T for module in self.modules])
+
+    def logits(self, which):
+        return encode(self.modules[which].cpu().eval(), self.X)
+
+    def state(self, which):
+        return state_arrays(self.modules[which].cpu().eval())
+
+
+def is_free_linear(encoder):
+    """Whether any weights of a linear map will do."""
+    return type(encoder).__name__ == "Linear" and not encoder.orthonormal
+
+
+def build_models(encoder, X, n_clusters, options, sample_weight, seed):
+    """Models of memberships, not yet started."""
+    where = options["dtype"], options["device"]
+    if not encoder.parametric:
+        return _Lookups(X, n_clusters, *where)
+    if is_free_linear(encoder):
+        return _Linears(encoder, X, n_clusters, *where, sample_weight)
+    return _Modules(encoder, X, n_clusters, *where, seed)
+
+
+def _pretrain(logits_of, module, labels, seed, device, batch_size=512):
+    """Cross-entropy on the starting labels, for encoders that cannot be set to them."""
+    rng = np.random.RandomState(seed)
+    params = [param for param in module.parameters() if param.requires_grad]
+
+    def loss():
+        rows = rng.permutation(len(labels))[:batch_size]
+        target = torch.as_tensor(labels[rows], dtype=torch.int64, device=device)
+        return torch.nn.functional.cross_entropy(logits_of(rows), target)
+
+    how = {"method": "adam", "max_iter": _PRETRAINING_STEPS, "learning_rate": _PRETRAINING_RATE}
+    return minimize(loss, params, kept=list(module.buffers()), **how)
+
+
+class Past:
+    """Models whose weights are averages of others' past, for keys without gradient.
+
+    Parameters
+    ----------
+    models : Models
+    momentum : float
+        Share of the averages that a step leaves.
+    """
+
+    def __init__(self, models, momentum):
+        self.models, self.averages, self.momentum = models, models.copied(), momentum
+
+    def __call__(self, rows):
+        """Logits of rows."""
+        with torch.no_grad():
+            return self.averages(rows)
+
+    def of(self, batch):
+        """Logits of a batch."""
+        with torch.no_grad():
+            return self.averages.of(batch)
+
+    def followed_by(self, report):
+        """The hook that moves the averages after each step, then calls another."""
+
+        def follow(n_iter, loss):
+            with torch.no_grad():
+                for average, param in zip(self.averages.params, self.models.params, strict=True):
+                    average.lerp_(param, 1 - self.momentum)
+            return report(n_iter, loss) if report else None
+
+        return follow

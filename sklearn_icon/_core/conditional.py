@@ -1,0 +1,165 @@
+"""`Conditional`: the value that every supervisory spec returns and every objective reads."""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+
+
+def no_positives():
+    """The error where no row is left to learn from."""
+    return ValueError(
+        "no row has a positive: every p(.|i) is empty, so there is nothing to learn from; check the labels, groups, "
+        "counts or graph."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Conditional:
+    """A row-stochastic distribution over keys, sparse plus uniform.
+
+    ::
+
+        p(j|i) = (1 - uniform) * weights[i, j] + uniform / n_choices
+
+    over the keys of row i: all columns, without column i where `exclude_self`. The uniform part is one
+    number, so debiasing costs no memory (I-Con, section 3.3).
+
+    Parameters
+    ----------
+    weights : csr_array of shape (n_rows, n_keys)
+        Non-negative; each row sums to one, or to zero for a row that has no positive key. Such a row
+        takes no part in any average.
+    uniform : float in [0, 1], default=0.0
+        Mass spread evenly over all keys of a row.
+    exclude_self : bool, default=False
+        Whether key i is row i itself and hence no key of row i.
+    degrees : ndarray of shape (n_rows,), default=None
+        The row sums before they were normalised: a graph's degrees. None: all one.
+    recall : float, default=1.0
+        The share of true neighbours that an approximate search found; 1 where it was exact, or there was none.
+
+    Raises
+    ------
+    ValueError
+        Rows that sum to neither one nor zero, negative weights, weight on an excluded self, a uniform mass
+        outside [0, 1].
+    """
+
+    weights: sparse.csr_array
+    uniform: float = 0.0
+    exclude_self: bool = False
+    degrees: np.ndarray | None = None
+    recall: float = 1.0
+
+    def __post_init__(self):
+        sums = np.asarray(self.weights.sum(axis=1)).ravel()
+        if not 0.0 <= self.uniform <= 1.0:
+            raise ValueError(f"uniform must lie in [0, 1], got {self.uniform}.")
+        if self.weights.data.size and not self.weights.data.min() >= 0:
+            raise ValueError("weights must be non-negative and finite.")
+        tolerance = 1e-4 if self.weights.dtype == np.float32 else 1e-8
+        if not np.all((np.abs(sums - 1) < tolerance) | (sums == 0)):
+            raise ValueError("every row of weights must sum to one, or to zero; see Conditional.from_weights.")
+        if self.exclude_self and np.any(self.weights.diagonal()):
+            raise ValueError("weights put mass on a row itself although exclude_self=True.")
+
+    @classmethod
+    def from_weights(cls, weights, *, uniform=0.0, exclude_self=False, recall=1.0):
+        """Normalise the rows of any non-negative matrix, dense or sparse; empty rows stay empty."""
+        weights = sparse.csr_array(weights, copy=True)
+        if weights.dtype not in (np.float32, np.float64):
+            weights = weights.astype(np.float64)
+        if exclude_self:
+            rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+            weights.data[rows == weights.indices] = 0
+        weights.sum_duplicates()
+        weights.eliminate_zeros()
+        sums = np.asarray(weights.sum(axis=1)).ravel()
+        weights.data /= np.repeat(sums, np.diff(weights.indptr))
+        if max(weights.nnz, *weights.shape) <= np.iinfo(np.int32).max:  # half the memory, and what scikit-learn accepts
+            weights.indices, weights.indptr = weights.indices.astype(np.int32), weights.indptr.astype(np.int32)
+        return cls(weights, uniform, exclude_self, sums, recall)
+
+    @property
+    def shape(self):
+        """(n_rows, n_keys)."""
+        return self.weights.shape
+
+    @property
+    def n_choices(self):
+        """How many keys each row chooses from."""
+        return self.weights.shape[1] - self.exclude_self
+
+    @property
+    def has_positives(self):
+        """Boolean mask of the rows that put mass on some key."""
+        return np.asarray(self.weights.sum(axis=1)).ravel() > 0
+
+    def mix(self, alpha):
+        """(1 - alpha) p + alpha / n_choices: the same rows, debiased."""
+        return replace(self, uniform=1 - (1 - self.uniform) * (1 - alpha)) if alpha else self
+
+    def with_copies(self, counts):
+        """p where key j is there counts[j] times, its copies taken together: p(j|i) ~ w_ij counts[j].
+
+        Degrees are those of the graph with copies; the uniform mass keeps its share.
+        """
+        copies = Conditional.from_weights(
+            self.weights * counts, uniform=self.uniform, exclude_self=self.exclude_self, recall=self.recall
+        )
+        return copies if self.degrees is None else replace(copies, degrees=self.degrees * copies.degrees)
+
+    def take(self, rows):
+        """Some of the rows, in the order given; for keys that are not the rows."""
+        return Conditional(self.weights[rows], self.uniform)
+
+    def unmixed(self):
+        """The same rows without the uniform part."""
+        return replace(self, uniform=0.0)
+
+    def toarray(self):
+        """The dense (n_rows, n_keys) matrix; rows without positives are zero."""
+        dense = (1 - self.uniform) * self.weights.toarray() + self.uniform / max(self.n_choices, 1)
+        if self.exclude_self:
+            dense[np.arange(min(self.shape)), np.arange(min(self.shape))] = 0
+        return dense * self.has_positives[:, None]
+
+
+def warn_rows_without_positives(p, counted=True):
+    """One warning where some rows, of those that count, have no positive and are left out; an error where all are."""
+    if not (p.has_positives & counted).any():
+        raise no_positives()
+    warn_left_out(~p.has_positives & counted, stacklevel=4)
+
+
+def warn_left_out(is_left_out, stacklevel=3):
+    """One warning where rows are left out."""
+    missing = np.flatnonzero(is_left_out)
+    if len(missing):
+        warnings.warn(
+            f"{len(missing)} of {len(is_left_out)} rows have no positive under p and are left out of the average; "
+            f"the first are {missing[:5].tolist()}.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def view_conditional(n_items, n_views):
+    """p of views, draw after draw: uniform over the other views of the same item.
+
+    Parameters
+    ----------
+    n_items, n_views : int
+
+    Returns
+    -------
+    Conditional of shape (n_views * n_items, n_views * n_items)
+    """
+    n = n_views * n_items
+    rows = np.arange(n)
+    others = (rows[:, None] + n_items * np.arange(1, n_views)) % n
+    weights = np.full(others.size, 1 / (n_views - 1))
+    indptr = (n_views - 1) * np.arange(n + 1)
+    return Conditional(sparse.csr_array((weights, others.ravel(), indptr), shape=(n, n)), exclude_self=True)

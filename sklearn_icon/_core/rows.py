@@ -1,0 +1,83 @@
+"""Rows: which are equal, by digests, duplicates and rows seen before; and those of sparse matrices as all can read."""
+
+from math import prod
+
+import numpy as np
+from scipy import sparse
+
+_ROWS_AT_ONCE = 4096
+
+
+def with_int32_indices(X):
+    """A copy of a csr matrix with 32-bit indices where they suffice, as k-means takes no wider ones; else X itself."""
+    if not sparse.issparse(X) or X.indices.dtype == X.indptr.dtype == np.int32 or max(X.nnz, *X.shape) >= 2**31:
+        return X
+    return type(X)((X.data.copy(), X.indices.astype(np.int32), X.indptr.astype(np.int32)), shape=X.shape)
+
+
+def row_digests(X):
+    """A 64-bit digest of each row's values: equal rows have equal digests, dense or sparse."""
+    if sparse.issparse(X):
+        X = sparse.csr_array(X, copy=True)
+        X.sum_duplicates()
+        sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(_entry_digests(X.indices, X.data))])
+        return np.diff(sums[X.indptr]).view(np.int64)
+    columns, starts = np.arange(X.shape[1]), range(0, X.shape[0], _ROWS_AT_ONCE)
+    parts = [_entry_digests(columns, X[start : start + _ROWS_AT_ONCE]).sum(axis=1) for start in starts]
+    return np.concatenate(parts).view(np.int64)
+
+
+def _entry_digests(columns, values):
+    """A pseudo-random number of each (column, value), zero where the value is zero."""
+    bits = (values.astype(np.float64) + 0.0).view(np.uint64)  # one zero only
+    return np.where(values != 0, _mixed(bits ^ _mixed(columns.astype(np.uint64) + np.uint64(1))), np.uint64(0))
+
+
+def _mixed(x):
+    """A bijection of 64-bit integers that changes about half of all bits where one changes (splitmix64's finalizer)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def match_rows(digests, known_digests):
+    """For each digest the first position at which it is known, or -1.
+
+    Parameters
+    ----------
+    digests : ndarray of shape (n_new,)
+    known_digests : ndarray of shape (n_known,)
+
+    Returns
+    -------
+    ndarray of int of shape (n_new,)
+    """
+    order = np.argsort(known_digests, kind="stable")
+    position = np.searchsorted(known_digests, digests, sorter=order)
+    candidate = order[np.minimum(position, len(order) - 1)]
+    return np.where(known_digests[candidate] == digests, candidate, -1)
+
+
+def average_duplicates(values, X):
+    """Give equal rows of X one value: the mean of theirs. Without features (X is None) no rows are equal."""
+    if X is None:
+        return values
+    digests = row_digests(X)
+    first, inverse, counts = np.unique(digests, return_inverse=True, return_counts=True)
+    if len(first) == len(digests):
+        return values
+    sums = np.zeros((len(first), values.shape[1]))
+    np.add.at(sums, inverse, values)
+    merged = (sums / counts[:, None])[inverse].astype(values.dtype)
+    return np.where((counts[inverse] > 1)[:, None], merged, values)
+
+
+def rows_of(items):
+    """Items of any shape as rows of features; sparse rows are such."""
+    return items.reshape(len(items), prod(items.shape[1:])) if items.ndim > 2 else items
+
+
+def check_item_shape(items, shape, name):
+    """Refuse items of another shape than those of the fit."""
+    if items.shape[1:] != shape:
+        raise ValueError(f"{name} holds items of shape {items.shape[1:]}, but was fitted on items of shape {shape}.")

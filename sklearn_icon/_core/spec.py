@@ -1,0 +1,72 @@
+"""Specs: small objects that hold the parameters of a choice, and how names become specs."""
+
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils._param_validation import validate_parameter_constraints
+
+
+class Spec(BaseEstimator):
+    """A choice of p, q or encoder. Holds parameters only: nothing is computed or stored before `fit`."""
+
+    _parameter_constraints: dict = {}
+
+    def validate(self):
+        """Check the parameters, those of wrapped specs included. Returns the spec.
+
+        Raises
+        ------
+        InvalidParameterError
+            A `ValueError` that names the parameter, its value and what is allowed.
+        """
+        validate_parameter_constraints(
+            self._parameter_constraints, self.get_params(deep=False), caller_name=type(self).__name__
+        )
+        base = getattr(self, "base", None)
+        if isinstance(base, Spec):
+            base.validate()
+        return self
+
+
+def resolve(spec, kind, names, parameter):
+    """Turn a spec instance or a short name into a fresh, validated spec.
+
+    Parameters
+    ----------
+    spec : Spec or str
+        An instance is cloned, so that a fit never changes the object the user holds.
+    kind : type
+        The class a spec must be an instance of.
+    names : dict of str to callable
+        What each short name makes.
+    parameter : str
+        The name of the parameter, for messages.
+
+    Returns
+    -------
+    Spec
+
+    Raises
+    ------
+    ValueError
+        An unknown name; the message lists the valid ones.
+    TypeError
+        Neither a name nor an instance of `kind`.
+    """
+    if isinstance(spec, str):
+        if spec not in names:
+            raise ValueError(f"{parameter}={spec!r} is not known; use one of {sorted(names)} or a spec instance.")
+        return names[spec]().validate()
+    if isinstance(spec, type):
+        raise TypeError(f"{parameter}={spec.__name__} is a class; pass an instance, {spec.__name__}(...).")
+    if not isinstance(spec, kind):
+        raise TypeError(
+            f"{parameter} must be None, one of {sorted(names)}, or an instance of a class of "
+            f"sklearn_icon.{kind.__module__.split('.')[1]}; got {spec!r}."
+        )
+    return clone(spec).validate()
+
+
+def unwrapped(spec, kind=()):
+    """The innermost spec of wrappers around wrappers, or the outermost of a kind."""
+    while hasattr(spec, "base") and not isinstance(spec, kind):
+        spec = spec.base
+    return spec

@@ -1,0 +1,1 @@
+"""The scikit-learn shells: validate, resolve, hand one problem over, assign fitted attributes last."""

@@ -1,0 +1,161 @@
+"""`ICon`: what the estimators share."""
+
+import warnings
+from abc import ABCMeta, abstractmethod
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import validate_data
+
+from .. import encoders, learned, supervisory
+from .._core.device import resolve_device, threads
+from .._core.rows import check_item_shape, rows_of, with_int32_indices
+from .._core.spec import resolve, unwrapped
+from .._objective.divergences import DIVERGENCES
+from ..supervisory._base import measured
+
+
+class ICon(BaseEstimator, metaclass=ABCMeta):
+    """Base of the estimators: a choice of p, q, encoder and divergence, and how it is resolved.
+
+    ::
+
+        L = mean_i D( p(.|i) || q(.|i) )
+
+    Subclasses say what the defaults and the short names stand for, and solve.
+    """
+
+    _parameter_constraints: dict = {
+        "supervisory": "no_validation",
+        "learned": "no_validation",
+        "encoder": "no_validation",
+        "divergence": [StrOptions(set(DIVERGENCES))],
+        "device": [str],
+        "n_jobs": [None, Integral],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    @abstractmethod
+    def _default_specs(self):
+        """(supervisory, learned, encoder) that None stands for, each a spec or a short name."""
+
+    def _supervisory_names(self):
+        """What the short names of p make; estimators pass their own parameters on."""
+        return supervisory.NAMES
+
+    def _learned_names(self):
+        """What the short names of q make."""
+        return learned.NAMES
+
+    def _resolve_specs(self):
+        """Turn the three spec parameters into fresh specs: (supervisory_, learned_, encoder_)."""
+        given = (self.supervisory, self.learned, self.encoder)
+        wanted = (
+            (supervisory.Supervisory, self._supervisory_names(), "supervisory"),
+            (learned.Learned, self._learned_names(), "learned"),
+            (encoders.Encoder, encoders.NAMES, "encoder"),
+        )
+        return tuple(
+            resolve(default if spec is None else spec, *how)
+            for spec, default, how in zip(given, self._default_specs(), wanted, strict=True)
+        )
+
+    def _begin(self):
+        """Validate parameters and specs. Returns (supervisory, learned, encoder, device, random state)."""
+        self._validate_params()
+        specs = self._resolve_specs()
+        inner = unwrapped(specs[1])
+        by_whom = {"df": "by lookup maps of ICONEmbedding", "tau": "by ICONClassifier and ICONCrossModal, of a cosine,"}
+        for name, remedy in by_whom.items():
+            if getattr(inner, name, None) == "learn" and not self._learns(name, specs):
+                raise ValueError(f"{name}='learn' in {specs[1]} is learned {remedy} alone; give {name} a number.")
+        for spec in (specs[0] if specs[0].draws_views else None, specs[2] if specs[2].only_contrasts else None):
+            if spec is not None and not self._contrasts(specs):
+                raise ValueError(
+                    f"{spec} is for training that sets rows against each other: views are read by ICONEmbedding and "
+                    "ICONClustering, heads and momentum by ICONEmbedding and ICONClassifier(supervisory='same_class'), "
+                    "momentum also by ICONClustering."
+                )
+        return *specs, resolve_device(self.device), check_random_state(self.random_state)
+
+    def _learns(self, name, specs):
+        """Whether a parameter of q that is "learn" can be learned."""
+        return False
+
+    def _contrasts(self, specs):
+        """Whether p may draw views, and the encoder have a head or keys of its past."""
+        return False
+
+    def _threads(self, small=False):
+        return threads(self.n_jobs, small)
+
+    def _validate_items(self, X, encoder, reset):
+        """Rows, sparse or dense, or to an encoder items of any shape, that of the fit."""
+        kind: dict = {"dtype": [np.float64, np.float32], "ensure_min_samples": 2 if reset else 1}
+        n_axes = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
+        if not encoder.parametric or n_axes < 3:
+            X = with_int32_indices(validate_data(self, X, accept_sparse="csr", reset=reset, **kind))
+        else:
+            X = np.asarray(X)
+            if X.dtype not in kind["dtype"]:
+                kind["dtype"] = np.float32
+            X = check_array(X, allow_nd=True, estimator=self, **kind)
+            validate_data(self, rows_of(X), skip_check_array=True, reset=reset)
+        if reset:
+            self._item_shape = X.shape[1:]
+        check_item_shape(X, self._item_shape, "X")
+        return X
+
+    def _on_step(self, task):
+        """A reporter of progress for the solver, or None where `verbose` is 0."""
+        if not self.verbose:
+            return None
+
+        def report(n_iter, loss):
+            if n_iter % 50 == 0:
+                print(f"[{type(self).__name__}] {task}: iteration {n_iter}, loss {loss:.6f}")
+
+        return report
+
+    def _warn_unless_converged(self, result, remedy):
+        if result.status == "max_iter":
+            warnings.warn(
+                f"{type(self).__name__} stopped after {result.n_iter} iterations before it converged; {remedy}.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _spec_or_none(self, parameter):
+        """The spec that a parameter stands for, or None where it is not valid; for tags."""
+        try:
+            return dict(zip(("supervisory", "learned", "encoder"), self._resolve_specs(), strict=True))[parameter]
+        except (TypeError, ValueError):
+            return None
+
+    def _measures_precomputed(self):
+        """Whether X holds distances."""
+        return getattr(measured(self._spec_or_none("supervisory")), "metric", None) == "precomputed"
+
+    def __sklearn_tags__(self):
+        """Sparse input; items of any shape to encoders; y required where p reads it."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.three_d_array = bool(getattr(self._spec_or_none("encoder"), "parametric", False))
+        spec = self._spec_or_none("supervisory")
+        tags.target_tags.required = bool(spec is not None and spec.needs_y)
+        return tags
+
+
+def check_bounded(q_spec, encoder):
+    """Refuse a loss that falls without bound as an encoder spreads the rows; networks are held to the unit sphere."""
+    plain = not encoder.parametric or isinstance(encoder, encoders.Linear)
+    if isinstance(q_spec, learned.WideGaussian) and plain and not getattr(encoder, "orthonormal", False):
+        raise ValueError(
+            f"the loss of {q_spec} falls without bound as {encoder} spreads the rows; use an encoder that cannot: "
+            "encoders.Linear(orthonormal=True), or a network such as 'mlp', whose rows are scaled to unit length."
+        )

@@ -1,0 +1,491 @@
+"""`ICONClassifier`: classes as prototypes, softmax regression by default."""
+
+from functools import partial
+from math import prod
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.special import log_softmax
+from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted, validate_data
+
+from .. import learned, supervisory
+from .._core.conditional import warn_left_out, warn_rows_without_positives
+from .._core.labels import class_weights, classes_and_codes, is_known, shares
+from .._core.rows import rows_of
+from .._core.spec import unwrapped
+from .base import ICon, check_bounded
+
+_MAX_REPRESENTATION = 64
+_SMALL = 1 << 20
+_NAMED = {
+    "gaussian": partial(learned.Gaussian, metric="dot"),
+    "dot": partial(learned.Gaussian, metric="dot"),
+    "cosine": partial(learned.Gaussian, metric="cosine", tau=0.1),
+}
+_OF_PROTOTYPES = {"student_t": partial(learned.StudentT, df=10.0), "harmonic": partial(learned.Harmonic, n=4.0)}
+
+
+class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, ICon):
+    r"""Classifiers as I-Con losses: softmax regression by default, other losses by choice of p, q and encoder.
+
+    ::
+
+        minimise  sum_i s_i D( p(.|i) || q(.|i) ) / sum_i s_i  +  |W|^2 / (2 C sum_i s_i)
+        p(c|i) = 1[i belongs to c],     q(c|i) = k(f(x_i), w_c) / sum_b k(f(x_i), w_b)
+
+    with prototypes w_c, sample weights s_i and W all weight matrices. With the defaults this is
+    scikit-learn's LogisticRegression, the same C included. With p over rows ("same_class") the encoder first
+    learns representations, as in supervised contrastive learning, and a softmax regression on them comes after.
+
+    Parameters
+    ----------
+    supervisory : Supervisory or str, default=None
+        The distribution p. None is `supervisory.DataLabel()`; "propagated_label" lets a row whose label is -1 take
+        those of its neighbours; "same_class" learns representations first.
+    learned : Learned or str, default=None
+        The distribution q. None is "dot", `learned.Gaussian(metric="dot")`, the softmax; with p over rows
+        "cosine", `learned.Gaussian(metric="cosine", tau=0.1)`. "gaussian" is "dot". Against prototypes "student_t" is
+        `learned.StudentT(df=10.0)` and "harmonic" `learned.Harmonic(n=4.0)`: tails as heavy as those of df=1 and n=1
+        leave rows unsure, as they put the odds of classes at the ratio of squared distances.
+    encoder : Encoder or str, default=None
+        How rows become representations. None is `encoders.Linear()`. Any of them reads items of any shape, such as
+        images; "mlp" and linear maps as rows.
+    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
+        D.
+    debias : float in [0, 1), default=0.0
+        Uniform mass mixed into p: label smoothing.
+    C : float, default=1.0
+        Inverse strength of the penalty. Cosine and harmonic q, which do not change with scale, have none.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, as in LogisticRegression.
+    max_iter : int or "auto", default="auto"
+        Iterations of L-BFGS, which solves linear encoders, "auto" is 100; passes over the rows of Adam, which trains
+        networks, "auto" is 10, or as many as make 300 steps.
+    tol : float, default=1e-4
+        L-BFGS ends where no entry of the gradient exceeds this; Adam where a pass over the rows, or 50 steps, lower the
+        mean loss by a smaller share.
+    learning_rate : float or "auto", default="auto"
+        Rate of Adam, which falls to zero along a cosine; "auto" is 0.003.
+    early_stopping : bool, default=False
+        Hold out some labelled rows, end where their loss no longer falls, and keep what served them best. Not with p
+        over rows.
+    validation_fraction : float in (0, 1), default=0.1
+        The share of rows that `early_stopping` holds out, stratified by class.
+    n_iter_no_change : int, default=10
+        Iterations without a lower loss of held-out rows after which `early_stopping` ends the fit.
+    device : str, default="auto"
+        "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the weights and the batches of networks.
+    n_jobs : int, default=None
+        Threads; None leaves the libraries' own settings.
+    verbose : int, default=0
+        Whether to print progress.
+    warm_start : bool, default=False
+        Start a softmax regression from the last fit's coefficients.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
+        Of softmax regression on X: the default p, a dot-product q, a linear encoder.
+    intercept_ : ndarray of shape (1,) or (n_classes,)
+        Likewise.
+    prototypes_ : ndarray of shape (n_classes, n_outputs)
+        The keys w_c; one-hot under a dot-product q.
+    loss_curve_ : ndarray
+        The objective at each iteration.
+    validation_loss_curve_ : ndarray
+        D on the held-out rows after each iteration; empty without `early_stopping`.
+    n_iter_ : int
+        Iterations run; passes over the rows where Adam trains.
+    device_ : str
+        Where the fit ran.
+    supervisory_, learned_, encoder_ : specs
+        What None and short names stood for.
+    n_features_in_ : int
+        Columns of X; numbers of an item where X has more than two axes.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of X's columns, where all are strings.
+
+    See Also
+    --------
+    sklearn.linear_model.LogisticRegression : The default, by other means.
+
+    References
+    ----------
+    Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025, table 1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_icon import ICONClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> ICONClassifier().fit(X, y).predict(X[[0, 60, 120]]).tolist()
+    [0, 1, 2]
+    """
+
+    __module__ = "sklearn_icon"  # where users find it
+
+    _parameter_constraints: dict = ICon._parameter_constraints | {
+        "debias": [Interval(Real, 0, 1, closed="left")],
+        "C": [Interval(Real, 0, None, closed="neither")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        *,
+        supervisory=None,
+        learned=None,
+        encoder=None,
+        divergence="kl",
+        debias=0.0,
+        C=1.0,
+        class_weight=None,
+        max_iter="auto",
+        tol=1e-4,
+        learning_rate="auto",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        device="auto",
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+        warm_start=False,
+    ):
+        self.supervisory = supervisory
+        self.learned = learned
+        self.encoder = encoder
+        self.divergence = divergence
+        self.debias = debias
+        self.C = C
+        self.class_weight = class_weight
+        self.max_iter = max_iter
+        self.tol = tol
+        self.learning_rate = learning_rate
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.device = device
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.warm_start = warm_start
+
+    def _default_specs(self):
+        return "data_label", "cosine" if self._is_over_rows() else "dot", "linear"
+
+    def _is_over_rows(self):
+        given = self.supervisory
+        spec = supervisory.NAMES.get(given, lambda: None)() if isinstance(given, str) else given
+        return isinstance(spec, supervisory.Supervisory) and not spec.keys_differ
+
+    def _learned_names(self):
+        return super()._learned_names() | _NAMED | ({} if self._is_over_rows() else _OF_PROTOTYPES)
+
+    def _learns(self, name, specs):
+        return name == "tau" and specs[0].keys_differ and getattr(specs[1], "metric", None) == "cosine"
+
+    def _contrasts(self, specs):
+        return not specs[0].keys_differ and not specs[0].draws_views
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit the classifier.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows; or items of any shape, (n_samples, ...), integers as single precision.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels of any kind; -1 for unknown ones under "propagated_label". Or rows of class probabilities, the
+            classes being the columns' names in a data frame, else their numbers.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the average; a weight of 3 counts as three copies of the row, one of 0 as none.
+
+        Returns
+        -------
+        ICONClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            Fewer than two classes, rows of y that are no probabilities, or specs that do not classify.
+        """
+        p_spec, q_spec, encoder, device, random_state = self._begin()
+        _check_specs(p_spec, q_spec, encoder)
+        y, names = self._validate_y(y, p_spec)
+        X = self._validate_items(X, encoder, reset=True)
+        check_consistent_length(X, y)
+        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not sample_weight.any():  # older scikit-learn lets this pass
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+        rows = np.flatnonzero(sample_weight)
+        X, y, sample_weight = X[rows], y[rows], sample_weight[rows]
+        known = is_known(y) if _may_be_unknown(p_spec) else np.ones(len(y), dtype=bool)
+        classes, codes = classes_and_codes(y, known, names)
+        with self._threads(small=X.ndim == 2 and prod(X.shape) < _SMALL):
+            how = {"n_jobs": self.n_jobs, "random_state": random_state}
+            labels = (p_spec if p_spec.keys_differ else supervisory.DataLabel()).conditional(rows_of(X), codes, **how)
+            weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
+            if p_spec.keys_differ:
+                labels = labels.mix(self.debias)
+                warn_rows_without_positives(labels)
+            solution = self._solve(X, codes, labels, weights, known, (p_spec, q_spec, encoder), device, random_state)
+        self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, solution.learned, encoder, str(device)
+        self.classes_ = classes
+        self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
+        self.validation_loss_curve_ = np.asarray(solution.held_losses)
+        self.prototypes_, self._state = solution.prototypes, solution.state
+        self._coef, self._intercept = solution.coef, solution.intercept
+        self._warn_unless_converged(solution.result, "raise max_iter, or scale X")
+        return self
+
+    def _validate_y(self, y, p_spec):
+        """(y, names of its columns or None): labels, or rows of probabilities."""
+        names = np.asarray(y.columns) if hasattr(y, "columns") else None
+        shape = np.asarray(y).shape
+        soft = len(shape) == 2 and shape[1] > 1
+        y = validate_data(self, y=y, multi_output=soft, y_numeric=soft)
+        if not soft:
+            check_classification_targets(y[is_known(y)] if _may_be_unknown(p_spec) else y)
+            return y, None
+        if not isinstance(unwrapped(p_spec), supervisory.DataLabel):
+            raise ValueError(
+                f"y of shape {y.shape} holds class probabilities, which {p_spec} does not read; use "
+                "supervisory='data_label', or pass 1-D labels."
+            )
+        return shares(y), names
+
+    def _solve(self, X, codes, labels, weights, known, specs, device, random_state):
+        """Solve by the route that the specs call for."""
+        from .._training.prototypes import Labelled, is_dot, solve_linear, solve_prototypes
+        from ..encoders._networks import torch_dtype
+
+        p_spec, q_spec, encoder = specs
+        options = {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device}
+        how = {
+            "max_iter": None if self.max_iter == "auto" else self.max_iter,
+            "tol": self.tol,
+            "on_step": self._on_step("training"),
+        }
+        seed, penalty = random_state.randint(np.iinfo(np.int32).max), 1 / (self.C * weights.sum())
+        if not p_spec.keys_differ:
+            if self.early_stopping:
+                raise ValueError(f"early_stopping=True needs p over classes, not {p_spec}; use 'data_label'.")
+            return self._represent(X, codes, labels, weights, specs, penalty, options, how, seed)
+        how["patience"] = self.n_iter_no_change
+        linear = type(encoder).__name__ == "Linear" and is_dot(q_spec)
+        rows, held = Labelled(labels, rows_of(X) if linear else X, weights), None
+        if self.early_stopping:
+            rows, held = self._split(rows, codes, known, random_state)
+        if linear:
+            return solve_linear(rows, held, q_spec, penalty, options, start=self._start(labels.shape[1]), **how)
+        how |= {"n_outputs": labels.shape[1], "learning_rate": self.learning_rate, "seed": seed}
+        return solve_prototypes(rows, held, q_spec, encoder, penalty, options, **how)
+
+    def _split(self, rows, codes, known, random_state):
+        """(rows to fit, rows held out of those whose label is known)."""
+        candidates = np.flatnonzero(known)
+        held = train_test_split(
+            candidates,
+            test_size=self.validation_fraction,
+            stratify=codes[candidates] if codes.ndim == 1 else None,
+            random_state=random_state,
+        )[1]
+        return rows.take(np.setdiff1d(np.arange(len(known)), held)), rows.take(held)
+
+    def _represent(self, X, codes, labels, weights, specs, penalty, options, how, seed):
+        """Representations of rows under a p over rows, and softmax regression on them at unit spread."""
+        from .._training.contrast import solve_representation
+        from .._training.prototypes import LBFGS_ITERATIONS, Labelled, solve_linear
+        from ..encoders._networks import input_scale
+
+        p_spec, q_spec, encoder = specs
+        draws = {"n_jobs": self.n_jobs, "random_state": np.random.RandomState(seed)}
+        represented = solve_representation(
+            lambda items, codes: p_spec.conditional(rows_of(items), codes, **draws).mix(self.debias),
+            q_spec,
+            encoder,
+            X,
+            codes,
+            weights,
+            options,
+            n_components=min(_MAX_REPRESENTATION, self.n_features_in_),
+            learning_rate=self.learning_rate,
+            seed=seed,
+            **how,
+        )
+        warn_left_out(np.bincount(codes)[codes] == 1)
+        factor = input_scale(represented.places, weights)[1]
+        rows, kl = Labelled(labels, represented.places * factor, weights), options | {"divergence": "kl"}
+        how["max_iter"] = max(how["max_iter"] or 0, LBFGS_ITERATIONS)
+        head = solve_linear(rows, None, _NAMED["dot"](), penalty, kl, start=None, patience=None, **how)
+        return head._replace(learned=q_spec, state=represented.state, coef=head.coef * factor)
+
+    def _start(self, n_classes):
+        """The last fit's coefficients where they fit this one and `warm_start` asks for them."""
+        shape = (1 if n_classes == 2 else n_classes, self.n_features_in_)
+        if not self.warm_start or getattr(self, "_coef", None) is None or self._coef.shape != shape or self._state:
+            return None
+        return self._coef, self._intercept
+
+    @property
+    def coef_(self):
+        """Coefficients of softmax regression on X."""
+        return self._linear_part("_coef")
+
+    @property
+    def intercept_(self):
+        """Intercepts of softmax regression on X."""
+        return self._linear_part("_intercept")
+
+    def _linear_part(self, name):
+        check_is_fitted(self, "classes_")
+        if self._coef is None or self._state:
+            raise AttributeError(f"{type(self).__name__} with {self.learned_} and {self.encoder_} is not linear in X.")
+        return getattr(self, name)
+
+    def _represented(self, X):
+        """Items through the encoder, or as rows where there is no separate one."""
+        if not self._state:
+            return rows_of(X)
+        from ..encoders._networks import encode, load_module
+
+        return encode(load_module(self.encoder_, self.n_features_in_, self._n_outputs, self._state), X)
+
+    def _validate_rows(self, X):
+        check_is_fitted(self, "classes_")
+        return self._validate_items(X, self.encoder_, reset=False)
+
+    def _log_q(self, X):
+        """log q(c|x) up to a constant of the row, shape (n_samples, n_classes)."""
+        represented = self._represented(X)
+        if self._coef is None:
+            return _log_kernel(self.learned_, represented, self.prototypes_)
+        logits = np.asarray(represented @ self._coef.T) + self._intercept
+        return np.hstack([np.zeros_like(logits), logits]) if len(self.classes_) == 2 else logits
+
+    def decision_function(self, X):
+        """Logits: log q(c|x) up to a constant of each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows, or items as in the fit.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            For two classes the logit of the second.
+        """
+        logits = self._log_q(self._validate_rows(X))
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_log_proba(self, X):
+        """log q(c|x), the log-softmax of the logits.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        return log_softmax(self._log_q(self._validate_rows(X)), axis=1)
+
+    def predict_proba(self, X):
+        """q(c|x), the softmax of the logits.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Rows sum to one.
+        """
+        return np.exp(self.predict_log_proba(X))
+
+    def predict(self, X):
+        """The likeliest class of each row.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels as they were given.
+        """
+        likeliest = self._log_q(self._validate_rows(X)).argmax(axis=1)
+        return self.classes_[likeliest]
+
+    def transform(self, X):
+        """Representations f(x): the encoder's outputs, which are the logits of softmax regression.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_outputs)
+        """
+        represented = self._represented(self._validate_rows(X))
+        return represented if self._state else np.asarray(represented @ self._coef.T) + self._intercept
+
+    @property
+    def _n_outputs(self):
+        """Columns of the representation."""
+        if not self._state:
+            return len(self._intercept)
+        return self.prototypes_.shape[1] if self._coef is None else self._coef.shape[1]
+
+    @property
+    def _n_features_out(self):
+        return self._n_outputs
+
+    def __sklearn_tags__(self):
+        """Representations keep the precision of X."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _log_kernel(q_spec, z, prototypes):
+    """log k(z_i, w_c), or log q where a mixture on q makes the two differ."""
+    import torch
+
+    with torch.no_grad():
+        rows, keys = q_spec.prepare(torch.as_tensor(z), torch.as_tensor(prototypes))
+        log_k = q_spec.pairwise(rows, keys)
+        return (q_spec.finish(log_k.log_softmax(1), len(prototypes)) if q_spec.mixture else log_k).numpy()
+
+
+def _may_be_unknown(p_spec):
+    """Whether p reads a label of -1 as unknown."""
+    return isinstance(unwrapped(p_spec, supervisory.PropagatedLabel), supervisory.PropagatedLabel)
+
+
+def _check_specs(p_spec, q_spec, encoder):
+    """Classes need labels in p, a q over representations, and an encoder that maps new rows."""
+    if not p_spec.needs_y.startswith("class labels"):
+        raise ValueError(
+            f"{p_spec} does not read class labels; use supervisory='data_label', 'propagated_label' or 'same_class'."
+        )
+    if getattr(unwrapped(p_spec), "unlabelled", None) is not None:
+        raise ValueError(
+            f"{p_spec} relates rows without a label, which a classifier has to give a class; use "
+            "supervisory='propagated_label'."
+        )
+    if q_spec.on_memberships:
+        raise ValueError(
+            f"{q_spec} is a distribution over clusters; use learned='gaussian', 'student_t' or 'harmonic'."
+        )
+    if not encoder.parametric:
+        raise ValueError(f"{encoder} does not map new rows; use encoder='linear', 'mlp' or a Module.")
+    if not p_spec.keys_differ:
+        check_bounded(q_spec, encoder)

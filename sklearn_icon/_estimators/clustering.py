@@ -1,0 +1,476 @@
+"""`ICONClustering`: soft partitions, debiased InfoNCE clustering by default."""
+
+import warnings
+from functools import partial
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.special import softmax
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from .. import supervisory
+from .._clusters.losses import Data, loss_of, sq_distances
+from .._core.conditional import warn_rows_without_positives
+from .._core.rows import rows_of
+from .._core.spec import unwrapped
+from .._training.new_rows import FittedRows, input_kind
+from ..supervisory._base import measured
+from ..supervisory._spectral import spectral_of
+from .base import ICon
+
+_BATCH_ROWS = 2048
+_WALK_STEPS = 2
+_SHARE_UNDER_KL = 0.3
+_ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
+_SMALL = 1 << 20
+
+
+class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, ICon):
+    r"""Clusters as the learned distribution of an I-Con loss: debiased InfoNCE clustering by default.
+
+    ::
+
+        minimise over phi = softmax(f(x)):   mean_i D( p~(.|i) || q~(.|i) )
+        q(j|i) = sum_c phi_ic phi_jc / sum_k phi_kc,     p~ = (1 - a) p + a / N,   q~ = (1 - a) q + a / N
+
+    "A uniformly drawn member of i's cluster" should be whom p says: i's neighbours, its neighbours' neighbours, rows of
+    the same class. Starts are hard partitions of small groups of rows, the best of a search with the same loss; they
+    are trained together by minibatches of rows with one positive each, and the one with the lowest loss is kept.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Clusters at the most; unused ones are dropped with a warning.
+    supervisory : Supervisory or str, default=None
+        The distribution p. None: `RandomWalk(UniformKNN(n_neighbors, metric), n_steps=2)`, neighbours and their
+        neighbours. "knn", "gaussian" and "student_t" take `n_neighbors` and `metric` from this estimator.
+        `PositivePairs(augment)` draws views of the rows, for encoders.
+    learned : Learned or str, default=None
+        The distribution q, one over memberships. None is `learned.SharedCluster()`.
+    encoder : Encoder or str, default=None
+        How rows become membership logits, `encoders.MomentumKeys` those of keys by its past. None is
+        `encoders.Linear()`, or `encoders.Lookup()` where X holds distances or a graph.
+    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
+        D. "total_variation" is for clusters of very unlike size, which KL evens out. "reverse_kl" is k-means, soft or
+        heavy-tailed: it needs a lookup, a p such as `supervisory.Gaussian(sigma=...)`, all pairs, of 20,000 rows at the
+        most, and no uniform mass. With sigma=0 it is k-means itself, of any number of rows, solved by scikit-learn's
+        KMeans on the CPU; within `supervisory.Spectral` it is spectral clustering.
+    debias : float in [0, 1] or "auto", default="auto"
+        Uniform mass a mixed into both p and q. It keeps memberships from saturating. "auto" is 0.3 under KL, else
+        none: bounded divergences weigh one positive of a row less than much uniform mass, and reverse KL takes none.
+        For one side only, set it to 0 and wrap the spec in a `UniformMixture`. 1 is the limit of the loss over
+        (1 - a)^2 for hard clusters, with uniform mass spread as q spreads its own: the normalised cut where q weighs by
+        degree, solved by its relaxation, as in SpectralClustering. It needs a lookup and KL.
+    n_neighbors : int, default=15
+        Neighbours of a row in the default p. The default shrinks, with a warning, where there are no 16 rows.
+    metric : str or callable, default="euclidean"
+        Distance of rows in the default p; "precomputed" where X holds distances.
+    metric_params : dict, default=None
+        Further arguments of the metric.
+    n_init : int or "auto", default="auto"
+        Starts that are trained at once, the best of a search over hard partitions; "auto" is 9. Three rounds of search
+        and training take half of `max_iter`, each searching among groups of rows on which the one before agrees; the
+        best start takes the rest. 1 is one search, and no more rounds. Of k-means they are its starts; "auto" is 10.
+    max_iter : int, default=360
+        Steps of Adam, minibatches, of the kept start at the most; of k-means its iterations.
+    batch_size : int or "auto", default="auto"
+        Rows of a minibatch; "auto" is 2,048. As many positives come with them. In the rounds it is 1,024, or 50 a
+        cluster where that is more, unless a batch is smaller.
+    learning_rate : float or "auto", default="auto"
+        Rate of Adam, which falls to zero along a cosine; "auto" is 0.02 for a linear encoder, 0.1 for a lookup and
+        0.001 for networks.
+    tol : float, default=0.0
+        The last start ends where the mean loss of 50 steps is within this share of that of the 50 before. Of k-means it
+        is the tolerance of KMeans.
+    device : str, default="auto"
+        "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
+    random_state : int, RandomState instance or None, default=None
+        The same seed, device and number of threads give the same bits on a CPU.
+    n_jobs : int, default=None
+        Threads; None leaves the libraries' own settings.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    labels_ : ndarray of int of shape (n_samples,)
+        Each row's likeliest cluster. Clusters are numbered by size, the largest first, ties by first row.
+    n_clusters_ : int
+        Clusters in use.
+    cluster_centers_ : ndarray of shape (`n_clusters_`, `n_features_in_`)
+        Means of X weighted by membership. Only where X holds features.
+    inertia_ : float
+        Sum of squared distances of rows to the centre of their cluster. Only where X holds features.
+    loss_ : float
+        Mean loss of the kept start, on batches that all starts share; of k-means the mean inertia.
+    loss_curve_ : ndarray
+        The loss of each step of the kept start, of the last round too where that is on the same scale: under KL with a
+        `learned.SharedCluster`, or on batches of the same size.
+    n_iter_ : int
+        Steps in `loss_curve_`; of k-means its iterations.
+    debias_ : float
+        The uniform mass of p and q.
+    device_ : str
+        Where the fit ran.
+    supervisory_, learned_, encoder_ : specs
+        What None and short names stood for, `n_components` and `affinity` of a `supervisory.Spectral` included.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of X's columns, where all are strings.
+
+    See Also
+    --------
+    sklearn.cluster.KMeans : Hard clusters around means.
+    sklearn.cluster.SpectralClustering : Hard clusters of a graph.
+
+    References
+    ----------
+    Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025, section 4.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_blobs
+    >>> from sklearn_icon import ICONClustering
+    >>> X, _ = make_blobs(n_samples=[50, 30, 20], random_state=0, cluster_std=0.4)
+    >>> clusters = ICONClustering(3, random_state=0).fit(X)
+    >>> [int(size) for size in sorted((clusters.labels_ == c).sum() for c in range(3))]
+    [20, 30, 50]
+    """
+
+    __module__ = "sklearn_icon"  # where users find it
+
+    _parameter_constraints: dict = ICon._parameter_constraints | {
+        "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "debias": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "metric": [str, callable],
+        "metric_params": [dict, None],
+        "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_clusters=8,
+        *,
+        supervisory=None,
+        learned=None,
+        encoder=None,
+        divergence="kl",
+        debias="auto",
+        n_neighbors=15,
+        metric="euclidean",
+        metric_params=None,
+        n_init="auto",
+        max_iter=360,
+        batch_size="auto",
+        learning_rate="auto",
+        tol=0.0,
+        device="auto",
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.n_clusters = n_clusters
+        self.supervisory = supervisory
+        self.learned = learned
+        self.encoder = encoder
+        self.divergence = divergence
+        self.debias = debias
+        self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.metric_params = metric_params
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.tol = tol
+        self.device = device
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _default_specs(self):
+        given = measured(self.supervisory)
+        distances = getattr(given, "metric", None) == "precomputed" and given.source == "X"
+        graph_only = self.metric == "precomputed" or distances or self._is_graph()
+        return "walk", "cluster", "lookup" if graph_only else "linear"
+
+    def _resolve_specs(self):
+        """Also give a `supervisory.Spectral` as many eigenvectors as there are clusters, where it is left open."""
+        specs = super()._resolve_specs()
+        spectral = spectral_of(specs[0])
+        if spectral is not None and spectral.n_components is None:
+            spectral.set_params(n_components=self.n_clusters)
+        return specs
+
+    def _contrasts(self, specs):
+        encoder = specs[2]
+        return not encoder.only_contrasts or (encoder.momentum is not None and unwrapped(encoder) is encoder.base)
+
+    def _is_graph(self):
+        spectral = spectral_of(self.supervisory)
+        if spectral is not None:
+            return spectral.affinity == "precomputed"
+        return self.supervisory == "graph" or isinstance(unwrapped(self.supervisory), supervisory.Graph)
+
+    def _supervisory_names(self):
+        measured = {"metric": self.metric, "metric_params": self.metric_params}
+        knn = partial(supervisory.UniformKNN, n_neighbors=self.n_neighbors, **measured)
+        return supervisory.NAMES | {
+            "knn": knn,
+            "walk": lambda: supervisory.RandomWalk(knn(), n_steps=_WALK_STEPS),
+            "gaussian": partial(supervisory.Gaussian, **measured),
+            "student_t": partial(supervisory.StudentT, **measured),
+        }
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Find the clusters.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
+            Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`, or a
+            `supervisory.Spectral` that reads one. To encoders also dense items of shape (n_samples, ...), whose numbers
+            are the features of all but the encoder.
+        y : array-like, default=None
+            What p reads beside X: labels, group ids, companion features. Else ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of rows: in the average over i, in p(j|i) and in the clusters' masses, centers and numbering, so
+            that a weight of 3 counts as three copies and one of 0 as none, but as a new row. Neighbors are found
+            without regard to other weights.
+
+        Returns
+        -------
+        ICONClustering
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            Fewer rows than clusters, a q that is not one over memberships, or a p whose keys are not the rows.
+        """
+        p_spec, q_spec, encoder, device, random_state = self._begin()
+        items = self._validate_items(X, encoder, reset=True)
+        X = rows_of(items)
+        if X.shape[0] < self.n_clusters:
+            raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
+        kind = input_kind(p_spec, X, y)
+        _settle_affinity(p_spec, kind)
+        given = sample_weight is not None
+        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not sample_weight.any():  # older scikit-learn lets this pass
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+        if kind == "features" and not sample_weight.all():
+            return self._fit_counted(items, y, sample_weight, p_spec)
+        _check_specs(p_spec, q_spec, encoder, kind, X)
+        loss = loss_of(self, p_spec, q_spec, encoder)
+        loss.check(kind, X.shape[0])
+        device = loss.place(device)
+        with self._threads():
+            p = loss.walk()[0].conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
+            if given and not p_spec.draws_views:
+                p = p.with_copies(sample_weight)
+            if not p_spec.draws_views:
+                warn_rows_without_positives(p, sample_weight > 0)
+        has_features = kind == "features"
+        with self._threads(small=self._batch_rows(X.shape[0]) * X.shape[1] < _SMALL):
+            solution = loss.solve(Data(X, y, items if has_features else None, p, sample_weight, device, random_state))
+        self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
+        self.debias_ = self._share
+        self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
+        self.n_iter_ = solution.result.n_iter
+        self._state = solution.state
+        memberships = softmax(solution.logits, axis=1).astype(X.dtype, copy=False)
+        self._set_partition(memberships, X if has_features else None, sample_weight)
+        self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p, p_spec, y)
+        return self
+
+    def fit_predict(self, X, y=None, sample_weight=None):
+        """Find the clusters and return the labels of the rows; see `fit`, which also reads y.
+
+        Returns
+        -------
+        ndarray of int of shape (n_samples,)
+        """
+        return self.fit(X, y, sample_weight).labels_
+
+    def _fit_counted(self, items, y, sample_weight, p_spec):
+        """Fit the rows that weigh something; the others have labels as new rows do."""
+        counted = np.flatnonzero(sample_weight)
+        if y is not None:
+            y = _safe_indexing(y, counted)
+            y = y[:, counted] if isinstance(measured(p_spec), supervisory.Graph) else y
+        fitted = clone(self).fit(items[counted], y, sample_weight[counted])
+        own = self.get_params(deep=False)
+        self.__dict__.update({name: value for name, value in vars(fitted).items() if name not in own})
+        self.labels_ = fitted.predict(items)
+        return self
+
+    def _batch_rows(self, n):
+        return min(n, _BATCH_ROWS if self.batch_size == "auto" else self.batch_size)
+
+    @property
+    def _share(self):
+        """The uniform mass of p and q, "auto" resolved."""
+        if self.debias == "auto":
+            return _SHARE_UNDER_KL if self.divergence == "kl" else 0.0
+        return self.debias
+
+    def _set_partition(self, memberships, X, sample_weight):
+        """Number the clusters in use by size, then by first row; centres and inertia of features."""
+        labels = memberships.argmax(axis=1)
+        if np.ptp(memberships, axis=0).max() < _ALIKE:
+            labels[:] = memberships.mean(axis=0).argmax()
+        used, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+        self._columns = used[np.lexsort((first, -np.bincount(codes, weights=sample_weight)))]
+        self.n_clusters_ = len(used)
+        if self.n_clusters_ < self.n_clusters:
+            warnings.warn(
+                f"only {self.n_clusters_} of n_clusters={self.n_clusters} clusters are in use; there may be fewer "
+                "distinct rows or groups than that. Lower n_clusters or n_neighbors, or raise n_init.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        memberships = self._in_order(memberships)
+        self._memberships: Any = memberships if not self.encoder_.parametric else None
+        self.labels_ = memberships.argmax(axis=1)
+        if X is not None:
+            shares = memberships * sample_weight[:, None].astype(memberships.dtype)
+            self.cluster_centers_ = np.asarray((shares / shares.sum(axis=0)).T @ X)
+            self.inertia_ = float(sample_weight @ sq_distances(X, self.cluster_centers_, self.labels_))
+
+    def _in_order(self, memberships):
+        """The columns in use, in order, rows summing to one."""
+        memberships = memberships[:, self._columns]
+        return memberships / memberships.sum(axis=1, keepdims=True)
+
+    def predict_proba(self, X):
+        """Memberships of rows.
+
+        An encoder gives them directly. With a lookup, a row that was seen in `fit` has its own and any
+        other row the mean of its neighbours' memberships; a row of a graph without any edge has the mean of all rows'.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows; or distances or graph weights to the fitted rows, where X was that.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, `n_clusters_`)
+            Rows sum to one.
+        """
+        check_is_fitted(self)
+        X = self._validate_items(X, self.encoder_, reset=False)
+        with self._threads():
+            if self.encoder_.parametric:
+                return self._encoded(X)
+            weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
+            memberships = (weights @ self._memberships).astype(self._memberships.dtype, copy=False)
+            memberships[np.diff(weights.indptr) == 0] = self._memberships.mean(axis=0)
+            memberships[seen >= 0] = self._memberships[seen[seen >= 0]]
+            return memberships
+
+    def _encoded(self, X):
+        """Memberships of items by the encoder."""
+        from ..encoders._networks import encode, load_module
+
+        module = load_module(self.encoder_, self.n_features_in_, self.n_clusters, self._state)
+        return self._in_order(softmax(encode(module, X), axis=1))
+
+    def predict(self, X):
+        """The likeliest cluster of each row; see `predict_proba`.
+
+        Returns
+        -------
+        ndarray of int of shape (n_samples,)
+        """
+        return self.predict_proba(X).argmax(axis=1)
+
+    def transform(self, X):
+        """Soft memberships as features; see `predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, `n_clusters_`)
+        """
+        return self.predict_proba(X)
+
+    def score(self, X, y=None):
+        """Minus the mean divergence of the rows' own p from the q of their memberships; higher is better.
+
+        Where the loss is that of k-means, minus the mean inertia of the rows around the means of their memberships.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like, default=None
+            What p reads beside X.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        memberships = self._encoded(self._views_of(X)) if self.supervisory_.draws_views else self.predict_proba(X)
+        X = rows_of(self._validate_items(X, self.encoder_, reset=False))
+        return -loss_of(self, self.supervisory_, self.learned_, self.encoder_).value(X, y, memberships)
+
+    def _views_of(self, X):
+        """Views of items, drawn by a seed of their own."""
+        import torch
+
+        from .._core.seeding import seeded
+
+        with seeded(0):
+            items = self._validate_items(X, self.encoder_, reset=False)
+            return unwrapped(self.supervisory_).draw(torch.as_tensor(np.array(items))).numpy()
+
+    @property
+    def _n_features_out(self):
+        return self.n_clusters_
+
+    def __sklearn_tags__(self):
+        """Distances of rows where metric is "precomputed", or weights; memberships keep the precision of X."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = self._measures_precomputed() or self._is_graph()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _settle_affinity(p_spec, kind):
+    """Say what a `supervisory.Spectral` took X for, so that it takes other rows for the same."""
+    spectral = spectral_of(p_spec)
+    if spectral is not None:
+        spectral.set_params(affinity="precomputed" if kind == "graph" else "nearest_neighbors")
+
+
+def _check_specs(p_spec, q_spec, encoder, kind, X):
+    """Clusters need a p over rows, a q over memberships, and features for an encoder to read."""
+    if p_spec.keys_differ:
+        raise ValueError(f"{p_spec} has keys that are not the rows; clustering needs a p over rows, such as 'knn'.")
+    if not q_spec.on_memberships:
+        raise ValueError(f"{q_spec} is no distribution over clusters; use learned='cluster', or ICONEmbedding.")
+    if encoder.parametric and kind != "features":
+        raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")
+    if not p_spec.draws_views:
+        return
+    if not encoder.parametric:
+        raise ValueError(
+            f"{p_spec} draws views, which have no memberships of their own in {encoder}; use encoder='linear'."
+        )
+    if not isinstance(unwrapped(p_spec, supervisory.RandomWalk), supervisory.PositivePairs):
+        raise ValueError(f"views are drawn of single items and no walk leads on from them; got {p_spec}.")
+    if sparse.issparse(X):
+        raise ValueError(f"{p_spec} draws views of dense items, but X is sparse; use X.toarray().")

@@ -1,0 +1,355 @@
+"""`ICONCrossModal`: rows of two modalities that find each other, CLIP by default."""
+
+from functools import partial
+from math import prod
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.preprocessing import normalize
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._set_output import _wrap_data_with_container
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from .. import encoders, learned, supervisory
+from .._core.rows import check_item_shape, with_int32_indices
+from .._core.spec import resolve, unwrapped
+from .base import ICon
+
+_PASSES, _LEAST_STEPS = 20, 600  # unless max_iter says how many passes
+_BATCH_ROWS = 256
+_SMALL = 1 << 20
+_COSINE = partial(learned.Gaussian, metric="cosine", tau="learn")
+_NAMED = {"gaussian": _COSINE, "cosine": _COSINE}
+
+
+class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
+    r"""Two encoders, one a modality, under which row i of X and row i of y find each other: CLIP by default.
+
+    ::
+
+        minimise over f, g:   [ mean_i D( p(.|i) || q(.|i) )  +  mean_j D( p(.|j) || q(.|j) ) ] / 2
+        p(j|i) = 1[j = i],    q(j|i) = k(f(x_i), g(y_j)) / sum_b k(f(x_i), g(y_b)),    q(i|j) likewise over the x_b
+
+    The keys b are the rows of a minibatch. With the defaults this is the symmetric cross-entropy of the cosines over a
+    learned temperature. `learned.StudentT()` makes it t-CLIP, `learned.WideGaussian()` average-margin CLIP and
+    `learned.NarrowGaussian()` triplet CLIP. The losses of these two limits hold on the sphere (the first
+    falls without bound off it), so there, as under a cosine, representations are unit rows, whose squared distance
+    is 2 - 2 cos.
+
+    Parameters
+    ----------
+    n_components : int, default=32
+        Columns of both representations.
+    supervisory : Supervisory or str, default=None
+        The distribution p. None is `supervisory.CrossModalPairs()`; wrappers of it are accepted.
+    learned : Learned or str, default=None
+        The distribution q. None, "gaussian" and "cosine" are `learned.Gaussian(metric="cosine", tau="learn")`.
+    encoder : Encoder or str, default=None
+        How rows of X become representations. None is `encoders.MLP()`. Any of them reads items of any shape, such as
+        images; "mlp" and linear maps as rows.
+    encoder_y : Encoder or str, default=None
+        How rows of y do. None: as `encoder`, with weights of its own.
+    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
+        D.
+    debias : float in [0, 1), default=0.0
+        Uniform mass mixed into p.
+    max_iter : int or "auto", default="auto"
+        Passes over the rows; "auto" is 20, or as many as make 600 steps.
+    batch_size : int, default=256
+        Rows of a minibatch at the most, which are each other's keys.
+    learning_rate : float or "auto", default="auto"
+        Rate of Adam, which falls to zero along a cosine; "auto" is 0.002.
+    tol : float, default=1e-4
+        Training ends where a pass over the rows, or 50 steps, lower the mean loss by a smaller share.
+    device : str, default="auto"
+        "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the weights, the batches and what modules draw in training.
+    n_jobs : int, default=None
+        Threads; None leaves the libraries' own settings.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    loss_curve_ : ndarray
+        The loss of each minibatch.
+    n_iter_ : int
+        Passes over the rows.
+    device_ : str
+        Where the fit ran.
+    supervisory_, learned_, encoder_, encoder_y_ : specs
+        What None and short names stood for; `learned_` with the temperature that was learned.
+    n_features_in_ : int
+        Columns of X; numbers of an item where X has more than two axes.
+    n_features_y_ : int
+        Likewise of y.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of X's columns, where all are strings.
+
+    See Also
+    --------
+    sklearn.cross_decomposition.CCA : Linear maps of two modalities with the most correlated columns.
+
+    References
+    ----------
+    Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, figure 3.
+    Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025, table 1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_icon import ICONCrossModal
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> upper, lower = X[:, :32], X[:, 32:]
+    >>> pairs = ICONCrossModal(random_state=0).fit(upper[:1500], lower[:1500])
+    >>> pairs.transform(upper[1500:]).shape
+    (297, 32)
+    >>> pairs.transform(None, lower[1500:]).shape
+    (297, 32)
+    >>> Z_upper, Z_lower = pairs.transform(upper[1500:], lower[1500:])
+    >>> pairs.score(upper[1500:], lower[1500:]) > 0.1
+    True
+    """
+
+    __module__ = "sklearn_icon"  # where users find it
+
+    _parameter_constraints: dict = ICon._parameter_constraints | {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "encoder_y": "no_validation",
+        "debias": [Interval(Real, 0, 1, closed="left")],
+        "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_components=32,
+        *,
+        supervisory=None,
+        learned=None,
+        encoder=None,
+        encoder_y=None,
+        divergence="kl",
+        debias=0.0,
+        max_iter="auto",
+        batch_size=256,
+        learning_rate="auto",
+        tol=1e-4,
+        device="auto",
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.supervisory = supervisory
+        self.learned = learned
+        self.encoder = encoder
+        self.encoder_y = encoder_y
+        self.divergence = divergence
+        self.debias = debias
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.tol = tol
+        self.device = device
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _default_specs(self):
+        return "cross_modal", "cosine", "mlp"
+
+    def _learned_names(self):
+        return super()._learned_names() | _NAMED
+
+    def _learns(self, name, specs):
+        return name == "tau" and getattr(unwrapped(specs[1]), "metric", None) == "cosine"
+
+    def fit(self, X, y):
+        """Train both encoders.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows of one modality; or items of any shape, (n_samples, ...), integers as single precision.
+        y : {array-like, sparse matrix} of shape (n_samples, n_features_y) or (n_samples,)
+            The other modality, rows or items likewise: row i belongs to row i of X.
+
+        Returns
+        -------
+        ICONCrossModal
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            X and y of different lengths, or specs that do not map pairs.
+        """
+        p_spec, q_spec, encoder, device, random_state = self._begin()
+        encoder_y = resolve(
+            encoder if self.encoder_y is None else self.encoder_y, encoders.Encoder, encoders.NAMES, "encoder_y"
+        )
+        _check_specs(p_spec, q_spec, encoder, encoder_y)
+        X = self._validate_items(X, encoder, reset=True)
+        y = None if y is None else self._validate_y(y, X.dtype)
+        p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state).mix(self.debias)
+        solution = self._solve(X, y, p.uniform, q_spec, (encoder, encoder_y), device, random_state)
+        self.supervisory_, self.learned_, self.device_ = p_spec, solution.learned, str(device)
+        self.encoder_, self.encoder_y_ = encoder, encoder_y
+        self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
+        self.n_features_y_, self._item_shape_y = prod(y.shape[1:]), y.shape[1:]
+        self._states = solution.states
+        return self
+
+    def _solve(self, X, y, uniform, q_spec, both, device, random_state):
+        """Train with what the parameters choose."""
+        from .._training.pairs import solve_pairs
+        from ..encoders._networks import torch_dtype
+
+        batch_rows = min(self.batch_size, X.shape[0])
+        steps = -(-X.shape[0] // batch_rows)
+        small = X.ndim == y.ndim == 2 and batch_rows * max(X.shape[1], y.shape[1]) < _SMALL
+        with self._threads(small):
+            return solve_pairs(
+                X,
+                y,
+                uniform,
+                q_spec,
+                both,
+                self.n_components,
+                {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device},
+                batch_rows=batch_rows,
+                learning_rate=self.learning_rate,
+                n_passes=max(_PASSES, -(-_LEAST_STEPS // steps)) if self.max_iter == "auto" else self.max_iter,
+                tol=self.tol,
+                seeds=tuple(int(seed) for seed in random_state.randint(np.iinfo(np.int32).max, size=3)),
+                on_step=self._on_step("training"),
+            )
+
+    def _validate_y(self, y, dtype):
+        """The other modality in a precision, one column where it has one dimension."""
+        y = check_array(y, accept_sparse="csr", dtype=dtype, ensure_2d=False, allow_nd=True, input_name="y")
+        y = with_int32_indices(y)
+        return y.reshape(-1, 1) if y.ndim == 1 else y
+
+    def _encode_X(self, X):
+        """f(x)."""
+        return self._encode(self.encoder_, self._states[0], self._validate_items(X, self.encoder_, reset=False))
+
+    def _encode_y(self, y):
+        """g(y)."""
+        y = self._validate_y(y, [np.float64, np.float32])
+        if prod(y.shape[1:]) != self.n_features_y_:
+            raise ValueError(
+                f"y has {prod(y.shape[1:])} features, but {type(self).__name__} is expecting {self.n_features_y_} "
+                "features as input."
+            )
+        check_item_shape(y, self._item_shape_y, "y")
+        return self._encode(self.encoder_y_, self._states[1], y)
+
+    def _encode(self, encoder, state, items):
+        """Representations by one of the encoders."""
+        from .._training.pairs import on_sphere
+        from ..encoders._networks import encode, load_module
+
+        z = encode(load_module(encoder, prod(items.shape[1:]), self.n_components, state), items)
+        return normalize(z) if on_sphere(self.learned_) else z
+
+    def transform(self, X, y=None):
+        """Representations f(x), g(y) or both; unit rows under a cosine and the two limits.
+
+        ::
+
+            transform(X) -> f(x)        transform(None, y) -> g(y)        transform(X, y) -> (f(x), g(y))
+
+        X and y may differ in length here. `fit_transform` returns f(x) alone, as pipelines expect.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), or None
+        y : {array-like, sparse matrix} of shape (n_samples_y, n_features_y) or (n_samples_y,), default=None
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components), or a tuple of two
+            In the precision of the fitted X. `set_output` concerns what is returned alone, and the first of two, as in
+            `CCA`.
+
+        Raises
+        ------
+        ValueError
+            Neither X nor y is given, or they are not shaped as in the fit.
+        """
+        check_is_fitted(self)
+        if X is None:
+            if y is None:
+                raise ValueError("transform needs rows of a modality, but X=None and y=None; pass X, y or both.")
+            return _wrap_data_with_container("transform", self._encode_y(y), y, self)  # a frame's index is that of y
+        z = self._encode_X(X)
+        return z if y is None else (z, self._encode_y(y))
+
+    def transform_y(self, y):
+        """Representations g(y) of the other modality alone: `transform(None, y)`.
+
+        Parameters
+        ----------
+        y : {array-like, sparse matrix} of shape (n_samples_y, n_features_y) or (n_samples_y,)
+
+        Returns
+        -------
+        ndarray of shape (n_samples_y, n_components)
+        """
+        return self.transform(None, y)
+
+    def score(self, X, y):
+        """Recall at 1: how often a row's partner is, under q, the nearest of all rows given; the mean of both ways.
+
+        It falls as more rows are given, so compare scores of equally many; by chance it is 1 / n_samples.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : {array-like, sparse matrix} of shape (n_samples, n_features_y) or (n_samples,)
+
+        Returns
+        -------
+        float
+        """
+        from .._training.pairs import recall_at_one
+
+        check_is_fitted(self)
+        check_consistent_length(X, y)
+        z, w = self._encode_X(X), self._encode_y(y)
+        return (recall_at_one(self.learned_, z, w) + recall_at_one(self.learned_, w, z)) / 2
+
+    @property
+    def _n_features_out(self):
+        return self.n_components
+
+    def __sklearn_tags__(self):
+        """The other modality has columns of its own; representations keep the precision of X."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _check_specs(p_spec, q_spec, *both):
+    """Pairs need their own p, a q over representations, and encoders that map new rows."""
+    if not isinstance(unwrapped(p_spec), supervisory.CrossModalPairs):
+        raise ValueError(f"{p_spec} does not pair rows of two modalities; use supervisory='cross_modal'.")
+    if q_spec.on_memberships:
+        raise ValueError(f"{q_spec} is a distribution over clusters; use learned='cosine', 'student_t' or another.")
+    for name, encoder in zip(("encoder", "encoder_y"), both, strict=True):
+        if not encoder.parametric:
+            raise ValueError(f"{name}={encoder} does not map new rows; use {name}='linear', 'mlp' or a Module.")
+        if encoder.only_contrasts:
+            raise ValueError(
+                f"{name}={encoder} is trained through a head or against its past, which pairs of modalities are not; "
+                f"use {name}={unwrapped(encoder)}."
+            )

@@ -1,0 +1,516 @@
+"""`ICONEmbedding`: maps, t-SNE by default."""
+
+from functools import partial
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from .. import supervisory
+from .._core.conditional import warn_rows_without_positives
+from .._core.rows import average_duplicates, rows_of
+from .._core.spec import unwrapped
+from .._training.initialization import initial_map
+from .._training.new_rows import FittedRows, input_kind
+from .base import ICon, check_bounded
+
+_FULL_BATCH_LIMIT = 5000
+_EXACT_LIMIT = 3000
+_SUMMED_LIMIT = 10_000
+# Of compiled loops on CUDA. From arithmetic, not measured on a GPU: 21 instructions a pair, counted in the code that is
+# compiled for an H100, take 7 ms for all pairs of 100,000 rows at 3e13 a second; a default map needs 130 such sums.
+_FUSED_LIMIT = 100_000
+
+
+class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
+    r"""Maps that keep neighbourhoods: t-SNE by default, SNE, PCA and their relatives by choice of p, q and encoder.
+
+    ::
+
+        minimise over z = f(x):   D( p || q(z) )
+        p_ij = (p(j|i) + p(i|j)) / 2n,   q_ij = k(z_i, z_j) / sum_{a != b} k(z_a, z_b)      normalization="joint"
+        mean_i D( p(.|i) || q(.|i) ),    q(j|i) = k(z_i, z_j) / sum_{b != i} k(z_i, z_b)    normalization="conditional"
+
+    Parameters
+    ----------
+    n_components : int, default=2
+        Dimensions of the map.
+    supervisory : Supervisory or str, default=None
+        The distribution p. None and "gaussian" are `supervisory.Gaussian` with this estimator's `perplexity`,
+        `n_neighbors` and `metric`; "student_t" and "knn" take them likewise; an instance keeps its own.
+    learned : Learned or str, default=None
+        The distribution q. None is `learned.StudentT()`, that of t-SNE. Under "counts" its keys are prototypes of the
+        tokens, learned beside the map.
+    encoder : Encoder or str, default=None
+        How rows become places. None is `encoders.Lookup()`: every row has a place of its own. "linear", "mlp" and any
+        module map new rows directly, and read items of any shape, such as images.
+    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
+        D. A lookup map first unfolds under KL, as long as the early exaggeration lasts.
+    normalization : {"joint", "conditional"}, default="joint"
+        Whether all pairs together sum to one, as in t-SNE, or each row, as in SNE. "counts" needs "conditional".
+    debias : float in [0, 1), default=0.0
+        Uniform mass mixed into p.
+    perplexity : float, default=30.0
+        Effective number of neighbours of a row. The default shrinks, with one warning, where there are too few rows
+        for it; any other value then raises.
+    n_neighbors : int, default=None
+        Neighbours on which p lives. None: all rows up to 2,000 rows, else 3 * perplexity + 1; 15 for "knn".
+    early_exaggeration : float, default=12.0
+        Factor on p at first, for a sixth of the iterations, 125 at the most; then for as many it is the geometric mean
+        of early and late. Clusters form, grow, and part without tearing. Of lookup maps over rows.
+    late_exaggeration : float, default=1.0
+        Factor on p in the iterations after that: above 1, clusters stand further apart. With plain KL, of lookup maps
+        over rows.
+    learning_rate : float or "auto", default="auto"
+        Step size, in the units of scikit-learn's TSNE. "auto": max(n / exaggeration, 50) in each phase of a lookup map,
+        an eighth of it under total variation, halved where the loss rises; for Adam, 1 for lookup maps from drawn keys,
+        0.01 for encoders and 0.001 for those of views. `encoders.Linear` has none: it is solved by L-BFGS, as are
+        lookups under "counts" until contexts are drawn, at 0.05.
+    max_iter : int, default=250
+        Iterations at the most. Of encoders on minibatches each minibatch is one: a pass over the rows takes
+        n_samples / batch_size of them, rounded up.
+    batch_size : int or "auto", default="auto"
+        Rows of an encoder's minibatch, to which as many positives come; or items, where p draws views of them. "auto"
+        is 2,048 rows or 256 items.
+    n_iter_without_progress : int, default=300
+        A phase ends after so many iterations without a lower loss, checked every 50 iterations.
+    min_grad_norm : float, default=1e-7
+        A phase ends where the gradient's norm falls below this; checked every 50 iterations.
+    metric : str or callable, default="euclidean"
+        Distance of rows in p; "precomputed" where X holds distances, dense or a sparse neighbour graph.
+    metric_params : dict, default=None
+        Further arguments of the metric.
+    init : {"pca", "spectral", "random"} or ndarray of shape (n_samples, n_components), default="pca"
+        Where a lookup map starts. Without features "pca" stands for "spectral", the eigenvectors of p's graph. Under
+        "counts" a map starts at random unless an array is given.
+    method : {"auto", "exact", "interpolation", "sampled", "barnes_hut"}, default="auto"
+        How the sum over all pairs is computed: exactly in tiles; by interpolation on a grid, for lookup maps of one or
+        two dimensions; or from some of the keys ("sampled"): of lookup maps from 1,000 drawn at each step, of encoders
+        on minibatches whose rows are each other's keys, which minimise the conditional form. "auto" is exact up to
+        3,000 rows (5,000 of an encoder, 10,000 of a map that no grid suits), and "barnes_hut" is accepted for "auto".
+        On CUDA with triton, Student-t and Gaussian lookup maps of up to eight dimensions are exact up to 100,000 rows,
+        in one compiled pass a step; checked in triton's interpreter, not yet measured on a GPU.
+        Under "counts" the sum is over all tokens, and "sampled" draws contexts; "auto" does beyond 8 million pairs.
+        Views that p draws are always in minibatches, in the conditional form.
+    device : str, default="auto"
+        "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
+    random_state : int, RandomState instance or None, default=None
+        The same seed, device and number of threads give the same bits on a CPU.
+    n_jobs : int, default=None
+        Threads; None leaves the libraries' own settings.
+    verbose : int, default=0
+        Whether to print progress.
+    warm_start : bool, default=False
+        Start a lookup map where the last fit of as many rows ended, without exaggeration.
+
+    Attributes
+    ----------
+    embedding_ : ndarray of shape (n_samples, n_components)
+        The map, in the precision of X. Equal rows have one place.
+    prototypes_ : ndarray of shape (n_tokens, n_components)
+        Under "counts": the places of the tokens. Dot products tell them up to a shift, and a linear map of them whose
+        inverse maps the contexts.
+    kl_divergence_ : float
+        D at the end; KL unless `divergence` says otherwise. Where p draws views, the mean over a pass of them.
+    kl_per_sample_ : ndarray of shape (n_samples,)
+        Each row's part, scaled so that the mean is `kl_divergence_`: where it is large, trust the map less.
+    loss_curve_ : ndarray of shape (`n_iter_`,)
+        D at each iteration, without exaggeration; of lookup maps measured every 25 iterations, and standing between.
+    n_iter_ : int
+        Iterations run.
+    learning_rate_ : float
+        The step size of the last phase.
+    method_ : str
+        What computed the sum over all pairs.
+    neighbor_recall_ : float
+        Share of true neighbours among those p was built on, measured on 256 rows; 1 where the search was exact.
+    device_ : str
+        Where the fit ran.
+    supervisory_, learned_, encoder_ : specs
+        What None and short names stood for; `learned_` with the degrees of freedom that were learned.
+    n_features_in_ : int
+        Columns of X; numbers of an item where X has more than two axes.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of X's columns, where all are strings.
+
+    See Also
+    --------
+    sklearn.manifold.TSNE : The parameters that both have mean the same.
+
+    References
+    ----------
+    Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025.
+    van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_icon import ICONEmbedding
+    >>> X, _ = load_iris(return_X_y=True)
+    >>> ICONEmbedding(max_iter=100, random_state=0).fit_transform(X).shape
+    (150, 2)
+    """
+
+    __module__ = "sklearn_icon"  # where users find it
+
+    _parameter_constraints: dict = ICon._parameter_constraints | {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "normalization": [StrOptions({"joint", "conditional"})],
+        "debias": [Interval(Real, 0, 1, closed="left")],
+        "perplexity": [Interval(Real, 1, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
+        "early_exaggeration": [Interval(Real, 1, None, closed="left")],
+        "late_exaggeration": [Interval(Real, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
+        "n_iter_without_progress": [Interval(Integral, 1, None, closed="left")],
+        "min_grad_norm": [Interval(Real, 0, None, closed="left")],
+        "metric": [str, callable],
+        "metric_params": [dict, None],
+        "init": [StrOptions({"pca", "random", "spectral"}), np.ndarray],
+        "method": [StrOptions({"auto", "exact", "interpolation", "sampled", "barnes_hut"})],
+        "warm_start": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        n_components=2,
+        *,
+        supervisory=None,
+        learned=None,
+        encoder=None,
+        divergence="kl",
+        normalization="joint",
+        debias=0.0,
+        perplexity=30.0,
+        n_neighbors=None,
+        early_exaggeration=12.0,
+        late_exaggeration=1.0,
+        learning_rate="auto",
+        max_iter=250,
+        batch_size="auto",
+        n_iter_without_progress=300,
+        min_grad_norm=1e-7,
+        metric="euclidean",
+        metric_params=None,
+        init="pca",
+        method="auto",
+        device="auto",
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+        warm_start=False,
+    ):
+        self.n_components = n_components
+        self.supervisory = supervisory
+        self.learned = learned
+        self.encoder = encoder
+        self.divergence = divergence
+        self.normalization = normalization
+        self.debias = debias
+        self.perplexity = perplexity
+        self.n_neighbors = n_neighbors
+        self.early_exaggeration = early_exaggeration
+        self.late_exaggeration = late_exaggeration
+        self.learning_rate = learning_rate
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.n_iter_without_progress = n_iter_without_progress
+        self.min_grad_norm = min_grad_norm
+        self.metric = metric
+        self.metric_params = metric_params
+        self.init = init
+        self.method = method
+        self.device = device
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.warm_start = warm_start
+
+    def _default_specs(self):
+        return "gaussian", "student_t", "lookup"
+
+    def _learns(self, name, specs):
+        return name == "df" and not specs[2].parametric and specs[1] is unwrapped(specs[1])
+
+    def _contrasts(self, specs):
+        return not specs[0].keys_differ
+
+    def _supervisory_names(self):
+        measured = {"metric": self.metric, "metric_params": self.metric_params}
+        kernel = measured | {"perplexity": self.perplexity, "n_neighbors": self.n_neighbors}
+        if self.n_neighbors is not None:
+            measured = measured | {"n_neighbors": self.n_neighbors}
+        return supervisory.NAMES | {
+            "gaussian": partial(supervisory.Gaussian, **kernel),
+            "student_t": partial(supervisory.StudentT, **kernel),
+            "knn": partial(supervisory.UniformKNN, **measured),
+        }
+
+    def fit(self, X, y=None):
+        """Fit the map.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
+            Rows; distances where metric="precomputed"; a graph's weights where p is `supervisory.Graph()`, counts of
+            tokens where it is `supervisory.Counts()`, unless they are y. An encoder also takes items of any shape,
+            (n_samples, ...), integers as single precision; distances in p are then those of their numbers in a row.
+        y : array-like, default=None
+            What p reads beside X: labels, group ids, companion features, counts. Else ignored.
+
+        Returns
+        -------
+        ICONEmbedding
+            The fitted estimator.
+        """
+        self.fit_transform(X, y)
+        return self
+
+    def fit_transform(self, X, y=None):
+        """Fit the map and return it; see `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+        """
+        p_spec, q_spec, encoder, device, random_state = self._begin()
+        X = self._validate_items(X, encoder, reset=True)
+        kind = input_kind(p_spec, X, y)
+        with self._threads(small=X.shape[0] <= _EXACT_LIMIT and X.ndim == 2):
+            p = p_spec.conditional(rows_of(X), y, n_jobs=self.n_jobs, random_state=random_state)
+            _check_specs(p_spec, q_spec, encoder, kind, self.normalization)
+            warn_rows_without_positives(p)
+            if self.late_exaggeration > 1 and (self.divergence != "kl" or self.debias or q_spec.mixture):
+                raise ValueError(
+                    f"late_exaggeration={self.late_exaggeration} multiplies the attraction of plain KL; use "
+                    "divergence='kl' and debias=0, or late_exaggeration=1."
+                )
+            views = unwrapped(p_spec) if p_spec.draws_views else None
+            solve = self._solve_tokens if p_spec.keys_differ else partial(self._solve, views=views)
+            solution, method = solve(X, kind, p.mix(self.debias), q_spec, encoder, device, random_state)
+        self.supervisory_, self.learned_, self.encoder_ = p_spec, solution.learned, encoder
+        self.method_, self.device_, self.learning_rate_ = method, str(device), solution.learning_rate
+        self.neighbor_recall_ = p.recall
+        self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
+        self.kl_divergence_ = float(solution.shares.sum())
+        self.kl_per_sample_ = solution.shares * len(solution.shares)
+        self._state = solution.state
+        placeable = not encoder.parametric and (kind == "counts" or not p_spec.keys_differ)
+        self._fitted_rows: Any = FittedRows(X, kind, p, p_spec, y) if placeable else None
+        if p_spec.keys_differ:
+            self.prototypes_ = solution.prototypes.astype(X.dtype, copy=False)
+        elif hasattr(self, "prototypes_"):
+            del self.prototypes_
+        self.embedding_ = solution.places.astype(X.dtype, copy=False)
+        return self.embedding_
+
+    def _solve(self, X, kind, p, q_spec, encoder, device, random_state, views):
+        """Solve for the map with what the parameters choose."""
+        import torch
+
+        from .._training.maps import solve_encoder, solve_lookup
+        from ..encoders._networks import torch_dtype
+
+        method = self._method(p, q_spec, encoder, device, views)
+        options = {"divergence": self.divergence, "normalization": self.normalization, "device": device}
+        common = {"learning_rate": self.learning_rate, "max_iter": self.max_iter, "on_step": self._on_step}
+        if encoder.parametric:
+            options["dtype"] = torch_dtype(X)
+            seed = random_state.randint(np.iinfo(np.int32).max)
+            arguments = (p, q_spec, encoder, X, self.n_components, options)
+            common |= {"sampled": method == "sampled", "batch_size": self.batch_size, "views": views, "seed": seed}
+            return solve_encoder(*arguments, **common), method
+        again = self._starts_warm(p)
+        init = self.embedding_ if again else self.init
+        features = X if kind == "features" else None
+        start = initial_map(init, self.n_components, features, p, random_state)
+        solution = solve_lookup(
+            p,
+            q_spec,
+            start,
+            options | {"dtype": torch.float32, "interpolate": method == "interpolation"},
+            exaggeration=(1.0 if again else self.early_exaggeration, self.late_exaggeration),
+            seed=random_state.randint(np.iinfo(np.int32).max) if method == "sampled" else None,
+            finish=lambda places: average_duplicates(places, features),
+            min_grad_norm=self.min_grad_norm,
+            n_iter_without_progress=self.n_iter_without_progress,
+            **common,
+        )
+        return solution, method
+
+    def _starts_warm(self, p):
+        """Whether the last map is where this one starts."""
+        return self.warm_start and getattr(self, "embedding_", np.empty(0)).shape == (p.shape[0], self.n_components)
+
+    def _solve_tokens(self, X, kind, p, q_spec, encoder, device, random_state):
+        """Solve for places of contexts and prototypes of tokens."""
+        from .._training.tokens import method_of, solve_tokens
+        from ..encoders._networks import torch_dtype
+
+        method = method_of(self.method, p)
+        places, prototypes = None, getattr(self, "prototypes_", np.empty(0))
+        if self._starts_warm(p) and prototypes.shape == (p.shape[1], self.n_components):
+            places = self.embedding_
+        elif isinstance(self.init, np.ndarray):
+            places, prototypes = initial_map(self.init, self.n_components, None, p, random_state), None
+        else:
+            prototypes = None
+        solution = solve_tokens(
+            p,
+            q_spec,
+            encoder,
+            X,
+            self.n_components,
+            {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device},
+            start=(places, prototypes),
+            finish=lambda places: average_duplicates(places, X if kind == "counts" else None),
+            sampled=method == "sampled",
+            learning_rate=self.learning_rate,
+            max_iter=self.max_iter,
+            seed=random_state.randint(np.iinfo(np.int32).max),
+            on_step=self._on_step,
+        )
+        return solution, method
+
+    def _method(self, p, q_spec, encoder, device, views):
+        """How the sum over all pairs is computed: as asked, if that is possible, or by size."""
+        import torch
+
+        from .._objective.fused import can_fuse
+        from .._objective.objective import can_interpolate
+
+        n, free = p.shape[0], not encoder.parametric
+        gridded = free and can_interpolate(p, q_spec, self.n_components)
+        drawn = free and can_interpolate(p, q_spec, 1) and getattr(q_spec, "df", None) != "learn"
+        if self.method == "interpolation" and not gridded:
+            raise ValueError(
+                "method='interpolation' needs encoder='lookup', n_components of 1 or 2, debias=0 and a learned kernel "
+                f"of Euclidean distance ('student_t', 'gaussian'); got {encoder}, n_components={self.n_components} and "
+                f"{q_spec}. Use method='auto'."
+            )
+        if self.method == "sampled" and free and not (drawn and self.divergence == "kl"):
+            raise ValueError(
+                "method='sampled' needs an encoder to train, or divergence='kl', debias=0 and a given kernel of "
+                f"Euclidean distance ('student_t', 'gaussian'); got {encoder}, divergence={self.divergence!r} and "
+                f"{q_spec}. Use method='auto'."
+            )
+        if views and self.method == "exact":
+            raise ValueError(f"method='exact' sums over all rows at once, but {views} draws views; use method='auto'.")
+        if self.method not in ("auto", "barnes_hut"):
+            return self.method
+        if not free:
+            return "sampled" if views or n > _FULL_BATCH_LIMIT else "exact"
+        if (gridded or drawn) and n <= _FUSED_LIMIT:
+            if can_fuse(q_spec, torch.empty(0, self.n_components, device=device)):
+                return "exact"
+        if gridded:
+            return "interpolation" if n > _EXACT_LIMIT else "exact"
+        return "sampled" if drawn and self.divergence == "kl" and n > _SUMMED_LIMIT else "exact"
+
+    def transform(self, X):
+        """Place rows on the fitted map.
+
+        An encoder maps them. On a lookup map a row that was seen in `fit` returns to its own place; any other
+        starts at the mean place of its neighbours, or of one of them, and descends against the frozen map, alone: the
+        batch it comes in makes no difference. Under "counts" it descends against the prototypes, by its own counts.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_new, n_features) or (n_new, n_samples)
+            New rows; their distances to the fitted rows where metric="precomputed", graph weights
+            to them where the graph was X.
+
+        Returns
+        -------
+        ndarray of shape (n_new, n_components)
+
+        Raises
+        ------
+        ValueError
+            A lookup map of contexts whose counts were y: X says nothing of new ones.
+        """
+        check_is_fitted(self)
+        X = self._validate_items(X, self.encoder_, reset=False)
+        with self._threads():
+            if self.encoder_.parametric:
+                from ..encoders._networks import encode, load_module
+
+                module = load_module(self.encoder_, self.n_features_in_, self.n_components, self._state)
+                return encode(module, X).astype(self.embedding_.dtype, copy=False)
+            return self._place_contexts(X) if self.supervisory_.keys_differ else self._place(X)
+
+    def _place(self, X):
+        """New rows on a lookup map."""
+        from .._training.placement import place_rows
+
+        weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
+        placed = np.empty((X.shape[0], self.n_components), dtype=self.embedding_.dtype)
+        placed[seen >= 0] = self.embedding_[seen[seen >= 0]]
+        placed[seen < 0] = place_rows(weights[seen < 0], self.embedding_, self.learned_)
+        return placed
+
+    def _place_contexts(self, X):
+        """New contexts by their counts; those that were fitted at their own places."""
+        from .._training.tokens import place_contexts
+
+        if self._fitted_rows is None:
+            raise ValueError(
+                f"{self.encoder_} places contexts by their counts, which were y in fit; to place new ones, fit the "
+                "counts as X, or use an encoder that reads X, such as 'mlp'."
+            )
+        seen = self._fitted_rows.seen(X)
+        placed, new = self.embedding_[seen], np.flatnonzero(seen < 0)
+        if len(new):
+            p = self.supervisory_.conditional(X[new]).mix(self.debias)
+            placed[new] = place_contexts(p, self.learned_, self.prototypes_, self.divergence)
+        return placed
+
+    @property
+    def _n_features_out(self):
+        return self.n_components
+
+    def __sklearn_tags__(self):
+        """Distances of rows where metric is "precomputed"."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = self._measures_precomputed()
+        tags.input_tags.positive_only = isinstance(unwrapped(self._spec_or_none("supervisory")), supervisory.Counts)
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _check_specs(p_spec, q_spec, encoder, kind, normalization):
+    """A map has one representation per row, so rows must be the keys, or tokens; and q a function of places."""
+    if isinstance(unwrapped(p_spec), supervisory.Counts):
+        _check_tokens(p_spec, q_spec, normalization)
+    elif p_spec.keys_differ:
+        raise ValueError(
+            f"{p_spec} has keys that are not the rows; a map needs a p over rows, such as 'gaussian' or 'knn'."
+        )
+    if q_spec.on_memberships:
+        raise ValueError(f"{q_spec} is a distribution over clusters; use ICONClustering, or learned='student_t'.")
+    if encoder.parametric and kind not in ("features", "counts"):
+        raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")
+    if p_spec.draws_views and not encoder.parametric:
+        raise ValueError(
+            f"{p_spec} draws views, which have no places of their own in {encoder}; use encoder='mlp' or a Module."
+        )
+    check_bounded(q_spec, encoder)
+
+
+def _check_tokens(p_spec, q_spec, normalization):
+    """Tokens have prototypes, which need the conditional form and a loss that holds them back."""
+    if normalization == "joint":
+        raise ValueError(
+            f"normalization='joint' needs keys that are the rows, but those of {p_spec} are tokens; use "
+            "normalization='conditional'."
+        )
+    if q_spec.is_limit:
+        raise ValueError(
+            f"the loss of {q_spec} is no distribution over tokens, whose places it would spread or join without bound; "
+            "use learned.Gaussian(metric='dot'), 'gaussian' or 'student_t'."
+        )

@@ -1,0 +1,1 @@
+"""From rows of X to neighbours: exact and approximate search, bandwidths, walks."""

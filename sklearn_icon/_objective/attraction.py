@@ -1,0 +1,124 @@
+"""The sum over the edges of p: sum_ij w_ij log k(|z_i - z_j|^2) over symmetric weights, with its gradient.
+
+d/dz_i of the sum over both directions is 4 sum_j w_ij h_ij (z_i - z_j), h = d log k / ds.
+"""
+
+import warnings
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+from .._core.team import Team
+from .normalizers import Offsets, both_ways, upper_tiles
+
+_DENSE_SHARE = 0.2
+_COMPILED_EDGES = 300_000  # below, torch takes less time than loading compiled loops
+
+
+def symmetric_edges(weights, dtype, device, n_components):
+    """Symmetric weights in the form that is fastest to sum.
+
+    Parameters
+    ----------
+    weights : csr_array of shape (n, n)
+        Symmetric.
+    dtype : torch.dtype
+    device : str or torch.device
+    n_components : int or None
+        Dimensions of the map; None if not known.
+
+    Returns
+    -------
+    DenseEdges, CompiledEdges or SparseEdges
+    """
+    if weights.nnz > _DENSE_SHARE * weights.shape[0] ** 2:
+        return DenseEdges(weights, dtype, device)
+    if weights.nnz > _COMPILED_EDGES and n_components in (1, 2) and torch.device(device).type == "cpu":
+        return CompiledEdges(weights, dtype)
+    return SparseEdges(weights, dtype, device)
+
+
+class SparseEdges:
+    """Weights as tensors; the ends of all edges are gathered."""
+
+    def __init__(self, weights, dtype, device):
+        weights.sort_indices()
+        self.shape = weights.shape
+        self.indptr = torch.as_tensor(weights.indptr, device=device)
+        self.indices = torch.as_tensor(weights.indices, device=device)
+        self.weights = torch.as_tensor(weights.data, dtype=dtype, device=device)
+
+    @cached_property
+    def rows(self):
+        """The row of each edge."""
+        return torch.repeat_interleave(torch.arange(self.shape[0], device=self.indptr.device), self.indptr.diff())
+
+    def sum_and_gradient(self, learned, z, with_value=True):
+        """(sum of w log k or None, its gradient)."""
+        sq = (z.index_select(0, self.rows) - z.index_select(0, self.indices)).square_().sum(1)
+        pull = self._matrix(self.weights * learned.slope(sq)) @ torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
+        value = float(self.weights @ learned.log_kernel(sq)) if with_value else None
+        return value, 4 * (pull[:, -1:] * z - pull[:, :-1])
+
+    def _matrix(self, values):
+        """The sparse matrix that has these values in place of the weights."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
+            return torch.sparse_csr_tensor(self.indptr, self.indices, values, self.shape, check_invariants=False)
+
+
+class CompiledEdges:
+    """Weights for compiled loops on the CPU over maps of one or two dimensions: each pair once, near rows together."""
+
+    def __init__(self, weights, dtype):
+        self.order = reverse_cuthill_mckee(sparse.csr_matrix(weights), symmetric_mode=True)
+        place = np.empty_like(self.order)
+        place[self.order] = np.arange(len(place), dtype=place.dtype)
+        rows = np.repeat(np.arange(len(place), dtype=place.dtype), np.diff(weights.indptr))
+        once = rows < weights.indices
+        a, b = place[rows[once]], place[weights.indices[once]]
+        values = weights.data[once].astype(torch.zeros((), dtype=dtype).numpy().dtype)
+        upper = sparse.coo_array((values, (np.minimum(a, b), np.maximum(a, b))), shape=weights.shape).tocsr()
+        upper.sort_indices()
+        self.graph = (upper.indptr, upper.indices, upper.data)
+        self.team = Team()
+        self.shares = self.team.shares(np.diff(upper.indptr))
+        self.places = np.zeros((len(place), 2), dtype=values.dtype)
+        self.pulls = np.zeros((len(self.shares), len(place), 2), dtype=values.dtype)
+
+    def sum_and_gradient(self, learned, z, with_value=True):
+        """As `SparseEdges.sum_and_gradient`."""
+        from .loops import log_sum, pull, put, take
+
+        number, (a, b, factor) = self.places.dtype.type, learned.slope_terms
+        take(z.detach().numpy(), self.order, self.places)
+        edges = [(self.places, *self.graph, share.start, share.stop) for share in self.shares]
+        self.team.run(pull, [(*edge, number(a), number(b), out) for edge, out in zip(edges, self.pulls, strict=True)])
+        gradient = np.empty(z.shape, dtype=self.places.dtype)
+        parts = (self.pulls, self.order, number(4 * factor))
+        self.team.run(put, [(*parts, share.start, share.stop, gradient) for share in self.team.shares(len(gradient))])
+        if not with_value:
+            return None, torch.from_numpy(gradient)
+        values = np.zeros((len(edges), 1))
+        self.team.run(log_sum, [(*edge, a * b, out) for edge, out in zip(edges, values, strict=True)])
+        return 2 * factor * values.sum(), torch.from_numpy(gradient)
+
+
+class DenseEdges:
+    """Weights as a dense matrix, tile by tile."""
+
+    def __init__(self, weights, dtype, device):
+        self.weights = torch.as_tensor(weights.toarray(), dtype=dtype, device=device)
+
+    def sum_and_gradient(self, learned, z, with_value=True):
+        """As `SparseEdges.sum_and_gradient`."""
+        total, pull = torch.zeros((), dtype=torch.float64, device=z.device), Offsets(z)
+        for rows, keys, sq, spare in upper_tiles(z):
+            weights = self.weights[rows, keys]
+            if with_value:
+                total += both_ways(torch.mul(learned.log_kernel(sq), weights, out=spare))
+            pull.add(rows, keys, torch.mul(weights, learned.slope(sq), out=spare))
+        return float(total) if with_value else None, pull.total.mul_(4)

@@ -1,0 +1,192 @@
+"""Minibatches: of rows, one positive of each, and the batch itself as keys; or of items, whose views are drawn."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from .._core.conditional import Conditional, view_conditional
+from .objective import Objective
+
+_REDRAWS = 20
+
+
+class PositiveSampler:
+    """Draws keys of rows from the weights of p, or from the walks along them.
+
+    Parameters
+    ----------
+    p : Conditional
+    n_steps : int, default=1
+        The longest walk: one of k steps ends at j with the weight of P^k, as in `supervisory.RandomWalk`.
+    """
+
+    def __init__(self, p, n_steps=1):
+        self.has_positives, self.exclude_self, self.n_steps = p.has_positives, p.exclude_self, n_steps
+        self.indptr, self.indices = p.weights.indptr, p.weights.indices
+        counts, data = np.diff(self.indptr), p.weights.data
+        first = np.append(data, 0)[self.indptr[:-1]]
+        even = np.array_equal(data, np.repeat(first, counts))  # all weights of a row are equal
+        self.counts = counts if even else None
+        self.cumulative: Any = None if even else np.cumsum(data, dtype=np.float64)
+
+    def draw(self, rows, rng):
+        """(rows that have positives, one positive of each)."""
+        rows = rows[self.has_positives[rows]]
+        ends = self._walk(rows, rng)
+        for _ in range(_REDRAWS if self.n_steps > 1 else 0):  # who comes back has found no positive
+            back = np.flatnonzero(self._is_lost(ends, rows))
+            if not len(back):
+                return rows, ends
+            ends[back] = self._walk(rows[back], rng)
+        lost = self._is_lost(ends, rows)
+        return rows, np.where(lost, self._step(rows, rng), ends)
+
+    def _is_lost(self, ends, rows):
+        return (ends < 0) | ((ends == rows) & self.exclude_self)
+
+    def _walk(self, rows, rng):
+        """Ends of walks of up to n_steps, each length as likely; -1 where a row on the way has no positive."""
+        ends = self._step(rows, rng)
+        lengths = rng.randint(1, self.n_steps + 1, size=len(rows)) if self.n_steps > 1 else np.ones(len(rows))
+        for length in range(2, self.n_steps + 1):
+            going = np.flatnonzero((lengths >= length) & (ends >= 0))
+            dead = ~self.has_positives[ends[going]]
+            ends[going[dead]] = -1
+            ends[going[~dead]] = self._step(ends[going[~dead]], rng)
+        return ends
+
+    def _step(self, rows, rng):
+        if self.counts is not None:
+            return self.indices[self.indptr[rows] + (rng.uniform(size=len(rows)) * self.counts[rows]).astype(np.intp)]
+        first, last = self.indptr[rows], self.indptr[rows + 1] - 1
+        before = np.where(first > 0, self.cumulative[first - 1], 0.0)
+        point = before + rng.uniform(size=len(rows)) * (self.cumulative[last] - before)
+        return self.indices[np.clip(np.searchsorted(self.cumulative, point, side="right"), first, last)]
+
+
+def batch_conditional(n_rows, exclude_self):
+    """p of a batch whose keys are its rows, then their positives: key n_rows + i belongs to row i.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows of the batch.
+    exclude_self : bool
+        Whether key i is row i itself, as where the positive is another row.
+
+    Returns
+    -------
+    Conditional of shape (n_rows, 2 * n_rows)
+    """
+    rows = np.arange(n_rows)
+    weights = sparse.csr_array((np.ones(n_rows), (rows, n_rows + rows)), shape=(n_rows, 2 * n_rows))
+    return Conditional(weights, exclude_self=exclude_self)
+
+
+class BatchLoss:
+    """The objective on minibatches, each drawn anew.
+
+    Parameters
+    ----------
+    p : Conditional
+    learned : Learned
+    represent : callable (row numbers) -> tensor
+        Representations of rows.
+    batch_rows : int
+        Rows of a batch; as many positives come with them.
+    options : dict
+        Of `Objective`.
+    represent_keys : callable (row numbers) -> tensor, default=None
+        Representations of keys; None where they are those of rows.
+    """
+
+    def __init__(self, p, learned, represent, batch_rows, options, represent_keys=None):
+        self.p, self.learned, self.represent, self.represent_keys = p, learned, represent, represent_keys
+        self.batch_rows, self.options = batch_rows, options
+        self.sampler = PositiveSampler(p)
+        self.objectives: dict[int, Objective] = {}  # by the rows of a batch that have positives
+
+    def __call__(self, rng):
+        """The loss of a batch drawn with a RandomState."""
+        rows = rng.permutation(self.p.shape[0])[: self.batch_rows]
+        rows, positives = self.sampler.draw(rows, rng)
+        n = len(rows)
+        if n not in self.objectives:
+            batch = batch_conditional(n, self.p.exclude_self).mix(self.p.uniform)
+            self.objectives[n] = Objective(batch, self.learned, **self.options)
+        members = np.concatenate([rows, positives])
+        keys = (self.represent_keys or self.represent)(members)
+        z = keys[:n] if self.represent_keys is None else self.represent(rows)
+        degrees = None if self.p.degrees is None else torch.as_tensor(self.p.degrees[members]).to(keys)
+        return self.objectives[n](z, keys, degrees)
+
+
+class ViewLoss:
+    """The objective on views of items, in minibatches of shuffled passes.
+
+    Every view of a batch is an anchor, and all other views are its keys: NT-Xent, where q is a Gaussian of cosines.
+    Keys of an encoder's past are the views of the other draws, whatever their item.
+
+    Parameters
+    ----------
+    p : Conditional
+        Over the views of all items; its uniform mass is that of a batch.
+    views : PositivePairs
+        Draws views.
+    learned : Learned
+    items : callable (item numbers) -> tensor
+        What views are drawn of.
+    trained : TrainedEncoder
+    batch_items : int
+        Items of a batch at the most: a pass is cut into batches that differ by one.
+    options : dict
+        Of `Objective`.
+    """
+
+    def __init__(self, p, views, learned, items, trained, batch_items, options):
+        self.views, self.learned, self.items, self.trained = views, learned, items, trained
+        self.uniform, self.options = p.uniform, options
+        self.n_items = p.shape[0] // views.n_views
+        self.n_batches = -(-self.n_items // batch_items)
+        self.objectives: dict[int, Objective] = {}  # by the items of a batch
+
+    def batches(self, rng):
+        """Yield the items of the batches of one pass, shuffled with a RandomState."""
+        yield from np.array_split(rng.permutation(self.n_items), self.n_batches)
+
+    def passes(self, rng):
+        """Yield the items of batches, pass after pass."""
+        while True:
+            yield from self.batches(rng)
+
+    def __call__(self, items):
+        """The loss of a batch of items, whose views are drawn."""
+        objective, pairs = self._represented(items)
+        return sum(objective(z, keys) for z, keys in pairs) / len(pairs)
+
+    def per_item(self, items):
+        """The divergence of each item of a batch, the mean of those of its views: the loss is the mean of all."""
+        objective, pairs = self._represented(items)
+        shares = torch.cat([objective.per_row(z, keys) for z, keys in pairs]) / len(pairs)
+        return len(items) * shares.view(-1, len(items)).sum(0)
+
+    def _represented(self, items):
+        """(objective, [(rows, keys or None where these are the rows), ...])."""
+        n, views = len(items), self.views.draw(self.items(items))
+        if n not in self.objectives:
+            self.objectives[n] = Objective(self._conditional(n), self.learned, **self.options)
+        z = self.trained.represent(views)
+        if self.trained.represent_keys is None:
+            return self.objectives[n], [(z, None)]
+        keys = self.trained.represent_keys(views).split(n)
+        others = [torch.cat([*keys[:draw], *keys[draw + 1 :]]) for draw in range(len(keys))]
+        return self.objectives[n], list(zip(z.split(n), others, strict=True))
+
+    def _conditional(self, n):
+        """p of the views of n items; of one draw over the others, where these are represented on their own."""
+        p = view_conditional(n, self.views.n_views)
+        if self.trained.represent_keys is not None:
+            p = Conditional(p.weights[:n, n:])
+        return p.mix(self.uniform)

@@ -1,0 +1,317 @@
+"""Sums of a smooth kernel over all pairs of a 1-D or 2-D map, by splines on a grid and one FFT.
+
+The potential of charges c at the points z_j is
+
+    Phi_c(x) = sum_j c_j k(|x - z_j|^2).
+
+Charges are spread to a grid of spacing h by cubic B-splines (four nodes a dimension), convolved with the kernel and the
+splines' inverse response by FFT, and the potential and its gradient are read off the same splines at any point. The
+gradient is that of the splined potential, so value and gradient agree to rounding; they lie within O(h^4) and O(h^3) of
+the exact ones: at half the kernel's length scale within 6e-4 of the log-normaliser and 2.5 % of its gradient. The cost
+is linear in the points, and the kernel's transform stands as long as the grid's shape does.
+
+References: Essmann et al., "A smooth particle mesh Ewald method", J. Chem. Phys. 1995; Linderman et al., "Fast
+interpolation-based t-SNE", Nature Methods 2019.
+"""
+
+from math import log
+
+import numpy as np
+import scipy.fft
+import torch
+
+from .._core.team import Team
+
+_LEAST_SPACING = 0.1  # length scales, where a map is small: differences of a finer grid would be rounding alone
+_SMALLEST, _LARGEST = 64, {1: 1 << 16, 2: 1400}  # nodes a dimension
+_MARGIN = 2
+_COMPILED_POINTS = 3000  # below, torch takes less time than loading compiled loops
+_FLOOR = 1e-7  # of a sum over the other points, below what interpolation can tell from nothing
+
+
+class GridPotential:
+    """Potentials of a kernel; keeps the kernel's transform between calls.
+
+    Parameters
+    ----------
+    learned : Learned
+        A kernel of the squared distance.
+    team : Team, default=None
+        The threads of another potential, to be shared; None for new ones.
+    spacing : float, default=0.5
+        Of the grid's nodes, in length scales of the kernel.
+    """
+
+    def __init__(self, learned, team=None, spacing=0.5):
+        self.learned, self.spacing = learned, spacing
+        self.scale = float((-0.5 / torch.as_tensor(learned.slope(torch.zeros(())))).sqrt())
+        self.team = Team() if team is None else team
+        self._transform, self._transform_of = None, None
+
+    def place(self, z):
+        """Lay a grid over points: what `spread`, `convolve` and `read` need of them.
+
+        Parameters
+        ----------
+        z : tensor of shape (n, 1) or (n, 2)
+
+        Returns
+        -------
+        Placement
+
+        Raises
+        ------
+        FloatingPointError
+            The points span more than their precision can hold.
+        """
+        compiled = z.shape[1] == 2 and len(z) > _COMPILED_POINTS and z.device.type == "cpu"
+        low, high = _extent(z) if compiled else (z.amin(0), z.amax(0))
+        span = float((high - low).max())
+        if not np.isfinite(span):
+            raise FloatingPointError("the map has outgrown its precision")
+        spacing, nodes = self._mesh(span, z.shape[1])
+        origin = (low + high) / 2 - spacing * (nodes - 1) / 2
+        if compiled:
+            return CompiledPlacement(z, origin, spacing, nodes, self.team)
+        return Placement((z - origin) / spacing, origin, spacing, nodes)
+
+    def _mesh(self, span, dim):
+        """(spacing, nodes) of a grid over a span: in steps, so that many spans share a grid."""
+        room = 2 * _MARGIN + 1
+        finest = max(self.spacing * self.scale, span / (_LARGEST[dim] - room), 1e-12)
+        least = max(_LEAST_SPACING * self.scale, 1e-12)
+        spacing = min(finest, max(least, 2.0 ** (np.floor(2 * np.log2(max(span, 1e-12) / (_SMALLEST - room))) / 2)))
+        nodes = int(np.ceil(span / spacing)) + room
+        step = 2 ** max(nodes.bit_length() - 5, 0)  # 1/32 to 1/16 of them
+        nodes = -(-nodes // step) * step
+        return spacing, scipy.fft.next_fast_len(max(_SMALLEST, nodes), real=True)
+
+    def potential(self, place, charges):
+        """Potential and its gradient at the points themselves.
+
+        Parameters
+        ----------
+        place : Placement
+        charges : tensor of shape (n,)
+
+        Returns
+        -------
+        potential : tensor of shape (n,)
+        gradient : tensor of shape (n, d)
+        """
+        return place.read(self.convolve(place, place.spread(charges)))
+
+    def field(self, z, margin):
+        """(field, origin, nodes per unit, lowest, highest place) of the potential of unit charges at z, and around.
+
+        Parameters
+        ----------
+        z : tensor of shape (n, 2)
+        margin : float
+            How far beyond the points the field reaches.
+        """
+        low, high = z.amin(0) - margin, z.amax(0) + margin
+        charges = torch.ones(len(z) + 2, dtype=z.dtype)
+        charges[-2:] = 0  # corners that only make room
+        place = self.place(torch.cat([z, low[None], high[None]]))
+        field = self.convolve(place, place.spread(charges)).numpy()
+        return field, place.origin.numpy(), 1 / place.spacing, low.numpy(), high.numpy()
+
+    def convolve(self, place, grid):
+        """The grid of charges convolved with the kernel: transforms of twice its size that skip what is known zero."""
+        n, transform = place.nodes, self._kernel_transform(place, grid)
+        fft, axis, more = _fourier(grid.device, self.team.size)
+        if fft is scipy.fft:
+            grid, transform = grid.numpy(), transform.numpy()
+        field = fft.rfft(grid, 2 * n, **{axis: -1}, **more)
+        if place.dim == 1:
+            field *= transform
+        else:
+            field = fft.fft(field, 2 * n, **{axis: 0}, **more)
+            field[: n + 1] *= transform
+            field[n + 1 :] *= transform[1:n][::-1] if fft is scipy.fft else transform[1:n].flip(0)
+            field = fft.ifft(field, **{axis: 0}, **more)[:n]
+        return torch.as_tensor(fft.irfft(field, 2 * n, **{axis: -1}, **more)[..., :n]).contiguous()
+
+    def _kernel_transform(self, place, like):
+        """Transform of the kernel over twice the grid, at its n + 1 frequencies a dimension."""
+        n = place.nodes
+        key = (n, place.spacing, like.dtype, like.device)
+        if self._transform_of != key:
+            steps = torch.arange(n + 1, dtype=torch.float64, device=like.device)
+            sq = (steps * place.spacing).square()
+            sq = (sq if place.dim == 1 else sq[:, None] + sq).to(like.dtype)
+            transform = _even_transform(self.learned.log_kernel(sq).exp_(), self.team.size)
+            # A spline through values has coefficients values / response; once for the charges, once for the field.
+            response = ((2 + torch.cos(torch.pi / n * steps)) / 3).square().to(like.dtype)
+            self._transform = transform / (response if place.dim == 1 else response[:, None] * response)
+            self._transform_of = key
+        return self._transform
+
+
+class Placement:
+    """Points on a grid: the node below each, and its four spline weights a dimension.
+
+    Parameters
+    ----------
+    position : tensor of shape (n, 1) or (n, 2)
+        In units of the grid, from its first node.
+    origin : tensor of shape (1,) or (2,)
+        Where the first node is.
+    spacing : float
+    nodes : int
+        Along each dimension.
+    """
+
+    def __init__(self, position, origin, spacing, nodes):
+        self.dim, self.origin, self.spacing, self.nodes = position.shape[1], origin, spacing, nodes
+        node = position.floor()
+        self.weights, self.slopes = _cubic(position - node)
+        first = node.long() - 1
+        steps = torch.arange(4, device=position.device)
+        self.cells = first[:, :1] + steps
+        if self.dim == 2:
+            self.cells = (self.cells[:, :, None] * nodes + (first[:, 1:] + steps)[:, None, :]).reshape(len(node), 16)
+
+    def _products(self, left, right):
+        """Weights of the 4 or 16 nodes of each point."""
+        if self.dim == 1:
+            return left[:, :, 0]
+        return (left[:, :, None, 0] * right[:, None, :, 1]).reshape(len(left), 16)
+
+    def spread(self, charges):
+        """Charges on the grid."""
+        amounts = self._products(self.weights, self.weights) * charges[:, None]
+        grid = amounts.new_zeros(self.nodes**self.dim)
+        return grid.index_add_(0, self.cells.reshape(-1), amounts.reshape(-1)).view((self.nodes,) * self.dim)
+
+    def read(self, field):
+        """(values, gradients) of a field at the points."""
+        near = field.reshape(-1)[self.cells]
+        values = (near * self._products(self.weights, self.weights)).sum(1)
+        slopes = [(near * self._products(self.slopes, self.weights)).sum(1)]
+        if self.dim == 2:
+            slopes.append((near * self._products(self.weights, self.slopes)).sum(1))
+        return values, torch.stack(slopes, dim=1) / self.spacing
+
+
+class CompiledPlacement:
+    """`Placement` of a 2-D map by compiled loops on the CPU."""
+
+    dim = 2
+
+    def __init__(self, z, origin, spacing, nodes, team):
+        self.origin, self.spacing, self.nodes, self.team = origin, spacing, nodes, team
+        self.z = np.ascontiguousarray(z.detach().numpy())
+        self.where = (self.z, origin.numpy(), self.z.dtype.type(1 / spacing))
+
+    def _shares(self, size=None):
+        return self.team.shares(len(self.z), size)
+
+    def spread(self, charges):
+        """As `Placement.spread`; threads have grids of their own where there are points enough for them."""
+        from .loops import spread
+
+        shares = self._shares(min(self.team.size, 1 + 4 * len(self.z) // self.nodes**2))
+        grids = np.zeros((len(shares), self.nodes, self.nodes), dtype=self.z.dtype)
+        charges = charges.numpy()
+        self.team.run(
+            spread,
+            [(*self.where, charges, share.start, share.stop, grid) for share, grid in zip(shares, grids, strict=True)],
+        )
+        return torch.from_numpy(grids[0] if len(grids) == 1 else grids.sum(axis=0))
+
+    def read(self, field):
+        """As `Placement.read`."""
+        from .loops import read
+
+        out, field = np.empty((len(self.z), 3), dtype=self.z.dtype), field.numpy()
+        self.team.run(read, [(*self.where, field, share.start, share.stop, out) for share in self._shares()])
+        return torch.from_numpy(out[:, 0]), torch.from_numpy(out[:, 1:])
+
+
+def _fourier(device, n_threads):
+    """(module, name of its axis, further arguments) of the transforms on a device; scipy's are faster on the CPU."""
+    if device.type == "cpu":
+        return scipy.fft, "axis", {"workers": n_threads, "overwrite_x": True}
+    return torch.fft, "dim", {}
+
+
+def _even_transform(quarter, n_threads):
+    """Fourier transform of an even array, given at its n + 1 nonnegative places a dimension, at as many frequencies."""
+    if _fourier(quarter.device, n_threads)[0] is scipy.fft:
+        return torch.as_tensor(scipy.fft.dctn(quarter.numpy(), type=1, workers=n_threads))
+    for dim in range(quarter.dim()):
+        mirrored = torch.cat([quarter, quarter.narrow(dim, 1, quarter.shape[dim] - 2).flip(dim)], dim=dim)
+        quarter = torch.fft.rfft(mirrored, dim=dim).real
+    return quarter
+
+
+def _extent(z):
+    """(lowest, highest) of both columns, by a compiled loop."""
+    from .loops import extent
+
+    return torch.tensor(extent(z.detach().numpy()), dtype=z.dtype).T
+
+
+def _cubic(t):
+    """Cubic B-spline weights of the nodes -1, 0, 1, 2 at t in [0, 1), and their derivatives; shape (n, 4, d)."""
+    u, sq = 1 - t, t * t
+    weights = [u * u * u / 6, (3 * t - 6) * sq / 6 + 2 / 3, (1 + 3 * (t + sq - t * sq)) / 6, t * sq / 6]
+    slopes = [-u * u / 2, (3 * t - 4) * t / 2, (1 + 2 * t - 3 * sq) / 2, sq / 2]
+    return torch.stack(weights, dim=1), torch.stack(slopes, dim=1)
+
+
+def joint_grid_normalizer(grid, z):
+    """(log sum_{i != j} k_ij, its gradient) = (log Z, 2 grad Phi_1(z_i) / Z) with Z = sum_i Phi_1(z_i) - n.
+
+    Parameters
+    ----------
+    grid : GridPotential
+    z : tensor of shape (n, 1) or (n, 2)
+
+    Returns
+    -------
+    float, tensor of shape (n, d)
+    """
+    potential, gradient = grid.potential(grid.place(z), torch.ones_like(z[:, 0]))
+    total = max(float(potential.sum(dtype=torch.float64)) - len(z), _FLOOR * len(z))
+    return log(total), gradient * (2 / total)
+
+
+class _RowNormalizers(torch.autograd.Function):
+    """log Z_i with Z_i = Phi_1(z_i) - 1, of each row.
+
+    With g the incoming gradient and c = g / Z, z_i moves its own Z_i by grad Phi_1 and the others' by grad Phi_c.
+    """
+
+    @staticmethod
+    def forward(ctx, z, grid):
+        place = grid.place(z)
+        potential, gradient = grid.potential(place, torch.ones_like(z[:, 0]))
+        row_z = (potential - 1).clamp_min(_FLOOR)
+        ctx.save_for_backward(row_z, gradient)
+        ctx.place, ctx.grid = place, grid
+        return row_z.log()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_output):
+        row_z, gradient = ctx.saved_tensors
+        share = grad_output / row_z
+        return share[:, None] * gradient + ctx.grid.potential(ctx.place, share)[1], None
+
+
+def row_grid_normalizers(grid, z):
+    """log sum_{j != i} k_ij of each row, by interpolation.
+
+    Parameters
+    ----------
+    grid : GridPotential
+    z : tensor of shape (n, 1) or (n, 2)
+
+    Returns
+    -------
+    tensor of shape (n,)
+    """
+    return _RowNormalizers.apply(z, grid)

@@ -1,0 +1,185 @@
+"""Compiled loops over edges and points of 2-D maps on the CPU, kept on disk between processes.
+
+They release the interpreter's lock and work on a share of the rows, so that threads can share a map. Comparisons with
+infinity and NaN are kept out, so that fast arithmetic is safe.
+"""
+
+import numpy as np
+from numba import njit
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def pull(z, indptr, indices, weights, first, last, a, b, out):
+    """Add w_ij / (a + b s_ij) (z_i - z_j) to out[i], and subtract it from out[j], for edges of rows first to last."""
+    for i in range(first, last):
+        x, y = z[i, 0], z[i, 1]
+        pull_x = pull_y = z.dtype.type(0)
+        for e in range(indptr[i], indptr[i + 1]):
+            j = indices[e]
+            dx, dy = x - z[j, 0], y - z[j, 1]
+            g = weights[e] / (a + b * (dx * dx + dy * dy))
+            pull_x += g * dx
+            pull_y += g * dy
+            out[j, 0] -= g * dx
+            out[j, 1] -= g * dy
+        out[i, 0] += pull_x
+        out[i, 1] += pull_y
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def take(z, order, out):
+    """out[a] = z[order[a]]."""
+    for a in range(len(order)):
+        for d in range(z.shape[1]):
+            out[a, d] = z[order[a], d]
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def put(parts, order, factor, first, last, out):
+    """out[order[a]] = factor * sum of parts[:, a], for a from first to last; these parts are zeroed."""
+    for a in range(first, last):
+        for d in range(out.shape[1]):
+            total = out.dtype.type(0)
+            for t in range(len(parts)):
+                total += parts[t, a, d]
+                parts[t, a, d] = 0
+            out[order[a], d] = factor * total
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def log_sum(z, indptr, indices, weights, first, last, df, out):
+    """out[0] = sum of w_ij log(1 + s_ij / df) over edges of rows first to last; of w_ij s_ij where df is zero."""
+    total = 0.0
+    for i in range(first, last):
+        x, y = z[i, 0], z[i, 1]
+        for e in range(indptr[i], indptr[i + 1]):
+            dx, dy = x - z[indices[e], 0], y - z[indices[e], 1]
+            s = dx * dx + dy * dy
+            total += weights[e] * (np.log1p(s / df) if df > 0 else s)
+    out[0] = total
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def dense_cauchy(x, y, weights, out):
+    """out[i] = sum_j (w r dx, w r dy, r^2 dx, r^2 dy, r) with r = 1 / (1 + s_ij), over all pairs, i itself included."""
+    one = x.dtype.type(1)
+    for i in range(len(x)):
+        x_i, y_i = x[i], y[i]
+        pull_x = pull_y = push_x = push_y = total = x.dtype.type(0)
+        for j in range(len(x)):
+            dx, dy = x_i - x[j], y_i - y[j]
+            r = one / (one + dx * dx + dy * dy)
+            w, sq = weights[i, j] * r, r * r
+            pull_x += w * dx
+            pull_y += w * dy
+            push_x += sq * dx
+            push_y += sq * dy
+            total += r
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3], out[i, 4] = pull_x, pull_y, push_x, push_y, total
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def extent(z):
+    """((lowest, highest) of the first column, the same of the second)."""
+    low_x = high_x = z[0, 0]
+    low_y = high_y = z[0, 1]
+    for i in range(len(z)):
+        low_x, high_x = min(low_x, z[i, 0]), max(high_x, z[i, 0])
+        low_y, high_y = min(low_y, z[i, 1]), max(high_y, z[i, 1])
+    return (low_x, high_x), (low_y, high_y)
+
+
+@njit(fastmath=True, error_model="numpy", inline="always")
+def _spline(t, number):
+    """Cubic B-spline weights of the nodes -1, 0, 1, 2 at t in [0, 1), in its precision: number makes its type."""
+    u, sq, sixth, third = number(1) - t, t * t, number(1 / 6), number(1 / 3)
+    cube, mirrored = sq * t * sixth, u * u * u * sixth
+    middle = number(2) * third - sq
+    return mirrored, middle + number(3) * cube, number(1) - mirrored - middle - number(4) * cube, cube
+
+
+@njit(fastmath=True, error_model="numpy", inline="always")
+def _spline_slopes(t, number):
+    """Their derivatives."""
+    u, half = number(1) - t, number(0.5)
+    first, last = -half * u * u, half * t * t
+    second = number(3) * last - number(2) * t
+    return first, second, -first - second - last, last
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def spread(z, origin, per_unit, charges, first, last, grid):
+    """Add charges to the 4 x 4 nodes around their places (z - origin) * per_unit."""
+    number = z.dtype.type
+    for i in range(first, last):
+        u, v = (z[i, 0] - origin[0]) * per_unit, (z[i, 1] - origin[1]) * per_unit
+        a, b = int(u), int(v)
+        at_u, at_v = _spline(u - number(a), number), _spline(v - number(b), number)
+        for p in range(4):
+            amount = charges[i] * at_u[p]
+            for q in range(4):
+                grid[a - 1 + p, b - 1 + q] += amount * at_v[q]
+
+
+@njit(fastmath=True, error_model="numpy", inline="always")
+def _read_at(x, y, origin, per_unit, field, number):
+    """The field's value at ((x, y) - origin) * per_unit, and its derivatives with respect to x and y."""
+    u, v = (x - origin[0]) * per_unit, (y - origin[1]) * per_unit
+    a, b = int(u), int(v)
+    at_u, at_v = _spline(u - number(a), number), _spline(v - number(b), number)
+    along_u, along_v = _spline_slopes(u - number(a), number), _spline_slopes(v - number(b), number)
+    value = slope_u = slope_v = number(0)
+    for p in range(4):
+        row = slope_row = number(0)
+        for q in range(4):
+            near = field[a - 1 + p, b - 1 + q]
+            row += near * at_v[q]
+            slope_row += near * along_v[q]
+        value += row * at_u[p]
+        slope_u += row * along_u[p]
+        slope_v += slope_row * at_u[p]
+    return value, slope_u * per_unit, slope_v * per_unit
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def read(z, origin, per_unit, field, first, last, out):
+    """out[i] = the field's value at (z_i - origin) * per_unit and its two derivatives with respect to z_i."""
+    number = z.dtype.type
+    for i in range(first, last):
+        out[i, 0], out[i, 1], out[i, 2] = _read_at(z[i, 0], z[i, 1], origin, per_unit, field, number)
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def settle(starts, columns, weights, keys, kernel, grid, descent, first, last, z):
+    """Move each z_i down -sum_j w_ij log k(z_i, keys_j) + log Phi(z_i), Phi splined on a grid, from its best start.
+
+    kernel is (a, b, c) with d log k / ds = c / (a + b s); grid is (field, origin, per_unit, least Phi, lowest and
+    highest places); descent is (steps, rate, momentum, longest step).
+    """
+    (a, b, c), (field, origin, per_unit, floor, low, high), (n_steps, rate, momentum, max_step) = kernel, grid, descent
+    for i in range(first, last):
+        least = np.float64(1e300)
+        x = y = 0.0
+        for s in range(starts.shape[1]):
+            start_x, start_y = starts[i, s, 0], starts[i, s, 1]
+            loss = np.log(max(_read_at(start_x, start_y, origin, per_unit, field, np.float64)[0], floor))
+            for e in range(columns.shape[1]):
+                dx, dy = start_x - keys[columns[i, e], 0], start_y - keys[columns[i, e], 1]
+                sq = dx * dx + dy * dy
+                loss -= weights[i, e] * c * (np.log1p(sq / a) if b > 0 else sq)
+            if loss < least:
+                least, x, y = loss, start_x, start_y
+        step_x = step_y = 0.0
+        for _ in range(n_steps):
+            phi, slope_x, slope_y = _read_at(x, y, origin, per_unit, field, np.float64)
+            slope_x, slope_y = slope_x / max(phi, floor), slope_y / max(phi, floor)
+            for e in range(columns.shape[1]):
+                dx, dy = x - keys[columns[i, e], 0], y - keys[columns[i, e], 1]
+                g = 2 * c * weights[i, e] / (a + b * (dx * dx + dy * dy))
+                slope_x -= g * dx
+                slope_y -= g * dy
+            step_x, step_y = momentum * step_x - rate * slope_x, momentum * step_y - rate * slope_y
+            shorten = min(1.0, max_step / np.sqrt(step_x * step_x + step_y * step_y + 1e-300))
+            step_x, step_y = step_x * shorten, step_y * shorten
+            x, y = min(max(x + step_x, low[0]), high[0]), min(max(y + step_y, low[1]), high[1])
+        z[i, 0], z[i, 1] = x, y

@@ -1,0 +1,331 @@
+"""The two sums that are all the hard work: over the edges of p, and over all pairs.
+
+For every kernel k the loss is a weighted sum of log k over edges, and a log-normaliser over all pairs. Both are
+differentiable torch operations. Those for kernels of the squared distance have a backward pass of their own; the
+others are cut into tiles whose intermediate results are computed again in the backward pass. No operation holds more
+than a tile; on CUDA, those of `_fused` hold none.
+
+With s = |z_i - y_j|^2 and the slope h(s) = d log k / ds, all gradients below follow from
+d log k / d z_i = 2 h(s) (z_i - y_j).
+"""
+
+from math import exp, log
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from ..learned._base import LOG_FLOOR, sq_distances
+from .fused import RowLogNormalizer, can_fuse, joint_sums
+
+_TILE_ELEMENTS = 1 << 18
+_COMPILED_ROWS = 1000  # below, torch takes less time than loading compiled loops
+_CROWDED = 1e-2  # kernels a row, below which single precision loses them beside the row's own
+
+
+def row_tiles(n_rows, n_keys):
+    """Slices of rows such that a tile of rows x keys stays near the size of a core's cache."""
+    step = max(1, _TILE_ELEMENTS // max(n_keys, 1))
+    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+
+
+def _mask_self(tile, rows, value):
+    """Overwrite the entries of a tile at which the key is the row itself."""
+    tile.diagonal(offset=rows.start).fill_(value)
+    return tile
+
+
+def self_mask(tile, rows):
+    """Where the key of a tile's entry is the row itself."""
+    return _mask_self(torch.zeros_like(tile, dtype=torch.bool), rows, True)
+
+
+def over_tiles(tile_function, z, keys, *more):
+    """Concatenate tile_function(z, keys, *more, rows) over tiles of rows, each computed again in the backward pass."""
+    tiles = row_tiles(len(z), len(keys))
+    if len(tiles) == 1:
+        return tile_function(z, keys, *more, tiles[0])
+    return torch.cat([checkpoint(tile_function, z, keys, *more, rows, use_reentrant=False) for rows in tiles])
+
+
+def log_normalizer(learned, z, keys, *, exclude_self, n_choices):
+    """log sum_j k(z_i, y_j) of each row, any kernel, exact.
+
+    Parameters
+    ----------
+    learned : Learned
+        The kernel.
+    z, keys : tensor of shape (n, d) and (m, d)
+        As `learned.prepare` returns them.
+    exclude_self : bool
+        Whether key i is row i itself and left out.
+    n_choices : int
+        Keys of each row.
+
+    Returns
+    -------
+    tensor of shape (n,)
+    """
+    if exclude_self and keys is z and can_fuse(learned, z):
+        return RowLogNormalizer.apply(learned.slope_terms, z)
+    if learned.euclidean:
+        return _EuclideanLogNormalizer.apply(z, keys, learned, exclude_self)
+
+    def tile(z, keys, rows):
+        log_k = learned.pairwise(z[rows], keys)
+        if exclude_self:
+            log_k = log_k.masked_fill(self_mask(log_k, rows), -torch.inf)
+        return learned.log_partition(log_k, n_choices)
+
+    return over_tiles(tile, z, keys)
+
+
+def sampled_log_normalizer(learned, z, drawn):
+    """log sum_{j != i} k(|z_i - z_j|^2) of each row, estimated from some of the keys.
+
+    Parameters
+    ----------
+    learned : Learned
+        A kernel of the squared distance.
+    z : tensor of shape (n, d)
+    drawn : tensor of int of shape (m,)
+        The keys that stand for all, at least two.
+
+    Returns
+    -------
+    tensor of shape (n,)
+    """
+    return _SampledLogNormalizer.apply(z, learned, drawn)
+
+
+class _SampledLogNormalizer(torch.autograd.Function):
+    """`sampled_log_normalizer`.
+
+    z_i moves its own Z_i, and as a key those of others. The gradient estimates both from the rows that were drawn, so
+    that all rows are pushed alike, drawn or not.
+    """
+
+    @staticmethod
+    def forward(ctx, z, learned, drawn):
+        keys, n, m = z[drawn], len(z), len(drawn)
+        tiles = row_tiles(n, m)
+        log_z = torch.cat([_log_kernel_tile(learned, z, keys, rows, False)[1].logsumexp(1) for rows in tiles])
+        ctx.log_share = log((n - 1) / m)
+        others = log_z[drawn] + torch.log1p(-(1 - 1e-6) * (-log_z[drawn]).exp())  # less its own kernel, which is one
+        log_z = (log_z + ctx.log_share).index_copy(0, drawn, others + log((n - 1) / (m - 1)))
+        ctx.save_for_backward(z, log_z, drawn)
+        ctx.learned = learned
+        return log_z
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_log_z):
+        z, log_z, drawn = ctx.saved_tensors
+        keys, gradient = z[drawn], torch.empty_like(z)
+        for rows in row_tiles(len(z), len(drawn)):
+            sq, log_k = _log_kernel_tile(ctx.learned, z, keys, rows, False)
+            log_k += ctx.log_share
+            weight = (log_k - log_z[rows, None]).exp_() * grad_log_z[rows, None]
+            weight += (log_k - log_z[drawn]).exp_() * grad_log_z[drawn]
+            weight *= 2 * ctx.learned.slope(sq)
+            gradient[rows] = weight.sum(1, keepdim=True) * z[rows] - weight @ keys
+        return gradient, None, None
+
+
+def _log_kernel_tile(learned, z, keys, rows, exclude_self):
+    """(squared distances, log-kernel) of a tile, outside autograd."""
+    sq = sq_distances(z[rows], keys)
+    log_k = learned.log_kernel(sq)
+    if exclude_self:
+        _mask_self(log_k, rows, -torch.inf)
+    return sq, log_k
+
+
+class _EuclideanLogNormalizer(torch.autograd.Function):
+    """`log_normalizer` for a kernel of the squared distance; d log Z_i / ds_ij = k_ij h_ij / Z_i."""
+
+    @staticmethod
+    def forward(ctx, z, keys, learned, exclude_self):
+        log_z = torch.cat(
+            [
+                _log_kernel_tile(learned, z, keys, rows, exclude_self)[1].logsumexp(1)
+                for rows in row_tiles(len(z), len(keys))
+            ]
+        )
+        ctx.save_for_backward(z, keys, log_z)
+        ctx.learned, ctx.exclude_self = learned, exclude_self
+        return log_z
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_log_z):
+        z, keys, log_z = ctx.saved_tensors
+        grad_z, grad_keys = torch.zeros_like(z), torch.zeros_like(keys)
+        for rows in row_tiles(len(z), len(keys)):
+            sq, log_k = _log_kernel_tile(ctx.learned, z, keys, rows, ctx.exclude_self)
+            weight = (log_k - log_z[rows, None]).exp_() * ctx.learned.slope(sq) * (2 * grad_log_z[rows, None])
+            grad_z[rows] = weight.sum(1, keepdim=True) * z[rows] - weight @ keys
+            grad_keys += weight.sum(0)[:, None] * keys - weight.T @ z[rows]
+        return grad_z, grad_keys, None, None
+
+
+def upper_tiles(z):
+    """Yield (rows, keys, |z_i - z_j|^2, spare) of tiles that start at their own diagonal and cover each pair once.
+
+    Both tensors are overwritten at the next step.
+    """
+    n, sq_norms, minus_twice = len(z), z.square().sum(1), -2 * z.T
+    buffers = z.new_empty(2, max(_TILE_ELEMENTS, n))
+    start = 0
+    while start < n:
+        rows, keys = slice(start, min(start + max(1, _TILE_ELEMENTS // (n - start)), n)), slice(start, n)
+        shape = (rows.stop - start, n - start)
+        sq, spare = (buffer[: shape[0] * shape[1]].view(shape) for buffer in buffers)
+        torch.addmm(sq_norms[keys], z[rows], minus_twice[:, keys], out=sq).add_(sq_norms[rows, None]).clamp_min_(0)
+        yield rows, keys, sq, spare
+        start = rows.stop
+
+
+def both_ways(tile):
+    """The sum over a tile, its block on the diagonal once and all else twice: (i, j) and (j, i)."""
+    return (2 * tile.sum() - tile[:, : len(tile)].sum()).double()
+
+
+class Offsets:
+    """Accumulates g_i = sum_j w_ij (z_i - z_j) from the upper tiles of symmetric weights."""
+
+    def __init__(self, z):
+        self.z, self.total = z, torch.zeros_like(z)
+        self.homogeneous = torch.cat([z, torch.ones_like(z[:, :1])], dim=1).T.contiguous()
+
+    def add(self, rows, keys, weights):
+        self._add(rows, torch.mm(self.homogeneous[:, keys], weights.T))
+        if rows.stop < keys.stop:
+            self._add(slice(rows.stop, keys.stop), torch.mm(self.homogeneous[:, rows], weights[:, len(weights) :]))
+
+    def _add(self, rows, pulled):
+        self.total[rows] += (pulled[-1] * self.z[rows].T - pulled[:-1]).T
+
+
+def _mask_diagonal(tile):
+    """Zero where a key is the row itself, in a tile that starts at its own diagonal."""
+    tile.diagonal().fill_(0)
+    return tile
+
+
+def joint_normalizer(learned, z):
+    """(log sum_i sum_{j != i} k(|z_i - z_j|^2), its gradient), exact, in one pass over the pairs.
+
+    Kernels are at most one, so the sum runs in linear space; where nearly all pairs lie near the floor of what that can
+    hold, it runs again in log-space.
+
+    Parameters
+    ----------
+    learned : Learned
+        A kernel of the squared distance.
+    z : tensor of shape (n, d)
+
+    Returns
+    -------
+    float, tensor of shape (n, d)
+    """
+    total, push = joint_sums(learned.slope_terms, z) if can_fuse(learned, z) else _tiled_joint_sums(learned, z)
+    if total > len(z) ** 2 * exp(LOG_FLOOR + 20):
+        return float(total.log()), push.mul_((1 / total).to(z.dtype))
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        log_z = log_normalizer(learned, z, z, exclude_self=True, n_choices=len(z) - 1).logsumexp(0)
+    return float(log_z.detach()), torch.autograd.grad(log_z, z)[0]
+
+
+def _tiled_joint_sums(learned, z):
+    """(sum_i sum_{j != i} k(|z_i - z_j|^2), its gradient), from tiles."""
+    total, push = torch.zeros((), dtype=torch.float64, device=z.device), Offsets(z)
+    for rows, keys, sq, spare in upper_tiles(z):
+        kernel, slope = learned.kernel_and_slope(sq, spare)
+        total += both_ways(_mask_diagonal(kernel))
+        push.add(rows, keys, _mask_diagonal(slope))
+    return total, push.total.mul_(4)
+
+
+class _Known(torch.autograd.Function):
+    """A value whose gradient came with it."""
+
+    @staticmethod
+    def forward(ctx, z, value, gradient):
+        ctx.save_for_backward(gradient)
+        return z.new_tensor(value)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_output):
+        return ctx.saved_tensors[0] * grad_output, None, None
+
+
+def known(z, value, gradient):
+    """A scalar tensor of a given value, with a given gradient with respect to z.
+
+    Parameters
+    ----------
+    z : tensor of shape (n, d)
+    value : float
+    gradient : tensor of shape (n, d)
+    """
+    return _Known.apply(z, value, gradient)
+
+
+def dense_student_t_sums(learned, z, edges, with_value=True):
+    """Both sums of a Student-t kernel over dense edges and their gradients, in one pass over the pairs.
+
+    With r = 1 / (1 + s/nu), log k = (nu + 1)/2 log r and h = -(nu + 1)/(2 nu) r.
+
+    Parameters
+    ----------
+    learned : StudentT
+    z : tensor of shape (n, d)
+    edges : DenseEdges
+    with_value : bool, default=True
+        Whether the sum over edges is wanted too, which costs its logarithms.
+
+    Returns
+    -------
+    value : float or None
+        sum_ij w_ij log k_ij.
+    pull : tensor of shape (n, d)
+        Its gradient.
+    log_z, push
+        As `joint_normalizer`.
+    """
+    df, power = learned.df, (learned.df + 1) / 2
+    if df == 1 and not with_value and z.device.type == "cpu" and len(z) > _COMPILED_ROWS and z.shape[1] <= 2:
+        pull, total, push = _compiled_cauchy_sums(z, edges.weights)
+        if total > _CROWDED * len(z):
+            return None, pull, log(total), push.mul_(1 / total)
+    value, total = torch.zeros(2, dtype=torch.float64, device=z.device)
+    pull, push = Offsets(z), Offsets(z)
+    for rows, keys, sq, spare in upper_tiles(z):
+        weights = edges.weights[rows, keys]
+        base = sq.div_(df).add_(1).reciprocal_()
+        log_base = base.log() if with_value or df != 1 else base
+        pull.add(rows, keys, torch.mul(weights, base, out=spare))
+        kernel = torch.mul(log_base, power, out=spare).exp_() if df != 1 else spare.copy_(base)
+        if with_value:
+            value += power * both_ways(log_base.mul_(weights))
+        total += both_ways(_mask_diagonal(kernel))
+        push.add(rows, keys, base.mul_(kernel))
+    slope = -4 * power / df
+    pull, value = pull.total.mul_(slope), float(value) if with_value else None
+    if total > 0:
+        return value, pull, float(total.log()), push.total.mul_((slope / total).to(z.dtype))
+    return value, pull, *joint_normalizer(learned, z)
+
+
+def _compiled_cauchy_sums(z, weights):
+    """(gradient of the edges' sum, sum of all k less the rows' own, that sum's gradient) of the Cauchy kernel."""
+    from .loops import dense_cauchy
+
+    n, d = z.shape
+    columns, out = torch.zeros(2, n, dtype=z.dtype), torch.empty(n, 5, dtype=z.dtype)
+    columns[:d] = z.T
+    dense_cauchy(*columns.numpy(), weights.numpy(), out.numpy())
+    total = float(out[:, 4].sum(dtype=torch.float64)) - n  # a row is no key of its own
+    return -4 * out[:, :d], total, -4 * out[:, 2 : 2 + d]

@@ -1,0 +1,389 @@
+"""The one objective: L = mean_i D( p(.|i) || q(.|i) ), with p from the data and q from representations.
+
+With p(j|i) = (1 - a) w_ij + a / N on N keys, w sparse, and d(p, q) the divergence's elementwise term,
+
+    D(p_i || q_i) = sum_{j: w_ij > 0} [ d(p_ij, q_ij) - d(a/N, q_ij) ]  +  sum_j d(a/N, q_ij).
+
+Without a uniform mass (a = 0), d(0, q) = c q, and the last sum is c: only edges and normalisers are left. The joint
+form puts p_ij = (p(j|i) + p(i|j)) / 2n over all pairs in place of rows.
+"""
+
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.special import xlogy
+
+from .._core.conditional import no_positives
+from ..learned import StudentT
+from .attraction import DenseEdges, symmetric_edges
+from .divergences import DIVERGENCES, Divergence
+from .fused import can_fuse
+from .grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
+from .normalizers import (
+    dense_student_t_sums,
+    joint_normalizer,
+    known,
+    log_normalizer,
+    over_tiles,
+    sampled_log_normalizer,
+    self_mask,
+)
+
+_EDGES_AT_ONCE = 1 << 20
+_PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
+_PAIRS_OF_AN_EDGE = 64  # that cost as much among many dimensions
+
+
+class Objective:
+    """D(p || q) as a differentiable function of representations.
+
+    Parameters
+    ----------
+    p : Conditional
+        The supervisory distribution. Rows without positives take no part.
+    learned : Learned
+        The spec of q.
+    divergence : str, default="kl"
+        A key of `DIVERGENCES`.
+    normalization : {"conditional", "joint"}, default="conditional"
+        Whether each row of q sums to one, or all pairs together.
+    sample_weight : array-like of shape (n_rows,), default=None
+        Weights of the average over i.
+    background_keys : int, default=None
+        Of a random batch: how many of its last keys stand for all in the sum over the uniform mass. None: all keys.
+    interpolate : bool, default=False
+        Whether normalisers come from a grid; see `can_interpolate`.
+    n_components : int, default=None
+        Dimensions of the representations, where it helps to know them beforehand.
+    dtype : torch.dtype, default=torch.float64
+    device : str or torch.device, default="cpu"
+
+    Attributes
+    ----------
+    constant : float
+        sum p log p, the part of KL that no representation changes. Zero for limits, which are no distributions.
+
+    Raises
+    ------
+    ValueError
+        A divergence, normalisation or kernel that do not go together, or no row with a positive.
+    """
+
+    def __init__(
+        self,
+        p,
+        learned,
+        *,
+        divergence="kl",
+        normalization="conditional",
+        sample_weight=None,
+        background_keys=None,
+        interpolate=False,
+        n_components=None,
+        dtype=torch.float64,
+        device="cpu",
+    ):
+        self.learned, self.joint = learned, normalization == "joint"
+        self.dtype, self.device, self.background_keys = dtype, device, background_keys
+        self.n_rows, self.n_keys = p.shape
+        self.exclude_self = p.exclude_self and not learned.includes_self
+        self.n_choices = self.n_keys - self.exclude_self
+        self.n_mixed = self.n_choices * (self.n_rows if self.joint else 1)
+        self.is_plain_kl = divergence == "kl" and not p.uniform and not learned.mixture
+        self.term, self.at_zero, self.smooth = divergence_of(learned, divergence)
+        _check_combination(p, learned, divergence, self)
+        weights, row_mass = _averaged(p, sample_weight, self.joint)
+        self.weights, self.mass = weights, row_mass
+        self.uniform, self.background = p.uniform, self._tensor(p.uniform / self.n_mixed)
+        self.row_mass = self._tensor(row_mass)
+        self.constant = 0.0 if learned.is_limit else self._negentropy()
+        square = self.n_rows == self.n_keys
+        self.key_degrees = self._tensor(p.degrees) if square and p.degrees is not None else None
+        self.edges: Any = None
+        self.drawn: Any = None
+        self._pushed: Any = None
+        self.grid = GridPotential(learned) if interpolate else None
+        self._dense_but_self = n_components is None and p.weights.nnz * _PAIRS_OF_AN_EDGE >= self.n_rows * self.n_keys
+        if self.is_plain_kl and square and learned.euclidean and not (self.exclude_self and self._is_dense):
+            symmetric = weights if self.joint else _symmetric(weights, row_mass)
+            self.edges = symmetric_edges(symmetric, dtype, device, n_components)
+
+    def _tensor(self, values):
+        return torch.as_tensor(np.asarray(values), dtype=self.dtype, device=self.device)
+
+    def relearn(self, learned):
+        """Take another kernel of the same kind."""
+        self.learned = learned
+        if self.grid is not None:
+            self.grid = GridPotential(learned, self.grid.team)
+
+    def draw(self, n_keys, random_state):
+        """Let normalisers be estimated from as many keys, drawn anew, where the keys are the other rows."""
+        keys = random_state.choice(self.n_keys, min(n_keys, self.n_keys), replace=False)
+        self.drawn = torch.as_tensor(np.sort(keys), device=self.device)
+
+    def _negentropy(self):
+        """sum p log p over all keys."""
+        background = self.uniform / self.n_mixed
+        of_background, total, indptr = xlogy(background, background), 0.0, self.weights.indptr
+        for first, last in self._row_parts():
+            p = (1 - self.uniform) * self.weights.data[indptr[first] : indptr[last]] + background
+            mass = np.repeat(self.mass[first:last], np.diff(indptr[first : last + 1]))
+            total += mass @ (xlogy(p, p) - of_background)
+        return float(total + self.mass.sum() * self.n_choices * of_background)
+
+    def _row_parts(self):
+        """(first, last) rows of parts that bound the memory of their edges."""
+        cuts = np.searchsorted(self.weights.indptr, np.arange(0, self.weights.nnz, _EDGES_AT_ONCE))
+        return list(pairwise(np.unique([0, *cuts, self.n_rows])))
+
+    def _edges_of(self, first, last):
+        """(rows, columns, p) of the edges of some rows."""
+        indptr = self.weights.indptr
+        part = slice(indptr[first], indptr[last])
+        rows = np.repeat(np.arange(first, last), np.diff(indptr[first : last + 1]))
+        p = (1 - self.uniform) * self.weights.data[part] + self.uniform / self.n_mixed
+        ends = (torch.as_tensor(a.astype(np.int64), device=self.device) for a in (rows, self.weights.indices[part]))
+        return *ends, self._tensor(p)
+
+    @cached_property
+    def _few_edges(self):
+        return self._edges_of(0, self.n_rows)
+
+    def _all_edges(self):
+        """All edges, in parts that bound the memory."""
+        if self.weights.nnz <= _EDGES_AT_ONCE:
+            return [self._few_edges]
+        return (self._edges_of(first, last) for first, last in self._row_parts())
+
+    def __call__(self, z, keys=None, key_degrees=None):
+        """L, a scalar tensor.
+
+        Parameters
+        ----------
+        z : tensor of shape (n_rows, d)
+        keys : tensor of shape (n_keys, d), default=None
+            The representations of the keys; None where the keys are the rows.
+        key_degrees : tensor of shape (n_keys,), default=None
+            Degrees of the keys; None where p knows them.
+        """
+        if not self.is_plain_kl:
+            return self.per_row(z, keys, key_degrees).sum()
+        edges, partition = self.terms(z, keys, key_degrees)
+        return edges + partition + self.constant
+
+    def terms(self, z, keys=None, key_degrees=None):
+        """KL less its constant as (cost of the edges, cost of the normaliser): attraction and repulsion.
+
+        For plain KL only, without uniform mass on p or q.
+        """
+        if self.edges is not None and keys is None:
+            if self._has_joint_sums:
+                value, pull, log_z, push = self._joint_sums(z.detach(), True)
+                return known(z, -value, -pull), known(z, log_z, push)
+            value, pull = self.edges.sum_and_gradient(self.learned, z.detach())
+            return known(z, -value, -pull), self._partition(self._row_log_z(z, z))
+        z, keys = self._prepare(z, keys, key_degrees)
+        if self._is_dense:
+            log_k = self.learned.pairwise(z, keys)
+            among_keys = log_k.masked_fill(self_mask(log_k, slice(0, None)), -torch.inf) if self.exclude_self else log_k
+            partition = self.row_mass @ self.learned.log_partition(among_keys, self.n_choices)
+            return -(self._dense_weights * log_k).sum(), partition
+        row_log_z = self._row_log_z(z, keys)
+        attraction = z.new_zeros(())
+        for rows, cols, p in self._all_edges():
+            ends = (
+                z.index_select(0, rows),
+                keys.index_select(0, cols),
+            )  # whose gradient, unlike that of z[rows], has no chance
+            attraction = attraction - (self.row_mass[rows] * p) @ self.learned.paired(*ends)
+        return attraction, self._partition(row_log_z)
+
+    @property
+    def _is_dense(self):
+        """Whether all pairs of rows and keys fit into one piece, and few are left out or p covers many."""
+        all_or_most = self._dense_but_self or not self.exclude_self
+        apart = not (self.joint or self.learned.normalized)
+        return self.n_rows * self.n_keys <= _PAIRS_AT_ONCE and all_or_most and apart and self.drawn is None
+
+    @cached_property
+    def _dense_weights(self):
+        """m_i p(j|i)."""
+        return self._tensor(self.mass[:, None] * self.weights.toarray())
+
+    def gradient(self, z, exaggeration=1.0, with_value=True, refresh=True):
+        """(L or None, the gradient of `terms` with the attraction multiplied), for plain KL whose keys are the rows.
+
+        Parameters
+        ----------
+        z : tensor of shape (n_rows, d)
+        exaggeration : float, default=1.0
+            Factor on the attraction, in the gradient alone.
+        with_value : bool, default=True
+            Whether L is wanted, which costs a logarithm an edge.
+        refresh : bool, default=True
+            Whether the repulsion is computed, or may be that of the call before: it varies slowly.
+        """
+        if self.edges is None:
+            attraction, repulsion = self.terms(z)
+            (gradient,) = torch.autograd.grad(exaggeration * attraction + repulsion, z)
+            return float((attraction + repulsion).detach()) + self.constant, gradient
+        if not refresh and self._pushed is not None:
+            value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value)
+            log_z, push = self._pushed
+        elif self._has_joint_sums:
+            value, pull, log_z, push = self._joint_sums(z.detach(), with_value)
+        else:
+            value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value)
+            partition = self._partition(self._row_log_z(z, z))
+            (push,), log_z = torch.autograd.grad(partition, z), float(partition.detach())
+        self._pushed = (log_z, push)
+        return log_z - value + self.constant if with_value else None, push - exaggeration * pull
+
+    def _partition(self, row_log_z):
+        """The cost of the normaliser, of all pairs or of each row."""
+        return row_log_z.logsumexp(0) if self.joint else self.row_mass @ row_log_z
+
+    @property
+    def _has_joint_sums(self):
+        return self.joint and self.exclude_self and self.drawn is None
+
+    def _joint_sums(self, z, with_value):
+        """(sum over edges or None, its gradient, log-normaliser, its gradient)."""
+        dense = isinstance(self.learned, StudentT) and isinstance(self.edges, DenseEdges)
+        if self.grid is None and dense and not can_fuse(self.learned, z):
+            return dense_student_t_sums(self.learned, z, self.edges, with_value)
+        sums = self.edges.sum_and_gradient(self.learned, z, with_value)
+        if self.grid is None:
+            return *sums, *joint_normalizer(self.learned, z)
+        return *sums, *joint_grid_normalizer(self.grid, z)
+
+    def per_row(self, z, keys=None, key_degrees=None):
+        """The share of each row in L, shape (n_rows,): its sum is L."""
+        z, keys = self._prepare(z, keys, key_degrees)
+        row_log_z = self._row_log_z(z, keys)
+        log_norm = row_log_z.logsumexp(0).expand(self.n_rows) if self.joint else row_log_z
+        shares = torch.zeros_like(row_log_z)
+        if self.background > 0 and not self.learned.centred:
+            shares = self._background_cost(z, keys, log_norm)
+        elif self.at_zero:
+            log_row_q = self.learned.finish(row_log_z - log_norm, self.n_mixed // self.n_choices)
+            shares = self.at_zero * log_row_q.exp()
+        for rows, cols, p in self._all_edges():
+            ends = z.index_select(0, rows), keys.index_select(0, cols)
+            log_q = self._log_q(self.learned.paired(*ends), log_norm.index_select(0, rows))
+            at_edges = self.term(p, log_q)
+            if self.background > 0:
+                at_edges = at_edges - self.term(self.background, log_q)
+            elif self.at_zero:
+                at_edges = at_edges - self.at_zero * log_q.exp()
+            shares = shares.index_add(0, rows, at_edges)
+        return self.row_mass * shares
+
+    def _prepare(self, z, keys, key_degrees):
+        degrees = self.key_degrees if key_degrees is None else key_degrees
+        return self.learned.prepare(z, z if keys is None else keys, degrees)
+
+    def _row_log_z(self, z, keys):
+        if self.learned.normalized:
+            return z.new_zeros(len(z))
+        if self.drawn is not None:
+            return sampled_log_normalizer(self.learned, z, self.drawn)
+        if self.grid is not None:
+            return row_grid_normalizers(self.grid, z)
+        return log_normalizer(self.learned, z, keys, exclude_self=self.exclude_self, n_choices=self.n_choices)
+
+    def _log_q(self, log_k, log_norm):
+        """Log q; not above zero, where rounding puts near keys of far rows, and excluded ones are."""
+        log_q = log_k - log_norm
+        if not (self.learned.normalized or self.learned.is_limit):
+            log_q = log_q.clamp_max(0)
+        return self.learned.finish(log_q, self.n_mixed)
+
+    def _background_cost(self, z, keys, log_norm):
+        """sum_j d(a/N, q_ij) of each row over all its keys, or as many of the last ones as may stand for all."""
+        scale, first = 1.0, 0
+        if self.background_keys is not None and self.background_keys < len(keys):
+            scale, first = self.n_choices / self.background_keys, len(keys) - self.background_keys
+            keys = keys[first:]
+
+        def tile(z, keys, log_norm, rows):
+            cost = self.term(self.background, self._log_q(self.learned.pairwise(z[rows], keys), log_norm[rows, None]))
+            if self.exclude_self:
+                cost = cost.masked_fill(self_mask(cost, slice(rows.start - first, None)), 0)
+            return cost.sum(1)
+
+        return scale * over_tiles(tile, z, keys, log_norm)
+
+
+def _limit_term(p, log_q):
+    """-p log q: a limit has no entropy to add."""
+    return -p * log_q
+
+
+_limit_of_kl = Divergence(_limit_term, 0.0)
+
+
+def divergence_of(learned, divergence):
+    """The terms of D for a kernel: of a limit, those that are left of KL."""
+    return _limit_of_kl if learned.is_limit else DIVERGENCES[divergence]
+
+
+def check_limit(learned, divergence, joint=False):
+    """Refuse the limit of a loss where there is no such limit."""
+    if learned.is_limit and (divergence != "kl" or joint):
+        raise ValueError(
+            f"{learned} is the limit of a conditional KL loss and no distribution; use it with divergence='kl' and "
+            "normalization='conditional', or choose learned='gaussian'."
+        )
+
+
+def infinite_where_zero(divergence):
+    """The error of a divergence that needs p to be positive, and of a p that is not."""
+    return ValueError(
+        f"divergence={divergence!r} is infinite where p is zero; set debias > 0, or use a p that is positive on all "
+        "keys."
+    )
+
+
+def can_interpolate(p, learned, n_components):
+    """Whether a grid can give the normalisers: kernels of squared distance, 1-D or 2-D maps, no mass on self or all."""
+    return n_components <= 2 and learned.euclidean and p.exclude_self and not p.uniform and not learned.mixture
+
+
+def _check_combination(p, learned, divergence, objective):
+    """Refuse what is not defined, and say what is."""
+    check_limit(learned, divergence, objective.joint)
+    if objective.joint and p.shape[0] != p.shape[1]:
+        raise ValueError(
+            f"normalization='joint' needs keys that are the rows, but p has shape {p.shape}; use "
+            "normalization='conditional'."
+        )
+    n_positive = np.sum(p.weights.data > p.shape[0] * torch.finfo(objective.dtype).tiny)
+    full_support = n_positive == p.has_positives.sum() * objective.n_choices
+    if objective.at_zero is None and not p.uniform:
+        if not full_support:
+            raise infinite_where_zero(divergence)
+        objective.at_zero = 0.0
+
+
+def _averaged(p, sample_weight, joint):
+    """(weights, row_mass) of the average over rows, or of the symmetric joint p."""
+    mass = p.has_positives.astype(np.float64)
+    if sample_weight is not None:
+        mass = mass * np.asarray(sample_weight, dtype=np.float64)
+    if not mass.sum() > 0:
+        raise no_positives()
+    mass /= mass.sum()
+    return (_symmetric(p.weights, mass), np.ones(p.shape[0])) if joint else (p.weights, mass)
+
+
+def _symmetric(weights, row_mass):
+    """(m_i w_ij + m_j w_ji) / 2."""
+    halves = weights.data * np.repeat(row_mass / 2, np.diff(weights.indptr))
+    weighted = sparse.csr_array((halves, weights.indices, weights.indptr), shape=weights.shape)
+    return sparse.csr_array(weighted + weighted.T)

@@ -1,0 +1,1 @@
+"""Solve for maps, encoders, prototypes and pairs, and place new rows."""

@@ -1,0 +1,313 @@
+"""How a map is solved: free places by descent as an exaggeration falls, encoders by L-BFGS or Adam."""
+
+from functools import partial
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .._core.seeding import seeded
+from .._core.spec import unwrapped
+from .._core.team import alone
+from .._objective.batches import BatchLoss, ViewLoss
+from .._objective.objective import Objective, can_interpolate
+from .._optim.solver import SolverResult, minimize
+from ..encoders._networks import as_tensor, build_module, encode, state_arrays
+from ..learned import Learned, StudentT
+from .trained import TrainedEncoder
+
+_EXPLORATION_ITERATIONS = 250
+_EXPLORATION_MOMENTUM = 0.8
+_MOMENTUM, _MOMENTUM_OF_FEW, _FEW_ROWS = 0.93, 0.9, 1000
+_MAX_STEP = 5.0
+_LOSS_EVERY = 25
+_PATIENT_ROWS = 10_000  # more: the repulsion at every other step, an encoder's loss on a grid
+_SMALLEST_RATE = 50.0
+_OF_KINKS = 1 / 8  # a loss with kinks has no slope that slows the descent near its minimum
+_DRAWN_KEYS, _FINAL_KEYS = 1000, 5000  # that stand for all in a step, and in the loss of the map
+_DRAWN_RATE = 1.0
+_GOES_ON = ("converged", "max_iter", "completed")  # after which another phase begins
+_TAIL_EVERY = 10  # steps between moves of the degrees of freedom
+_LEAST_DF, _MOST_DF = 0.05, 100.0
+_NEAREST_DF, _FARTHEST_DF = 1.05, 1.5  # factors between trials
+_ADAM_RATE, _VIEWS_RATE = 1e-2, 1e-3
+_BATCH_ROWS, _BATCH_ITEMS = 2048, 256
+_LBFGS_TOLERANCE = 1e-6
+
+
+class MapSolution(NamedTuple):
+    """A solved map: places, each row's share of D (summing to D), the solver's report, the rate, q, the state."""
+
+    places: np.ndarray
+    shares: np.ndarray
+    result: SolverResult
+    learning_rate: float
+    learned: Learned
+    state: dict
+
+
+def solve_lookup(
+    p, learned, start, options, *, exaggeration, learning_rate, max_iter, finish, on_step, seed, **stopping
+):
+    """Free places by momentum descent: exaggerated phases under KL, then the objective itself.
+
+    The exaggeration falls in two steps of equal ratio, so that clusters grow before they part: in one step they tear.
+
+    Parameters
+    ----------
+    p : Conditional
+    learned : Learned
+    start : ndarray of shape (n, d)
+    options : dict
+        Of `Objective`: divergence, normalization, dtype, device.
+    exaggeration : (float, float)
+        Factors on the attraction at first and at last; the first phases are left out where their factor is 1.
+    learning_rate : float or "auto"
+    max_iter : int
+        Of all phases together.
+    finish : callable (places) -> places
+        Applied to the solved places before their loss is computed.
+    seed : int or None
+        Of the keys from which normalisers are estimated; None where they are summed in full.
+    on_step : callable (phase) -> callable (n_iter, loss)
+    **stopping
+        `min_grad_norm` and `n_iter_without_progress` of the solver.
+
+    Returns
+    -------
+    MapSolution
+    """
+    tail = _LearnedTail() if getattr(learned, "df", None) == "learn" else None
+    learned = tail.start if tail else learned
+    options = options | {"n_components": start.shape[1]}
+    objective = Objective(p, learned, **options)
+    z = torch.as_tensor(start, dtype=options["dtype"], device=options["device"]).requires_grad_()
+    rng = None if seed is None else np.random.RandomState(seed)
+    results: list[SolverResult] = []
+    exploration = min(_EXPLORATION_ITERATIONS, max_iter // 3) if exaggeration[0] > 1 and not learned.is_limit else 0
+    final_momentum = _MOMENTUM if p.shape[0] > _FEW_ROWS else _MOMENTUM_OF_FEW
+    early, final = exaggeration
+    phases = [
+        ("early exaggeration", exploration // 2, early, _EXPLORATION_MOMENTUM),
+        ("falling exaggeration", exploration - exploration // 2, (early * final) ** 0.5, _EXPLORATION_MOMENTUM),
+        ("descent", max_iter - exploration, final, final_momentum),
+    ]
+    for task, n_steps, factor, momentum in phases:
+        last = task == "descent"
+        rate = _rate(learning_rate, p, factor, last, objective, rng)
+        if n_steps and (not results or results[-1].status in _GOES_ON):
+            with alone(getattr(objective.edges, "team", None)):
+                if rng is not None:
+                    loss = _estimate(objective, z, factor, rng)
+                    result = minimize(
+                        loss, [z], method="adam", max_iter=n_steps, learning_rate=rate, on_step=on_step(task)
+                    )
+                else:
+                    result = minimize(
+                        None,
+                        [z],
+                        gradient=_gradient(p, learned, objective, options, z, factor, tail if last else None),
+                        loss_every=_LOSS_EVERY,
+                        backtrack=learning_rate == "auto" and factor == 1,
+                        method="momentum",
+                        max_iter=n_steps,
+                        learning_rate=rate,
+                        momentum=momentum,
+                        max_step=_MAX_STEP,
+                        on_step=on_step(task),
+                        **stopping,
+                    )
+            results.append(result)
+    places = finish(z.detach().cpu().numpy())
+    if rng is not None:
+        objective.draw(_FINAL_KEYS, rng)
+    return MapSolution(places, _shares(objective, places), _joined(results), rate, objective.learned, {})
+
+
+def _rate(learning_rate, p, exaggeration, last, objective, rng):
+    """The step size of a phase."""
+    if learning_rate != "auto":
+        return float(learning_rate)
+    if rng is not None:
+        return _DRAWN_RATE
+    return max(p.shape[0] / exaggeration, _SMALLEST_RATE) * (1 if objective.smooth or not last else _OF_KINKS)
+
+
+def _estimate(objective, z, exaggeration, rng):
+    """The function () -> KL from keys drawn anew, whose gradient has the attraction multiplied."""
+
+    def loss():
+        objective.draw(_DRAWN_KEYS, rng)
+        attraction, repulsion = objective.terms(z)
+        extra = (exaggeration - 1) * attraction
+        return attraction + repulsion + objective.constant + (extra - extra.detach())
+
+    return loss
+
+
+def _gradient(p, learned, objective, options, z, exaggeration, tail):
+    """The function (with_loss) -> (loss or None, [gradient]) of a phase; KL of the plain p and q while exaggerated."""
+    if not objective.is_plain_kl and exaggeration > 1:
+        objective = Objective(p.unmixed(), unwrapped(learned), **(options | {"divergence": "kl"}))
+
+    steps = count()
+
+    def plain(with_loss):
+        step = next(steps)
+        if tail is not None and step % _TAIL_EVERY == 0:
+            tail.move(objective, z)
+        refresh = with_loss or len(z) <= _PATIENT_ROWS or step % 2 == 0
+        loss, gradient = objective.gradient(z, exaggeration, with_loss, refresh)
+        return loss, [gradient]
+
+    def any_divergence(with_loss):
+        if tail is not None and next(steps) % _TAIL_EVERY == 0:
+            tail.move(objective, z)
+        loss = objective(z)
+        return float(loss.detach()), torch.autograd.grad(loss, [z])
+
+    return plain if objective.is_plain_kl else any_divergence
+
+
+class _LearnedTail:
+    """Degrees of freedom of a Student-t kernel that go down the loss as the map does, a step at a time."""
+
+    start = StudentT()
+
+    def __init__(self):
+        self.factor = _FARTHEST_DF
+
+    def move(self, objective, z):
+        """Take the best of the present degrees of freedom, more and fewer; look nearer or farther next."""
+        df = objective.learned.df
+        trials = [df, min(df * self.factor, _MOST_DF), max(df / self.factor, _LEAST_DF)]
+        losses = []
+        for trial in trials:
+            objective.relearn(StudentT(df=trial))
+            with torch.no_grad():
+                losses.append(float(objective(z)))
+        best = int(np.argmin(losses))
+        objective.relearn(StudentT(df=trials[best]))
+        self.factor = max(self.factor**0.5, _NEAREST_DF) if best == 0 else min(self.factor**2, _FARTHEST_DF)
+
+
+def solve_encoder(
+    p,
+    learned,
+    encoder,
+    X,
+    n_components,
+    options,
+    *,
+    sampled,
+    learning_rate,
+    max_iter,
+    seed,
+    on_step,
+    batch_size="auto",
+    views=None,
+):
+    """Places as an encoder's outputs.
+
+    A linear map of a full batch is smooth and is solved by L-BFGS; networks and minibatches by Adam. A minibatch holds
+    rows and one positive of each, drawn from p, and these are the keys; or views of items. Chance in modules and views
+    is seeded, in the fit and once more in the loss of the map.
+
+    Parameters
+    ----------
+    p, learned, options, learning_rate, max_iter, on_step
+        As in `solve_lookup`. Of Adam on minibatches a step is one of these.
+    encoder : Encoder
+    X : ndarray or sparse matrix of shape (n, ...)
+    n_components : int
+    sampled : bool
+        Minibatches, or all rows at once.
+    seed : int
+    batch_size : int or "auto", default="auto"
+        Rows, or items, of a minibatch.
+    views : PositivePairs, default=None
+        Draws views, where p is one of views: X holds the items.
+
+    Returns
+    -------
+    MapSolution
+        The shares are those of rows, or of items in a pass of views.
+    """
+    dtype, device = options["dtype"], options["device"]
+    linear = type(encoder).__name__ == "Linear"
+    bounded, headed = learned.is_limit and not linear, encoder.build_head(n_components) is not None
+    how = {"by_column": views is None, "unit_rows": bounded and not headed}
+    module = build_module(encoder, X, n_components, seed, dtype, **how).to(device)
+    trained = TrainedEncoder(encoder, module, n_components, seed, unit_rows=bounded)
+    loss, view_loss, per_pass = _loss_of_encoder(p, learned, trained, X, options, sampled, batch_size, views, seed)
+    default = _VIEWS_RATE if views else _ADAM_RATE
+    rate = default if learning_rate == "auto" else float(learning_rate)
+    smooth = linear and not sampled
+    solver = {"method": "lbfgs", "tol": _LBFGS_TOLERANCE} if smooth else {"method": "adam", "learning_rate": rate}
+    solver |= {"kept": trained.kept, "max_iter": max_iter, "per_pass": per_pass}
+    report = on_step("training")
+
+    def follow(n_iter, value):
+        trained.follow()
+        return report is not None and report(n_iter, value)
+
+    with seeded(seed, device):
+        result = minimize(loss, trained.params, on_step=follow, **solver)
+    trained.eval()
+    places = encode(module, X)
+    if view_loss is not None:
+        with seeded(seed, device):
+            shares = _shares_of_items(view_loss, np.random.RandomState(seed))
+    else:
+        z = encode(trained.represent, X) if headed else places
+        keys = None if trained.represent_keys is None else encode(trained.represent_keys, X)
+        interpolate = keys is None and len(z) > _PATIENT_ROWS and can_interpolate(p, learned, z.shape[1])
+        shares = _shares(Objective(p, learned, interpolate=interpolate, **options), z, keys)
+    return MapSolution(places, shares, result, rate, learned, state_arrays(module))
+
+
+def _loss_of_encoder(p, learned, trained, X, options, sampled, batch_size, views, seed):
+    """(function () -> loss of all rows or of the next minibatch, the loss of views or None, steps of a pass)."""
+    kind, rng = (options["dtype"], options["device"]), np.random.RandomState(seed)
+    by_batch = options | {"normalization": "conditional"}
+    represent, of_keys = trained.represent, trained.represent_keys
+
+    def rows(numbers):
+        return as_tensor(X[numbers], *kind)
+
+    if views is not None:
+        n_batch = _BATCH_ITEMS if batch_size == "auto" else batch_size
+        view_loss = ViewLoss(p, views, learned, rows, trained, n_batch, by_batch)
+        passes = view_loss.passes(rng)
+        return lambda: view_loss(next(passes)), view_loss, view_loss.n_batches
+    if sampled:
+        n_batch = _BATCH_ROWS if batch_size == "auto" else batch_size
+        represent_keys = None if of_keys is None else lambda numbers: of_keys(rows(numbers))
+        batches = BatchLoss(p, learned, lambda numbers: represent(rows(numbers)), n_batch, by_batch, represent_keys)
+        return partial(batches, rng), None, -(-p.shape[0] // n_batch)
+    objective, everything = Objective(p, learned, **options), as_tensor(X, *kind)
+    return lambda: objective(represent(everything), None if of_keys is None else of_keys(everything)), None, 1
+
+
+def _shares_of_items(view_loss, rng):
+    """Each item's share of D in a pass of views."""
+    shares = np.empty(view_loss.n_items)
+    with torch.no_grad():
+        for items in view_loss.batches(rng):
+            shares[items] = view_loss.per_item(items).cpu().numpy() / len(shares)
+    return shares
+
+
+def _shares(objective, places, keys=None):
+    """Each row's share of D at the final places, and places of keys where these differ."""
+    kind = {"dtype": objective.dtype, "device": objective.device}
+    z, keys = (None if part is None else torch.as_tensor(part, **kind) for part in (places, keys))
+    with torch.no_grad():
+        return objective.per_row(z, keys).cpu().numpy()
+
+
+def _joined(results):
+    """One report of consecutive phases."""
+    curve = np.concatenate([result.loss_curve for result in results])
+    return SolverResult(results[-1].loss, sum(r.n_iter for r in results), curve, results[-1].status)

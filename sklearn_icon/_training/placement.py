@@ -1,0 +1,116 @@
+"""New rows on a frozen map: each is placed by minimising its own divergence, whatever its batch."""
+
+import numpy as np
+import torch
+
+from .._core.team import Team
+from .._objective.grid import GridPotential
+
+_STEPS, _STARTS = 100, 10
+_MOMENTUM = 0.8
+_ROWS_AT_ONCE = 64
+_MAX_STEP = 5.0
+_SPACING = 0.4  # of a grid that is laid once for all new rows
+_GRID_ROWS = 3000  # frozen rows from which on their potential is read off a grid
+_MARGIN = 10.0  # kernel widths that a row may go beyond the frozen ones
+_FLOOR = 1e-7
+
+
+def place_rows(weights, frozen, learned):
+    """Minimise D(p(.|new) || q(.|new)) over the place of each new row, the frozen rows being the keys.
+
+    With k the kernel and s_j = |z - z_j|^2, the row's loss is -sum_j p_j log k(s_j) + log sum_j k(s_j). A row starts
+    at the weighted mean of its positives' places, or where one of its ten heaviest positives is if the loss is lower
+    there: between far clusters the loss is flat, and no descent leaves. It goes on with momentum, at a rate set by the
+    kernel's own curvature at zero; beside many frozen rows of one or two dimensions, the second sum is interpolated.
+    Other kernels than those of the squared distance keep the weighted mean.
+
+    Parameters
+    ----------
+    weights : csr_array of shape (n_new, n_frozen)
+        p(.|new), rows that sum to one.
+    frozen : ndarray of shape (n_frozen, n_components)
+    learned : Learned
+
+    Returns
+    -------
+    ndarray of shape (n_new, n_components), float64
+    """
+    columns, values = _padded(weights)
+    frozen = np.asarray(frozen, dtype=np.float64)
+    start = np.einsum("ik,ikd->id", values, frozen[columns])
+    if not learned.euclidean or not len(start):
+        return start
+    heaviest = np.argsort(-values, axis=1, kind="stable")[:, :_STARTS]
+    starts = np.concatenate([start[:, None], frozen[np.take_along_axis(columns, heaviest, axis=1)]], axis=1)
+    rate = -0.25 / float(learned.slope(torch.zeros(())))
+    if len(frozen) > _GRID_ROWS and frozen.shape[1] <= 2:
+        return _settle(starts, columns, values, frozen, learned, rate)
+    keys = torch.from_numpy(np.ascontiguousarray(frozen.T))
+    placed = np.empty_like(start)
+    for first in range(0, len(start), _ROWS_AT_ONCE):
+        block = np.arange(first, first + _ROWS_AT_ONCE) % len(start)  # full blocks: equal shapes round equally
+        places, positives, weight = (torch.from_numpy(a[block]) for a in (starts, columns, values))
+        z = _best(places, positives, weight, keys, learned)
+        done = _descend(z, positives, weight, keys, learned, rate).numpy()
+        placed[block[: len(start) - first]] = done[: len(start) - first]
+    return placed
+
+
+def _padded(weights):
+    """(columns, values) of sparse rows as rectangular arrays; padding has weight zero."""
+    counts = np.diff(weights.indptr)
+    columns = np.zeros((weights.shape[0], max(counts.max(initial=0), 1)), dtype=np.int64)
+    values = np.zeros(columns.shape)
+    filled = np.arange(columns.shape[1]) < counts[:, None]
+    columns[filled], values[filled] = weights.indices, weights.data
+    return columns, values
+
+
+def _settle(starts, columns, values, frozen, learned, rate):
+    """Places of all rows after all steps; the potential of the frozen rows is interpolated on a grid."""
+    from .._objective.loops import settle
+
+    dim = frozen.shape[1]
+    z, keys, plane = np.empty((len(starts), 2)), np.zeros((len(frozen), 2)), np.zeros((*starts.shape[:2], 2))
+    keys[:, :dim], plane[:, :, :dim] = frozen, starts
+    potential = GridPotential(learned, spacing=_SPACING)
+    field, origin, per_unit, low, high = potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
+    grid, descent = (field, origin, per_unit, _FLOOR, low, high), (_STEPS, rate, _MOMENTUM, _MAX_STEP)
+    team = Team()
+    arrays = (plane, columns, values, keys, learned.slope_terms, grid, descent)
+    team.run(settle, [(*arrays, share.start, share.stop, z) for share in team.shares(len(z))])
+    return z[:, :dim]
+
+
+def _best(starts, columns, values, keys, learned):
+    """The start of each row of a block where its loss is least."""
+    losses = []
+    for z in starts.unbind(1):
+        log_p, log_q = (
+            learned.log_kernel((z.T[:, :, None] - others).square().sum(0))
+            for others in (keys[:, columns], keys[:, None, :])
+        )
+        losses.append(log_q.logsumexp(1) - (values * log_p).sum(1))
+    best = torch.stack(losses, dim=1).argmin(1)
+    return starts[torch.arange(len(starts)), best]
+
+
+def _descend(z, columns, values, keys, learned, rate):
+    """Places of a block of rows after all steps; only elementwise operations and sums along rows."""
+    positives = keys[:, columns]
+    velocity = torch.zeros_like(z)
+    for _ in range(_STEPS):
+        pull = _force(values, z.T[:, :, None] - positives, learned)
+        offsets = z.T[:, :, None] - keys[:, None, :]
+        log_k = learned.log_kernel(offsets.square().sum(0))
+        push = _force((log_k - log_k.logsumexp(1, keepdim=True)).exp(), offsets, learned)
+        velocity = _MOMENTUM * velocity - rate * (push - pull).T
+        norm = velocity.square().sum(1, keepdim=True).sqrt()
+        z = z + velocity * (_MAX_STEP / norm.clamp_min(_MAX_STEP))
+    return z
+
+
+def _force(weights, offsets, learned):
+    """sum_j w_j d log k / dz = sum_j w_j h(s_j) 2 (z - z_j), shape (n_components, n_rows)."""
+    return 2 * (weights * learned.slope(offsets.square().sum(0)) * offsets).sum(2)

@@ -1,0 +1,270 @@
+"""How a classifier is solved: representations against class prototypes, or against each other first."""
+
+from math import log
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import clone
+
+from .._core.conditional import Conditional
+from .._core.seeding import seeded
+from .._core.team import alone
+from .._objective.objective import Objective
+from .._optim.solver import SolverResult, adam_schedule, minimize
+from ..encoders._networks import as_tensor, build_module, encode, state_arrays
+from ..learned import Learned
+from .early_stopping import EarlyStopping
+from .whitening import ScaledRows
+
+_BATCH_ROWS = 256
+LBFGS_ITERATIONS = 100
+_FIRST_TEMPERATURE = 0.1
+_LENGTHS, _NEARLY_SURE = [2.0**power for power in range(-10, 11)], 0.9
+
+
+class Labelled(NamedTuple):
+    """Rows with their p over classes and their weights."""
+
+    p: Conditional
+    X: np.ndarray
+    weight: np.ndarray
+
+    def objective(self, learned, options):
+        """D over these rows, a function of representations and prototypes."""
+        return Objective(self.p, learned, sample_weight=self.weight, **options)
+
+    def take(self, rows):
+        """Some of the rows."""
+        return Labelled(self.p.take(rows), self.X[rows], self.weight[rows])
+
+
+class Classifier(NamedTuple):
+    """A solved classifier: prototypes, q, the encoder's state or (coef, intercept), the reports of solver and watch."""
+
+    prototypes: np.ndarray
+    learned: Learned
+    state: dict
+    coef: np.ndarray | None
+    intercept: np.ndarray | None
+    result: SolverResult
+    held_losses: list
+
+
+def is_dot(learned):
+    """Whether q is a Gaussian of dot products, whose prototypes a last linear layer absorbs."""
+    return getattr(learned, "metric", None) == "dot"
+
+
+def solve_linear(rows, held, learned, penalty, options, *, start, max_iter, tol, on_step, patience):
+    """Softmax regression: logits W x + b against fixed one-hot prototypes, by L-BFGS.
+
+    ::
+
+        sum_i s_i D(p_i || q_i) / sum_i s_i  +  penalty / 2 |W|^2
+
+    Two classes share one row of W, whose sign is that of the second, as in logistic regression.
+
+    Parameters
+    ----------
+    rows : Labelled
+    held : Labelled or None
+        Rows whose loss, which must fall within `patience` iterations, says when to stop.
+    learned : Learned
+        A kernel of dot products.
+    penalty : float
+    options : dict
+        Of `Objective`: divergence, dtype, device.
+    start : tuple of ndarray or None
+        (coef, intercept) to start from; None for zeros.
+    max_iter, tol, on_step
+        Of the solver.
+
+    Returns
+    -------
+    Classifier
+    """
+    kind = options["dtype"], options["device"]
+    n_features, n_classes = rows.X.shape[1], rows.p.shape[1]
+    n_logits = 1 if n_classes == 2 else n_classes
+    penalty = penalty * learned.temperature**2  # the logits are products over the temperature
+    scaled = ScaledRows(rows.X, rows.weight, penalty * n_classes**2 / (n_classes - 1), *kind)
+    start = (np.zeros((n_logits, n_features)), np.zeros(n_logits)) if start is None else start
+    params = [torch.tensor(part, dtype=kind[0], device=kind[1], requires_grad=True) for part in scaled.scale(*start)]
+    objective = rows.objective(_Logits(), options)
+    prototypes = torch.eye(n_classes, dtype=kind[0], device=kind[1])
+
+    def of_two(logits):
+        return torch.cat([torch.zeros_like(logits), logits], dim=1) if n_classes == 2 else logits
+
+    def loss():
+        weight, bias = params
+        logits = scaled.rows @ weight.T + (bias - weight @ scaled.shift)
+        return objective(of_two(logits), prototypes) + penalty / 2 * scaled.unscaled(weight).square().sum()
+
+    def unscaled():
+        return scaled.unscale(*(param.detach() for param in params))
+
+    def held_loss():
+        coef, intercept = unscaled()
+        return held_objective(of_two(as_tensor(held.X @ coef.T + intercept, *kind)), prototypes)
+
+    held_objective = held and held.objective(_Logits(), options)
+    how = {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol, "size": scaled.gradient_size}
+    with alone(kind[1] == torch.device("cpu")):  # NumPy multiplies, and its threads need the cores
+        result, losses = _minimize(loss, params, held and held_loss, 1, patience, on_step, how)
+    coef, intercept = unscaled()
+    return Classifier(prototypes.cpu().numpy(), learned, {}, coef, intercept, result, losses)
+
+
+class _Logits(Learned):
+    """The kernel exp(z_c) of key c: representations that are logits already."""
+
+    def paired(self, z, keys):
+        """Log-kernel of rows and one-hot keys; see `Learned.paired`."""
+        return (z * keys).sum(1)
+
+    def pairwise(self, z, keys):
+        """Log-kernel of rows and the one-hot keys in order; see `Learned.pairwise`."""
+        return z
+
+
+def solve_prototypes(
+    rows,
+    held,
+    learned,
+    encoder,
+    penalty,
+    options,
+    *,
+    n_outputs,
+    learning_rate,
+    max_iter,
+    tol,
+    seed,
+    on_step,
+    patience,
+):
+    """An encoder and class prototypes together: Adam on minibatches, or L-BFGS for a linear encoder.
+
+    Prototypes start as `first_prototypes` says; under a kernel of dot products they are one-hot and fixed.
+    The penalty falls on all weight matrices; a scale-free q has none, which would only shrink them for ever.
+
+    Parameters
+    ----------
+    rows, held, learned, penalty, options, max_iter, tol, on_step, patience
+        As in `solve_linear`; a temperature that is to be learned is one more parameter.
+    encoder : Encoder
+    n_outputs : int
+        Columns of the representation.
+    learning_rate : float or "auto"
+    seed : int
+
+    Returns
+    -------
+    Classifier
+    """
+    kind = options["dtype"], options["device"]
+    module = build_module(encoder, rows.X, n_outputs, seed, kind[0], rows.weight).to(kind[1])
+    params, kept = [param for param in module.parameters() if param.requires_grad], list(module.buffers())
+    matrices = [] if learned.scale_free else [param for param in params if param.ndim > 1]
+    with seeded(seed, kind[1]):  # what modules draw, here and below, as in dropout
+        prototypes = first_prototypes(rows, module, learned, options)
+    if not is_dot(learned):
+        params.append(prototypes.requires_grad_())
+    log_temperature = None
+    if getattr(learned, "tau", None) == "learn":
+        log_temperature = torch.tensor(log(_FIRST_TEMPERATURE), dtype=kind[0], device=kind[1], requires_grad=True)
+        params.append(log_temperature)
+
+    def present():
+        """q at the present temperature."""
+        if log_temperature is None:
+            return learned
+        return type(learned)(metric=learned.metric, tau=log_temperature.exp())
+
+    smooth = type(encoder).__name__ == "Linear"
+    n = len(rows.weight)
+    batches = _batches(rows, present(), n if smooth else _BATCH_ROWS, seed, options)
+
+    def loss():
+        objective, batch = next(batches)
+        objective.learned = present()
+        weight_decay = sum(matrix.square().sum() for matrix in matrices)
+        return objective(module(batch), prototypes) + penalty / 2 * weight_decay
+
+    def held_loss():
+        held_objective.learned = present()
+        module.eval()
+        represented = as_tensor(encode(module, held.X), *kind)
+        module.train()
+        return held_objective(represented, prototypes)
+
+    held_objective = held and held.objective(present(), options)
+    how, steps_per_pass = _schedule(smooth, n, max_iter, tol, learning_rate)
+    with seeded(seed, kind[1]):
+        result, losses = _minimize(loss, params, held and held_loss, steps_per_pass, patience, on_step, how, kept)
+    result = result._replace(n_iter=-(-result.n_iter // steps_per_pass))
+    learned = clone(learned)
+    if log_temperature is not None:
+        learned.set_params(tau=float(log_temperature.detach().exp()))
+    state = state_arrays(module.cpu().eval())
+    return Classifier(prototypes.detach().cpu().numpy(), learned, state, None, None, result, losses)
+
+
+def _schedule(smooth, n, max_iter, tol, learning_rate):
+    """(method and options of the solver, steps in a pass over n rows)."""
+    if smooth:
+        return {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol}, 1
+    steps_per_pass = -(-n // _BATCH_ROWS)
+    return adam_schedule(steps_per_pass, max_iter, tol, learning_rate), steps_per_pass
+
+
+def _minimize(loss, params, held_loss, every, patience, on_step, how, kept=()):
+    """(solver's report, losses on held-out rows), stopping early where there is such a loss."""
+    if held_loss is None:
+        return minimize(loss, params, kept=kept, on_step=on_step, **how), []
+    watch = EarlyStopping(held_loss, [*params, *kept], every, patience, on_step)
+    result = minimize(loss, params, kept=kept, on_step=watch, **how)
+    watch.restore()
+    return result._replace(status="completed") if result.status == "interrupted" else result, watch.losses
+
+
+def _batches(rows, learned, n_batch, seed, options):
+    """Yield (objective, rows) of minibatches for ever; all rows at once where they fit into one."""
+    kind = options["dtype"], options["device"]
+    n = len(rows.weight)
+    if n <= n_batch:
+        everything = rows.objective(learned, options), as_tensor(rows.X, *kind)
+        while True:
+            yield everything
+    rng = np.random.RandomState(seed)
+    while True:
+        order = rng.permutation(n)
+        for first in range(0, n, n_batch):
+            batch = rows.take(order[first : first + n_batch])
+            yield batch.objective(learned, options), as_tensor(batch.X, *kind)
+
+
+def first_prototypes(rows, module, learned, options):
+    """Where prototypes start: one-hot, so far apart that a row on top of its own is nearly sure of it.
+
+    A divergence other than KL is bounded, and nearly flat where rows are sure of the wrong one: there prototypes start
+    at the mean representations of the classes.
+    """
+    kind = options["dtype"], options["device"]
+    prototypes = torch.eye(rows.p.shape[1], dtype=kind[0], device=kind[1])
+    if is_dot(learned):
+        return prototypes
+    if options["divergence"] != "kl":
+        share = rows.p.weights.T.multiply(rows.weight).tocsr()
+        share = share / np.maximum(np.asarray(share.sum(axis=1)).reshape(-1, 1), np.finfo(np.float64).tiny)
+        return as_tensor(sparse.csr_array(share) @ encode(module, rows.X), *kind)
+    if learned.scale_free:
+        return prototypes
+    for length in _LENGTHS:
+        keys = length * prototypes
+        if learned.pairwise(*learned.prepare(keys, keys)).log_softmax(1)[0, 0] >= log(_NEARLY_SURE):
+            break
+    return keys

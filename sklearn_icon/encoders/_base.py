@@ -1,0 +1,40 @@
+"""What an encoder is."""
+
+from abc import abstractmethod
+
+from .._core.spec import Spec
+
+
+class Encoder(Spec):
+    """A map from rows to representations."""
+
+    parametric = True
+    """Whether the map extends to new rows by itself."""
+    flat = False
+    """Whether the module reads rows of features, whatever the shape of an item."""
+    momentum: float | None = None
+    """Of an average of past weights that represents the keys; None where the encoder itself does."""
+    only_contrasts = False
+    """Whether this changes how rows are set against each other in training, and nothing else."""
+
+    @abstractmethod
+    def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
+        """Make the torch module.
+
+        Parameters
+        ----------
+        n_inputs, n_outputs : int
+            Columns in and out.
+        seed : int, default=0
+            Seeds the initial weights. The global generator is left as it was.
+        dtype : torch.dtype, default=None
+            Precision of the weights; None for torch's default.
+
+        Returns
+        -------
+        torch.nn.Module
+        """
+
+    def build_head(self, n_inputs, *, seed=0, dtype=None):
+        """Make the module between representations and the loss, or None where there is none."""
+        return None

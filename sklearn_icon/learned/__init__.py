@@ -1,0 +1,36 @@
+"""Learned distributions q(j|i): what the representations say about who belongs with whom.
+
+A spec holds parameters. Its methods turn representations into log-kernels; the objective turns those into
+log q. Formulas are the rows of I-Con's table 1 (Alshammari et al., ICLR 2025). Every kernel is a function of one
+affinity of a pair (squared distance, cosine or dot product), so each class adds two or three lines of mathematics.
+"""
+
+from ._base import DistanceKernel, Learned
+from ._kernels import Gaussian, Harmonic, StudentT
+from ._limits import NarrowGaussian, WideGaussian
+from ._memberships import SharedCluster
+from ._wrappers import UniformMixture
+
+__all__ = [
+    "DistanceKernel",
+    "Gaussian",
+    "Harmonic",
+    "Learned",
+    "NarrowGaussian",
+    "SharedCluster",
+    "StudentT",
+    "UniformMixture",
+    "WideGaussian",
+]
+
+NAMES = {
+    "gaussian": Gaussian,
+    "student_t": StudentT,
+    "wide_gaussian": WideGaussian,
+    "narrow_gaussian": NarrowGaussian,
+    "cluster": SharedCluster,
+    "harmonic": Harmonic,
+}
+
+for _name in __all__:
+    globals()[_name].__module__ = __name__  # where users find it

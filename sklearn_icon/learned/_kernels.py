@@ -1,0 +1,183 @@
+"""Kernels of distances and cosines: the rows of maps, contrastive learning and classifiers."""
+
+from numbers import Real
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ._base import DistanceKernel, unit_rows
+
+
+class Gaussian(DistanceKernel):
+    r"""Gaussian kernel, the q of SNE and of contrastive learning.
+
+    ::
+
+        q(j|i) ~ exp(-|z_i - z_j|^2 / (2 sigma^2))     metric="euclidean"
+        q(j|i) ~ exp(cos(z_i, z_j) / tau)              metric="cosine"
+        q(j|i) ~ exp(z_i . z_j / tau)                  metric="dot"
+
+    Parameters
+    ----------
+    sigma : float, default=1.0
+        The width, in units of the representation.
+    metric : {"euclidean", "cosine", "dot"}, default="euclidean"
+        The affinity of a pair.
+    tau : float or "learn", default=None
+        Temperature of cosine and dot products. None: sigma^2, for which the cosine kernel is the Euclidean one
+        on unit rows. "learn": `ICONClassifier`, `ICONCrossModal` and `nn.ICONLoss` fit it, of a cosine.
+
+    References
+    ----------
+    Hinton and Roweis, NIPS 2002, eq. 2; Chen et al., "SimCLR", ICML 2020, eq. 1.
+
+    Examples
+    --------
+    >>> from sklearn_icon.learned import Gaussian
+    >>> Gaussian(metric="cosine", tau=0.1)
+    Gaussian(metric='cosine', tau=0.1)
+    """
+
+    _parameter_constraints = {
+        "sigma": [Interval(Real, 0, None, closed="neither")],
+        "metric": [StrOptions({"euclidean", "cosine", "dot"})],
+        "tau": [Interval(Real, 0, None, closed="neither"), StrOptions({"learn"}), None],
+    }
+
+    def __init__(self, sigma=1.0, metric="euclidean", tau=None):
+        self.sigma = sigma
+        self.metric = metric
+        self.tau = tau
+
+    @property
+    def scale_free(self):
+        """The cosine knows no lengths."""
+        return self.metric == "cosine"
+
+    @property
+    def euclidean(self):
+        """Whether the affinity is a squared distance."""
+        return self.metric == "euclidean"
+
+    def prepare(self, z, keys, degrees=None):
+        """Unit rows for the cosine; see `Learned.prepare`."""
+        if self.metric == "cosine":
+            return unit_rows(z), unit_rows(keys)
+        return z, keys
+
+    @property
+    def temperature(self):
+        """What cosine and dot products are divided by."""
+        return self.sigma**2 if self.tau is None else self.tau
+
+    def paired(self, z, keys):
+        """Log k of matching rows; see `Learned.paired`."""
+        if self.euclidean:
+            return super().paired(z, keys)
+        return (z * keys).sum(1) / self.temperature
+
+    def pairwise(self, z, keys):
+        """Log k of all pairs; see `Learned.pairwise`."""
+        if self.euclidean:
+            return super().pairwise(z, keys)
+        return z @ keys.T / self.temperature
+
+    def log_kernel(self, sq_distance):
+        """-d^2 / (2 sigma^2)."""
+        return sq_distance * self.slope(sq_distance)
+
+    def slope(self, sq_distance):
+        """-1 / (2 sigma^2)."""
+        return -1 / (2 * self.sigma**2)
+
+    @property
+    def slope_terms(self):
+        """(a, b, c) with slope = c / (a + b d^2)."""
+        return 1.0, 0.0, -1 / (2 * self.sigma**2)
+
+
+class StudentT(DistanceKernel):
+    r"""Student-t kernel, the q of t-SNE and t-SimCLR.
+
+    ::
+
+        q(j|i) ~ (1 + |z_i - z_j|^2 / nu) ** (-(nu + 1) / 2)
+
+    Parameters
+    ----------
+    df : float or "learn", default=1.0
+        Degrees of freedom nu: 1 is the Cauchy kernel of t-SNE, smaller has a heavier tail. "learn" lets a lookup map
+        of `ICONEmbedding` descend its loss over nu as well, and makes it a parameter of `nn.ICONLoss`.
+
+    References
+    ----------
+    van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008, eq. 4; van der Maaten, "Learning a parametric
+    embedding by preserving local structure", AISTATS 2009, section 3, on learned degrees of freedom.
+
+    Examples
+    --------
+    >>> from sklearn_icon.learned import StudentT
+    >>> StudentT(df=2.0)
+    StudentT(df=2.0)
+    """
+
+    _parameter_constraints = {"df": [Interval(Real, 0, None, closed="neither"), StrOptions({"learn"})]}
+
+    def __init__(self, df=1.0):
+        self.df = df
+
+    def log_kernel(self, sq_distance):
+        """-(nu + 1) / 2 * log(1 + d^2 / nu)."""
+        return -(self.df + 1) / 2 * (sq_distance / self.df).log1p()
+
+    def slope(self, sq_distance):
+        """-(nu + 1) / (2 (nu + d^2))."""
+        return -(self.df + 1) / 2 / (sq_distance + self.df)
+
+    @property
+    def slope_terms(self):
+        """(a, b, c) with slope = c / (a + b d^2)."""
+        return float(self.df), 1.0, -(self.df + 1) / 2
+
+    def kernel_and_slope(self, sq_distance, spare):
+        """(k, dk / d (d^2)); one reciprocal serves both for the Cauchy kernel."""
+        if self.df != 1:
+            return super().kernel_and_slope(sq_distance, spare)
+        kernel = sq_distance.add_(1).reciprocal_()
+        return kernel, spare.copy_(kernel).square_().neg_()
+
+
+class Harmonic(DistanceKernel):
+    r"""Harmonic kernel: the tail of a Student-t without its core.
+
+    ::
+
+        q(c|i) ~ (|z_i - w_c|^2) ** (-n)
+
+    Meant for keys that are prototypes: a row on top of a key takes all its mass.
+
+    Parameters
+    ----------
+    n : float, default=1.0
+        The exponent of squared distances: half of the paper's, which is one of distances.
+
+    References
+    ----------
+    Baek et al., "Harmonic loss trains interpretable AI models", arXiv 2502.01628, eq. 2.
+
+    Examples
+    --------
+    >>> from sklearn_icon.learned import Harmonic
+    >>> Harmonic(n=4.0)
+    Harmonic(n=4.0)
+    """
+
+    euclidean = False
+    scale_free = True
+    _parameter_constraints = {"n": [Interval(Real, 0, None, closed="neither")]}
+
+    def __init__(self, n=1.0):
+        self.n = n
+
+    def log_kernel(self, sq_distance):
+        """-n log d^2, finite at zero."""
+        return -self.n * sq_distance.clamp_min(1e-12).log()

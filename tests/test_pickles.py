@@ -1,0 +1,33 @@
+"""Fitted estimators outlive the layout of the package."""
+
+import gzip
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+
+import sklearn_icon
+from sklearn_icon import encoders, learned, supervisory
+
+X = load_iris().data[::5].astype(np.float32)
+FILE = Path(__file__).parent / "data" / "estimators_0_1_0.pkl.gz"
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
+def test_pickles_of_0_1_0_load():
+    models, expected = pickle.loads(gzip.decompress(FILE.read_bytes()))
+    assert len(models) == 7
+    for name, model in models.items():
+        answer = model.predict_proba if hasattr(model, "predict_proba") else model.transform
+        np.testing.assert_allclose(answer(X), expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("module", [sklearn_icon, supervisory, learned, encoders], ids=lambda module: module.__name__)
+def test_public_classes_say_where_users_find_them(module):
+    classes = [getattr(module, name) for name in module.__all__ if isinstance(getattr(module, name), type)]
+    assert classes
+    for cls in classes:
+        assert cls.__module__ == module.__name__
+        assert pickle.loads(pickle.dumps(cls)) is cls
