@@ -1,4 +1,4 @@
-"""The examples of the estimators, which pytest's own collection passes over, as they are imported at their first use."""
+"""The examples of the estimators, which are imported at first use and so passed over by pytest's own collection."""
 
 import doctest
 
