@@ -1,0 +1,126 @@
+"""A pytest plugin: scikit-learn's tests with a class of this library in the place of theirs.
+
+`run.py` loads it, and names the suite, a file of `suites/`, in SWAPPED_SUITE and where to report in SWAPPED_REPORT.
+Only tests in which the class is made are counted, or fitted where a module made it as it was imported.
+"""
+
+import inspect
+import json
+import os
+import re
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, to which pytest brings
+    import tomli as tomllib
+
+
+def load(suite):
+    """The suite of a file as a dict."""
+    return tomllib.loads(Path(suite).read_text())
+
+
+def found(name):
+    """The (module, attribute) of a dotted name."""
+    module, _, attribute = name.rpartition(".")
+    return import_module(module), attribute
+
+
+def of_method(name):
+    """The estimator of a method's row, its parameters those of the row unless they are given."""
+    from sklearn_icon import methods
+
+    of_row = methods.get(name).make_estimator()
+    base, values = type(of_row), of_row.get_params(deep=False)
+    signature = inspect.signature(base.__init__)
+    parameters = [p if p.name == "self" else p.replace(default=values[p.name]) for p in signature.parameters.values()]
+    signature = signature.replace(parameters=parameters)
+
+    def __init__(self, *args, **kwargs):
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        base.__init__(*bound.args, **bound.kwargs)
+
+    __init__.__signature__ = signature  # where scikit-learn looks for the parameters
+    return type(base.__name__, (base,), {"__init__": __init__, "__module__": __name__})
+
+
+def matches(key, item):
+    """Whether an entry is of a test: its name, with or without parameters, or a pattern with *; "file::" may lead."""
+    file, _, key = key.rpartition("::")
+    if file and item.path.stem != file:
+        return False
+    pattern = ".*".join(map(re.escape, key.split("*")))
+    return re.fullmatch(pattern, item.name) is not None or key == item.name.partition("[")[0]
+
+
+class Swap:
+    """Puts the class in the peer's place, deselects, and counts."""
+
+    def __init__(self, suite):
+        self.suite, self.made = suite, set()
+        self.outcomes, self.unused, self.current = {}, [], None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self):
+        """Replace the peer, in its public module and in the one that defines it, while the tests are imported."""
+        stand_in = of_method(self.suite["method"]) if "method" in self.suite else getattr(*found(self.suite["class"]))
+        for name in ("__init__", "fit"):
+            setattr(stand_in, name, self.noted(getattr(stand_in, name)))
+        globals()[stand_in.__name__] = stand_in  # where a pickle finds a class of a row
+        module, attribute = found(self.suite["peer"])
+        peer = getattr(module, attribute)
+        places = module, import_module(peer.__module__)
+        for place in places:
+            setattr(place, attribute, stand_in)
+        try:
+            return (yield)
+        finally:  # this library may use the peer itself
+            for place in places:
+                setattr(place, attribute, peer)
+
+    def noted(self, method):
+        @wraps(method)
+        def noting(*args, **kwargs):
+            self.made.add(self.current)
+            return method(*args, **kwargs)
+
+        return noting
+
+    def pytest_collection_modifyitems(self, config, items):
+        wanted, deselected = self.suite.get("deselected", {}), []
+        every = os.environ.get("SWAPPED_ALL") == "1"
+        used = {key for key in wanted for item in items if matches(key, item)}
+        self.unused = sorted(set(wanted) - used)
+        for item in items:
+            key = next((key for key in wanted if matches(key, item)), None)
+            item.user_properties.append(("reason", wanted.get(key)))
+            if key is not None and not every:
+                deselected.append(item)
+        if deselected:
+            config.hook.pytest_deselected(items=deselected)
+            items[:] = [item for item in items if item not in deselected]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        self.current = f"{item.path.stem}::{item.name}"
+        return (yield)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" or report.outcome != "passed":
+            self.outcomes[self.current] = report.outcome, dict(report.user_properties).get("reason")
+
+    def pytest_sessionfinish(self, session):
+        rows = [(name, *outcome, name in self.made) for name, outcome in self.outcomes.items()]
+        Path(os.environ["SWAPPED_REPORT"]).write_text(json.dumps({"tests": rows, "unused": self.unused}))
+
+
+def pytest_configure(config):
+    """Register the swap that the environment asks for."""
+    if "SWAPPED_SUITE" in os.environ:
+        config.pluginmanager.register(Swap(load(os.environ["SWAPPED_SUITE"])), "swapped")
