@@ -45,7 +45,9 @@ class ICONLoss(torch.nn.Module):
         - `DataLabel`: keys are the prototypes of the classes, y the number of each row's key, -1 for none, or rows of
           class probabilities; `Counts`: keys are the prototypes of the tokens, y the count matrix, and a
           row counts in the average as often as it has tokens;
-        - `CrossModalPairs`: keys are the representations of the batch in the other modality, row by row;
+        - `CrossModalPairs`: keys are the representations of the batch in the other modality, row by row. Without y the
+          key of row i is i; y may hold the item of each pair, and all keys of one item share the mass equally, or be a
+          2-D indicator of several labels, of integers;
         - `Gaussian`, `StudentT`, `UniformKNN`: y are companion features (`source="y"`, which short names stand for);
         - `Graph`: y is the matrix of weights between the rows; `Identity`: nothing;
         - the wrappers `UniformMixture` and `RandomWalk`: what their base reads.

@@ -123,6 +123,107 @@ def test_recall_is_that_of_a_loop(spec, monkeypatch):
     assert _pairs.recall_at_one(LOSSES[spec][0], z, w) == pytest.approx(np.mean(found))
 
 
+def recall_by_a_loop(affinity, same):
+    """The mean fraction of right ones among the nearest."""
+    total = 0.0
+    for i, row in enumerate(affinity):
+        tied = [j for j, value in enumerate(row) if value == max(row)]
+        total += sum(bool(same[i][j]) for j in tied) / len(tied)
+    return total / len(affinity)
+
+
+@pytest.mark.parametrize("q", ["clip", "dot", "t-clip"])
+def test_ties_and_equal_items_are_those_of_a_loop(q, monkeypatch):
+    """Representations on a coarse grid: many are equally near, some are equal."""
+    monkeypatch.setattr(_pairs, "_ROWS_AT_ONCE", 7)
+    rng = np.random.RandomState(2)
+    z, w = (rng.randint(-1, 2, size=(40, 3)) * 1.0 for _ in range(2))
+    z, w = (np.where((side == 0).all(1, keepdims=True), [0.0, 0.0, 1.0], side) for side in (z, w))
+    items = rng.randint(20, size=40), rng.randint(30, size=40)
+    if q == "clip":
+        affinity = (z / np.linalg.norm(z, axis=1)[:, None]) @ (w / np.linalg.norm(w, axis=1)[:, None]).T
+    else:
+        affinity = z @ w.T if q == "dot" else -np.square(z[:, None] - w).sum(axis=2)
+    same = np.eye(40, dtype=bool) | (items[0][:, None] == items[0]) | (items[1][:, None] == items[1])
+    spec, affinity = LOSSES[q][0], affinity.round(9)
+    assert _pairs.recall_at_one(spec, z, w, items) == pytest.approx(recall_by_a_loop(affinity, same))
+    assert _pairs.recall_at_one(spec, z, w) == pytest.approx(recall_by_a_loop(affinity, np.eye(40)))
+
+
+class _Fixed(torch.nn.Module):
+    """A factor times the first columns, or the same row for all."""
+
+    factor = 1.0
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__()
+        self.scale, self.n_outputs = torch.nn.Parameter(torch.ones(())), n_outputs
+
+    def forward(self, x):
+        return self.scale * self.factor * x.flatten(1)[:, : self.n_outputs]
+
+
+class _Tiny(_Fixed):
+    factor = 1e-30
+
+
+class _Huge(_Fixed):
+    factor = 1e30
+
+
+class _Constant(_Fixed):
+    def forward(self, x):
+        return self.scale * torch.ones(len(x), self.n_outputs, dtype=x.dtype)
+
+
+def a_step(module, X, Y, **parameters):
+    return ICONCrossModal(4, encoder=encoders.Module(module), max_iter=1, random_state=0, **parameters).fit(X, Y)
+
+
+KINDS = {
+    "double": np.asarray,
+    "single": np.float32,
+    "csr": sparse.csr_array,
+    "images": lambda rows: rows.reshape(len(rows), 2, 2, -1),
+    "integers": lambda rows: (100 * rows).round().astype(int),
+}
+
+
+@pytest.mark.parametrize("learned", ["cosine", "student_t", "wide_gaussian"])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_equal_items_of_either_side_count_as_found(kind, learned):
+    rng = np.random.RandomState(3)
+    items, captions = rng.normal(size=(30, 8)), rng.normal(size=(120, 8))
+    copies = np.repeat(np.arange(30), 4)
+    captions[:, :4] = items[copies, :4] + 1e-2 * captions[:, :4]  # which the encoder reads
+    for left, right in ((items[copies], captions), (captions, items[copies])):
+        left, right = kind(left), kind(right)
+        pairs = a_step(_Fixed, left, right, learned=learned)
+        assert pairs.score(left, right) > 0.99
+        numbers = np.arange(120)[:, None] * np.ones(8)  # no two are equal
+        z, w = pairs.transform(left, right)
+        alone = [_pairs.recall_at_one(pairs.learned_, *both, [numbers[:, 0]]) for both in ((z, w), (w, z))]
+        assert np.mean(alone) < 0.7
+
+
+@pytest.mark.parametrize("learned", ["cosine", "student_t", "narrow_gaussian"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_encoders_that_tell_nothing_apart_find_one_in_n(dtype, learned):
+    rows = np.random.RandomState(4).normal(size=(150, 6)).astype(dtype)
+    assert a_step(_Constant, rows, rows, learned=learned).score(rows, rows) == pytest.approx(1 / 150)
+
+
+@pytest.mark.parametrize("module", [_Tiny, _Huge])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("learned", ["cosine", "wide_gaussian"])
+def test_representations_are_unit_rows_whatever_their_lengths(module, dtype, learned):
+    rows = np.random.RandomState(5).normal(size=(90, 6)).astype(dtype)
+    pairs = a_step(module, rows, rows, learned=learned)
+    for side in pairs.transform(rows, rows):
+        np.testing.assert_allclose(np.linalg.norm(side, axis=1), 1, rtol=1e-5)
+    assert pairs.score(rows, rows) == 1
+
+
 FITTED = {
     "clip": ICONCrossModal(random_state=0),
     "t-clip": ICONCrossModal(learned=learned.StudentT(df=5.0), random_state=0),

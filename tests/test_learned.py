@@ -22,6 +22,7 @@ from sklearn_icon.learned import (
     UniformMixture,
     WideGaussian,
 )
+from sklearn_icon.learned._base import LOG_FLOOR
 
 N, M, DIM = 9, 4, 3
 
@@ -287,10 +288,10 @@ def test_kernel_and_slope(spec, dtype):
     spare = torch.empty(len(distances), dtype=dtype)
     kernel, slope = spec.kernel_and_slope(torch.tensor(distances, dtype=dtype), spare)
     rtol = 2e-5 if dtype == torch.float32 else 1e-13
-    exact = spec.log_kernel(sq).detach() > learned.LOG_FLOOR
+    exact = spec.log_kernel(sq).detach() > LOG_FLOOR
     assert_allclose(kernel[exact], expected.detach()[exact], rtol=rtol)
     assert_allclose(slope[exact], expected_slope[exact], rtol=rtol)
-    assert (kernel[~exact] >= exp(learned.LOG_FLOOR) * 0.999).all()
+    assert (kernel[~exact] >= exp(LOG_FLOOR) * 0.999).all()
     assert torch.isfinite(slope).all()
 
 
@@ -485,3 +486,39 @@ def test_examples_in_the_docstrings():
     result = doctest.testmod(learned)
     assert result.attempted > 10
     assert result.failed == 0
+
+
+SCALES = {
+    torch.float16: [1e-3, 1e3],
+    torch.bfloat16: [1e-20, 1e-36, 1e36],
+    torch.float32: [1e-13, 1e-20, 1e-36, 1e19, 1e36],
+    torch.float64: [1e-200, 1e-300, 1e200, 1e300],
+}
+
+
+@pytest.mark.parametrize("dtype, scale", [(dtype, scale) for dtype, scales in SCALES.items() for scale in scales])
+def test_the_cosine_knows_no_lengths(dtype, scale):
+    """Values, and gradients that are as much larger as rows are smaller."""
+    spec, draw = Gaussian(metric="cosine", tau=0.5), torch.Generator().manual_seed(1)
+    z, keys = (torch.randn(n, 24, generator=draw, dtype=torch.float64) for n in (9, 7))
+    expected = (z / z.norm(dim=1, keepdim=True)) @ (keys / keys.norm(dim=1, keepdim=True)).T / 0.5
+    rows = (z * scale).to(dtype).requires_grad_()
+    found = spec.pairwise(*spec.prepare(rows, (keys / scale).to(dtype)))
+    assert found.dtype == dtype
+    assert_allclose(found.detach().double(), expected, atol=40 * torch.finfo(dtype).eps)
+    weights = torch.randn(9, 7, generator=draw, dtype=torch.float64) / (1e4 if dtype == torch.float16 else 10)
+    z.requires_grad_()
+    (slope,) = torch.autograd.grad((spec.pairwise(*spec.prepare(z, keys)) * weights).sum(), z)
+    (scaled,) = torch.autograd.grad((found * weights.to(dtype)).sum(), rows)
+    of_least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps / slope.abs().max() * scale  # rounding
+    ours = scaled.double() * scale
+    atol = 40 * torch.finfo(dtype).eps + of_least.item()
+    assert_allclose(ours / slope.abs().max(), slope / slope.abs().max(), atol=atol)
+
+
+def test_rows_of_zeros_under_the_cosine_have_finite_gradients():
+    spec = Gaussian(metric="cosine", tau=0.5)
+    z = torch.zeros(3, 4, requires_grad=True)
+    value = spec.pairwise(*spec.prepare(z, torch.eye(4))).sum()
+    assert value == 0
+    assert torch.autograd.grad(value, z)[0].isfinite().all()

@@ -355,6 +355,39 @@ def test_losses_of_pytorch_metric_learning():
     same(ours, theirs(z[:3], y))
 
 
+# --- several partners in the other modality -------------------------------------------------------------------------
+
+ITEMS = torch.tensor([4, 7, 4, 2, 7, 4, 9, 2])
+
+
+@pytest.mark.parametrize("divergence, debias", [("kl", 0.0), ("kl", 0.2), ("reverse_kl", 0.2), ("jensen_shannon", 0.0)])
+def test_labels_between_two_modalities_share_the_mass(divergence, debias):
+    loss = ICONLoss("cross_modal", COSINE, divergence, debias)
+    mates = [[j for j in range(N) if ITEMS[j] == ITEMS[i]] for i in range(N)]
+    p, q = mixed(uniform_over(mates), debias, N), kernel_q(similar, Z, OTHER)
+    mean = [[(a + b) / 2 for a, b in zip(*rows, strict=True)] for rows in zip(p, q, strict=True)]
+    expected = {"kl": kl(p, q), "jensen_shannon": (kl(p, mean) + kl(q, mean)) / 2}
+    if debias:
+        expected["reverse_kl"] = kl(q, p)
+    for y in (ITEMS, ITEMS[:, None], ITEMS.numpy(), ITEMS.double(), functional.one_hot(ITEMS), ITEMS[:, None] == ITEMS):
+        assert loss(Z, y, OTHER).item() == pytest.approx(expected[divergence], rel=1e-11)
+    assert loss(Z, torch.arange(N), OTHER) == loss(Z, None, OTHER) == loss(Z, OTHER, OTHER)
+    equals_compiled(loss, "aot_eager", ITEMS, OTHER)
+
+
+def test_several_labels_of_a_pair():
+    shared = (SEVERAL @ SEVERAL.T).double()
+    p = shared / shared.sum(1, keepdim=True)
+    expected = ICONLoss("data_label", COSINE)(Z, p, OTHER)
+    assert_allclose(ICONLoss("cross_modal", COSINE)(Z, SEVERAL, OTHER), expected)
+    with pytest.raises(ValueError, match="must hold integers or booleans; got"):
+        ICONLoss("cross_modal", COSINE)(Z, SEVERAL.double(), OTHER)
+    with pytest.raises(ValueError, match=r"a 2-D y of CrossModalPairs\(\) must hold 0 and 1"):
+        ICONLoss("cross_modal", COSINE)(Z, SEVERAL + 1, OTHER)
+    with pytest.raises(ValueError, match="one entry for each of the 8 rows"):
+        ICONLoss("cross_modal", COSINE)(Z, ITEMS[:5], OTHER)
+
+
 # --- what is learned ------------------------------------------------------------------------------------------------
 
 
@@ -522,6 +555,17 @@ def test_compiled_without_positives_is_zero():
     value = torch.compile(ICONLoss("same_class", COSINE), fullgraph=True, backend="aot_eager")(z, torch.arange(N))
     value.backward()
     assert value.item() == 0 and not z.grad.any()
+
+
+@pytest.mark.parametrize("dtype, scale", [(torch.float32, 1e-30), (torch.float32, 1e30), (torch.float64, 1e-250)])
+@pytest.mark.parametrize("p", ["same-class", "cross-modal", "data-label"])
+def test_the_cosine_knows_no_lengths(p, dtype, scale):
+    spec, y, keys = P[p]
+    loss, z = ICONLoss(spec, COSINE, debias=0.1), (Z * scale).to(dtype).requires_grad_()
+    expected = loss(Z, y, keys)
+    value = loss(z, y, None if keys is None else (keys / scale).to(dtype))
+    assert_allclose(value.detach(), expected, rtol=1e-5 if dtype == torch.float32 else 1e-12)
+    assert torch.autograd.grad(value, z)[0].isfinite().all()
 
 
 # --- warnings and errors --------------------------------------------------------------------------------------------

@@ -6,14 +6,13 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.preprocessing import normalize
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import encoders, learned, supervisory
-from .._core.rows import check_item_shape, with_int32_indices
+from .._core.rows import check_item_shape, row_digests, rows_of, unit_rows, with_int32_indices
 from .._core.spec import resolve, unwrapped
 from .base import ICon
 
@@ -237,12 +236,12 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         y = with_int32_indices(y)
         return y.reshape(-1, 1) if y.ndim == 1 else y
 
-    def _encode_X(self, X):
-        """f(x)."""
-        return self._encode(self.encoder_, self._states[0], self._validate_items(X, self.encoder_, reset=False))
+    def _checked_X(self, X):
+        """Items of X as those of the fit."""
+        return self._validate_items(X, self.encoder_, reset=False)
 
-    def _encode_y(self, y):
-        """g(y)."""
+    def _checked_y(self, y):
+        """Items of y as those of the fit."""
         y = self._validate_y(y, [np.float64, np.float32])
         if prod(y.shape[1:]) != self.n_features_y_:
             raise ValueError(
@@ -250,15 +249,25 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
                 "features as input."
             )
         check_item_shape(y, self._item_shape_y, "y")
+        return y
+
+    def _encode_X(self, X):
+        """f(x) of items that were checked."""
+        return self._encode(self.encoder_, self._states[0], X)
+
+    def _encode_y(self, y):
+        """g(y) of items that were checked."""
         return self._encode(self.encoder_y_, self._states[1], y)
 
     def _encode(self, encoder, state, items):
         """Representations by one of the encoders."""
+        import torch
+
         from .._training.pairs import on_sphere
         from ..encoders._networks import encode, load_module
 
         z = encode(load_module(encoder, prod(items.shape[1:]), self.n_components, state), items)
-        return normalize(z) if on_sphere(self.learned_) else z
+        return unit_rows(torch.from_numpy(z)).numpy() if on_sphere(self.learned_) else z
 
     def transform(self, X, y=None):
         """Representations f(x), g(y) or both; unit rows under a cosine and the two limits.
@@ -289,9 +298,10 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         if X is None:
             if y is None:
                 raise ValueError("transform needs rows of a modality, but X=None and y=None; pass X, y or both.")
-            return _wrap_data_with_container("transform", self._encode_y(y), y, self)  # a frame's index is that of y
-        z = self._encode_X(X)
-        return z if y is None else (z, self._encode_y(y))
+            w = self._encode_y(self._checked_y(y))
+            return _wrap_data_with_container("transform", w, y, self)  # a frame's index is that of y
+        z = self._encode_X(self._checked_X(X))
+        return z if y is None else (z, self._encode_y(self._checked_y(y)))
 
     def transform_y(self, y):
         """Representations g(y) of the other modality alone: `transform(None, y)`.
@@ -307,9 +317,15 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         return self.transform(None, y)
 
     def score(self, X, y):
-        """Recall at 1: how often a row's partner is, under q, the nearest of all rows given; the mean of both ways.
+        """Recall at 1: how often the row that q puts nearest is right; the mean of both ways.
 
-        It falls as more rows are given, so compare scores of equally many; by chance it is 1 / n_samples.
+        ::
+
+            mean_i |R_i and T_i| / |T_i|,     T_i = argmax_j q(j|i),     R_i = {j : x_j = x_i or y_j = y_i}
+
+        A retrieved row is right if it, or its partner, equals the one wanted: of five equal images with a caption each,
+        any will do. Of rows that are equally near, each is retrieved with the same probability, so that encoders that
+        tell nothing apart score 1 / n_samples. The score falls as more rows are given: compare those of equally many.
 
         Parameters
         ----------
@@ -324,8 +340,9 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         check_is_fitted(self)
         check_consistent_length(X, y)
-        z, w = self._encode_X(X), self._encode_y(y)
-        return (recall_at_one(self.learned_, z, w) + recall_at_one(self.learned_, w, z)) / 2
+        X, y = self._checked_X(X), self._checked_y(y)
+        z, w, items = self._encode_X(X), self._encode_y(y), [row_digests(rows_of(side)) for side in (X, y)]
+        return (recall_at_one(self.learned_, z, w, items) + recall_at_one(self.learned_, w, z, items)) / 2
 
     @property
     def _n_features_out(self):

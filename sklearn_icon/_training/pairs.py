@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.utils import gen_batches
 
 from .._core.conditional import Conditional
+from .._core.rows import unit_rows
 from .._core.seeding import seeded
 from .._core.spec import unwrapped
 from .._objective.objective import Objective
@@ -25,6 +27,7 @@ _RATE = 2e-3
 _FIRST_TEMPERATURE, _LEAST_TEMPERATURE = 0.3, 0.01
 _LEAST_WINDOW = 50
 _ROWS_AT_ONCE = 1024
+_ROUNDING = 16 * np.finfo(np.float64).eps  # relative, of affinities
 
 
 class Pairs(NamedTuple):
@@ -153,7 +156,7 @@ class _PairLoss:
 
     def _represent(self, module, side, rows):
         z = module(as_tensor(side[rows], *self.kind))
-        return torch.nn.functional.normalize(z) if self.unit else z
+        return unit_rows(z) if self.unit else z
 
     def final(self):
         """q with the temperature as a number."""
@@ -169,21 +172,36 @@ def _batches(n, batch_rows, seed):
         yield from np.array_split(rng.permutation(n), n_batches)
 
 
-def recall_at_one(learned, z, w):
-    """The share of rows of z to which, of all rows of w, the one in the same place is nearest under q.
+def recall_at_one(learned, z, w, items=()):
+    """How often the nearest row of w under q is right, on average over the rows of z.
+
+    ::
+
+        mean_i |R_i and T_i| / |T_i|,     T_i = argmax_j q(j|i),     R_i the rows that stand for i's partner
+
+    Of keys that are equally near, each is as likely to be the one retrieved: what tells nothing apart finds one in n.
 
     Parameters
     ----------
     learned : Learned
     z, w : ndarray of shape (n, d)
+    items : sequence of ndarrays of int of shape (n,), default=()
+        Which items rows hold, in either modality. Row j stands for row i where they are equal in one: R_i is i alone
+        where all differ.
 
     Returns
     -------
     float
     """
-    rows, keys = learned.prepare(*(torch.as_tensor(side, dtype=torch.float64) for side in (z, w)))
-    found = 0
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        nearest = learned.pairwise(rows[start : start + _ROWS_AT_ONCE], keys).argmax(1)
-        found += int((nearest == torch.arange(start, start + len(nearest))).sum())
-    return found / len(rows)
+    rows = torch.as_tensor(z, dtype=torch.float64)
+    keys, places = np.unique(w, axis=0, return_inverse=True)  # equal keys are equally near, to the last digit
+    rows, keys = learned.prepare(rows, torch.as_tensor(keys, dtype=torch.float64))
+    places, numbers = places.ravel(), [np.arange(len(z)), *items]
+    found = 0.0
+    for part in gen_batches(len(z), _ROWS_AT_ONCE):
+        affinity = learned.pairwise(rows[part], keys).numpy()
+        top = affinity.max(axis=1, keepdims=True)
+        tied = (affinity >= top - _ROUNDING * np.abs(top))[:, places]
+        right = np.logical_or.reduce([held[part, None] == held for held in numbers])
+        found += float(((tied & right).sum(axis=1) / tied.sum(axis=1)).sum())
+    return found / len(z)

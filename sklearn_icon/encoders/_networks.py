@@ -9,6 +9,8 @@ import torch
 from scipy import sparse
 from sklearn.utils import gen_batches
 
+from .._core.rows import unit_rows
+
 _ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 8192, 1 << 20
 
 
@@ -43,7 +45,7 @@ class UnitRows(torch.nn.Module):
         self.register_buffer("unit", torch.ones(()))  # in the state it says that rows are of unit length
 
     def forward(self, z):
-        return torch.nn.functional.normalize(z, eps=1e-12)
+        return unit_rows(z)
 
 
 class _Rows(torch.nn.Sequential):

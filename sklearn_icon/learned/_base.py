@@ -88,10 +88,6 @@ def sq_distances(a, b):
     return (sq_b - 2 * (a @ b.T)).add_(sq_a).clamp_min(0)
 
 
-def unit_rows(z):
-    return z / z.norm(dim=1, keepdim=True).clamp_min(1e-12)
-
-
 def tiny(tensor):
     import torch
 

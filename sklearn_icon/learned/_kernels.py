@@ -4,7 +4,8 @@ from numbers import Real
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._base import DistanceKernel, unit_rows
+from .._core.rows import unit_rows
+from ._base import DistanceKernel
 
 
 class Gaussian(DistanceKernel):

@@ -75,7 +75,7 @@ def as_targets(spec, y, n_rows, device):
     """
     inner = unwrapped(spec)
     needs_y = next((words for kind, words in _MATRICES.items() if isinstance(inner, kind)), spec.needs_y)
-    if not needs_y or isinstance(inner, CrossModalPairs):
+    if not needs_y or (isinstance(inner, CrossModalPairs) and y is None):
         return None
     if y is None:
         raise ValueError(f"{type(inner).__name__}() requires y to be passed, but y is None: it reads {needs_y}.")
@@ -94,6 +94,10 @@ def as_targets(spec, y, n_rows, device):
     if isinstance(inner, SameClass):
         y = y.ravel() if y.shape[1:] == (1,) else y
         _check_indicator(y, type(inner).__name__, needs_y)
+    if isinstance(inner, CrossModalPairs):
+        y = y.ravel() if y.shape[1:] == (1,) else y
+        if y.ndim > 1 and _is_other_modality(y):
+            return None
     return y.to(device)
 
 
@@ -134,12 +138,12 @@ def row_weights(spec, y, rows, n_keys, dtype, device):
     while isinstance(spec, UniformMixture):
         spec = spec.base
     own = own_keys(rows, n_keys, device)
-    if isinstance(spec, (Identity, CrossModalPairs)):
+    if y is None and isinstance(spec, (Identity, CrossModalPairs)):
         weights = own
-    elif isinstance(spec, SameClass) and y.ndim == 2:
+    elif isinstance(spec, (SameClass, CrossModalPairs)) and y.ndim == 2:
         labels = y.to(dtype)
         weights = labels[rows] @ labels.T
-    elif isinstance(spec, SameClass):
+    elif isinstance(spec, (SameClass, CrossModalPairs)):
         weights = y[rows, None] == y
     elif isinstance(spec, DataLabel) and y.ndim == 1:
         _check_codes(y, n_keys)
@@ -165,6 +169,19 @@ def _check_indicator(y, name, needs_y):
         raise ValueError(
             f"a 2-D y of {name}() must hold 0 and 1, whether a row has a label; pass {needs_y} as a 1-D y."
         )
+
+
+def _is_other_modality(y):
+    """Whether y holds the other modality's items, which p of pairs takes as they stand, and no labels."""
+    if not y.is_floating_point():
+        _check_indicator(y, "CrossModalPairs", "several labels of a row")
+        return False
+    if not torch.compiler.is_compiling() and ((y == 0) | (y == 1)).all():
+        raise ValueError(
+            "a 2-D y of CrossModalPairs() that says which labels a row has must hold integers or booleans; got "
+            f"{y.dtype}, which stands for the other modality's items."
+        )
+    return True
 
 
 def _check_codes(y, n_keys):
