@@ -94,6 +94,35 @@ def test_a_heavy_tail_bounds_the_perplexity():
     assert_allclose(rows, limit, rtol=1e-9)
 
 
+FAR = {
+    "one cell": lambda rng: [1e32],
+    "a fill value": lambda rng: [9.97e36**2],
+    "several scales": lambda rng: [1e9, 1e40, 1e150, 1e290],
+    "heavy tails": lambda rng: rng.standard_cauchy(60) ** 8,
+    "tiny": lambda rng: [1e-250, 1e-120, 1e-30],
+}
+
+
+@pytest.mark.parametrize("far", FAR)
+@pytest.mark.parametrize("perplexity", [3.0, 17.5, 40.0])
+def test_far_neighbors_do_not_hide_the_scale_of_the_others(far, perplexity):
+    rng = np.random.default_rng(3)
+    near, more = rng.gamma(3.0, size=(30, 80)), [FAR[far](rng) for _ in range(30)]
+    rows = perplexity_rows(np.hstack([near, more]), perplexity)
+    assert_allclose([perplexity_of(row) for row in rows], perplexity, rtol=1.1e-5)
+    if min(np.ravel(more)) > 1e30:
+        assert_allclose(rows[:, :80], perplexity_rows(near, perplexity), atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(0, 2**16), st.floats(0.01, 120), st.floats(0.1, 0.9))
+def test_any_perplexity_over_any_range_of_distances(seed, decades, fraction):
+    sq_distances = 10 ** np.random.default_rng(seed).uniform(-decades, decades, size=(4, 20))
+    perplexity = 1.2 + fraction * 18
+    rows = perplexity_rows(sq_distances, perplexity)
+    assert_allclose([perplexity_of(row) for row in rows], perplexity, rtol=1.1e-5)
+
+
 def test_rows_do_not_depend_on_each_other(sq_distances):
     together = perplexity_rows(sq_distances, 4.0)
     alone = np.concatenate([perplexity_rows(row[None], 4.0) for row in sq_distances])

@@ -737,3 +737,17 @@ def test_dense_rows_without_themselves_are_what_edges_give(q):
         values.append((float(value.detach()), torch.autograd.grad(value, z)[0].numpy()))
     assert values[0][0] == pytest.approx(values[1][0], rel=1e-12)
     np.testing.assert_allclose(values[0][1], values[1][1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("normalization", ["joint", "conditional"])
+def test_weights_below_the_normal_range_are_left_out(dtype, normalization):
+    tiny = torch.finfo(dtype).tiny
+    weights = np.array([[0, 1, tiny, 0], [1, 0, 0, 10 * tiny], [1, tiny, 0, 1], [0, 1, 1e-3, 0]])
+    p = Conditional.from_weights(weights, exclude_self=True)
+    objective = Objective(p, StudentT(), normalization=normalization, dtype=dtype)
+    assert objective.weights.data.min() > 1e6 * tiny
+    kept = Conditional.from_weights(np.where(weights > 20 * tiny, weights, 0), exclude_self=True)
+    z = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    expected = Objective(kept, StudentT(), normalization=normalization, dtype=dtype)(z)
+    assert float(objective(z)) == pytest.approx(float(expected), rel=1e-6)

@@ -869,3 +869,24 @@ def test_eigenvectors_take_the_place_of_features(base):
     for spec in (Spectral(base), Spectral(RandomWalk(base, 2))):
         with pytest.raises(ValueError, match="must measure distances between rows of X"):
             spec.validate()
+
+
+@pytest.mark.parametrize("make", [Gaussian, StudentT])
+@pytest.mark.parametrize("sigma", [1e-170, 1e-280, 3e155, 1e300])
+def test_widths_without_a_square_are_refused(make, sigma):
+    for refuse in (make(sigma=sigma).validate, lambda: make(sigma=sigma).conditional(np.eye(5))):
+        with pytest.raises(
+            ValueError,
+            match=rf"sigma={sigma:g} has a square beyond".replace("+", r"\+") + " .* double precision; bring X",
+        ):
+            refuse()
+
+
+@pytest.mark.parametrize("make", [Gaussian, StudentT])
+@pytest.mark.parametrize("scale", [1e-140, 1e-60, 1e60, 1e140])
+def test_scale_changes_no_row(make, scale):
+    X = np.random.default_rng(1).normal(size=(30, 4))
+    rows = make(perplexity=7).conditional(X).toarray()
+    assert_allclose(make(perplexity=7).conditional(X * scale).toarray(), rows, atol=1e-5)
+    rows = make(sigma=0.7).conditional(X).toarray()
+    assert_allclose(make(sigma=0.7 * scale).conditional(X * scale).toarray(), rows, rtol=1e-8)

@@ -5,6 +5,9 @@ import numpy as np
 _MAX_STEPS = 64
 _CHUNK = 1 << 17
 _ENTROPY_TOLERANCE = 1e-5
+_FIRST_STEP = 4.0  # in log s^2, outside a bracket
+_LOG_ZERO = -800.0  # whose exponential is zero
+_LOG_RANGE, _LOG_MARGIN = 700.0, 60.0  # of log s^2 in double precision; beyond the least and largest distance
 
 
 def gaussian_log_affinity(sq_distances, sq_sigma):
@@ -29,8 +32,10 @@ def normalize_log_rows(log_affinities):
 
 
 def _rows_and_entropies(log_affinities):
-    """(rows of probabilities, -sum_j p_j log p_j of each), of affinities a that are finite: log sum e^a - sum p a."""
+    """(rows of probabilities, -sum_j p_j log p_j of each), of affinities a: log sum e^a - sum p a."""
     shifted = log_affinities - log_affinities.max(axis=1, keepdims=True)
+    if shifted.min() < _LOG_ZERO:
+        np.maximum(shifted, _LOG_ZERO, out=shifted)
     rows = np.exp(shifted)
     sums = rows.sum(axis=1, keepdims=True)
     rows /= sums
@@ -40,10 +45,11 @@ def _rows_and_entropies(log_affinities):
 def perplexity_rows(sq_distances, perplexity, log_affinity=gaussian_log_affinity):
     """Rows p(.|i) with exp(entropy) = perplexity, by a search for the row's bandwidth.
 
-    The entropy of every kernel used here grows with its bandwidth s. A secant in log s^2, kept inside a bracket, is
-    run for many rows at once. Distances are measured from the row's nearest neighbour, which leaves a Gaussian row as
-    it is; other kernels see the true distances. A row that cannot reach the entropy (ties among its nearest
-    neighbours, say) takes the nearest it can reach.
+    The entropy of every kernel used here grows with its bandwidth s. A secant in log s^2, kept inside a bracket once
+    there is one, is run for many rows at once; steps double until then, as one far neighbour can hide the scale of all
+    others by any factor. Distances are measured from the row's nearest neighbour, which leaves a Gaussian row as it
+    is; other kernels see the true distances. A row that cannot reach the entropy (ties among its nearest neighbours,
+    say) takes the nearest it can reach.
 
     Parameters
     ----------
@@ -77,20 +83,35 @@ def _search(sq_distances, target, log_affinity):
     scale = sq_distances.mean(axis=1)
     probabilities = np.full(sq_distances.shape, 1 / sq_distances.shape[1])
     active = np.flatnonzero(scale > 0)
-    at = np.log(scale[active])
-    low, high = at - 60.0, at + 30.0
-    at_before, before = at - 1, np.full(len(at), np.nan)
+    if not active.size:
+        return probabilities
+    at, bounds = np.log(scale[active]), _log_bounds(sq_distances[active])
+    low, high = np.full(len(at), -np.inf), np.full(len(at), np.inf)
+    step, at_before, before = np.full(len(at), _FIRST_STEP), at - 1, np.full(len(at), np.nan)
     for _ in range(_MAX_STEPS):
-        rows, entropies = _rows_and_entropies(log_affinity(sq_distances[active], np.exp(at)[:, None]))
+        with np.errstate(over="ignore"):  # of a ratio, where the kernel is zero
+            rows, entropies = _rows_and_entropies(log_affinity(sq_distances[active], np.exp(at)[:, None]))
         probabilities[active], excess = rows, entropies - target
         unsettled = np.abs(excess) > _ENTROPY_TOLERANCE
         if not unsettled.any():
             break
-        state = (active, at, low, high, at_before, before, excess)
-        active, at, low, high, at_before, before, excess = (values[unsettled] for values in state)
+        state = (active, at, low, high, step, at_before, before, excess, *bounds)
+        active, at, low, high, step, at_before, before, excess, *bounds = (values[unsettled] for values in state)
         low, high = np.where(excess < 0, at, low), np.where(excess < 0, high, at)
         with np.errstate(divide="ignore", invalid="ignore"):
             secant = at - excess * (at - at_before) / np.where(np.isnan(before), 1, excess - before)
-        trusted = (low < secant) & (secant < high) & ~(np.abs(excess) > np.abs(before) / 2)
-        at_before, before, at = at, excess, np.where(trusted, secant, (low + high) / 2)
+            trusted = (low < secant) & (secant < high) & ~(np.abs(excess) > np.abs(before) / 2)
+            bracketed = np.isfinite(high - low)
+            trusted &= bracketed | (np.abs(secant - at) <= step)
+            otherwise = np.where(bracketed, (low + high) / 2, at - np.sign(excess) * step)
+        step = np.where(trusted, step, 2 * step)
+        at_before, before = at, excess
+        at = np.clip(np.where(trusted, secant, otherwise), *bounds)
     return probabilities
+
+
+def _log_bounds(sq_distances):
+    """Of log s^2: below, only the nearest count; above, all count the same."""
+    least = np.where(sq_distances > 0, sq_distances, np.inf).min(axis=1)
+    bounds = np.log(least) - _LOG_MARGIN, np.log(sq_distances.max(axis=1)) + _LOG_MARGIN
+    return [np.clip(bound, -_LOG_RANGE, _LOG_RANGE) for bound in bounds]

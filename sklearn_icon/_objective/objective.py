@@ -35,6 +35,7 @@ from .normalizers import (
 
 _EDGES_AT_ONCE = 1 << 20
 _PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
+_SMALLEST_KERNEL = 1e-7  # that a weight is multiplied by, as a rule
 _PAIRS_OF_AN_EDGE = 64  # that cost as much among many dimensions
 
 
@@ -97,6 +98,7 @@ class Objective:
         self.term, self.at_zero, self.smooth = divergence_of(learned, divergence)
         _check_combination(p, learned, divergence, self)
         weights, row_mass = _averaged(p, sample_weight, self.joint)
+        weights = _without_tiny(weights, torch.finfo(dtype).tiny)
         self.weights, self.mass = weights, row_mass
         self.uniform, self.background = p.uniform, self._tensor(p.uniform / self.n_mixed)
         self.row_mass = self._tensor(row_mass)
@@ -380,6 +382,16 @@ def _averaged(p, sample_weight, joint):
         raise no_positives()
     mass /= mass.sum()
     return (_symmetric(p.weights, mass), np.ones(p.shape[0])) if joint else (p.weights, mass)
+
+
+def _without_tiny(weights, smallest):
+    """Weights without those that, times a kernel's value, fall below the smallest normal number: those slow CPUs."""
+    kept = weights.data >= smallest / _SMALLEST_KERNEL
+    if kept.all():
+        return weights
+    weights = sparse.csr_array((weights.data * kept, weights.indices, weights.indptr), shape=weights.shape, copy=True)
+    weights.eliminate_zeros()
+    return weights
 
 
 def _symmetric(weights, row_mass):

@@ -25,15 +25,37 @@ from ._base import Supervisory, shrink
 _DEFAULT_PERPLEXITY = 30.0
 _DEFAULT_N_NEIGHBORS = 15
 _FULL_ROWS = 2000
+_SQ_RANGE = np.finfo(np.float64).tiny, 1e300  # of squares in full precision
 _TIED = 8  # neighbours that are searched for the nearest ones, before twice as many
 
 
 def _kernel_rows(distances, perplexity, sigma, log_affinity):
     """Rows of a kernel over distances, of fixed width `sigma` or of given perplexity."""
-    sq_distances = np.square(distances, dtype=np.float64)
     if sigma is None:
-        return perplexity_rows(sq_distances, perplexity, log_affinity)
-    return normalize_log_rows(log_affinity(sq_distances, float(sigma) ** 2))
+        return perplexity_rows(_squared(distances), perplexity, log_affinity)
+    return normalize_log_rows(log_affinity(np.square(distances, dtype=np.float64), _sq_sigma(sigma)))
+
+
+def _squared(distances):
+    """Squares, in units of a row's median where those of the distances are not all numbers of full precision."""
+    with np.errstate(over="ignore", under="ignore"):
+        sq_distances = np.square(distances, dtype=np.float64)
+        if sq_distances.max() < _SQ_RANGE[1] and not ((sq_distances < _SQ_RANGE[0]) & (distances > 0)).any():
+            return sq_distances
+        median = np.median(np.asarray(distances, dtype=np.float64), axis=1, keepdims=True)
+        unit = np.where(median > 0, median, distances.max(axis=1, keepdims=True))
+        return np.minimum(np.square(distances / np.where(unit > 0, unit, 1)), _SQ_RANGE[1])
+
+
+def _sq_sigma(sigma):
+    """The square of a width, a number of full precision; zero where the width is."""
+    sq_sigma = np.multiply(sigma, sigma, dtype=np.float64) if 1e-200 < sigma < 1e200 or sigma == 0 else np.nan
+    if sigma != 0 and not _SQ_RANGE[0] <= sq_sigma <= _SQ_RANGE[1]:
+        raise ValueError(
+            f"sigma={sigma:g} has a square beyond the range of double precision; bring X, and sigma with it, to a scale "
+            "nearer one."
+        )
+    return sq_sigma
 
 
 class _Neighborhood(Supervisory):
@@ -87,6 +109,13 @@ class _DistanceKernel(_Neighborhood):
         "perplexity": [Interval(Real, 1, None, closed="left")],
         "sigma": [Interval(Real, 0, None, closed="neither"), None],
     }
+
+    def validate(self):
+        """Also check that the width has a square; see `Spec.validate`."""
+        super().validate()
+        if self.sigma is not None:
+            _sq_sigma(self.sigma)
+        return self
 
     @abstractmethod
     def _log_affinity(self):
@@ -169,7 +198,7 @@ class _DistanceKernel(_Neighborhood):
             )
         features, more = self._features(X, y), self.metric_params or {}
         distances = pairwise_distances(features, metric=self.metric, **more)
-        log_p = self._log_affinity()(np.square(distances, dtype=np.float64), float(self.sigma) ** 2)
+        log_p = self._log_affinity()(np.square(distances, dtype=np.float64), _sq_sigma(self.sigma))
         return log_p - logsumexp(log_p, axis=1, keepdims=True)
 
     def rows_at(self, distances):
