@@ -49,13 +49,13 @@ def _squared(distances):
 
 def _sq_sigma(sigma):
     """The square of a width, a number of full precision; zero where the width is."""
-    sq_sigma = np.multiply(sigma, sigma, dtype=np.float64) if 1e-200 < sigma < 1e200 or sigma == 0 else np.nan
-    if sigma != 0 and not _SQ_RANGE[0] <= sq_sigma <= _SQ_RANGE[1]:
+    low, high = np.sqrt(_SQ_RANGE)
+    if sigma != 0 and not low <= sigma <= high:
         raise ValueError(
-            f"sigma={sigma:g} has a square beyond the range of double precision; bring X, and sigma with it, to a scale "
-            "nearer one."
+            f"sigma={sigma:g} has a square beyond the range of double precision; bring X, and sigma with it, to a "
+            "scale nearer one."
         )
-    return sq_sigma
+    return float(sigma) ** 2
 
 
 class _Neighborhood(Supervisory):
