@@ -83,10 +83,11 @@ def edge_sum(spec, z, edges):
 # --- tiles --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("device", "times"), [("cpu", 1), ("cuda", _sums._TIMES_ON_GPU)])
 @pytest.mark.parametrize(("n_rows", "n_keys", "elements"), [(1, 1, 1), (7, 7, 21), (7, 3, 5), (10, 100, 1), (5, 0, 4)])
-def test_tiles_cover_every_row_once(monkeypatch, n_rows, n_keys, elements):
+def test_tiles_cover_every_row_once(monkeypatch, n_rows, n_keys, elements, device, times):
     monkeypatch.setattr(_sums, "_TILE_ELEMENTS", elements)
-    tiles = row_tiles(n_rows, n_keys)
+    tiles, elements = row_tiles(n_rows, n_keys, torch.device(device)), elements * times
     assert [row for tile in tiles for row in range(tile.start, tile.stop)] == list(range(n_rows))
     assert all(tile.stop - tile.start == 1 or (tile.stop - tile.start) * n_keys <= elements for tile in tiles)
 

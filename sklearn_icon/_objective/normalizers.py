@@ -18,13 +18,19 @@ from ..learned._base import LOG_FLOOR, sq_distances
 from .fused import RowLogNormalizer, can_fuse, joint_sums
 
 _TILE_ELEMENTS = 1 << 18
+_TIMES_ON_GPU = 16  # so many elements more: of small tiles a GPU only sees kernels start
 _COMPILED_ROWS = 1000  # below, torch takes less time than loading compiled loops
 _CROWDED = 1e-2  # kernels a row, below which single precision loses them beside the row's own
 
 
-def row_tiles(n_rows, n_keys):
-    """Slices of rows such that a tile of rows x keys stays near the size of a core's cache."""
-    step = max(1, _TILE_ELEMENTS // max(n_keys, 1))
+def _tile_elements(device):
+    """Elements of a tile, near the size of a core's cache, or of a GPU's."""
+    return _TILE_ELEMENTS * (1 if device.type == "cpu" else _TIMES_ON_GPU)
+
+
+def row_tiles(n_rows, n_keys, device):
+    """Slices of rows such that a tile of rows x keys stays within a cache."""
+    step = max(1, _tile_elements(device) // max(n_keys, 1))
     return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
 
@@ -41,7 +47,7 @@ def self_mask(tile, rows):
 
 def over_tiles(tile_function, z, keys, *more):
     """Concatenate tile_function(z, keys, *more, rows) over tiles of rows, each computed again in the backward pass."""
-    tiles = row_tiles(len(z), len(keys))
+    tiles = row_tiles(len(z), len(keys), z.device)
     if len(tiles) == 1:
         return tile_function(z, keys, *more, tiles[0])
     return torch.cat([checkpoint(tile_function, z, keys, *more, rows, use_reentrant=False) for rows in tiles])
@@ -107,7 +113,7 @@ class _SampledLogNormalizer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z, learned, drawn):
         keys, n, m = z[drawn], len(z), len(drawn)
-        tiles = row_tiles(n, m)
+        tiles = row_tiles(n, m, z.device)
         log_z = torch.cat([_log_kernel_tile(learned, z, keys, rows, False)[1].logsumexp(1) for rows in tiles])
         ctx.log_share = log((n - 1) / m)
         others = log_z[drawn] + torch.log1p(-(1 - 1e-6) * (-log_z[drawn]).exp())  # less its own kernel, which is one
@@ -121,7 +127,7 @@ class _SampledLogNormalizer(torch.autograd.Function):
     def backward(ctx, grad_log_z):
         z, log_z, drawn = ctx.saved_tensors
         keys, gradient = z[drawn], torch.empty_like(z)
-        for rows in row_tiles(len(z), len(drawn)):
+        for rows in row_tiles(len(z), len(drawn), z.device):
             sq, log_k = _log_kernel_tile(ctx.learned, z, keys, rows, False)
             log_k += ctx.log_share
             weight = (log_k - log_z[rows, None]).exp_() * grad_log_z[rows, None]
@@ -148,7 +154,7 @@ class _EuclideanLogNormalizer(torch.autograd.Function):
         log_z = torch.cat(
             [
                 _log_kernel_tile(learned, z, keys, rows, exclude_self)[1].logsumexp(1)
-                for rows in row_tiles(len(z), len(keys))
+                for rows in row_tiles(len(z), len(keys), z.device)
             ]
         )
         ctx.save_for_backward(z, keys, log_z)
@@ -160,7 +166,7 @@ class _EuclideanLogNormalizer(torch.autograd.Function):
     def backward(ctx, grad_log_z):
         z, keys, log_z = ctx.saved_tensors
         grad_z, grad_keys = torch.zeros_like(z), torch.zeros_like(keys)
-        for rows in row_tiles(len(z), len(keys)):
+        for rows in row_tiles(len(z), len(keys), z.device):
             sq, log_k = _log_kernel_tile(ctx.learned, z, keys, rows, ctx.exclude_self)
             weight = (log_k - log_z[rows, None]).exp_() * ctx.learned.slope(sq) * (2 * grad_log_z[rows, None])
             grad_z[rows] = weight.sum(1, keepdim=True) * z[rows] - weight @ keys
@@ -174,10 +180,11 @@ def upper_tiles(z):
     Both tensors are overwritten at the next step.
     """
     n, sq_norms, minus_twice = len(z), z.square().sum(1), -2 * z.T
-    buffers = z.new_empty(2, max(_TILE_ELEMENTS, n))
+    elements = _tile_elements(z.device)
+    buffers = z.new_empty(2, max(elements, n))
     start = 0
     while start < n:
-        rows, keys = slice(start, min(start + max(1, _TILE_ELEMENTS // (n - start)), n)), slice(start, n)
+        rows, keys = slice(start, min(start + max(1, elements // (n - start)), n)), slice(start, n)
         shape = (rows.stop - start, n - start)
         sq, spare = (buffer[: shape[0] * shape[1]].view(shape) for buffer in buffers)
         torch.addmm(sq_norms[keys], z[rows], minus_twice[:, keys], out=sq).add_(sq_norms[rows, None]).clamp_min_(0)
