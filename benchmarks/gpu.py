@@ -315,8 +315,8 @@ def loop_shapes(n, device):
 
 
 def one_map(X, device, neighbours=None, **options):
-    """Seconds by stage of a fit, and the map's quality."""
-    stages = {}
+    """Seconds by stage of a fit, and the map's quality; X are rows, or a function that makes them."""
+    X, stages = X() if callable(X) else X, {}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with replaced(NEIGHBORHOODS, nearest_neighbors=neighbours or NEIGHBORHOODS.nearest_neighbors), staged(stages):
@@ -393,7 +393,7 @@ def steps(X, device, neighbours):
 # --- nearest neighbours ---------------------------------------------------------------------------------------------
 
 
-def nearest_on_gpu(X, k, device, *, group=128, tile=1 << 30, spare=8, ranked=True):
+def nearest_on_gpu(X, k, device, *, group=128, tile=1 << 32, spare=8, ranked=True):
     """(indices, distances, share of rows that are surely exact) of the k nearest others of each row.
 
     Products in single precision give the squared distances of a block of rows to all; the smallest of each group of
@@ -445,6 +445,7 @@ def _differences(X, rows, candidates):
 
 def neighbours_alone(X, device, **options):
     """Seconds of the search on the GPU, and its recall on 256 rows."""
+    X = X() if callable(X) else X
     (seconds, result), again = timed(lambda: nearest_on_gpu(X, N_NEIGHBORS, device, **options)), None
     if seconds < 5:
         again, _ = timed(lambda: nearest_on_gpu(X, N_NEIGHBORS, device, **options))
@@ -656,7 +657,7 @@ def main():
     if report.figures.get(f"map {len(X)} auto, second", {}).get("method") != "exact":
         measure(f"map {len(X)} exact, second", 20, one_map, X, device, method="exact")
     for n in sizes["neighbours"]:
-        measure(f"neighbours {n}", 3 + 30 * (n / 1e6) ** 2, neighbours_alone, more_rows(X, shifts, n), device)
+        measure(f"neighbours {n}", 3 + 30 * (n / 1e6) ** 2, neighbours_alone, partial(more_rows, X, shifts, n), device)
     measure(f"neighbours {len(X)}, all sorted", 10, neighbours_alone, X, device, group=None)
     measure(f"map {len(X)} auto, neighbours on the GPU", 15, one_map, X, device, in_fit)
     for n in sizes["batches"]:
@@ -669,7 +670,14 @@ def main():
     for n in sizes["maps"]:
         for method in ("auto", "interpolation"):
             measure(f"map {n} {method}, second", 6, one_map, X[:: len(X) // n][:n], device, method=method)
-    measure(f"map {smaller} auto, neighbours on the GPU", 30, one_map, more_rows(X, shifts, smaller), device, in_fit)
+    measure(
+        f"map {smaller} auto, neighbours on the GPU",
+        30,
+        one_map,
+        partial(more_rows, X, shifts, smaller),
+        device,
+        in_fit,
+    )
     of_what, F, y = features(args, sizes["rows"])
     report.facts["features"] = [of_what, *F.shape]
     for where in both:
@@ -677,14 +685,14 @@ def main():
         measure(f"clusters {len(F)} {where}", 20, clusters, F, y, where)
     measure("first fit on the CPU", 20, compile_cpu, X[: sizes["warming"]])
     measure(f"map {len(X)} auto on the CPU", 20, one_map, X, cpu)
-    measure(f"map {smaller} auto", 50, one_map, more_rows(X, shifts, smaller), device)
+    measure(f"map {smaller} auto", 50, one_map, partial(more_rows, X, shifts, smaller), device)
     for n in larger:
-        measure(f"map {n} auto, neighbours on the GPU", 80, one_map, more_rows(X, shifts, n), device, in_fit)
+        measure(f"map {n} auto, neighbours on the GPU", 80, one_map, partial(more_rows, X, shifts, n), device, in_fit)
     for where in both:
         measure(f"classifier {len(F)} mlp {where}", 15, classifier, F, y, where, encoder="mlp", max_iter=5)
     all_sums(sizes["sums"][1:], list(KERNELS)[1:], ["loops", "grid", "tiles"])
     for n in larger:
-        measure(f"map {n} auto", 180, one_map, more_rows(X, shifts, n), device)
+        measure(f"map {n} auto", 180, one_map, partial(more_rows, X, shifts, n), device)
     report.facts["seconds of all"] = time.perf_counter() - report.started
     report.save()
     faulthandler.cancel_dump_traceback_later()
