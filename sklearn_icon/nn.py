@@ -10,11 +10,11 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 
 from . import supervisory as of_p
 from ._core.ranks import JointBatch
-from ._core.spec import resolve, unwrapped
+from ._core.spec import resolve
 from ._objective.divergences import DIVERGENCES
 from ._objective.objective import check_limit, divergence_of, infinite_where_zero
 from .learned import NAMES, Gaussian, Learned, StudentT, UniformMixture
-from .supervisory._batch import as_targets, check_batch_spec, excludes_self, own_keys, row_weights, uniform_share
+from .supervisory._batch import as_targets, own_keys
 
 __all__ = ["ICONLoss"]
 
@@ -129,20 +129,20 @@ class ICONLoss(torch.nn.Module):
         self.supervisory = resolve(supervisory, of_p.Supervisory, _NAMES_OF_P, "supervisory")
         self.learned = resolve(learned, Learned, NAMES, "learned")
         self.divergence, self.debias, self.gather_distributed = divergence, debias, gather_distributed
-        check_batch_spec(self.supervisory)
-        self._uniform = uniform_share(self.supervisory, debias)
+        self.supervisory.check_batch()
+        self._uniform = 1 - (1 - debias) * (1 - self.supervisory.mixture)
         check_limit(self.learned, divergence)
-        inner = unwrapped(self.learned)
-        self._is_cosine = getattr(inner, "metric", None) == "cosine"
-        pairs = isinstance(unwrapped(self.supervisory), of_p.CrossModalPairs)
-        self._has_prototypes = self.supervisory.keys_differ and not pairs
-        self._reads_degrees = getattr(inner, "weights", None) == "degree" and not self.supervisory.keys_differ
+        self._is_cosine = self.learned.affinity == "cosine"
+        self._has_prototypes = self.supervisory.keys in ("classes", "tokens")
+        self._reads_degrees = self.learned.by_degree and self.supervisory.over_rows
         self._has_warned = False
         for name, first in _FIRST.items():
-            if getattr(inner, name, None) == "learn":
+            if name in self.learned.learns:
                 self.register_parameter(f"log_{name}", torch.nn.Parameter(torch.tensor(log(first))))
-        if hasattr(self, "log_tau") and inner.euclidean:
-            raise ValueError(f"learned={inner} reads no tau; use metric='cosine' or metric='dot' to learn it.")
+        if "tau" in self.learned.learns and self.learned.affinity == "distance":
+            raise ValueError(
+                f"learned={self.learned.unmixed()} reads no tau; use metric='cosine' or metric='dot' to learn it."
+            )
 
     @property
     def tau(self):
@@ -196,8 +196,8 @@ class ICONLoss(torch.nn.Module):
     def _check_shapes(self, z, keys):
         if z.ndim != 2 or len(z) == 0 or not z.is_floating_point():
             raise ValueError(f"z must be floats of shape (n_rows, d), got {z.dtype} of shape {tuple(z.shape)}.")
-        name = type(unwrapped(self.supervisory)).__name__
-        if keys is None and self.supervisory.keys_differ:
+        name = type(self.supervisory.plain()).__name__
+        if keys is None and not self.supervisory.over_rows:
             what = "prototypes" if self._has_prototypes else "the other modality's representations"
             raise ValueError(f"{name}() requires keys to be passed, but keys is None: it needs {what}.")
         if keys is not None and (keys.ndim != 2 or keys.shape[1] != z.shape[1]):
@@ -209,11 +209,11 @@ class ICONLoss(torch.nn.Module):
         """The average over the rows, of all processes, that have a positive."""
         joint = JointBatch(len(z), z.device, self.gather_distributed)
         keys = keys if self._has_prototypes else joint.gather(keys)
-        weights, sums = row_weights(self.supervisory, joint.gather(y), joint.rows, len(keys), z.dtype, z.device)
+        weights, sums = self.supervisory.of_batch(joint.gather(y), joint.rows, len(keys), z)
         counted = sums > 0
         if not torch.compiler.is_compiling():
             self._report(counted, joint.sum(counted.sum()))
-        mass = sums if isinstance(unwrapped(self.supervisory), of_p.Counts) else counted.to(z.dtype)
+        mass = sums if self.supervisory.weighs_rows else counted.to(z.dtype)
         degrees = joint.gather(sums) if self._reads_degrees else None
         shares = self._row_divergences(z, keys, weights, joint.rows, degrees).masked_fill(~counted, 0)
         return joint.mean(mass * shares, joint.sum(mass.sum()).clamp_min(torch.finfo(z.dtype).tiny))
@@ -239,7 +239,7 @@ class ICONLoss(torch.nn.Module):
         """D of each row."""
         learned = _present(self.learned, self)
         term, at_zero, _ = divergence_of(learned, self.divergence)
-        skips_self = excludes_self(self.supervisory) and not learned.includes_self
+        skips_self = self.supervisory.excludes_self and not learned.includes_self
         left_out = own_keys(rows, len(keys), z.device) & skips_self
         n_choices = max(len(keys) - skips_self, 1)
         p = (1 - self._uniform) * weights + self._uniform / n_choices
@@ -283,9 +283,9 @@ def _present(learned, loss):
     """q with what is learned as it is now."""
     if isinstance(learned, UniformMixture):
         return UniformMixture(_present(learned.base, loss), learned.alpha)
-    if getattr(learned, "tau", None) == "learn":
+    if "tau" in learned.learns:
         return Gaussian(metric=learned.metric, tau=loss.tau)
-    if getattr(learned, "df", None) == "learn":
+    if "df" in learned.learns:
         return StudentT(df=loss.df)
     return learned
 

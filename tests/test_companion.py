@@ -193,7 +193,7 @@ def test_new_rows_are_like_those_without_a_label(kind):
             assert_array_equal(np.flatnonzero(row), np.sort(np.argsort(distance)[:6]))
             assert_allclose(row[row > 0], 1 / 6)
     assert embedding.transform(rows_new).shape == (30, 2)
-    assert embedding.__sklearn_tags__().input_tags.pairwise == (kind == "distances")
+    assert embedding.__sklearn_tags__().input_tags.pairwise == (kind != "features")
 
 
 def test_clusters_heed_the_labels_they_have():

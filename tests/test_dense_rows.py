@@ -19,7 +19,7 @@ from sklearn_icon.supervisory import (
     UniformKNN,
     UniformMixture,
 )
-from sklearn_icon.supervisory._batch import as_targets, check_batch_spec, excludes_self, row_weights, uniform_share
+from sklearn_icon.supervisory._batch import as_targets
 
 N, M = 7, 4
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ CASES = {
 
 
 def weights_of(spec, y, n_keys, rows=slice(0, N), dtype=torch.float64):
-    return row_weights(spec, as_targets(spec, y, N, CPU), rows, n_keys, dtype, CPU)
+    return spec.of_batch(as_targets(spec, y, N, CPU), rows, n_keys, torch.empty(0, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -69,9 +69,8 @@ def test_equals_what_the_spec_computes(case, dtype):
     assert weights.dtype == dtype
     assert_allclose(weights, p.weights.toarray(), rtol=1e-14 if dtype == torch.float64 else 1e-6)
     assert_allclose(sums, np.ones(N) if p.degrees is None else p.degrees, rtol=1e-6)
-    assert excludes_self(spec) == p.exclude_self
-    assert uniform_share(spec, 0.0) == pytest.approx(p.uniform)
-    assert uniform_share(spec, 0.5) == pytest.approx(p.mix(0.5).uniform)
+    assert spec.excludes_self == p.exclude_self
+    assert spec.mixture == pytest.approx(p.uniform)
 
 
 @pytest.mark.parametrize("case", list(CASES))
@@ -119,7 +118,7 @@ def test_a_label_of_minus_one_is_none():
 )
 def test_what_a_batch_cannot_hold(spec, message):
     with pytest.raises(ValueError, match=message):
-        check_batch_spec(spec)
+        spec.check_batch()
 
 
 @pytest.mark.parametrize(

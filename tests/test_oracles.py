@@ -21,7 +21,6 @@ from torch.nn.functional import cross_entropy
 from sklearn_icon import learned, methods
 from sklearn_icon._clusters.cuts import measure_of, normalized_cut
 from sklearn_icon._core.conditional import Conditional
-from sklearn_icon._core.spec import unwrapped
 from sklearn_icon._objective.objective import Objective
 
 N, DIM, CLASSES, SIGMA, NEIGHBORS = 12, 3, 3, 1.3, 3
@@ -317,7 +316,7 @@ READ = {  # what fit reads beside X, by what the record says it reads
 def conditional_of(method):
     """p of a record on the small data: kernels of one width, which no search blurs, and few neighbours."""
     spec = method.supervisory
-    inner = unwrapped(spec)
+    inner = spec.plain()
     if hasattr(inner, "sigma"):
         inner.set_params(sigma=SIGMA)
     elif hasattr(inner, "n_neighbors"):
@@ -352,7 +351,7 @@ def representations(method, seed=1):
     rng = np.random.default_rng(seed)
     n_keys = {"cross-modal": N, "language": 5}.get(method.family, CLASSES)
     shapes = [(N, CLASSES if method.family == "clustering" else DIM)]
-    if method.supervisory.keys_differ:
+    if not method.supervisory.over_rows:
         shapes.append((n_keys, DIM))
     scale = 0.15 if method.name == "error-rate" else 1.0
     return [torch.tensor(scale * rng.normal(size=shape), requires_grad=True) for shape in shapes]

@@ -372,8 +372,8 @@ def test_rows_sum_to_one_and_self_mass_is_as_declared(case, dtype):
     if case.exclude_self:
         assert_array_equal(np.diag(dense), 0)
     assert p.n_choices == dense.shape[1] - case.exclude_self
-    assert (dense.shape[0] == dense.shape[1] == N) or case.spec.keys_differ
-    assert case.spec.keys_differ != case.keys_are_rows
+    assert (dense.shape[0] == dense.shape[1] == N) or not case.spec.over_rows
+    assert case.spec.over_rows == case.keys_are_rows
 
 
 @each_case
@@ -621,7 +621,9 @@ def test_a_walk_leaves_the_uniform_mass_as_it_is():
 @pytest.mark.parametrize("base", [DataLabel(), CrossModalPairs(), UniformMixture(DataLabel(), 0.1)])
 def test_no_walk_over_keys_that_are_no_rows(base):
     X = np.arange(3.0)[:, None]
-    with pytest.raises(ValueError, match=rf"RandomWalk\(\) needs keys that are rows, but {type(base).__name__}"):
+    with pytest.raises(
+        ValueError, match=rf"RandomWalk\(\) needs keys that are rows, but {type(base.plain()).__name__}"
+    ):
         RandomWalk(base, 2).conditional(X, np.array([0, 1, 2]) if not isinstance(base, CrossModalPairs) else X)
 
 

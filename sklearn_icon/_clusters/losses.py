@@ -13,8 +13,6 @@ from scipy import sparse
 from sklearn.utils import gen_batches
 
 from .. import learned, supervisory
-from .._core.spec import unwrapped
-from ..supervisory._base import measured
 
 _STARTS, _K_MEANS_STARTS = 9, 10
 _RATES = {"Linear": 0.02, "Lookup": 0.1}
@@ -63,10 +61,7 @@ class ClusterLoss(ABC):
 
     def walk(self):
         """(p of one step, the longest walk): walks are drawn step by step, unless all they reach counts alike."""
-        p_spec = self.p_spec
-        if isinstance(p_spec, supervisory.RandomWalk) and not p_spec.binary and not p_spec.keys_differ:
-            return p_spec.base, p_spec.n_steps
-        return p_spec, 1
+        return self.p_spec.step()
 
     @abstractmethod
     def check(self, kind, n_samples):
@@ -108,14 +103,14 @@ class Divergence(ClusterLoss):
         from ..encoders._networks import torch_dtype
         from .multistart import solve_partition
 
-        estimator, inner = self.estimator, unwrapped(self.encoder)
+        estimator, inner = self.estimator, self.encoder.plain()
         kind = type(inner).__name__ if not getattr(inner, "orthonormal", False) else "network"
         dtype = torch.float32 if kind in _RATES else torch_dtype(data.X)
         rate, network_rate = _RATES.get(kind, _RATES["Linear"]), _NETWORK_RATE
         if estimator.learning_rate != "auto":
             rate = network_rate = estimator.learning_rate
         seed = data.random_state.randint(np.iinfo(np.int32).max)
-        views = unwrapped(self.p_spec) if self.p_spec.draws_views else None
+        views = self.p_spec.views
         with nullcontext() if views is None else seeded(seed, data.device):  # what `augment` draws
             return solve_partition(
                 data.p.mix(estimator._share),
@@ -197,8 +192,7 @@ class ReverseKL(ClusterLoss):
     def check(self, kind, n_samples):
         """It is one of lookups, and of a p whose kernel reaches all pairs of rows."""
         mixture = self.estimator._share or self.p_spec.mixture or self.q_spec.mixture
-        dense = hasattr(self.p_spec, "log_rows_with_self")
-        if self.encoder.parametric or kind == "distances" or not dense or mixture:
+        if self.encoder.parametric or kind == "distances" or not self.p_spec.compares_all_pairs or mixture:
             raise ValueError(
                 "divergence='reverse_kl' compares q with p on all pairs of rows: it needs encoder='lookup', rows of "
                 "features, a p such as supervisory.Gaussian(sigma=...) and no uniform mass; got "
@@ -253,7 +247,7 @@ class Inertia(ReverseKL):
         return supervisory.Identity(), 1
 
     def _check_distances(self, n_samples):
-        metric = measured(self.p_spec).metric
+        metric = self.p_spec.metric
         if metric not in ("euclidean", "l2"):
             raise ValueError(
                 f"sigma=0 with divergence='reverse_kl' is k-means, which needs metric='euclidean', got {metric!r}; "

@@ -6,7 +6,6 @@ from math import log
 import numpy as np
 import torch
 
-from .._core.spec import unwrapped
 from .._objective.batches import PositiveSampler, batch_conditional
 from .._objective.objective import Objective
 from ..encoders._networks import as_tensor
@@ -41,7 +40,7 @@ class PartitionLoss:
         self.drawable, self.batch_size = drawable, batch_size
         weights = sample_weight[drawable]
         self.cumulative = np.cumsum(weights) if np.ptp(weights) else None
-        self.fast = options["divergence"] == "kl" and isinstance(unwrapped(learned), SharedCluster)
+        self.fast = options["divergence"] == "kl" and isinstance(learned.unmixed(), SharedCluster)
         self.scale: PartitionLoss = self
 
     def of_batches(self, batch_size):
@@ -70,7 +69,7 @@ class PartitionLoss:
         members = np.concatenate(self._draw(rng))
         keys = models(members) if past is None else past(members)
         rows = None if past is None else models(members[: len(members) // 2])
-        weighted = getattr(unwrapped(self.learned), "weights", None) == "degree" and self.p.degrees is not None
+        weighted = self.learned.by_degree and self.p.degrees is not None
         return self._of_batch(rows, keys, torch.as_tensor(self.p.degrees[members]).to(keys) if weighted else None)
 
     def _of_batch(self, rows, keys, degrees=None):

@@ -25,6 +25,10 @@ class Spec(BaseEstimator):
             base.validate()
         return self
 
+    def owner(self, parameter):
+        """The outermost of wrapped specs that has a parameter, or the innermost."""
+        return self
+
 
 def resolve(spec, kind, names, parameter):
     """Turn a spec instance or a short name into a fresh, validated spec.
@@ -63,10 +67,3 @@ def resolve(spec, kind, names, parameter):
             f"sklearn_icon.{kind.__module__.split('.')[1]}; got {spec!r}."
         )
     return clone(spec).validate()
-
-
-def unwrapped(spec, kind=()):
-    """The innermost spec of wrappers around wrappers, or the outermost of a kind."""
-    while hasattr(spec, "base") and not isinstance(spec, kind):
-        spec = spec.base
-    return spec

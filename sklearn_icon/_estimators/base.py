@@ -14,9 +14,8 @@ from sklearn.utils.validation import validate_data
 from .. import encoders, learned, supervisory
 from .._core.device import resolve_device, threads
 from .._core.rows import check_item_shape, rows_of, with_int32_indices
-from .._core.spec import resolve, unwrapped
+from .._core.spec import resolve
 from .._objective.divergences import DIVERGENCES
-from ..supervisory._base import measured
 
 
 class ICon(BaseEstimator, metaclass=ABCMeta):
@@ -69,12 +68,11 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         """Validate parameters and specs. Returns (supervisory, learned, encoder, device, random state)."""
         self._validate_params()
         specs = self._resolve_specs()
-        inner = unwrapped(specs[1])
         by_whom = {"df": "by lookup maps of ICONEmbedding", "tau": "by ICONClassifier and ICONCrossModal, of a cosine,"}
         for name, remedy in by_whom.items():
-            if getattr(inner, name, None) == "learn" and not self._learns(name, specs):
+            if name in specs[1].learns and not self._learns(name, specs):
                 raise ValueError(f"{name}='learn' in {specs[1]} is learned {remedy} alone; give {name} a number.")
-        for spec in (specs[0] if specs[0].draws_views else None, specs[2] if specs[2].only_contrasts else None):
+        for spec in (specs[0] if specs[0].views else None, specs[2] if specs[2].only_contrasts else None):
             if spec is not None and not self._contrasts(specs):
                 raise ValueError(
                     f"{spec} is for training that sets rows against each other: views are read by ICONEmbedding and "
@@ -137,9 +135,10 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         except (TypeError, ValueError):
             return None
 
-    def _measures_precomputed(self):
-        """Whether X holds distances."""
-        return getattr(measured(self._spec_or_none("supervisory")), "metric", None) == "precomputed"
+    def _is_pairwise(self):
+        """Whether X holds distances or a graph."""
+        spec = self._spec_or_none("supervisory")
+        return spec is not None and spec.pairwise
 
     def __sklearn_tags__(self):
         """Sparse input; items of any shape to encoders; y required where p reads it."""

@@ -16,7 +16,6 @@ from .. import learned, supervisory
 from .._core.conditional import warn_left_out, warn_rows_without_positives
 from .._core.labels import class_weights, classes_and_codes, is_known, shares
 from .._core.rows import rows_of
-from .._core.spec import unwrapped
 from .base import ICon, check_bounded
 
 _MAX_REPRESENTATION = 64
@@ -192,16 +191,16 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     def _is_over_rows(self):
         given = self.supervisory
         spec = supervisory.NAMES.get(given, lambda: None)() if isinstance(given, str) else given
-        return isinstance(spec, supervisory.Supervisory) and not spec.keys_differ
+        return isinstance(spec, supervisory.Supervisory) and spec.over_rows
 
     def _learned_names(self):
         return super()._learned_names() | _NAMED | ({} if self._is_over_rows() else _OF_PROTOTYPES)
 
     def _learns(self, name, specs):
-        return name == "tau" and specs[0].keys_differ and getattr(specs[1], "metric", None) == "cosine"
+        return name == "tau" and not specs[0].over_rows and not specs[1].mixture and specs[1].affinity == "cosine"
 
     def _contrasts(self, specs):
-        return not specs[0].keys_differ and not specs[0].draws_views
+        return specs[0].keys == "rows"
 
     def fit(self, X, y, sample_weight=None):
         """Fit the classifier.
@@ -236,13 +235,13 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
             raise ValueError("Sample weights must contain at least one non-zero number.")
         rows = np.flatnonzero(sample_weight)
         X, y, sample_weight = X[rows], y[rows], sample_weight[rows]
-        known = is_known(y) if _may_be_unknown(p_spec) else np.ones(len(y), dtype=bool)
+        known = is_known(y) if p_spec.allows_unknown else np.ones(len(y), dtype=bool)
         classes, codes = classes_and_codes(y, known, names)
         with self._threads(small=X.ndim == 2 and prod(X.shape) < _SMALL):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
-            labels = (p_spec if p_spec.keys_differ else supervisory.DataLabel()).conditional(rows_of(X), codes, **how)
+            labels = (supervisory.DataLabel() if p_spec.over_rows else p_spec).conditional(rows_of(X), codes, **how)
             weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
-            if p_spec.keys_differ:
+            if not p_spec.over_rows:
                 labels = labels.mix(self.debias)
                 warn_rows_without_positives(labels)
             solution = self._solve(X, codes, labels, weights, known, (p_spec, q_spec, encoder), device, random_state)
@@ -262,9 +261,9 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         soft = len(shape) == 2 and shape[1] > 1
         y = validate_data(self, y=y, multi_output=soft, y_numeric=soft)
         if not soft:
-            check_classification_targets(y[is_known(y)] if _may_be_unknown(p_spec) else y)
+            check_classification_targets(y[is_known(y)] if p_spec.allows_unknown else y)
             return y, None
-        if not isinstance(unwrapped(p_spec), supervisory.DataLabel):
+        if not p_spec.reads_probabilities:
             raise ValueError(
                 f"y of shape {y.shape} holds class probabilities, which {p_spec} does not read; use "
                 "supervisory='data_label', or pass 1-D labels."
@@ -284,7 +283,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
             "on_step": self._on_step("training"),
         }
         seed, penalty = random_state.randint(np.iinfo(np.int32).max), 1 / (self.C * weights.sum())
-        if not p_spec.keys_differ:
+        if p_spec.over_rows:
             if self.early_stopping:
                 raise ValueError(f"early_stopping=True needs p over classes, not {p_spec}; use 'data_label'.")
             return self._represent(X, codes, labels, weights, specs, penalty, options, how, seed)
@@ -465,18 +464,13 @@ def _log_kernel(q_spec, z, prototypes):
         return (q_spec.finish(log_k.log_softmax(1), len(prototypes)) if q_spec.mixture else log_k).numpy()
 
 
-def _may_be_unknown(p_spec):
-    """Whether p reads a label of -1 as unknown."""
-    return isinstance(unwrapped(p_spec, supervisory.PropagatedLabel), supervisory.PropagatedLabel)
-
-
 def _check_specs(p_spec, q_spec, encoder):
     """Classes need labels in p, a q over representations, and an encoder that maps new rows."""
-    if not p_spec.needs_y.startswith("class labels"):
+    if not p_spec.reads_labels:
         raise ValueError(
             f"{p_spec} does not read class labels; use supervisory='data_label', 'propagated_label' or 'same_class'."
         )
-    if getattr(unwrapped(p_spec), "unlabelled", None) is not None:
+    if p_spec.over_rows and p_spec.neighborhood is not None:
         raise ValueError(
             f"{p_spec} relates rows without a label, which a classifier has to give a class; use "
             "supervisory='propagated_label'."
@@ -487,5 +481,5 @@ def _check_specs(p_spec, q_spec, encoder):
         )
     if not encoder.parametric:
         raise ValueError(f"{encoder} does not map new rows; use encoder='linear', 'mlp' or a Module.")
-    if not p_spec.keys_differ:
+    if p_spec.over_rows:
         check_bounded(q_spec, encoder)

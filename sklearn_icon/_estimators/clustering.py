@@ -10,7 +10,6 @@ from scipy import sparse
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
@@ -18,10 +17,7 @@ from .. import supervisory
 from .._clusters.losses import Data, loss_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.rows import rows_of
-from .._core.spec import unwrapped
 from .._training.new_rows import FittedRows, input_kind
-from ..supervisory._base import measured
-from ..supervisory._spectral import spectral_of
 from .base import ICon
 
 _BATCH_ROWS = 2048
@@ -201,28 +197,21 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.verbose = verbose
 
     def _default_specs(self):
-        given = measured(self.supervisory)
-        distances = getattr(given, "metric", None) == "precomputed" and given.source == "X"
-        graph_only = self.metric == "precomputed" or distances or self._is_graph()
-        return "walk", "cluster", "lookup" if graph_only else "linear"
+        given = self.supervisory
+        if isinstance(given, str):
+            given = supervisory.NAMES.get(given, supervisory.Identity)()
+        pairwise = isinstance(given, supervisory.Supervisory) and given.pairwise
+        return "walk", "cluster", "lookup" if self.metric == "precomputed" or pairwise else "linear"
 
     def _resolve_specs(self):
         """Also give a `supervisory.Spectral` as many eigenvectors as there are clusters, where it is left open."""
         specs = super()._resolve_specs()
-        spectral = spectral_of(specs[0])
-        if spectral is not None and spectral.n_components is None:
-            spectral.set_params(n_components=self.n_clusters)
+        specs[0].complete(self.n_clusters)
         return specs
 
     def _contrasts(self, specs):
         encoder = specs[2]
-        return not encoder.only_contrasts or (encoder.momentum is not None and unwrapped(encoder) is encoder.base)
-
-    def _is_graph(self):
-        spectral = spectral_of(self.supervisory)
-        if spectral is not None:
-            return spectral.affinity == "precomputed"
-        return self.supervisory == "graph" or isinstance(unwrapped(self.supervisory), supervisory.Graph)
+        return not encoder.only_contrasts or (encoder.momentum is not None and encoder.plain() is encoder.base)
 
     def _supervisory_names(self):
         measured = {"metric": self.metric, "metric_params": self.metric_params}
@@ -266,7 +255,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if X.shape[0] < self.n_clusters:
             raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
         kind = input_kind(p_spec, X, y)
-        _settle_affinity(p_spec, kind)
+        p_spec.settle(kind)
         given = sample_weight is not None
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not sample_weight.any():  # older scikit-learn lets this pass
@@ -279,9 +268,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         device = loss.place(device)
         with self._threads():
             p = loss.walk()[0].conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
-            if given and not p_spec.draws_views:
+            if given and not p_spec.views:
                 p = p.with_copies(sample_weight)
-            if not p_spec.draws_views:
+            if not p_spec.views:
                 warn_rows_without_positives(p, sample_weight > 0)
         has_features = kind == "features"
         with self._threads(small=self._batch_rows(X.shape[0]) * X.shape[1] < _SMALL):
@@ -308,10 +297,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _fit_counted(self, items, y, sample_weight, p_spec):
         """Fit the rows that weigh something; the others have labels as new rows do."""
         counted = np.flatnonzero(sample_weight)
-        if y is not None:
-            y = _safe_indexing(y, counted)
-            y = y[:, counted] if isinstance(measured(p_spec), supervisory.Graph) else y
-        fitted = clone(self).fit(items[counted], y, sample_weight[counted])
+        fitted = clone(self).fit(items[counted], p_spec.take(y, counted), sample_weight[counted])
         own = self.get_params(deep=False)
         self.__dict__.update({name: value for name, value in vars(fitted).items() if name not in own})
         self.labels_ = fitted.predict(items)
@@ -423,7 +409,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         float
         """
         check_is_fitted(self)
-        memberships = self._encoded(self._views_of(X)) if self.supervisory_.draws_views else self.predict_proba(X)
+        memberships = self._encoded(self._views_of(X)) if self.supervisory_.views else self.predict_proba(X)
         X = rows_of(self._validate_items(X, self.encoder_, reset=False))
         return -loss_of(self, self.supervisory_, self.learned_, self.encoder_).value(X, y, memberships)
 
@@ -435,7 +421,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
         with seeded(0):
             items = self._validate_items(X, self.encoder_, reset=False)
-            return unwrapped(self.supervisory_).draw(torch.as_tensor(np.array(items))).numpy()
+            return self.supervisory_.views.draw(torch.as_tensor(np.array(items))).numpy()
 
     @property
     def _n_features_out(self):
@@ -444,33 +430,26 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def __sklearn_tags__(self):
         """Distances of rows where metric is "precomputed", or weights; memberships keep the precision of X."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = self._measures_precomputed() or self._is_graph()
+        tags.input_tags.pairwise = self._is_pairwise()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
 
-def _settle_affinity(p_spec, kind):
-    """Say what a `supervisory.Spectral` took X for, so that it takes other rows for the same."""
-    spectral = spectral_of(p_spec)
-    if spectral is not None:
-        spectral.set_params(affinity="precomputed" if kind == "graph" else "nearest_neighbors")
-
-
 def _check_specs(p_spec, q_spec, encoder, kind, X):
     """Clusters need a p over rows, a q over memberships, and features for an encoder to read."""
-    if p_spec.keys_differ:
+    if not p_spec.over_rows:
         raise ValueError(f"{p_spec} has keys that are not the rows; clustering needs a p over rows, such as 'knn'.")
     if not q_spec.on_memberships:
         raise ValueError(f"{q_spec} is no distribution over clusters; use learned='cluster', or ICONEmbedding.")
     if encoder.parametric and kind != "features":
         raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")
-    if not p_spec.draws_views:
+    if not p_spec.views:
         return
     if not encoder.parametric:
         raise ValueError(
             f"{p_spec} draws views, which have no memberships of their own in {encoder}; use encoder='linear'."
         )
-    if not isinstance(unwrapped(p_spec, supervisory.RandomWalk), supervisory.PositivePairs):
+    if p_spec.walks:
         raise ValueError(f"views are drawn of single items and no walk leads on from them; got {p_spec}.")
     if sparse.issparse(X):
         raise ValueError(f"{p_spec} draws views of dense items, but X is sparse; use X.toarray().")

@@ -11,9 +11,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .. import encoders, learned, supervisory
+from .. import encoders, learned
 from .._core.rows import check_item_shape, row_digests, rows_of, unit_rows, with_int32_indices
-from .._core.spec import resolve, unwrapped
+from .._core.spec import resolve
 from .base import ICon
 
 _PASSES, _LEAST_STEPS = 20, 600  # unless max_iter says how many passes
@@ -167,7 +167,7 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         return super()._learned_names() | _NAMED
 
     def _learns(self, name, specs):
-        return name == "tau" and getattr(unwrapped(specs[1]), "metric", None) == "cosine"
+        return name == "tau" and specs[1].affinity == "cosine"
 
     def fit(self, X, y):
         """Train both encoders.
@@ -358,7 +358,7 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
 def _check_specs(p_spec, q_spec, *both):
     """Pairs need their own p, a q over representations, and encoders that map new rows."""
-    if not isinstance(unwrapped(p_spec), supervisory.CrossModalPairs):
+    if p_spec.keys != "partners":
         raise ValueError(f"{p_spec} does not pair rows of two modalities; use supervisory='cross_modal'.")
     if q_spec.on_memberships:
         raise ValueError(f"{q_spec} is a distribution over clusters; use learned='cosine', 'student_t' or another.")
@@ -368,5 +368,5 @@ def _check_specs(p_spec, q_spec, *both):
         if encoder.only_contrasts:
             raise ValueError(
                 f"{name}={encoder} is trained through a head or against its past, which pairs of modalities are not; "
-                f"use {name}={unwrapped(encoder)}."
+                f"use {name}={encoder.plain()}."
             )

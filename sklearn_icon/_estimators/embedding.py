@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_is_fitted
 from .. import supervisory
 from .._core.conditional import warn_rows_without_positives
 from .._core.rows import average_duplicates, rows_of
-from .._core.spec import unwrapped
 from .._training.initialization import initial_map
 from .._training.new_rows import FittedRows, input_kind
 from .base import ICon, check_bounded
@@ -235,10 +234,10 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         return "gaussian", "student_t", "lookup"
 
     def _learns(self, name, specs):
-        return name == "df" and not specs[2].parametric and specs[1] is unwrapped(specs[1])
+        return name == "df" and not specs[2].parametric and not specs[1].mixture
 
     def _contrasts(self, specs):
-        return not specs[0].keys_differ
+        return specs[0].over_rows
 
     def _supervisory_names(self):
         measured = {"metric": self.metric, "metric_params": self.metric_params}
@@ -290,8 +289,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
                     f"late_exaggeration={self.late_exaggeration} multiplies the attraction of plain KL; use "
                     "divergence='kl' and debias=0, or late_exaggeration=1."
                 )
-            views = unwrapped(p_spec) if p_spec.draws_views else None
-            solve = self._solve_tokens if p_spec.keys_differ else partial(self._solve, views=views)
+            solve = partial(self._solve, views=p_spec.views) if p_spec.over_rows else self._solve_tokens
             solution, method = solve(X, kind, p.mix(self.debias), q_spec, encoder, device, random_state)
         self.supervisory_, self.learned_, self.encoder_ = p_spec, solution.learned, encoder
         self.method_, self.device_, self.learning_rate_ = method, str(device), solution.learning_rate
@@ -300,9 +298,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.kl_divergence_ = float(solution.shares.sum())
         self.kl_per_sample_ = solution.shares * len(solution.shares)
         self._state = solution.state
-        placeable = not encoder.parametric and (kind == "counts" or not p_spec.keys_differ)
+        placeable = not encoder.parametric and (kind == "counts" or p_spec.over_rows)
         self._fitted_rows: Any = FittedRows(X, kind, p, p_spec, y) if placeable else None
-        if p_spec.keys_differ:
+        if not p_spec.over_rows:
             self.prototypes_ = solution.prototypes.astype(X.dtype, copy=False)
         elif hasattr(self, "prototypes_"):
             del self.prototypes_
@@ -386,7 +384,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         n, free = p.shape[0], not encoder.parametric
         gridded = free and can_interpolate(p, q_spec, self.n_components)
-        drawn = free and can_interpolate(p, q_spec, 1) and getattr(q_spec, "df", None) != "learn"
+        drawn = free and can_interpolate(p, q_spec, 1) and not q_spec.learns
         if self.method == "interpolation" and not gridded:
             raise ValueError(
                 "method='interpolation' needs encoder='lookup', n_components of 1 or 2, debias=0 and a learned kernel "
@@ -442,7 +440,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
                 module = load_module(self.encoder_, self.n_features_in_, self.n_components, self._state)
                 return encode(module, X).astype(self.embedding_.dtype, copy=False)
-            return self._place_contexts(X) if self.supervisory_.keys_differ else self._place(X)
+            return self._place(X) if self.supervisory_.over_rows else self._place_contexts(X)
 
     def _place(self, X):
         """New rows on a lookup map."""
@@ -477,17 +475,18 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def __sklearn_tags__(self):
         """Distances of rows where metric is "precomputed"."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = self._measures_precomputed()
-        tags.input_tags.positive_only = isinstance(unwrapped(self._spec_or_none("supervisory")), supervisory.Counts)
+        tags.input_tags.pairwise = self._is_pairwise()
+        spec = self._spec_or_none("supervisory")
+        tags.input_tags.positive_only = spec is not None and spec.keys == "tokens"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
 
 def _check_specs(p_spec, q_spec, encoder, kind, normalization):
     """A map has one representation per row, so rows must be the keys, or tokens; and q a function of places."""
-    if isinstance(unwrapped(p_spec), supervisory.Counts):
+    if p_spec.keys == "tokens":
         _check_tokens(p_spec, q_spec, normalization)
-    elif p_spec.keys_differ:
+    elif not p_spec.over_rows:
         raise ValueError(
             f"{p_spec} has keys that are not the rows; a map needs a p over rows, such as 'gaussian' or 'knn'."
         )
@@ -495,7 +494,7 @@ def _check_specs(p_spec, q_spec, encoder, kind, normalization):
         raise ValueError(f"{q_spec} is a distribution over clusters; use ICONClustering, or learned='student_t'.")
     if encoder.parametric and kind not in ("features", "counts"):
         raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")
-    if p_spec.draws_views and not encoder.parametric:
+    if p_spec.views and not encoder.parametric:
         raise ValueError(
             f"{p_spec} draws views, which have no places of their own in {encoder}; use encoder='mlp' or a Module."
         )

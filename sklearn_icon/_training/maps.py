@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from .._core.seeding import seeded
-from .._core.spec import unwrapped
 from .._core.team import alone
 from .._objective.batches import BatchLoss, ViewLoss
 from .._objective.objective import Objective, can_interpolate
@@ -78,7 +77,7 @@ def solve_lookup(
     -------
     MapSolution
     """
-    tail = _LearnedTail() if getattr(learned, "df", None) == "learn" else None
+    tail = _LearnedTail() if "df" in learned.learns else None
     learned = tail.start if tail else learned
     options = options | {"n_components": start.shape[1]}
     objective = Objective(p, learned, **options)
@@ -149,7 +148,7 @@ def _estimate(objective, z, exaggeration, rng):
 def _gradient(p, learned, objective, options, z, exaggeration, tail):
     """The function (with_loss) -> (loss or None, [gradient]) of a phase; KL of the plain p and q while exaggerated."""
     if not objective.is_plain_kl and exaggeration > 1:
-        objective = Objective(p.unmixed(), unwrapped(learned), **(options | {"divergence": "kl"}))
+        objective = Objective(p.unmixed(), learned.unmixed(), **(options | {"divergence": "kl"}))
 
     steps = count()
 

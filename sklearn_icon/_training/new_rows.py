@@ -6,10 +6,7 @@ from scipy import sparse
 from .. import supervisory
 from .._core.conditional import Conditional
 from .._core.rows import match_rows, row_digests
-from .._core.spec import unwrapped
 from .._graph.neighbors import cross_neighbors
-from ..supervisory._base import measured
-from ..supervisory._spectral import spectral_of
 
 _NEIGHBORS = 15
 
@@ -22,20 +19,8 @@ def input_kind(p_spec, X, y):
     ValueError
         Distances or a graph that are not square.
     """
-    spec, spectral = measured(p_spec), spectral_of(p_spec)
-    if spectral is not None:
-        if not spectral.reads_graph(X):
-            return "features"
-        kind = "graph"
-    elif isinstance(spec, supervisory.Graph) and (y is None or spec is not unwrapped(p_spec)):
-        kind = "graph"
-    elif getattr(spec, "metric", None) == "precomputed" and spec.source == "X":
-        kind = "distances"
-    elif isinstance(spec, supervisory.Counts) and spec.in_X(y):
-        return "counts"
-    else:
-        return "features"
-    if X.shape[0] != X.shape[1]:
+    kind = p_spec.reads(X, y)
+    if kind in ("distances", "graph") and X.shape[0] != X.shape[1]:
         remedy = f" {supervisory.GRAPH_OF_FEATURES}" if kind == "graph" else ""
         raise ValueError(f"X must be a square matrix ({kind} between rows), got shape {X.shape}.{remedy}")
     return kind
@@ -59,10 +44,8 @@ class FittedRows:
 
     def __init__(self, X, kind, p, p_spec, y):
         self.kind, self.n_rows = kind, X.shape[0]
-        n_positives = np.diff(p.weights.indptr)
-        if measured(p_spec) is not unwrapped(p_spec):
-            n_positives = n_positives[np.diff(unwrapped(p_spec).labels(y).indptr) == 0]
-        few = _NEIGHBORS if measured(p_spec).narrow else 0  # among which the nearest ones are sought
+        n_positives, kernel = np.diff(p.weights.indptr)[p_spec.like_new(y)], p_spec.neighborhood
+        few = _NEIGHBORS if kernel is not None and kernel.narrow else 0  # among which the nearest ones are sought
         self.n_positives = max(few, int(n_positives.max(initial=0))) or _NEIGHBORS
         self.X = X if kind == "features" else None
         self.digests = row_digests(X) if kind != "distances" else None
@@ -93,20 +76,17 @@ class FittedRows:
         """
         if self.kind == "graph":
             return Conditional.from_weights(X).weights, self.seen(X)
-        spec = measured(p_spec)
-        by_kernel = spectral_of(p_spec) is None and hasattr(spec, "rows_at") and spec.source == "X"
+        by_kernel = p_spec.neighborhood is not None
+        kernel = p_spec.neighborhood if by_kernel else supervisory.UniformKNN()
         neighbors = cross_neighbors(
             X,
             self.X,
             min(self.n_positives if by_kernel else _NEIGHBORS, self.n_rows),
-            metric=spec.metric if by_kernel else "euclidean",
-            metric_params=spec.metric_params if by_kernel else None,
+            metric=kernel.metric,
+            metric_params=kernel.metric_params,
             n_jobs=n_jobs,
         )
-        if by_kernel:
-            rows = spec.rows_at(neighbors.distances)
-        else:
-            rows = np.full(neighbors.distances.shape, 1 / neighbors.distances.shape[1])
+        rows = kernel.rows_at(neighbors.distances)
         indptr = np.arange(0, rows.size + 1, rows.shape[1])
         weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(X.shape[0], self.n_rows))
         if self.kind == "features":

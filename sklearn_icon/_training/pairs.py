@@ -17,7 +17,6 @@ from sklearn.utils import gen_batches
 from .._core.conditional import Conditional
 from .._core.rows import unit_rows
 from .._core.seeding import seeded
-from .._core.spec import unwrapped
 from .._objective.objective import Objective
 from .._optim.solver import SolverResult, minimize
 from ..encoders._networks import as_tensor, build_module, state_arrays
@@ -40,8 +39,7 @@ class Pairs(NamedTuple):
 
 def on_sphere(learned):
     """Whether representations are unit rows: q reads directions, or its loss is bounded on the sphere alone."""
-    inner = unwrapped(learned)
-    return inner.is_limit or getattr(inner, "metric", None) == "cosine"
+    return learned.unmixed().is_limit or learned.affinity == "cosine"
 
 
 def pairs_conditional(n_rows, uniform):
@@ -136,8 +134,8 @@ class _PairLoss:
         self.params = [param for module in self.modules for param in module.parameters() if param.requires_grad]
         self.kept = [buffer for module in self.modules for buffer in module.buffers()]
         self.learned, self.unit = clone(learned), on_sphere(learned)
-        self.kernel, self.exponent = unwrapped(self.learned), None
-        if getattr(self.kernel, "tau", None) == "learn":
+        self.kernel, self.exponent = self.learned.unmixed(), None
+        if "tau" in self.kernel.learns:
             start = log(_FIRST_TEMPERATURE - _LEAST_TEMPERATURE)
             self.exponent = torch.tensor(start, dtype=self.kind[0], device=self.kind[1], requires_grad=True)
             self.params.append(self.exponent)

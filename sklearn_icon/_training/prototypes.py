@@ -54,7 +54,7 @@ class Classifier(NamedTuple):
 
 def is_dot(learned):
     """Whether q is a Gaussian of dot products, whose prototypes a last linear layer absorbs."""
-    return getattr(learned, "metric", None) == "dot"
+    return learned.affinity == "dot" and not learned.mixture
 
 
 def solve_linear(rows, held, learned, penalty, options, *, start, max_iter, tol, on_step, patience):
@@ -174,7 +174,7 @@ def solve_prototypes(
     if not is_dot(learned):
         params.append(prototypes.requires_grad_())
     log_temperature = None
-    if getattr(learned, "tau", None) == "learn":
+    if "tau" in learned.learns:
         log_temperature = torch.tensor(log(_FIRST_TEMPERATURE), dtype=kind[0], device=kind[1], requires_grad=True)
         params.append(log_temperature)
 

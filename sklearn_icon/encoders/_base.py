@@ -17,6 +17,10 @@ class Encoder(Spec):
     only_contrasts = False
     """Whether this changes how rows are set against each other in training, and nothing else."""
 
+    def plain(self):
+        """The encoder without what changes its training."""
+        return self
+
     @abstractmethod
     def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
         """Make the torch module.

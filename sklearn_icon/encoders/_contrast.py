@@ -14,6 +14,14 @@ class _Contrast(Encoder):
     only_contrasts = True
     _parameter_constraints = {"base": [Encoder]}
 
+    def plain(self):
+        """As the base; see `Encoder.plain`."""
+        return self.base.plain()
+
+    def owner(self, parameter):
+        """The spec itself or its base; see `Spec.owner`."""
+        return self if parameter in self.get_params(deep=False) else self.base.owner(parameter)
+
     def validate(self):
         """Also refuse a base that is no map, or has the same part already; see `Spec.validate`."""
         super().validate()

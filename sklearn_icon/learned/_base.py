@@ -30,6 +30,16 @@ class Learned(Spec):
     """Whether q stays the same when all representations grow by one factor."""
     mixture = 0.0
     """Uniform mass on q."""
+    affinity = "distance"
+    """What the kernel is a function of: "distance", "cosine", "dot" or "memberships"."""
+    by_degree = False
+    """Whether keys are weighed by their degrees."""
+    learns: tuple = ()
+    """Names of the parameters that are to be learned beside the representations."""
+
+    def unmixed(self):
+        """The distribution inside of uniform mixtures."""
+        return self
 
     def prepare(self, z, keys, degrees=None):
         """(rows, keys) in the form that `paired` and `pairwise` read."""

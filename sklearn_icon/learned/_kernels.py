@@ -59,6 +59,16 @@ class Gaussian(DistanceKernel):
         """Whether the affinity is a squared distance."""
         return self.metric == "euclidean"
 
+    @property
+    def affinity(self):
+        """As the metric says."""
+        return "distance" if self.euclidean else self.metric
+
+    @property
+    def learns(self):
+        """The temperature, where it is not given."""
+        return ("tau",) if self.tau == "learn" else ()
+
     def prepare(self, z, keys, degrees=None):
         """Unit rows for the cosine; see `Learned.prepare`."""
         if self.metric == "cosine":
@@ -125,6 +135,11 @@ class StudentT(DistanceKernel):
 
     def __init__(self, df=1.0):
         self.df = df
+
+    @property
+    def learns(self):
+        """The degrees of freedom, where they are not given."""
+        return ("df",) if self.df == "learn" else ()
 
     def log_kernel(self, sq_distance):
         """-(nu + 1) / 2 * log(1 + d^2 / nu)."""

@@ -33,10 +33,16 @@ class SharedCluster(Learned):
     includes_self = True
     normalized = True
     on_memberships = True
+    affinity = "memberships"
     _parameter_constraints = {"weights": [StrOptions({"degree"}), None]}
 
     def __init__(self, weights=None):
         self.weights = weights
+
+    @property
+    def by_degree(self):
+        """As the weights say."""
+        return self.weights == "degree"
 
     def prepare(self, z, keys, degrees=None):
         """Log-memberships of rows and keys, and log (d_j / cluster mass) for each key and cluster."""

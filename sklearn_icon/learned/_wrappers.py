@@ -39,6 +39,10 @@ class UniformMixture(Learned):
         self.base = base
         self.alpha = alpha
 
+    def owner(self, parameter):
+        """The spec itself or its base; see `Spec.owner`."""
+        return self if parameter in self.get_params(deep=False) else self.base.owner(parameter)
+
     def validate(self):
         """Also refuse a base that is no distribution; see `Spec.validate`."""
         super().validate()
@@ -60,6 +64,25 @@ class UniformMixture(Learned):
     def on_memberships(self):
         """As the base."""
         return self.base.on_memberships
+
+    @property
+    def affinity(self):
+        """As the base."""
+        return self.base.affinity
+
+    @property
+    def by_degree(self):
+        """As the base."""
+        return self.base.by_degree
+
+    @property
+    def learns(self):
+        """As the base."""
+        return self.base.learns
+
+    def unmixed(self):
+        """As the base; see `Learned.unmixed`."""
+        return self.base.unmixed()
 
     @property
     def scale_free(self):

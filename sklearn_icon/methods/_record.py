@@ -7,7 +7,6 @@ from sklearn.base import clone
 from .. import encoders
 from .. import learned as q
 from .. import supervisory as p
-from .._core.spec import unwrapped
 
 FAMILIES = ("dimensionality reduction", "contrastive", "supervised", "cross-modal", "language", "clustering")
 """The families of methods."""
@@ -112,15 +111,15 @@ class Method:
     @property
     def column(self):
         """Title of the table's column, which p names."""
-        return COLUMNS[type(unwrapped(self.supervisory)).__name__]
+        return COLUMNS[type(self.supervisory.plain()).__name__]
 
     @property
     def row(self):
         """Title of the table's row, which q names; a Gaussian of small fixed width is narrow."""
-        spec = unwrapped(self.learned)
+        spec = self.learned.unmixed()
         if isinstance(spec, q.Gaussian) and spec.sigma <= _NARROW:
             return ROWS["NarrowGaussian"]
-        return ROWS["degree" if getattr(spec, "weights", None) else type(spec).__name__]
+        return ROWS["degree" if spec.by_degree else type(spec).__name__]
 
     def make_estimator(self, **params):
         """Make a fresh, unfitted estimator of the method.
@@ -158,12 +157,5 @@ class Method:
         if "supervisory" not in params:
             handed_on = {name: value for name, value in params.items() if name in _HANDED_ON}
             for name, value in handed_on.items():
-                _owner(estimator.supervisory, name).set_params(**{name: value})
+                estimator.supervisory.owner(name).set_params(**{name: value})
         return estimator
-
-
-def _owner(spec, parameter):
-    """The outermost of wrapped specs that has a parameter, or the innermost."""
-    while hasattr(spec, "base") and parameter not in spec.get_params(deep=False):
-        spec = spec.base
-    return spec

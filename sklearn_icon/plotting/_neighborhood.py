@@ -8,7 +8,6 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from .._core.spec import unwrapped
 from ._style import COLORS, DARK, LIGHT, new_axes
 
 _PALEST = 0.2  # where the colour scale begins
@@ -174,11 +173,11 @@ def _rows(estimator, X, y, index, represented):
     from .. import learned
     from .._objective.divergences import DIVERGENCES
 
-    if unwrapped(estimator.learned_).is_limit:
+    if estimator.learned_.unmixed().is_limit:
         raise ValueError(f"{estimator.learned_} is the limit of a loss and no distribution; there is no q to show.")
     debias = getattr(estimator, "debias_", estimator.debias)
     p_rows = estimator.supervisory_.conditional(X, y, random_state=0).mix(debias)
-    if estimator.supervisory_.keys_differ or p_rows.shape != 2 * (len(represented),):
+    if not estimator.supervisory_.over_rows or p_rows.shape != 2 * (len(represented),):
         raise ValueError(f"{estimator.supervisory_} has keys that are not the rows; there are no neighbours to show.")
     q_spec = estimator.learned_
     if q_spec.on_memberships and debias:

@@ -2,25 +2,49 @@
 
 import warnings
 from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
 
-from sklearn.utils import check_consistent_length
+import numpy as np
+from sklearn.utils import _safe_indexing, check_consistent_length
 
-from .._core.spec import Spec, unwrapped
+from .._core.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Supervisory(Spec):
-    """A column of the table: how p(j|i) follows from the data."""
+    """A column of the table: how p(j|i) follows from the data.
 
+    A subclass gives `conditional`, says what its `keys` are, and overrides what else it answers differently. A wrapper
+    hands every question on to what it wraps.
+    """
+
+    keys = "rows"
+    """What the keys j are: "rows" of X, "views" that are drawn of them, "classes", "tokens", or "partners" in another
+    modality."""
     needs_y = ""
     """What `y` must hold, in words; empty where it is not read."""
-    keys_differ = False
-    """Whether the keys are something else than the rows."""
+    reads_labels = False
+    """Whether `y` holds class labels."""
+    reads_probabilities = False
+    """Whether a 2-D `y` may hold class probabilities."""
+    allows_unknown = False
+    """Whether a label of -1 is an unknown one, to which p gives classes."""
+    excludes_self = True
+    """Whether a row is no key of its own."""
+    weighs_rows = False
+    """Whether a row counts in the average as much as its weights sum to."""
     mixture = 0.0
     """Uniform mass on p."""
     narrow = False
     """Whether p is the limit of a kernel of no width, so that the scaled reverse KL of clusters is inertia."""
-    draws_views = False
-    """Whether p is one of views that are drawn of the rows, and not of the rows themselves."""
+    pairwise = False
+    """Whether X holds a column for each row, such as distances, which cross-validation takes likewise."""
+    walks = False
+    """Whether rows are reached by walks of several steps."""
+    compares_all_pairs = False
+    """Whether there is `log_rows_with_self`, p between all pairs of rows."""
 
     @abstractmethod
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
@@ -46,6 +70,81 @@ class Supervisory(Spec):
             What the spec reads is missing or unfit; the message says which and what to do.
         """
 
+    @property
+    def over_rows(self) -> bool:
+        """Whether the keys are the rows, or views of them."""
+        return self.keys in ("rows", "views")
+
+    @property
+    def views(self):
+        """The spec that draws views, or None."""
+        return None
+
+    @property
+    def neighborhood(self):
+        """The spec that measures distances between rows of X, which relates new rows to them, or None."""
+        return None
+
+    def plain(self):
+        """The spec inside of wrappers."""
+        return self
+
+    def reads(self, X, y=None) -> str:
+        """What X holds: "features", "distances", a "graph", or "counts" of tokens."""
+        return "features"
+
+    def step(self) -> tuple["Supervisory", int]:
+        """(p of one step, the longest walk), where p averages over the steps of walks."""
+        return self, 1
+
+    def like_new(self, y) -> np.ndarray | slice:
+        """Which fitted rows new rows are like: those that p relates by X alone."""
+        return slice(None)
+
+    def take(self, y, rows):
+        """What is left of `y` where some rows of X are."""
+        return None if y is None else _safe_indexing(y, rows)
+
+    def complete(self, n_clusters: int) -> None:
+        """Set what was left open for a number of clusters."""
+
+    def settle(self, kind: str) -> None:
+        """Set what was left to X, which was found to hold features, distances or a graph."""
+
+    def check_batch(self) -> None:
+        """Refuse a p that reads more than a batch of representations and its y hold."""
+
+    def batch_needs(self, y: Any) -> str:
+        """What `y` of a batch must hold, in words; empty where it is not read."""
+        return self.needs_y
+
+    def check_batch_y(self, y: "torch.Tensor") -> "torch.Tensor | None":
+        """`y` of a batch as `of_batch` reads it; None where it says nothing."""
+        return y
+
+    def of_batch(self, y: Any, rows: slice, n_keys: int, like: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Rows of p of a batch without its uniform mass, on the device and in the precision of a tensor.
+
+        Parameters
+        ----------
+        y : tensor or None
+            Of all rows of the batch.
+        rows : slice
+            The rows wanted.
+        n_keys : int
+        like : tensor
+
+        Returns
+        -------
+        weights : tensor of shape (n_rows, n_keys)
+            Each row sums to one, or to zero where it has no positive.
+        sums : tensor of shape (n_rows,)
+            What the rows summed to before.
+        """
+        from ._batch import computed_rows
+
+        return computed_rows(self, y, rows, n_keys, like)
+
     def _require_y(self, X, y):
         """y, where there is one, with an entry for each row of X."""
         if y is None:
@@ -56,30 +155,59 @@ class Supervisory(Spec):
         return y
 
 
+def _of_base(name: str) -> property:
+    return property(lambda self: getattr(self.base, name), doc=f"`{name}` of the base.")
+
+
 class Wrapper(Supervisory):
-    """A spec made from another one."""
+    """A spec made from another one, to which it hands on every question that it does not answer itself."""
 
     _parameter_constraints = {"base": [Supervisory]}
 
-    @property
-    def needs_y(self):
-        """What the base reads."""
-        return self.base.needs_y
+    keys, needs_y, mixture, pairwise = map(_of_base, ("keys", "needs_y", "mixture", "pairwise"))
+    reads_labels, reads_probabilities = map(_of_base, ("reads_labels", "reads_probabilities"))
+    allows_unknown, excludes_self, weighs_rows = map(_of_base, ("allows_unknown", "excludes_self", "weighs_rows"))
+    views, neighborhood, walks = map(_of_base, ("views", "neighborhood", "walks"))
 
-    @property
-    def keys_differ(self):
-        """As the base."""
-        return self.base.keys_differ
+    def plain(self):
+        """As the base; see `Supervisory.plain`."""
+        return self.base.plain()
 
-    @property
-    def mixture(self):
-        """As the base."""
-        return self.base.mixture
+    def owner(self, parameter):
+        """The spec itself or its base; see `Spec.owner`."""
+        return self if parameter in self.get_params(deep=False) else self.base.owner(parameter)
 
-    @property
-    def draws_views(self):
-        """As the base."""
-        return self.base.draws_views
+    def reads(self, X, y=None):
+        """As the base; see `Supervisory.reads`."""
+        return self.base.reads(X, y)
+
+    def like_new(self, y):
+        """As the base; see `Supervisory.like_new`."""
+        return self.base.like_new(y)
+
+    def take(self, y, rows):
+        """As the base; see `Supervisory.take`."""
+        return self.base.take(y, rows)
+
+    def complete(self, n_clusters):
+        """As the base; see `Supervisory.complete`."""
+        self.base.complete(n_clusters)
+
+    def settle(self, kind):
+        """As the base; see `Supervisory.settle`."""
+        self.base.settle(kind)
+
+    def check_batch(self):
+        """As the base; see `Supervisory.check_batch`."""
+        self.base.check_batch()
+
+    def batch_needs(self, y):
+        """As the base; see `Supervisory.batch_needs`."""
+        return self.base.batch_needs(y)
+
+    def check_batch_y(self, y):
+        """As the base; see `Supervisory.check_batch_y`."""
+        return self.base.check_batch_y(y)
 
 
 def shrink(parameter, default, fitting, n):
@@ -94,9 +222,3 @@ def shrink(parameter, default, fitting, n):
 
 def n_rows_of(X):
     return X.shape[0] if hasattr(X, "shape") else len(X)
-
-
-def measured(spec):
-    """The innermost spec, or of labels that are known in part that of the rows without one."""
-    spec = unwrapped(spec)
-    return spec if getattr(spec, "unlabelled", None) is None else unwrapped(spec.unlabelled)

@@ -27,9 +27,17 @@ class Identity(Supervisory):
            [0., 1.]])
     """
 
+    excludes_self = False
+
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
         return Conditional(sparse.eye_array(n_rows_of(X), format="csr"))
+
+    def of_batch(self, y, rows, n_keys, like):
+        """By torch alone; see `Supervisory.of_batch`."""
+        from ._batch import normalized_rows, own_keys
+
+        return normalized_rows(self, own_keys(rows, n_keys, like.device), rows, like)
 
 
 class CrossModalPairs(Supervisory):
@@ -50,12 +58,31 @@ class CrossModalPairs(Supervisory):
     (2, 2)
     """
 
+    keys = "partners"
     needs_y = "the other modality"
-    keys_differ = True
+    excludes_self = False
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
         return Conditional(sparse.eye_array(n_rows_of(self._require_y(X, y)), format="csr"))
+
+    def batch_needs(self, y):
+        """Labels that say which rows are partners, where there are any: partners themselves come as keys."""
+        return "" if y is None else self.needs_y
+
+    def check_batch_y(self, y):
+        """Labels, or None where y holds the other modality's items; see `Supervisory.check_batch_y`."""
+        from ._batch import is_other_modality
+
+        y = y.ravel() if y.shape[1:] == (1,) else y
+        return None if y.ndim > 1 and is_other_modality(y) else y
+
+    def of_batch(self, y, rows, n_keys, like):
+        """By torch alone; see `Supervisory.of_batch`."""
+        from ._batch import normalized_rows, own_keys, same_label
+
+        weights = own_keys(rows, n_keys, like.device) if y is None else same_label(y, rows, like)
+        return normalized_rows(self, weights, rows, like)
 
 
 class Graph(Supervisory):
@@ -81,6 +108,27 @@ class Graph(Supervisory):
            [1.  , 0.  , 0.  ],
            [1.  , 0.  , 0.  ]])
     """
+
+    pairwise = True
+
+    def reads(self, X, y=None):
+        """The graph, where y is not that; see `Supervisory.reads`."""
+        return "graph" if y is None else "features"
+
+    def take(self, y, rows):
+        """Rows and columns of a graph; see `Supervisory.take`."""
+        left = super().take(y, rows)
+        return None if left is None else left[:, rows]
+
+    def batch_needs(self, y):
+        """The graph, of which X is none in a batch."""
+        return "the batch's matrix of weights"
+
+    def of_batch(self, y, rows, n_keys, like):
+        """By torch alone; see `Supervisory.of_batch`."""
+        from ._batch import matrix_rows
+
+        return matrix_rows(self, y, rows, n_keys, like)
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
@@ -118,7 +166,23 @@ class Counts(Supervisory):
     array([[0.75, 0.25]])
     """
 
-    keys_differ = True
+    keys = "tokens"
+    excludes_self = False
+    weighs_rows = True
+
+    def reads(self, X, y=None):
+        """The counts, where y does not hold them; see `Supervisory.reads`."""
+        return "counts" if self.in_X(y) else "features"
+
+    def batch_needs(self, y):
+        """The counts, of which X holds none in a batch."""
+        return "the batch's matrix of counts"
+
+    def of_batch(self, y, rows, n_keys, like):
+        """By torch alone; see `Supervisory.of_batch`."""
+        from ._batch import matrix_rows
+
+        return matrix_rows(self, y, rows, n_keys, like)
 
     @staticmethod
     def in_X(y):

@@ -56,6 +56,7 @@ class SameClass(Supervisory):
     [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     """
 
+    reads_labels = True
     _parameter_constraints = {
         "n_positives": [Interval(Integral, 1, None, closed="left"), None],
         "unlabelled": [Supervisory, None],
@@ -75,12 +76,60 @@ class SameClass(Supervisory):
         super().validate()
         if self.unlabelled is not None:
             base = self.unlabelled.validate()
-            if base.keys_differ or base.needs_y or base.mixture or base.draws_views:
+            if base.keys != "rows" or base.needs_y or base.mixture:
                 raise ValueError(
                     f"unlabelled={base} must be a p between rows of X alone, such as UniformKNN(); a UniformMixture "
                     "goes around SameClass()."
                 )
         return self
+
+    @property
+    def neighborhood(self):
+        """That of rows without a label; see `Supervisory.neighborhood`."""
+        return None if self.unlabelled is None else self.unlabelled.neighborhood
+
+    @property
+    def pairwise(self):
+        """As the p of rows without a label; see `Supervisory.pairwise`."""
+        return self.unlabelled is not None and self.unlabelled.pairwise
+
+    def reads(self, X, y=None):
+        """As the p of rows without a label; see `Supervisory.reads`."""
+        return "features" if self.unlabelled is None else self.unlabelled.reads(X)
+
+    def like_new(self, y):
+        """Rows without a label, where these have a p of their own; see `Supervisory.like_new`."""
+        return slice(None) if self.unlabelled is None else np.diff(self.labels(y).indptr) == 0
+
+    def complete(self, n_clusters):
+        """As the p of rows without a label; see `Supervisory.complete`."""
+        if self.unlabelled is not None:
+            self.unlabelled.complete(n_clusters)
+
+    def settle(self, kind):
+        """As the p of rows without a label; see `Supervisory.settle`."""
+        if self.unlabelled is not None:
+            self.unlabelled.settle(kind)
+
+    def check_batch(self):
+        """A batch takes all positives in it; see `Supervisory.check_batch`."""
+        if self.get_params(deep=False) != type(self)().get_params(deep=False):
+            name = type(self).__name__
+            raise ValueError(
+                f"supervisory={self} reads more than y, where a batch takes all positives in it; use {name}()."
+            )
+
+    def check_batch_y(self, y):
+        """One label of each row, or an indicator of several; see `Supervisory.check_batch_y`."""
+        from ._batch import check_indicator
+
+        return check_indicator(y, type(self).__name__, self.needs_y)
+
+    def of_batch(self, y, rows, n_keys, like):
+        """By torch alone; see `Supervisory.of_batch`."""
+        from ._batch import normalized_rows, same_label
+
+        return normalized_rows(self, same_label(y, rows, like), rows, like)
 
     def labels(self, y):
         """The labels of each row as a sparse indicator; rows of unknown label are empty."""
@@ -180,6 +229,7 @@ class PositivePairs(SameClass):
     [0.0, 1.0, 0.0, 0.0]
     """
 
+    reads_labels = False
     _parameter_constraints: dict = {
         "augment": [callable, None],
         "n_views": [Interval(Integral, 2, None, closed="left")],
@@ -200,16 +250,21 @@ class PositivePairs(SameClass):
     @property
     def needs_y(self):
         """Group ids, where no views are drawn."""
-        return "" if self.draws_views else "group ids (which rows are views of one item)"
+        return "" if self.augment is not None else "group ids (which rows are views of one item)"
 
     @property
-    def draws_views(self):
-        """Whether there is an `augment`."""
-        return self.augment is not None
+    def keys(self):
+        """Views, where there is an `augment`."""
+        return "rows" if self.augment is None else "views"
+
+    @property
+    def views(self):
+        """The spec itself, where there is an `augment`."""
+        return None if self.augment is None else self
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p, over `n_views` n rows where views are drawn; see `Supervisory.conditional`."""
-        if not self.draws_views:
+        if self.augment is None:
             return super().conditional(X, y)
         return view_conditional(n_rows_of(X), self.n_views)
 
@@ -261,8 +316,11 @@ class DataLabel(Supervisory):
            [1., 0.]])
     """
 
+    keys = "classes"
     needs_y = "class labels"
-    keys_differ = True
+    reads_labels = True
+    reads_probabilities = True
+    excludes_self = False
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
@@ -272,6 +330,17 @@ class DataLabel(Supervisory):
         classes, codes = np.unique(y, return_inverse=True)
         indptr = np.arange(len(codes) + 1)
         return Conditional(sparse.csr_array((np.ones(len(codes)), codes, indptr), shape=(len(codes), len(classes))))
+
+    def of_batch(self, y, rows, n_keys, like):
+        """By torch alone; see `Supervisory.of_batch`."""
+        import torch
+
+        from ._batch import check_codes, matrix_rows, normalized_rows
+
+        if y.ndim != 1:
+            return matrix_rows(self, y, rows, n_keys, like)
+        check_codes(y, n_keys)
+        return normalized_rows(self, y[rows, None] == torch.arange(n_keys, device=like.device), rows, like)
 
 
 class PropagatedLabel(Wrapper):
@@ -313,9 +382,15 @@ class PropagatedLabel(Wrapper):
     [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]
     """
 
+    keys = "classes"
     needs_y = "class labels, -1 where unknown"
-    keys_differ = True
-    draws_views = False
+    reads_labels = True
+    reads_probabilities = False
+    allows_unknown = True
+    excludes_self = False
+    weighs_rows = False
+    mixture = 0.0
+    views = None
     _parameter_constraints = {
         "base": [Supervisory, None],
         "alpha": [Interval(Real, 0, 1, closed="neither")],
@@ -325,14 +400,44 @@ class PropagatedLabel(Wrapper):
         self.base = base
         self.alpha = alpha
 
+    @property
+    def graph(self):
+        """The base, or what None stands for."""
+        return UniformKNN() if self.base is None else self.base
+
+    @property
+    def pairwise(self):
+        """As the graph; see `Supervisory.pairwise`."""
+        return self.graph.pairwise
+
+    @property
+    def neighborhood(self):
+        """As the graph; see `Supervisory.neighborhood`."""
+        return self.graph.neighborhood
+
+    def plain(self):
+        """The spec itself: its keys are its own; see `Supervisory.plain`."""
+        return self
+
+    def reads(self, X, y=None):
+        """As the graph, which reads no y; see `Supervisory.reads`."""
+        return self.graph.reads(X)
+
+    def check_batch(self):
+        """A batch has no graph; see `Supervisory.check_batch`."""
+        raise ValueError(
+            "supervisory=PropagatedLabel() carries labels over a graph of all rows, of which a batch holds none; give "
+            "the fractions that it finds as a 2-D y to DataLabel()."
+        )
+
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
         y = column_or_1d(self._require_y(X, y))
         known = is_known(y)
         if not known.any():
             raise ValueError("y holds no label but -1, unknown; PropagatedLabel() needs some rows of known class.")
-        base = UniformKNN() if self.base is None else self.base
-        if base.keys_differ or base.needs_y or base.draws_views:
+        base = self.graph
+        if base.keys != "rows" or base.needs_y:
             raise ValueError(f"PropagatedLabel() carries labels over p between rows of X, which {base} is not.")
         p = base.conditional(X, n_jobs=n_jobs, random_state=random_state)
         classes, codes = np.unique(y[known], return_inverse=True)

@@ -73,6 +73,32 @@ class _Neighborhood(Supervisory):
         """Companion features, where `source='y'`."""
         return "companion features (2-D)" if self.source == "y" else ""
 
+    @property
+    def neighborhood(self):
+        """The spec itself, where it measures distances on X; see `Supervisory.neighborhood`."""
+        return self if self.source == "X" else None
+
+    @property
+    def pairwise(self):
+        """Whether X holds distances; see `Supervisory.pairwise`."""
+        return self.source == "X" and self.metric == "precomputed"
+
+    def reads(self, X, y=None):
+        """Features or distances; see `Supervisory.reads`."""
+        return "distances" if self.pairwise else "features"
+
+    def check_batch(self):
+        """A batch has companion features alone; see `Supervisory.check_batch`."""
+        if self.source == "X":
+            raise ValueError(
+                f"supervisory={self} measures distances on X, but the loss sees representations alone; set source='y' "
+                "and pass companion features as y."
+            )
+
+    @abstractmethod
+    def rows_at(self, distances):
+        """Rows p(.|new) of new rows over given neighbour distances, each row on its own."""
+
     def _features(self, X, y):
         if self.source == "X":
             return X if hasattr(X, "shape") else np.asarray(X)
@@ -109,6 +135,8 @@ class _DistanceKernel(_Neighborhood):
         "perplexity": [Interval(Real, 1, None, closed="left")],
         "sigma": [Interval(Real, 0, None, closed="neither"), None],
     }
+
+    compares_all_pairs = True
 
     def validate(self):
         """Also check that the width has a square; see `Spec.validate`."""

@@ -11,7 +11,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from .._core.rows import with_int32_indices
-from .._core.spec import unwrapped
 from .._graph.neighbors import nearest_neighbors
 from ._base import Wrapper, shrink
 from ._given import GRAPH_OF_FEATURES
@@ -88,15 +87,50 @@ class Spectral(Wrapper):
     def validate(self):
         """Also check that the base measures X; see `Spec.validate`."""
         super().validate()
-        inner = self.base
-        while hasattr(inner, "base"):
-            inner = inner.base
-        if getattr(inner, "source", None) != "X" or inner.metric == "precomputed":
+        inner = self.base.neighborhood
+        if inner is None or inner.pairwise or self.base.needs_y:
             raise ValueError(
                 f"base={self.base} must measure distances between rows of X, which eigenvectors take the place of; use "
                 "supervisory.Gaussian(sigma=0) or supervisory.UniformKNN(), say."
             )
         return self
+
+    @property
+    def metric(self):
+        """Between the rows of the eigenvectors: that of the base."""
+        return self.base.neighborhood.metric
+
+    @property
+    def compares_all_pairs(self):
+        """As the base; see `Supervisory.compares_all_pairs`."""
+        return self.base.compares_all_pairs
+
+    @property
+    def neighborhood(self):
+        """None: new rows have no eigenvectors; see `Supervisory.neighborhood`."""
+        return None
+
+    @property
+    def pairwise(self):
+        """Whether X is the graph, for sure; see `Supervisory.pairwise`."""
+        return self.affinity == "precomputed"
+
+    def reads(self, X, y=None):
+        """The graph, or rows of features; see `Supervisory.reads`."""
+        return "graph" if self.reads_graph(X) else "features"
+
+    def complete(self, n_clusters):
+        """As many eigenvectors as clusters, where none are given; see `Supervisory.complete`."""
+        if self.n_components is None:
+            self.set_params(n_components=n_clusters)
+
+    def settle(self, kind):
+        """Take other rows for what X was; see `Supervisory.settle`."""
+        self.set_params(affinity="precomputed" if kind == "graph" else "nearest_neighbors")
+
+    def check_batch(self):
+        """A batch has no graph; see `Supervisory.check_batch`."""
+        raise ValueError(f"supervisory={self} measures p on eigenvectors of all rows, of which a batch holds a part.")
 
     def reads_graph(self, X):
         """Whether X is the graph itself."""
@@ -153,7 +187,7 @@ class Spectral(Wrapper):
         how = {"n_jobs": n_jobs, "random_state": random_state}
         return self.base.conditional(self.measured_rows(X, y, **how), y, **how)
 
-    @available_if(lambda self: hasattr(self.base, "log_rows_with_self"))
+    @available_if(lambda self: self.compares_all_pairs)
     def log_rows_with_self(self, X, y=None, *, n_jobs=None, random_state=None):
         """log p over all rows, the row itself included; see `Gaussian.log_rows_with_self`."""
         return self.base.log_rows_with_self(self.measured_rows(X, y, n_jobs=n_jobs, random_state=random_state), y)
@@ -171,12 +205,3 @@ def _checked(graph):
 
 def _is_symmetric(matrix):
     return bool(abs(matrix - matrix.T).max() <= _SYMMETRIC * abs(matrix).max())
-
-
-def spectral_of(spec):
-    """The `Spectral` among wrapped specs, of labels that are known in part too, or None."""
-    for outer in (spec, getattr(unwrapped(spec), "unlabelled", None)):
-        found = unwrapped(outer, Spectral)
-        if isinstance(found, Spectral):
-            return found
-    return None

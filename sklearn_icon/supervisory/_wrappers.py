@@ -51,6 +51,10 @@ class UniformMixture(Wrapper):
         """Compute p; see `Supervisory.conditional`."""
         return self.base.conditional(X, y, n_jobs=n_jobs, random_state=random_state).mix(self.alpha)
 
+    def of_batch(self, y, rows, n_keys, like):
+        """As the base: the uniform mass comes apart; see `Supervisory.of_batch`."""
+        return self.base.of_batch(y, rows, n_keys, like)
+
 
 class RandomWalk(Wrapper):
     """Neighbour propagation: who is reached by short walks along p.
@@ -93,11 +97,26 @@ class RandomWalk(Wrapper):
         self.n_steps = n_steps
         self.binary = binary
 
+    walks = True
+
+    def step(self):
+        """Walks are drawn step by step, unless all they reach counts alike; see `Supervisory.step`."""
+        return (self.base, self.n_steps) if self.over_rows and not self.binary else (self, 1)
+
+    def check_batch(self):
+        """Also that there is where to walk; see `Supervisory.check_batch`."""
+        super().check_batch()
+        self._check_keys()
+
+    def _check_keys(self):
+        if not self.over_rows:
+            name = type(self.plain()).__name__
+            raise ValueError(f"RandomWalk() needs keys that are rows, but {name}() has other keys.")
+
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
         p = self.base.conditional(X, y, n_jobs=n_jobs, random_state=random_state)
-        if self.keys_differ:
-            raise ValueError(f"RandomWalk() needs keys that are rows, but {type(self.base).__name__}() has other keys.")
+        self._check_keys()
         power = total = p.weights
         for _ in range(self.n_steps - 1):
             power = power @ p.weights
