@@ -16,6 +16,7 @@ FILE = Path(__file__).parent / "data" / "estimators_0_1_0.pkl.gz"
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
+@pytest.mark.filterwarnings("ignore:this .* was pickled by version 0.1.0 of sklearn_icon")
 def test_pickles_of_0_1_0_load():
     models, expected = pickle.loads(gzip.decompress(FILE.read_bytes()))
     assert len(models) == 7

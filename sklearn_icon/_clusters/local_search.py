@@ -9,7 +9,6 @@ g the gain of a positive inside over one outside, h the cost of keys that are no
 group is one small matrix, so that hundreds of searches cost less than one pass over the rows.
 """
 
-import warnings
 from contextlib import contextmanager
 from math import log
 
@@ -22,6 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score
 
+from .._core.quiet import quiet as silent
 from .._core.team import Team
 from .._objective.divergences import DIVERGENCES
 
@@ -144,9 +144,7 @@ def near_groups(p, X, n_clusters, sample_weight, seed):
 @contextmanager
 def quiet():
     """Without what scikit-learn says of graphs in parts, which clusters may be, and of k-means on few distinct rows."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Graph is not fully connected")
-        warnings.filterwarnings("ignore", category=ConvergenceWarning)
+    with silent("Graph is not fully connected"), silent(category=ConvergenceWarning, module="sklearn[.]"):
         yield
 
 

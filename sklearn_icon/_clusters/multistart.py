@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.utils import gen_batches
 
-from .._core.seeding import seeded
+from .._core.seeding import seeded_if
 from .._optim.solver import SolverResult, minimize
 from ..encoders import Linear
 from ..encoders._networks import as_tensor, torch_dtype
@@ -106,7 +106,7 @@ def solve_partition(
         how=adam | {"max_iter": steps},
     )
     momentum, encoder = encoder.momentum, getattr(encoder, "base", encoder)
-    with seeded(seed, options["device"]):  # what modules draw, as in dropout
+    with seeded_if(encoder.draws or views is not None, seed, options["device"]):
         if not encoder.parametric or is_free_linear(encoder):
             models.keep([best])
         else:

@@ -1,9 +1,4 @@
-"""Where and with how many threads torch computes."""
-
-from contextlib import contextmanager
-
-from joblib import effective_n_jobs
-from threadpoolctl import threadpool_limits
+"""Where torch computes."""
 
 
 def resolve_device(device):
@@ -44,29 +39,3 @@ def _why_no_cuda(torch):
     if torch.version.cuda is None and torch.version.hip is None:
         return f"this build of torch ({torch.__version__}) has no CUDA"
     return "torch finds no CUDA device"
-
-
-@contextmanager
-def threads(n_jobs, small=False):
-    """Limit the thread pools of torch and of the numerical libraries.
-
-    Parameters
-    ----------
-    n_jobs : int or None
-        As in joblib; None leaves the pools as they are.
-    small : bool, default=False
-        Whether the work consists of many short operations. They run in one thread: waiting for others at the end of
-        each costs more than they bring, and on a busy machine many times more.
-    """
-    if n_jobs is None and not small:
-        yield
-        return
-    import torch
-
-    before, count = torch.get_num_threads(), 1 if small else effective_n_jobs(n_jobs)
-    with threadpool_limits(count):
-        torch.set_num_threads(count)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)

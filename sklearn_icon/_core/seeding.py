@@ -1,17 +1,32 @@
-"""Random generators with a seed of their own."""
+"""Random numbers of torch with a seed of their own.
 
-from contextlib import contextmanager
+What the library draws itself comes from generators of its own. Modules and augmentations of users draw from torch's
+global generator, which is the process's: it is lent to one fit at a time.
+"""
+
+from contextlib import contextmanager, nullcontext
+from threading import RLock
+
+_GLOBAL_GENERATOR = RLock()
 
 
 @contextmanager
 def seeded(seed, device=None):
-    """Give torch's generator, and that of a CUDA device, this seed inside, and the state that it had before outside."""
+    """Give torch's generator, and that of a CUDA device, this seed inside, and the state that it had before outside.
+
+    Other threads that ask for it here wait meanwhile.
+    """
     import torch
 
     on_cuda = device is not None and torch.device(device).type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[device] if on_cuda else []):
         torch.default_generator.manual_seed(seed)
         if on_cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def seeded_if(draws, seed, device=None):
+    """As `seeded` where code inside draws from the global generator, else nothing."""
+    return seeded(seed, device) if draws else nullcontext()

@@ -1,21 +1,134 @@
-"""Threads for compiled loops that release the interpreter's lock.
+"""How many threads compute: decided here alone, by the size of the work; and threads for compiled loops.
 
-Python's own threads, not the compilers': they survive a fork, nest in other threads, and wait without work.
+Torch counts its threads for each Python thread, BLAS for the whole process. The first is set and put back around a
+piece of work; the second is held at the least that any work in progress asks for, and put back as the last one ends.
+
+Compiled loops release the interpreter's lock and run in Python's own threads, not the compilers': these survive a
+fork, nest in other threads, and wait without work.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from itertools import pairwise
+from threading import Lock, Thread
+from typing import Any
 
 import numpy as np
 import torch
+from joblib import effective_n_jobs
+from threadpoolctl import ThreadpoolController
+
+_SMALL = 1 << 20  # numbers; an operation on fewer takes less time than threads that wait for each other
+
+
+@contextmanager
+def threads(n_jobs=None, size=None):
+    """Limit the threads of torch and of the numerical libraries inside.
+
+    Parameters
+    ----------
+    n_jobs : int or None, default=None
+        As in joblib; None is as many as there are now.
+    size : int, default=None
+        How many numbers an operation of this work reads or writes, one after the other. Short operations run in one
+        thread: waiting for others at the end of each costs more than they bring, and on a busy machine many times
+        more. None where the work is one long operation.
+    """
+    small = size is not None and size < _SMALL
+    count = 1 if small else None if n_jobs is None else effective_n_jobs(n_jobs)
+    with _BLAS.limited(count), _openmp_threads(count), torch_threads(count):
+        yield
+
+
+def n_threads(n_jobs=None):
+    """How many threads may compute in this Python thread now, of those that `n_jobs` asks for."""
+    return torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs)
+
+
+class _Blas:
+    """The threads of BLAS, which are the process's: as few as any work in progress asks for."""
+
+    def __init__(self):
+        self._lock = Lock()
+        self._wanted: list[int | None] = []
+        self._before: Any = None
+
+    @contextmanager
+    def limited(self, count):
+        """At most so many inside; None asks for nothing, but has the count of now put back at the end."""
+        with self._lock:
+            if not self._wanted:
+                self._before = _pools("blas").limit(limits=None)
+            self._wanted.append(count)
+            self._apply()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wanted.remove(count)
+                self._apply()
+
+    def _apply(self):
+        asked = [count for count in self._wanted if count is not None]
+        if asked:
+            _pools("blas").limit(limits=min(asked))
+        else:
+            self._before.restore_original_limits()
+
+
+_BLAS = _Blas()
+
+
+@cache
+def _pools(user_api):
+    """The thread pools of one kind that are loaded; NumPy's, scipy's, scikit-learn's and torch's are by now."""
+    import scipy.linalg  # noqa: F401
+    import sklearn.cluster  # noqa: F401
+
+    return ThreadpoolController().select(user_api=user_api)
+
+
+def _openmp_threads(count):
+    """The threads of OpenMP that this Python thread may start."""
+    return nullcontext() if count is None else _pools("openmp").limit(limits=count)
+
+
+@contextmanager
+def torch_threads(count=None):
+    """Torch with so many threads in this Python thread; at the end as many as at the start, whoever changed it.
+
+    Torch also hands the count to threads that are new to it; these go on having what they would have had.
+    """
+    before = torch.get_num_threads()
+    if count not in (None, before):
+        of_others = _in_new_thread(torch.get_num_threads)
+        torch.set_num_threads(count)
+        _in_new_thread(lambda: torch.set_num_threads(of_others))
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            of_others = _in_new_thread(torch.get_num_threads)
+            torch.set_num_threads(before)
+            if of_others != before:
+                _in_new_thread(lambda: torch.set_num_threads(of_others))
+
+
+def _in_new_thread(function):
+    """What a function returns in a thread of its own."""
+    returned = []
+    thread = Thread(target=lambda: returned.append(function()))
+    thread.start()
+    thread.join()
+    return returned[0]
 
 
 class Team:
     """As many threads as torch may use; the caller is one of them."""
 
     def __init__(self):
-        self.size = torch.get_num_threads()
+        self.size = n_threads()
         self._pool = ThreadPoolExecutor(max(self.size - 1, 1))  # starts threads as they are needed
 
     def run(self, function, tasks):
@@ -39,12 +152,6 @@ class Team:
         return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
-@contextmanager
 def alone(team):
     """Torch in one thread where a team (or None) works: its own threads, which spin as they wait, would take cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if team else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return torch_threads(1 if team else None)

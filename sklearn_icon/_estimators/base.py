@@ -1,7 +1,9 @@
 """`ICon`: what the estimators share."""
 
+import sys
 import warnings
 from abc import ABCMeta, abstractmethod
+from math import prod
 from numbers import Integral
 
 import numpy as np
@@ -12,10 +14,16 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import validate_data
 
 from .. import encoders, learned, supervisory
-from .._core.device import resolve_device, threads
+from .._core.device import resolve_device
 from .._core.rows import check_item_shape, rows_of, with_int32_indices
 from .._core.spec import resolve
 from .._objective.divergences import DIVERGENCES
+from .whole import undisturbed, whole
+
+_VERSION = sys.modules[__name__.partition(".")[0]].__version__
+_FITS = {"fit", "fit_transform", "fit_predict"}
+_PROBABILITIES = {"predict_proba", "predict_log_proba", "decision_function"}
+_PUBLIC = _FITS | _PROBABILITIES | {"transform", "transform_y", "predict", "score"}
 
 
 class ICon(BaseEstimator, metaclass=ABCMeta):
@@ -28,6 +36,11 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
     Subclasses say what the defaults and the short names stand for, and solve.
     """
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        for name in _PUBLIC & vars(cls).keys():
+            setattr(cls, name, (whole if name in _FITS else undisturbed)(vars(cls)[name]))
+
     _parameter_constraints: dict = {
         "supervisory": "no_validation",
         "learned": "no_validation",
@@ -38,6 +51,20 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    def __getstate__(self):
+        return super().__getstate__() | {"_icon_version": _VERSION}
+
+    def __setstate__(self, state):
+        version = state.get("_icon_version", "0.1.0")
+        if version != _VERSION:
+            warnings.warn(
+                f"this {type(self).__name__} was pickled by version {version} of sklearn_icon and is loaded by version "
+                f"{_VERSION}: it may behave otherwise or fail; fit it anew, or install sklearn_icon=={version}.",
+                UserWarning,
+                stacklevel=2,
+            )
+        super().__setstate__({name: value for name, value in state.items() if name != "_icon_version"})
 
     @abstractmethod
     def _default_specs(self):
@@ -89,8 +116,11 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         """Whether p may draw views, and the encoder have a head or keys of its past."""
         return False
 
-    def _threads(self, small=False):
-        return threads(self.n_jobs, small)
+    def _threads(self, size=None):
+        """Limit threads by `n_jobs` and the size of the work; see `team.threads`."""
+        from .._core.team import threads
+
+        return threads(self.n_jobs, size)
 
     def _validate_items(self, X, encoder, reset):
         """Rows, sparse or dense, or to an encoder items of any shape, that of the fit."""
@@ -108,6 +138,14 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
             self._item_shape = X.shape[1:]
         check_item_shape(X, self._item_shape, "X")
         return X
+
+    def _encode(self, encoder, state, X, n_outputs):
+        """Items through a fitted encoder."""
+        from ..encoders._networks import block_rows, encode, load_module
+
+        module = load_module(encoder, prod(X.shape[1:]), n_outputs, state)
+        with self._threads(prod((block_rows(X), *X.shape[1:])) if X.ndim == 2 else None):
+            return encode(module, X)
 
     def _on_step(self, task):
         """A reporter of progress for the solver, or None where `verbose` is 0."""

@@ -19,7 +19,6 @@ from .._core.rows import rows_of
 from .base import ICon, check_bounded
 
 _MAX_REPRESENTATION = 64
-_SMALL = 1 << 20
 _NAMED = {
     "gaussian": partial(learned.Gaussian, metric="dot"),
     "dot": partial(learned.Gaussian, metric="dot"),
@@ -237,7 +236,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         X, y, sample_weight = X[rows], y[rows], sample_weight[rows]
         known = is_known(y) if p_spec.allows_unknown else np.ones(len(y), dtype=bool)
         classes, codes = classes_and_codes(y, known, names)
-        with self._threads(small=X.ndim == 2 and prod(X.shape) < _SMALL):
+        with self._threads(prod(X.shape) if X.ndim == 2 else None):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
             labels = (supervisory.DataLabel() if p_spec.over_rows else p_spec).conditional(rows_of(X), codes, **how)
             weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
@@ -363,9 +362,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         """Items through the encoder, or as rows where there is no separate one."""
         if not self._state:
             return rows_of(X)
-        from ..encoders._networks import encode, load_module
-
-        return encode(load_module(self.encoder_, self.n_features_in_, self._n_outputs, self._state), X)
+        return self._encode(self.encoder_, self._state, X, self._n_outputs)
 
     def _validate_rows(self, X):
         check_is_fitted(self, "classes_")

@@ -24,7 +24,6 @@ _BATCH_ROWS = 2048
 _WALK_STEPS = 2
 _SHARE_UNDER_KL = 0.3
 _ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
-_SMALL = 1 << 20
 
 
 class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, ICon):
@@ -266,14 +265,14 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         loss = loss_of(self, p_spec, q_spec, encoder)
         loss.check(kind, X.shape[0])
         device = loss.place(device)
-        with self._threads():
+        with self._threads(X.shape[0] ** 2):
             p = loss.walk()[0].conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
             if given and not p_spec.views:
                 p = p.with_copies(sample_weight)
             if not p_spec.views:
                 warn_rows_without_positives(p, sample_weight > 0)
         has_features = kind == "features"
-        with self._threads(small=self._batch_rows(X.shape[0]) * X.shape[1] < _SMALL):
+        with self._threads(self._batch_rows(X.shape[0]) * X.shape[1]):
             solution = loss.solve(Data(X, y, items if has_features else None, p, sample_weight, device, random_state))
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
         self.debias_ = self._share
@@ -359,9 +358,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """
         check_is_fitted(self)
         X = self._validate_items(X, self.encoder_, reset=False)
-        with self._threads():
-            if self.encoder_.parametric:
-                return self._encoded(X)
+        if self.encoder_.parametric:
+            return self._encoded(X)
+        with self._threads(X.shape[0] * len(self._memberships)):
             weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
             memberships = (weights @ self._memberships).astype(self._memberships.dtype, copy=False)
             memberships[np.diff(weights.indptr) == 0] = self._memberships.mean(axis=0)
@@ -370,10 +369,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _encoded(self, X):
         """Memberships of items by the encoder."""
-        from ..encoders._networks import encode, load_module
-
-        module = load_module(self.encoder_, self.n_features_in_, self.n_clusters, self._state)
-        return self._in_order(softmax(encode(module, X), axis=1))
+        return self._in_order(softmax(self._encode(self.encoder_, self._state, X, self.n_clusters), axis=1))
 
     def predict(self, X):
         """The likeliest cluster of each row; see `predict_proba`.

@@ -18,7 +18,6 @@ from .base import ICon
 
 _PASSES, _LEAST_STEPS = 20, 600  # unless max_iter says how many passes
 _BATCH_ROWS = 256
-_SMALL = 1 << 20
 _COSINE = partial(learned.Gaussian, metric="cosine", tau="learn")
 _NAMED = {"gaussian": _COSINE, "cosine": _COSINE}
 
@@ -212,8 +211,8 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         batch_rows = min(self.batch_size, X.shape[0])
         steps = -(-X.shape[0] // batch_rows)
-        small = X.ndim == y.ndim == 2 and batch_rows * max(X.shape[1], y.shape[1]) < _SMALL
-        with self._threads(small):
+        flat = X.ndim == y.ndim == 2
+        with self._threads(batch_rows * max(X.shape[1], y.shape[1]) if flat else None):
             return solve_pairs(
                 X,
                 y,
@@ -253,20 +252,19 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     def _encode_X(self, X):
         """f(x) of items that were checked."""
-        return self._encode(self.encoder_, self._states[0], X)
+        return self._represent(self.encoder_, self._states[0], X)
 
     def _encode_y(self, y):
         """g(y) of items that were checked."""
-        return self._encode(self.encoder_y_, self._states[1], y)
+        return self._represent(self.encoder_y_, self._states[1], y)
 
-    def _encode(self, encoder, state, items):
+    def _represent(self, encoder, state, items):
         """Representations by one of the encoders."""
         import torch
 
         from .._training.pairs import on_sphere
-        from ..encoders._networks import encode, load_module
 
-        z = encode(load_module(encoder, prod(items.shape[1:]), self.n_components, state), items)
+        z = self._encode(encoder, state, items, self.n_components)
         return unit_rows(torch.from_numpy(z)).numpy() if on_sphere(self.learned_) else z
 
     def transform(self, X, y=None):
@@ -336,13 +334,14 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         -------
         float
         """
-        from .._training.pairs import recall_at_one
+        from .._training.pairs import ROWS_AT_ONCE, recall_at_one
 
         check_is_fitted(self)
         check_consistent_length(X, y)
         X, y = self._checked_X(X), self._checked_y(y)
         z, w, items = self._encode_X(X), self._encode_y(y), [row_digests(rows_of(side)) for side in (X, y)]
-        return (recall_at_one(self.learned_, z, w, items) + recall_at_one(self.learned_, w, z, items)) / 2
+        with self._threads(min(len(z), ROWS_AT_ONCE) * len(w)):
+            return (recall_at_one(self.learned_, z, w, items) + recall_at_one(self.learned_, w, z, items)) / 2
 
     @property
     def _n_features_out(self):

@@ -19,6 +19,7 @@ from .base import ICon, check_bounded
 _FULL_BATCH_LIMIT = 5000
 _EXACT_LIMIT = 3000
 _SUMMED_LIMIT = 10_000
+_PAIRS_A_NUMBER = 9  # of a step's operations on tiles: maps of up to some 3000 rows take less time in one thread
 # Of compiled loops on CUDA. From arithmetic, not measured on a GPU: 21 instructions a pair, counted in the code that is
 # compiled for an H100, take 7 ms for all pairs of 100,000 rows at 3e13 a second; a default map needs 130 such sums.
 _FUSED_LIMIT = 100_000
@@ -280,7 +281,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         p_spec, q_spec, encoder, device, random_state = self._begin()
         X = self._validate_items(X, encoder, reset=True)
         kind = input_kind(p_spec, X, y)
-        with self._threads(small=X.shape[0] <= _EXACT_LIMIT and X.ndim == 2):
+        with self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if X.ndim == 2 else None):
             p = p_spec.conditional(rows_of(X), y, n_jobs=self.n_jobs, random_state=random_state)
             _check_specs(p_spec, q_spec, encoder, kind, self.normalization)
             warn_rows_without_positives(p)
@@ -434,22 +435,22 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """
         check_is_fitted(self)
         X = self._validate_items(X, self.encoder_, reset=False)
-        with self._threads():
-            if self.encoder_.parametric:
-                from ..encoders._networks import encode, load_module
-
-                module = load_module(self.encoder_, self.n_features_in_, self.n_components, self._state)
-                return encode(module, X).astype(self.embedding_.dtype, copy=False)
+        if self.encoder_.parametric:
+            places = self._encode(self.encoder_, self._state, X, self.n_components)
+            return places.astype(self.embedding_.dtype, copy=False)
+        keys = self.embedding_ if self.supervisory_.over_rows else self.prototypes_
+        with self._threads(X.shape[0] * len(keys)):
             return self._place(X) if self.supervisory_.over_rows else self._place_contexts(X)
 
     def _place(self, X):
         """New rows on a lookup map."""
-        from .._training.placement import place_rows
+        from .._training.placement import block_size, place_rows
 
         weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
         placed = np.empty((X.shape[0], self.n_components), dtype=self.embedding_.dtype)
         placed[seen >= 0] = self.embedding_[seen[seen >= 0]]
-        placed[seen < 0] = place_rows(weights[seen < 0], self.embedding_, self.learned_)
+        with self._threads(block_size(X.shape[0], self.embedding_)):
+            placed[seen < 0] = place_rows(weights[seen < 0], self.embedding_, self.learned_)
         return placed
 
     def _place_contexts(self, X):

@@ -7,8 +7,8 @@ or descent only propose candidates; a row that this may have cost a neighbour is
 distance is `|u - v|^2 / 2` of unit rows.
 """
 
-import warnings
 from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_random_state
 from threadpoolctl import threadpool_limits
 
+from .._core.quiet import quiet
+
 # Largest n^2 (40 + features) searched exactly: 235k rows of 50 features, 78k of 784. That takes no longer than the
 # approximate search does in a fresh process, where it compiles.
 _EXACT_LIMIT = 5e12
@@ -32,6 +34,8 @@ _SPARE = 8  # candidates beyond the neighbours wanted
 _DESCENT_WIDTH = 31  # neighbours kept by the approximate search: with 16 it loses up to 40%, with 31 up to 12%
 _SAMPLE = 256  # rows whose neighbours are compared with the exact ones
 _BLOCK = 2**22  # distances that a thread holds at a time
+
+_DESCENT_LOCK = Lock()  # not every threading layer of numba takes two at a time
 
 _NAMES = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan"}
 _ROOTS = {"euclidean": np.sqrt, "sqeuclidean": np.positive, "cosine": partial(np.multiply, 0.5)}
@@ -219,7 +223,9 @@ def _search(space, k, n_jobs, random_state, ranked=True) -> Neighbors:
     affordable = n**2 * (40.0 + cost) <= _EXACT_LIMIT or not descent
     tree = bool(space.root) and not sparse and width <= _TREE_FEATURES and n >= max(_TREE_ROWS, 20 * k)
     if space.compiled and n_jobs is None:
-        n_jobs = _n_threads()
+        from .._core.team import n_threads
+
+        n_jobs = n_threads()
     run, rows = partial(_in_blocks, n, n_jobs), np.arange(space.X.shape[0])
     if k == limit and space.own and not (ranked or sparse):
         indices, distances = run(partial(_others, space), rows)
@@ -263,13 +269,6 @@ def _propose(space, k, tree, n_jobs):
         distances, candidates = search.kneighbors(space.X, n_candidates)
     beyond = distances[:, -1].astype(np.float64) ** 2 - _sq_error(space, space.X)
     return candidates, space.root(np.maximum(beyond, 0))
-
-
-def _n_threads():
-    """As many as compiled code may use, which nested parallelism limits."""
-    import numba
-
-    return numba.get_num_threads()
 
 
 def _propose_compiled(space, k, n_jobs):
@@ -399,20 +398,23 @@ def _descend(space, k, n_jobs, random_state):
     rng = np.random.RandomState() if random_state is None else check_random_state(random_state)
     rows = space.reference.astype(np.float32)
     rows = sp.csr_matrix(rows) if sp.issparse(rows) else rows  # pynndescent 0.5 knows no sparse arrays
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # missing neighbours, which are repaired; numba on pynndescent's code
-        import numba
+    import numba
+
+    from .._core.team import n_threads
+
+    # Of missing neighbours, which are repaired; numba on pynndescent's code.
+    with _DESCENT_LOCK, quiet(module="pynndescent"), quiet(category=numba.errors.NumbaWarning):
         from pynndescent import NNDescent
 
-        n_threads = numba.get_num_threads()
+        before = numba.get_num_threads()
         try:
             return NNDescent(
                 rows,
                 metric="euclidean" if space.root else space.metric,
                 metric_kwds=space.params,
                 n_neighbors=min(rows.shape[0], max(k + 1, _DESCENT_WIDTH)),
-                n_jobs=None if n_jobs is None else min(effective_n_jobs(n_jobs), n_threads),
+                n_jobs=min(n_threads(n_jobs), before),
                 random_state=int(rng.randint(np.iinfo(np.int32).max)),
             ).neighbor_graph[0]
         finally:
-            numba.set_num_threads(n_threads)
+            numba.set_num_threads(before)

@@ -3,7 +3,6 @@
 d/dz_i of the sum over both directions is 4 sum_j w_ij h_ij (z_i - z_j), h = d log k / ds.
 """
 
-import warnings
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from scipy import sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from .._core.quiet import quiet
 from .._core.team import Team
 from .normalizers import Offsets, both_ways, upper_tiles
 
@@ -65,8 +65,7 @@ class SparseEdges:
 
     def _matrix(self, values):
         """The sparse matrix that has these values in place of the weights."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
+        with quiet("Sparse (CSR tensor support|invariant checks)"):
             return torch.sparse_csr_tensor(self.indptr, self.indices, values, self.shape, check_invariants=False)
 
 

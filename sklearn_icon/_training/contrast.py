@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._core.seeding import seeded
+from .._core.seeding import seeded_if
 from .._objective.objective import Objective
 from .._optim.solver import SolverResult, adam_schedule, minimize
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
@@ -118,7 +118,7 @@ def solve_representation(
         return on_step is not None and on_step(n_iter, value)
 
     how = adam_schedule(batches.per_pass, max_iter, tol, learning_rate)
-    with seeded(seed, kind[1]):
+    with seeded_if(encoder.draws, seed, kind[1]):
         result = minimize(loss, trained.params, kept=trained.kept, on_step=follow, **how)
         trained.eval()
         places = encode(module, X)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .._core.seeding import seeded
+from .._core.seeding import seeded, seeded_if
 from .._core.team import alone
 from .._objective.batches import BatchLoss, ViewLoss
 from .._objective.objective import Objective, can_interpolate
@@ -251,7 +251,7 @@ def solve_encoder(
         trained.follow()
         return report is not None and report(n_iter, value)
 
-    with seeded(seed, device):
+    with seeded_if(encoder.draws or views is not None, seed, device):
         result = minimize(loss, trained.params, on_step=follow, **solver)
     trained.eval()
     places = encode(module, X)

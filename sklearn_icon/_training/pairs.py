@@ -16,7 +16,7 @@ from sklearn.utils import gen_batches
 
 from .._core.conditional import Conditional
 from .._core.rows import unit_rows
-from .._core.seeding import seeded
+from .._core.seeding import seeded_if
 from .._objective.objective import Objective
 from .._optim.solver import SolverResult, minimize
 from ..encoders._networks import as_tensor, build_module, state_arrays
@@ -25,7 +25,7 @@ from ..learned import Learned
 _RATE = 2e-3
 _FIRST_TEMPERATURE, _LEAST_TEMPERATURE = 0.3, 0.01
 _LEAST_WINDOW = 50
-_ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 1024
 _ROUNDING = 16 * np.finfo(np.float64).eps  # relative, of affinities
 
 
@@ -115,7 +115,8 @@ def solve_pairs(
     steps = -(-X.shape[0] // batch_rows)
     rate = _RATE if learning_rate == "auto" else float(learning_rate)
     how = {"method": "adam", "learning_rate": rate, "tol": tol, "window": max(_LEAST_WINDOW, steps), "per_pass": steps}
-    with seeded(seeds[2], options["device"]):  # what a module draws, as in dropout
+    draw = any(encoder.draws for encoder in encoders)
+    with seeded_if(draw, seeds[2], options["device"]):
         result = minimize(loss, loss.params, kept=loss.kept, max_iter=n_passes * steps, on_step=on_step, **how)
     states = tuple(state_arrays(module.cpu().eval()) for module in loss.modules)
     return Pairs(states, loss.final(), result._replace(n_iter=-(-result.n_iter // steps)))
@@ -196,7 +197,7 @@ def recall_at_one(learned, z, w, items=()):
     rows, keys = learned.prepare(rows, torch.as_tensor(keys, dtype=torch.float64))
     places, numbers = places.ravel(), [np.arange(len(z)), *items]
     found = 0.0
-    for part in gen_batches(len(z), _ROWS_AT_ONCE):
+    for part in gen_batches(len(z), ROWS_AT_ONCE):
         affinity = learned.pairwise(rows[part], keys).numpy()
         top = affinity.max(axis=1, keepdims=True)
         tied = (affinity >= top - _ROUNDING * np.abs(top))[:, places]

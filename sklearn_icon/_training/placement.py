@@ -16,6 +16,12 @@ _MARGIN = 10.0  # kernel widths that a row may go beyond the frozen ones
 _FLOOR = 1e-7
 
 
+def block_size(n_new: int, frozen: np.ndarray) -> int:
+    """How many numbers an operation on a block of new rows takes, or the threads of a team share."""
+    by_grid = len(frozen) > _GRID_ROWS and frozen.shape[1] <= 2
+    return (n_new if by_grid else min(n_new, _ROWS_AT_ONCE)) * frozen.size
+
+
 def place_rows(weights, frozen, learned):
     """Minimise D(p(.|new) || q(.|new)) over the place of each new row, the frozen rows being the keys.
 

@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.base import clone
 
 from .._core.conditional import Conditional
-from .._core.seeding import seeded
+from .._core.seeding import seeded_if
 from .._core.team import alone
 from .._objective.objective import Objective
 from .._optim.solver import SolverResult, adam_schedule, minimize
@@ -169,7 +169,7 @@ def solve_prototypes(
     module = build_module(encoder, rows.X, n_outputs, seed, kind[0], rows.weight).to(kind[1])
     params, kept = [param for param in module.parameters() if param.requires_grad], list(module.buffers())
     matrices = [] if learned.scale_free else [param for param in params if param.ndim > 1]
-    with seeded(seed, kind[1]):  # what modules draw, here and below, as in dropout
+    with seeded_if(encoder.draws, seed, kind[1]):  # what modules draw, here and below, as in dropout
         prototypes = first_prototypes(rows, module, learned, options)
     if not is_dot(learned):
         params.append(prototypes.requires_grad_())
@@ -203,7 +203,7 @@ def solve_prototypes(
 
     held_objective = held and held.objective(present(), options)
     how, steps_per_pass = _schedule(smooth, n, max_iter, tol, learning_rate)
-    with seeded(seed, kind[1]):
+    with seeded_if(encoder.draws, seed, kind[1]):
         result, losses = _minimize(loss, params, held and held_loss, steps_per_pass, patience, on_step, how, kept)
     result = result._replace(n_iter=-(-result.n_iter // steps_per_pass))
     learned = clone(learned)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from .._core.conditional import no_positives
-from .._core.seeding import seeded
+from .._core.seeding import seeded_if
 from .._objective.objective import Objective
 from .._optim.solver import SolverResult, minimize
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
@@ -106,7 +106,7 @@ def solve_tokens(
     how = {"method": "adam", "learning_rate": rate}
     if not sampled and (free or type(encoder).__name__ == "Linear"):
         how = {"method": "lbfgs", "tol": _TOLERANCE / (n if free else 1)}
-    with seeded(seed, kind["device"]):  # what a module draws, as in dropout
+    with seeded_if(encoder.draws, seed, kind["device"]):  # what a module draws, as in dropout
         result = minimize(
             lambda: contexts.loss(next(batches), represent, prototypes, params),
             params,

@@ -14,6 +14,8 @@ class Encoder(Spec):
     """Whether the module reads rows of features, whatever the shape of an item."""
     momentum: float | None = None
     """Of an average of past weights that represents the keys; None where the encoder itself does."""
+    draws = True
+    """Whether its module may draw random numbers from torch's global generator, as dropout does."""
     only_contrasts = False
     """Whether this changes how rows are set against each other in training, and nothing else."""
 

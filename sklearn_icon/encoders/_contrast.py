@@ -38,6 +38,11 @@ class _Contrast(Encoder):
         return self.base.flat
 
     @property
+    def draws(self):
+        """As the base."""
+        return self.base.draws
+
+    @property
     def orthonormal(self):
         """As the base."""
         return getattr(self.base, "orthonormal", False)

@@ -25,6 +25,7 @@ class Lookup(Encoder):
     """
 
     parametric = False
+    draws = False
 
     def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
         """Raise: a lookup has no module."""
@@ -56,6 +57,7 @@ class Linear(Encoder):
     """
 
     flat = True
+    draws = False
     _parameter_constraints = {"orthonormal": ["boolean"]}
 
     def __init__(self, orthonormal=False):
@@ -66,14 +68,17 @@ class Linear(Encoder):
         import torch
         from torch.nn.utils import parametrizations
 
+        from ._layers import Linear
+
         if self.orthonormal and n_outputs > n_inputs:
             raise ValueError(
                 f"Linear(orthonormal=True) cannot map {n_inputs} features to {n_outputs} components; "
                 f"ask for at most {n_inputs}."
             )
-        with seeded(seed):
-            module = torch.nn.Linear(n_inputs, n_outputs, bias=not self.orthonormal, dtype=dtype)
-            return parametrizations.orthogonal(module) if self.orthonormal else module
+        if not self.orthonormal:
+            return Linear(n_inputs, n_outputs, torch.Generator().manual_seed(seed), dtype=dtype)
+        with seeded(seed):  # what the parametrization draws
+            return parametrizations.orthogonal(torch.nn.Linear(n_inputs, n_outputs, bias=False, dtype=dtype))
 
 
 class MLP(Encoder):
@@ -96,6 +101,7 @@ class MLP(Encoder):
     """
 
     flat = True
+    draws = False
     _parameter_constraints = {"hidden": ["array-like"]}
 
     def __init__(self, hidden=(256,)):
@@ -109,13 +115,16 @@ class MLP(Encoder):
 
     def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
         """Make the torch module; see `Encoder.build`."""
+        import torch
         from torch import nn
+
+        from ._layers import Linear
 
         widths = [n_inputs, *self.hidden, n_outputs]
         layers: list[nn.Module] = []
-        with seeded(seed):
-            for width_in, width_out in pairwise(widths):
-                layers += [nn.Linear(width_in, width_out, dtype=dtype), nn.ReLU()]
+        generator = torch.Generator().manual_seed(seed)
+        for width_in, width_out in pairwise(widths):
+            layers += [Linear(width_in, width_out, generator, dtype=dtype), nn.ReLU()]
         return nn.Sequential(*layers[:-1])
 
 

@@ -1,6 +1,5 @@
 """Torch modules on the estimators' side: rows in, representations out, state as NumPy."""
 
-import warnings
 from math import prod
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from scipy import sparse
 from sklearn.utils import gen_batches
 
+from .._core.quiet import quiet
 from .._core.rows import unit_rows
 
 _ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 8192, 1 << 20
@@ -174,8 +174,7 @@ def _times(left, right):
 def _torch_csr(matrix, dtype, device):
     indptr, indices = (torch.as_tensor(part, device=device) for part in (matrix.indptr, matrix.indices))
     values = torch.as_tensor(matrix.data, dtype=dtype, device=device)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
+    with quiet("Sparse (CSR tensor support|invariant checks)"):
         return torch.sparse_csr_tensor(indptr, indices, values, matrix.shape, check_invariants=False)
 
 
@@ -199,10 +198,15 @@ def load_module(encoder, n_inputs, n_outputs, state):
     return sequence.eval()
 
 
+def block_rows(X):
+    """How many items go through a module at once."""
+    return min(X.shape[0], _ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // max(1, prod(X.shape[1:]))))
+
+
 def encode(module, X):
     """Representations of rows as NumPy, finite or a ValueError, a block at a time, in the module's precision."""
     first = next(module.parameters())
-    step = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // max(1, prod(X.shape[1:]))))
+    step = block_rows(X)
     with torch.no_grad():
         blocks = [
             module(as_tensor(X[start : start + step], first.dtype, first.device)).cpu().numpy()

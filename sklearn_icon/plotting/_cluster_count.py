@@ -1,6 +1,5 @@
 """`ClusterCountDisplay`: what speaks for a number of clusters."""
 
-import warnings
 from numbers import Integral
 
 import numpy as np
@@ -13,6 +12,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _num_samples
 
+from .._core.quiet import quiet
 from ._style import DARK, LIGHT, line_options, new_axes, panels_below
 
 _LABELS = {"stability": "Stability (ARI)", "entropy": "Entropy / log K", "loss": "Loss", "n_used": "In use"}
@@ -238,9 +238,8 @@ def _fit(estimator, X, y, rows, seed):
     estimator = clone(estimator)
     if "random_state" in estimator.get_params(deep=False):
         estimator.set_params(random_state=seed)
-    with warnings.catch_warnings():
-        unused = "only .* clusters are in use|Number of distinct clusters"  # which the display shows
-        warnings.filterwarnings("ignore", unused, ConvergenceWarning)
+    unused = "only .* clusters are in use|Number of distinct clusters"  # which the display shows
+    with quiet(unused, ConvergenceWarning):
         estimator.fit(*_safe_split(estimator, X, y, rows))
     return estimator, _safe_split(estimator, X, None, np.arange(_num_samples(X)), rows)[0]
 

@@ -1,6 +1,5 @@
 """`Spectral`: p measured on the leading eigenvectors of a graph."""
 
-import warnings
 from numbers import Integral
 
 import numpy as np
@@ -10,6 +9,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
+from .._core.quiet import quiet
 from .._core.rows import with_int32_indices
 from .._graph.neighbors import nearest_neighbors
 from ._base import Wrapper, shrink
@@ -159,8 +159,7 @@ class Spectral(Wrapper):
         if n_components > n:
             raise ValueError(f"n_components={n_components} in {self} must be at most n_samples={n}.")
         solver = "lobpcg" if n <= 5 * n_components else None  # of so few rows all eigenvectors
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Graph is not fully connected")  # clusters may be its parts
+        with quiet("Graph is not fully connected"):  # clusters may be its parts
             return spectral_embedding(
                 graph,
                 n_components=n_components,

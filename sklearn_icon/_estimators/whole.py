@@ -1,0 +1,75 @@
+"""What holds around every public method: a fit succeeds whole or not at all, and the process stays as it was."""
+
+import sys
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+
+import numpy as np
+from sklearn import config_context
+
+
+def whole(fit):
+    """A `fit` that leaves the estimator as it was where it raises.
+
+    What an earlier fit learned, apart from where `warm_start` begins, is no part of this one.
+    """
+
+    @wraps(fit)
+    def wrapped(self, *args, **kwargs):
+        before = dict(vars(self))
+        try:
+            with _usual_state(training=True):
+                if not getattr(self, "warm_start", False):
+                    for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
+                        delattr(self, name)
+                return fit(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return wrapped
+
+
+def undisturbed(method):
+    """A method of a fitted estimator, whatever state the process is in; NaN in what it returns is an error."""
+
+    @wraps(method)
+    def wrapped(self, *args, **kwargs):
+        with _usual_state(training=False):
+            return _without_nan(method(self, *args, **kwargs), self, method.__name__)
+
+    return wrapped
+
+
+@contextmanager
+def _usual_state(training):
+    """Torch as it trains, NumPy and scikit-learn as they come, inside; threads as they were, outside."""
+    with ExitStack() as state:
+        state.enter_context(config_context(transform_output="default"))
+        state.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        if training or "torch" in sys.modules:
+            import torch
+
+            from .._core.team import threads
+
+            state.enter_context(torch.inference_mode(False))
+            state.enter_context(torch.enable_grad())
+            state.enter_context(torch.autocast("cpu", enabled=False))
+            if training:
+                state.enter_context(threads())
+        yield
+
+
+def _without_nan(returned, estimator, name):
+    """What a method returned, where no number in it is NaN."""
+    parts = returned if isinstance(returned, tuple) else (returned,)
+    for part in parts:
+        if getattr(np.asarray(part), "dtype", None) is not None and np.asarray(part).dtype.kind == "f":
+            bad = np.flatnonzero(np.isnan(np.asarray(part).reshape(len(np.atleast_1d(part)), -1)).any(axis=1))
+            if len(bad):
+                raise ValueError(
+                    f"{type(estimator).__name__}.{name} has no finite values for {len(bad)} rows, the first of which "
+                    f"are {bad[:5].tolist()}: X may hold values far from those of fit; check and scale it."
+                )
+    return returned
