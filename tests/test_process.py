@@ -199,13 +199,17 @@ def test_the_default_precision_of_torch_is_not_read(kind):
         torch.set_default_dtype(torch.float32)
 
 
+def blas_threads():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
 def test_threads_by_the_size_of_the_work():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
         with threads(None, 1000):
             assert torch.get_num_threads() == Team().size == 1
-            assert {pool["num_threads"] for pool in threadpool_info()} == {1}
+            assert blas_threads() == {1}
         with threads(None, 10**8):
             assert torch.get_num_threads() == Team().size == 3
         with threads(2, 10**8):
@@ -218,21 +222,18 @@ def test_threads_by_the_size_of_the_work():
 
 
 def test_blas_keeps_the_least_that_is_asked_for(unchanged):
-    def blas():
-        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
-
-    before = blas()
+    before = blas_threads()
     one, other, third = (_BLAS.limited(count) for count in (None, 1, 1))
     one.__enter__()
     other.__enter__()
     third.__enter__()
-    assert blas() == {1}
+    assert blas_threads() == {1}
     other.__exit__(None, None, None)
-    assert blas() == {1}
+    assert blas_threads() == {1}
     third.__exit__(None, None, None)
-    assert blas() == before
+    assert blas_threads() == before
     one.__exit__(None, None, None)
-    assert blas() == before
+    assert blas_threads() == before
 
 
 def test_filters_of_others_stay(unchanged):
