@@ -66,6 +66,16 @@ class DistanceKernel(Learned):
     """A function of the squared Euclidean distance: subclasses give `log_kernel`."""
 
     euclidean = True
+    has_pole = False
+    """Whether log k is unbounded where the distance is zero: distances are exact there, and `euclidean` is False."""
+
+    def sq_distances(self, z, keys):
+        """|z_i - y_j|^2 of all pairs: from differences under a pole, which would magnify a product's rounding."""
+        if not self.has_pole:
+            return sq_distances(z, keys)
+        from .._core.differences import sq_distances_by_differences
+
+        return sq_distances_by_differences(z, keys)
 
     @abstractmethod
     def log_kernel(self, sq_distance):
@@ -77,7 +87,7 @@ class DistanceKernel(Learned):
 
     def pairwise(self, z, keys):
         """Log k of all pairs; see `Learned.pairwise`."""
-        return self.log_kernel(sq_distances(z, keys))
+        return self.log_kernel(self.sq_distances(z, keys))
 
     def slope(self, sq_distance):
         """d log k / d (d^2), elementwise: a tensor, or a number where it is constant."""
@@ -93,7 +103,10 @@ class DistanceKernel(Learned):
 
 
 def sq_distances(a, b):
-    """|a_i - b_j|^2 for all pairs, by one matrix product, not below zero."""
+    """|a_i - b_j|^2 for all pairs, by one matrix product, not below zero.
+
+    Between near rows most of it is the product's rounding, which differs from one processor to another.
+    """
     sq_a, sq_b = a.square().sum(1, keepdim=True), b.square().sum(1)
     return (sq_b - 2 * (a @ b.T)).add_(sq_a).clamp_min(0)
 

@@ -189,6 +189,7 @@ class Harmonic(DistanceKernel):
 
     euclidean = False
     scale_free = True
+    has_pole = True
     _parameter_constraints = {"n": [Interval(Real, 0, None, closed="neither")]}
 
     def __init__(self, n=1.0):
