@@ -4,13 +4,16 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test cpus lint docs bench clean
 
 demo: $(VENV)/.installed-plot
 	$(PY) examples/demo.py
 
 test: lint
 	$(PY) -m pytest
+
+cpus: $(VENV)/.installed-test,dev
+	tests/other_processors.sh $(PY)
 
 lint: $(VENV)/.installed-test,dev
 	$(PY) -m ruff check .

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The numeric tests as other processors round, on one thread each: products and elementwise functions without this
+# one's wide instructions, and products with an error of their own. What fails here alone rests on one machine's bits.
+# Where a library knows no such switch, as on ARM, its pass repeats the tests as they are.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${1:-.venv/bin/python}
+files=(tests/test_{affinity,conditional,dense_rows,differences,divergences,embedding,grid,learned,loops,neighbors}.py
+    tests/test_{objective,oracles,prototypes,ranks,search,solver,sums}.py)
+
+numeric_tests() {
+    OMP_NUM_THREADS=1 "$python" -m pytest -q -m "not slow" -p no:cacheprovider "$@" "${files[@]}"
+}
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+MKL_ENABLE_INSTRUCTIONS=SSE4_2 ATEN_CPU_CAPABILITY=default OPENBLAS_CORETYPE=Nehalem NUMBA_CPU_NAME=generic \
+    numeric_tests >"$logs/narrow" 2>&1 &
+narrow=$!
+PYTHONPATH=tests${PYTHONPATH:+:$PYTHONPATH} numeric_tests -p noisy_products >"$logs/noisy" 2>&1 &
+noisy=$!
+failed=0
+wait "$narrow" || { echo "Without wide instructions:" && cat "$logs/narrow" && failed=1; }
+wait "$noisy" || { echo "With noisy products:" && cat "$logs/noisy" && failed=1; }
+tail -qn 1 "$logs/narrow" "$logs/noisy"
+exit $failed
