@@ -199,6 +199,24 @@ def test_normalizers_from_drawn_keys_are_right_on_average(z, spec, log_kernel):
     assert_allclose(total / 3000, exact, rtol=0.05)
 
 
+@each_kernel
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_rows_are_no_keys_of_their_own(spec, log_kernel, dtype):
+    """Their kernel with themselves is one but for the rounding of a product, beside which all others are nothing."""
+    z = 3000 * torch.as_tensor(np.random.default_rng(0).normal(size=(60, 3)))
+    drawn = torch.arange(0, 60, 2)
+    single, double = z.to(dtype).requires_grad_(), z.clone().requires_grad_()
+    actual, expected = (sampled_log_normalizer(spec, rows, drawn) for rows in (single, double))
+    others = torch.stack([spec.paired(double[[i]], double[drawn[drawn != i]]).logsumexp(0) for i in range(60)])
+    naive = torch.where(torch.arange(60) % 2 == 1, others + log(59 / 30), (others.exp() + 1e-6).log() + log(59 / 29))
+    assert_allclose(expected.detach(), naive.detach(), rtol=1e-10)
+    assert_allclose(actual.detach(), expected.detach(), rtol=1e-4)
+    assert all(
+        torch.autograd.grad(value.sum(), rows)[0].isfinite().all()
+        for value, rows in [(actual, single), (expected, double)]
+    )
+
+
 # --- joint log-normaliser -----------------------------------------------------------------------------------------
 
 

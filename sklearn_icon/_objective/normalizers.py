@@ -20,6 +20,7 @@ from .fused import RowLogNormalizer, can_fuse, joint_sums
 _TILE_ELEMENTS = 1 << 18
 _TIMES_ON_GPU = 16  # so many elements more: of small tiles a GPU only sees kernels start
 _COMPILED_ROWS = 1000  # below, torch takes less time than loading compiled loops
+_LEAST_SUM = 1e-6  # of a drawn row's kernels, far from all others: it bounds the push on a row that was not drawn
 _CROWDED = 1e-2  # kernels a row, below which single precision loses them beside the row's own
 
 
@@ -114,10 +115,10 @@ class _SampledLogNormalizer(torch.autograd.Function):
     def forward(ctx, z, learned, drawn):
         keys, n, m = z[drawn], len(z), len(drawn)
         tiles = row_tiles(n, m, z.device)
-        log_z = torch.cat([_log_kernel_tile(learned, z, keys, rows, False)[1].logsumexp(1) for rows in tiles])
+        log_z = torch.cat([_drawn_tile(learned, z, keys, rows, drawn)[1].logsumexp(1) for rows in tiles])
         ctx.log_share = log((n - 1) / m)
-        others = log_z[drawn] + torch.log1p(-(1 - 1e-6) * (-log_z[drawn]).exp())  # less its own kernel, which is one
-        log_z = (log_z + ctx.log_share).index_copy(0, drawn, others + log((n - 1) / (m - 1)))
+        of_drawn = log_z[drawn].logaddexp(log_z.new_tensor(log(_LEAST_SUM))) + log((n - 1) / (m - 1))
+        log_z = (log_z + ctx.log_share).index_copy(0, drawn, of_drawn)
         ctx.save_for_backward(z, log_z, drawn)
         ctx.learned = learned
         return log_z
@@ -128,13 +129,20 @@ class _SampledLogNormalizer(torch.autograd.Function):
         z, log_z, drawn = ctx.saved_tensors
         keys, gradient = z[drawn], torch.empty_like(z)
         for rows in row_tiles(len(z), len(drawn), z.device):
-            sq, log_k = _log_kernel_tile(ctx.learned, z, keys, rows, False)
+            sq, log_k = _drawn_tile(ctx.learned, z, keys, rows, drawn)
             log_k += ctx.log_share
             weight = (log_k - log_z[rows, None]).exp_() * grad_log_z[rows, None]
             weight += (log_k - log_z[drawn]).exp_() * grad_log_z[drawn]
             weight *= 2 * ctx.learned.slope(sq)
             gradient[rows] = weight.sum(1, keepdim=True) * z[rows] - weight @ keys
         return gradient, None, None
+
+
+def _drawn_tile(learned, z, keys, rows, drawn):
+    """`_log_kernel_tile` without the kernels of rows with themselves, which rounding may put above or below one."""
+    sq, log_k = _log_kernel_tile(learned, z, keys, rows, False)
+    own = torch.arange(rows.start, rows.stop, device=z.device)[:, None] == drawn
+    return sq, log_k.masked_fill_(own, -torch.inf)
 
 
 def _log_kernel_tile(learned, z, keys, rows, exclude_self):
