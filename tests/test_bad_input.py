@@ -391,14 +391,15 @@ def test_rows_without_positives_are_counted_once():
     assert len(caught) == 1
 
 
-def test_divergence_of_the_optimisation_keeps_the_last_finite_map():
-    with pytest.warns(RuntimeWarning, match="not finite at iteration .* Lower learning_rate, or scale X"):
-        embedding = ICONEmbedding(encoder="mlp", learning_rate=1e160, max_iter=30, random_state=0).fit(X)
-    assert np.isfinite(embedding.embedding_).all()
+def test_divergence_of_the_optimisation_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"ICONEmbedding: .*not finite .*at iteration .*; lower learning_rate, or scale"
+    ):
+        ICONEmbedding(encoder="mlp", learning_rate=1e160, max_iter=30, random_state=0).fit(X)
 
 
 class _Breaks(torch.nn.Module):
-    """Gives NaN in training after a few batches, by which time its running means have seen it too."""
+    """Gives NaN at one batch of the training, by which time its running means have seen it too."""
 
     def __init__(self, n_inputs, n_outputs):
         super().__init__()
@@ -407,7 +408,15 @@ class _Breaks(torch.nn.Module):
 
     def forward(self, x):
         self.batches += self.training
-        return self.linear(self.norm(x * (torch.nan if self.training and self.batches > 6 else 1.0)))
+        return self.linear(self.norm(x * (torch.nan if self.training and self.breaks(self.batches) else 1.0)))
+
+    def breaks(self, batches):
+        return batches == 7
+
+
+class _BreaksForEver(_Breaks):
+    def breaks(self, batches):
+        return batches > 6
 
 
 @pytest.mark.parametrize(
@@ -424,10 +433,16 @@ class _Breaks(torch.nn.Module):
     ],
     ids=repr,
 )
-def test_running_means_go_back_to_the_last_finite_state(estimator):
+def test_one_failure_is_survived_and_lasting_ones_are_errors(estimator):
     estimator = clone(estimator).set_params(encoder=encoders.Module(_Breaks), random_state=0)
     y = np.arange(len(X)) % 3
-    with pytest.warns(RuntimeWarning, match="the loss was not finite .*at iteration .*; the last finite state is kept"):
+    with pytest.raises(ValueError, match=f"{type(estimator).__name__}: the loss was not finite but nan .*at iteration"):
+        clone(estimator).set_params(encoder=encoders.Module(_BreaksForEver)).fit(
+            np.abs(X), np.abs(X) if isinstance(estimator, ICONCrossModal) else y
+        )
+    with pytest.warns(
+        RuntimeWarning, match="the loss was not finite .*at iteration .*; training went on from the last"
+    ):
         estimator.fit(np.abs(X), np.abs(X) if isinstance(estimator, ICONCrossModal) else y)
     for name in ("transform", "predict_proba"):
         if hasattr(estimator, name):

@@ -322,12 +322,10 @@ class _Breaks(torch.nn.Module):
         return self.linear(x) * (float("nan") if self.training and self.calls > 5 else 1.0)
 
 
-def test_keeps_the_last_finite_state():
+def test_a_loss_that_is_not_finite():
     pairs = ICONCrossModal(encoder=encoders.Module(_Breaks), **QUICK)
-    with pytest.warns(RuntimeWarning, match="not finite in epoch 1, at iteration 5; the last finite state is kept"):
+    with pytest.raises(ValueError, match=r"ICONCrossModal: .* in epoch 1, at iteration 5, and .* at half the rate"):
         pairs.fit(X, Y)
-    assert np.isfinite(pairs.transform(X_NEW)).all()
-    assert len(pairs.loss_curve_) == 5
 
 
 @pytest.mark.parametrize("container", [sparse.csr_array, sparse.csr_matrix])

@@ -147,55 +147,82 @@ FAILURES = {
 @pytest.mark.parametrize("n_steps", [1, 4, 60])
 def test_the_last_finite_state_is_kept(method, n_steps, failure):
     objective, on_step = failing(n_steps, FAILURES[failure])
-    with pytest.warns(RuntimeWarning, match=f"not finite at iteration {n_steps}; the last finite state is kept"):
-        result, params, steps = run(method, 100, objective=objective, on_step=on_step)
-    assert (result.status, result.n_iter) == ("diverged", n_steps)
-    # The places reached by the last step are those that failed: the ones before had a finite loss.
+    params, steps = start(), []
+
+    def follow(n_iter, loss):
+        steps.append([param.detach().clone() for param in params])
+        on_step(n_iter, loss)
+
+    told = f"not finite .*at iteration {n_steps}, and .* at half the rate at iteration {n_steps}; lower learning_rate"
+    with pytest.raises(FloatingPointError, match=told):
+        run(method, 100, objective=objective, params=params, on_step=follow)
+    # What the last step reached is what failed: the state before had a finite loss.
     assert_params(params, [start(), *steps][n_steps - 1])
-    assert result.loss == quadratic(params).item()
+
+
+@pytest.mark.parametrize("method", ["momentum", "adam"])
+def test_a_run_goes_on_once_at_half_the_rate(method):
+    calls, params = [0], start()
+
+    def objective(p):
+        calls[0] += 1
+        return quadratic(p) * (torch.nan if calls[0] == 4 else 1.0)
+
+    with pytest.warns(RuntimeWarning, match="at iteration 3; training went on .* at half the rate. To avoid this, low"):
+        result, params, steps = run(method, 40, objective=objective, params=params)
+    assert (result.status, result.n_iter) == (LAST[method], 40)
+    halved, expected, _ = run(method, 37, params=[p.detach().requires_grad_() for p in steps[1]], learning_rate=0.05)
+    assert_params(params, expected)
+    assert_array_equal(result.loss_curve[3:], halved.loss_curve)
 
 
 @pytest.mark.parametrize("failure", list(FAILURES))
 def test_the_last_finite_state_of_a_line_search_is_kept(failure):
     objective, on_step = failing(2, FAILURES[failure])
-    with pytest.warns(RuntimeWarning, match="not finite at iteration 2"):
-        result, params, steps = run("lbfgs", 100, objective=objective, on_step=on_step)
-    assert (result.status, result.n_iter) == ("diverged", 2)
+    params, steps = start(), []
+
+    def follow(n_iter, loss):
+        steps.append([param.detach().clone() for param in params])
+        on_step(n_iter, loss)
+
+    with pytest.raises(FloatingPointError, match="at iteration 2, and from the last finite state at iteration 2; sca"):
+        run("lbfgs", 100, objective=objective, params=params, on_step=follow)
     assert_params(params, steps[-1])
-    assert_allclose(result.loss, quadratic(params).item(), rtol=1e-13)
 
 
 def test_what_changes_beside_parameters_goes_back_with_them():
-    params, mean = start(), torch.zeros(2)
+    params, mean, calls = start(), torch.zeros(2), [0]
 
     def loss():
         mean.add_(1.0)
-        return quadratic(params) * (torch.nan if float(mean[0]) > 4 else 1.0)
+        calls[0] += 1
+        return quadratic(params) * (torch.nan if calls[0] > 4 else 1.0)
 
-    with pytest.warns(RuntimeWarning, match="not finite at iteration 4"):
+    with pytest.raises(FloatingPointError, match=r"at iteration 4, .* at iteration 4"):
         minimize(loss, params, method="adam", max_iter=10, learning_rate=0.1, kept=[mean])
     assert_array_equal(mean, [3.0, 3.0])  # as before the step that led to NaN
 
 
 @each_method
 def test_nothing_finite_at_all(method):
-    with pytest.warns(RuntimeWarning, match="not finite at iteration 0"):
-        result, params, _ = run(method, 10, objective=FAILURES["nan"])
-    assert (result.status, result.n_iter, len(result.loss_curve)) == ("diverged", 0, 0)
-    assert np.isnan(result.loss)
+    params = start()
+    with pytest.raises(FloatingPointError, match="the loss was not finite but nan at iteration 0"):
+        run(method, 10, objective=FAILURES["nan"], params=params)
     assert_params(params, start())
 
 
 @pytest.mark.parametrize("method", ["momentum", "adam"])
 def test_divergence_ends_in_a_finite_state(method):
     params = [torch.tensor([1.0], requires_grad=True)]
-    with pytest.warns(RuntimeWarning, match=r"not finite at iteration .*\. Lower learning_rate, or scale X"):
-        result, params, _ = run(
-            method, 500, params=params, learning_rate=1e4, objective=lambda p: p[0].square().exp().sum()
-        )
-    assert result.status == "diverged"
+    with pytest.raises(FloatingPointError, match=r"at iteration .*; lower learning_rate, or scale X\."):
+        run(method, 500, params=params, learning_rate=1e4, objective=lambda p: p[0].square().exp().sum())
     assert torch.isfinite(params[0]).all()
-    assert np.isfinite(result.loss_curve).all()
+
+
+@each_method
+def test_unknown_options_are_refused(method):
+    with pytest.raises(TypeError, match="toll"):
+        run(method, 5, toll=1e-9)
 
 
 @each_method

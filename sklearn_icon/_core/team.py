@@ -51,26 +51,27 @@ class _Blas:
 
     def __init__(self):
         self._lock = Lock()
-        self._wanted: list[int | None] = []
+        self._wanted: list[list[int | None]] = []
         self._before: Any = None
 
     @contextmanager
     def limited(self, count):
         """At most so many inside; None asks for nothing, but has the count of now put back at the end."""
-        with self._lock:
-            if not self._wanted:
-                self._before = _pools("blas").limit(limits=None)
-            self._wanted.append(count)
-            self._apply()
+        asked = [count]  # an entry of its own, found again by identity
         try:
+            with self._lock:
+                if not self._wanted:
+                    self._before = _pools("blas").limit(limits=None)
+                self._wanted.append(asked)
+                self._apply()
             yield
         finally:
             with self._lock:
-                self._wanted.remove(count)
+                self._wanted = [other for other in self._wanted if other is not asked]
                 self._apply()
 
     def _apply(self):
-        asked = [count for count in self._wanted if count is not None]
+        asked = [count for (count,) in self._wanted if count is not None]
         if asked:
             _pools("blas").limit(limits=min(asked))
         else:
@@ -101,11 +102,11 @@ def torch_threads(count=None):
     Torch also hands the count to threads that are new to it; these go on having what they would have had.
     """
     before = torch.get_num_threads()
-    if count not in (None, before):
-        of_others = _in_new_thread(torch.get_num_threads)
-        torch.set_num_threads(count)
-        _in_new_thread(lambda: torch.set_num_threads(of_others))
     try:
+        if count not in (None, before):
+            of_others = _in_new_thread(torch.get_num_threads)
+            torch.set_num_threads(count)
+            _in_new_thread(lambda: torch.set_num_threads(of_others))
         yield
     finally:
         if torch.get_num_threads() != before:

@@ -1,11 +1,14 @@
 """What holds around every public method: a fit succeeds whole or not at all, and the process stays as it was."""
 
 import sys
+import warnings
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 
 import numpy as np
 from sklearn import config_context
+
+from .._core.interrupts import called_by_a_search, listening
 
 
 def whole(fit):
@@ -17,18 +20,32 @@ def whole(fit):
     @wraps(fit)
     def wrapped(self, *args, **kwargs):
         before = dict(vars(self))
-        try:
-            with _usual_state(training=True):
-                if not getattr(self, "warm_start", False):
-                    for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
-                        delattr(self, name)
-                return fit(self, *args, **kwargs)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
+        with listening() as interrupts:
+            try:
+                with _usual_state(training=True):
+                    if not getattr(self, "warm_start", False):
+                        for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
+                            delattr(self, name)
+                    returned = fit(self, *args, **kwargs)
+            except BaseException as error:
+                vars(self).clear()
+                vars(self).update(before)
+                if isinstance(error, FloatingPointError):
+                    raise ValueError(f"{type(self).__name__}: {error}") from error
+                raise
+        if interrupts is not None and interrupts.any:
+            _tell(interrupts, type(self).__name__)
+        return returned
 
     return wrapped
+
+
+def _tell(interrupts, name):
+    """Say how far an interrupted fit came; and stop what called it, where that is no user."""
+    if called_by_a_search():
+        raise KeyboardInterrupt
+    reached = "after its last step; it is complete" if interrupts.reached is None else interrupts.reached
+    warnings.warn(f"{name} was interrupted {reached}.", RuntimeWarning, stacklevel=3)
 
 
 def undisturbed(method):

@@ -22,6 +22,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_random_state
 from threadpoolctl import threadpool_limits
 
+from .._core.interrupts import raise_if_interrupted
 from .._core.quiet import quiet
 
 # Largest n^2 (40 + features) searched exactly: 235k rows of 50 features, 78k of 784. That takes no longer than the
@@ -256,6 +257,7 @@ def _in_blocks(n, n_jobs, function, rows):
     size = int(np.clip(_BLOCK // n, 32, 4096))
     blocks = (delayed(function)(rows[start : start + size]) for start in range(0, len(rows), size))
     found = Parallel(n_jobs=n_jobs, require="sharedmem")(blocks)
+    raise_if_interrupted()
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 

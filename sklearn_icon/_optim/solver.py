@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from scipy import optimize
 
+from .._core.interrupts import keep, raise_if_interrupted, stop_training
+
 _CHECK_EVERY = 50
 _NETWORK_RATE = 3e-3
 _PASSES, _LEAST_STEPS = 10, 300  # of Adam, unless max_iter says how many passes
@@ -26,7 +28,7 @@ class SolverResult(NamedTuple):
         Steps taken.
     loss_curve : ndarray of shape (n_iter,)
         The value at each step: before the step, or after it for "lbfgs". Between two losses the last one stands.
-    status : {"converged", "completed", "max_iter", "diverged", "interrupted"}
+    status : {"converged", "completed", "max_iter", "interrupted"}
         Why it stopped; "completed" where a schedule of steps came to its end.
     """
 
@@ -71,23 +73,47 @@ def minimize(objective, params, *, method, max_iter, on_step=None, kept=(), per_
     Warns
     -----
     RuntimeWarning
-        The loss stopped being finite, or the user interrupted: the last finite parameters are kept.
+        The user interrupted, outside of a fit: the last whole step is kept.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss or its gradient was not finite, and again from the last finite state at half the rate; the parameters
+        are those of that state.
     """
-    methods: dict[str, Callable[..., str]] = {"momentum": _momentum, "adam": _adam, "lbfgs": _lbfgs}
-    progress, what = _Progress(objective, params, on_step, kept), ""
+    raise_if_interrupted()
+    progress = _Progress(objective, params, on_step, kept, per_pass)
     try:
-        status = methods[method](progress, params, max_iter, **options)
+        status = _run(progress, method, params, max_iter, options)
     except KeyboardInterrupt:
         progress.restore(progress.whole)
-        status, what = "interrupted", "interrupted {}; the last whole step is kept."
+        status = "interrupted"
+        if not keep(progress.reached):
+            warnings.warn(f"interrupted {progress.reached}.", RuntimeWarning, stacklevel=2)
+    curve = np.asarray(progress.losses[: progress.n_iter])
+    return SolverResult(float(curve[-1]) if len(curve) else progress.loss, progress.n_iter, curve, status)
+
+
+def _run(progress, method, params, max_iter, options):
+    """The status of a run, which goes on once from the last finite state, at half the rate, where numbers fail."""
+    methods: dict[str, Callable[..., str]] = {"momentum": _momentum, "adam": _adam, "lbfgs": _lbfgs}
+    try:
+        return methods[method](progress, params, max_iter, **options)
+    except FloatingPointError as error:
+        first = f"{error} {progress.when}"
+    progress.restore(progress.finite)
+    progress.whole = progress.finite
+    again, remedy = "from the last finite state", "scale X"
+    if "learning_rate" in options:
+        again, remedy = f"{again} at half the rate", "lower learning_rate, or scale X"
+        options = options | {"learning_rate": options["learning_rate"] / 2}
+    try:
+        status = methods[method](progress, params, max_iter - progress.n_iter, **options)
     except FloatingPointError:
         progress.restore(progress.finite)
-        status = "diverged"
-        what = "the loss was not finite {}; the last finite state is kept. Lower learning_rate, or scale X."
-    if what:
-        warnings.warn(what.format(_when(progress.n_iter, per_pass)), RuntimeWarning, stacklevel=2)
-    curve = np.asarray(progress.losses)
-    return SolverResult(float(curve[-1]) if len(curve) else progress.loss, progress.n_iter, curve, status)
+        raise FloatingPointError(f"{first}, and {again} {progress.when}; {remedy}.") from None
+    warnings.warn(f"{first}; training went on {again}. To avoid this, {remedy}.", RuntimeWarning, stacklevel=3)
+    return status
 
 
 def _when(n_iter, per_pass):
@@ -98,7 +124,8 @@ def _when(n_iter, per_pass):
 class _Progress:
     """Evaluates the objective, keeps the curve, the last whole step and the last that had a finite gradient."""
 
-    def __init__(self, objective, params, on_step, kept):
+    def __init__(self, objective, params, on_step, kept, per_pass):
+        self.per_pass = per_pass
         self.objective, self.params, self.on_step = objective, params, on_step
         self.changing = [*params, *kept]
         self.losses: list[float] = []
@@ -121,8 +148,10 @@ class _Progress:
 
     def checked(self, loss, grads):
         """The same, where they are finite."""
-        if not np.isfinite(loss) or not all(bool(torch.isfinite(grad).all()) for grad in grads):
-            raise FloatingPointError
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss was not finite but {loss}")
+        if not all(bool(torch.isfinite(grad).all()) for grad in grads):
+            raise FloatingPointError(f"the gradient was not finite at a loss of {loss:.6g}")
         self.loss, self.finite = loss, self.whole
         return loss, grads
 
@@ -131,7 +160,17 @@ class _Progress:
         self.whole = self._copies()
         self.losses.append(loss)
         self.n_iter += 1
-        return bool(self.on_step is not None and self.on_step(self.n_iter, loss))
+        return bool(self.on_step is not None and self.on_step(self.n_iter, loss)) or stop_training(self.reached)
+
+    @property
+    def when(self):
+        """The step that comes next, in words."""
+        return _when(self.n_iter, self.per_pass)
+
+    @property
+    def reached(self):
+        """How far it came, in words."""
+        return f"{self.when}; the last whole step is kept"
 
 
 def adam_schedule(steps_per_pass, passes, tol, learning_rate):
@@ -268,7 +307,7 @@ class _AdamStep:
         torch._foreach_addcdiv_(self.params, self.mean, length, -rate / of_mean)
 
 
-def _lbfgs(progress, params, max_iter, *, tol=1e-4, size=None, **_):
+def _lbfgs(progress, params, max_iter, *, tol=1e-4, size=None):
     """L-BFGS of scipy over the parameters as one vector."""
     last: list[torch.Tensor] = []
     small: list[bool] = []

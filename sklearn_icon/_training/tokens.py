@@ -215,12 +215,14 @@ def place_contexts(p, learned, prototypes, divergence):
         part = rows[first : first + n_at_once]
         objective = Objective(p.take(part), learned, divergence=divergence)
         z = torch.tensor(places[part], dtype=torch.float64, requires_grad=True)
-        minimize(
+        result = minimize(
             lambda z=z, objective=objective: len(z) * objective(z, keys),
             [z],
             method="adam",
             max_iter=_PLACING_STEPS,
             learning_rate=_PLACING_RATE,
         )
+        if result.status == "interrupted":
+            raise KeyboardInterrupt
         places[part] = z.detach().numpy()
     return places
