@@ -1,6 +1,7 @@
 """On a GPU: every sum equals the CPU's, and so does the quality of a map."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,10 @@ from scipy import sparse
 from sklearn.datasets import load_digits
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned, supervisory
+from sklearn_icon._core.device import working_on
+from sklearn_icon._graph import cuda as _cuda
+from sklearn_icon._graph.affinity import gaussian_log_affinity, perplexity_rows, student_t_log_affinity
+from sklearn_icon._graph.neighbors import nearest_neighbors
 from sklearn_icon._objective import normalizers as _sums
 from sklearn_icon._objective import objective as _objective
 from sklearn_icon._objective.attraction import DenseEdges, SparseEdges
@@ -147,6 +152,54 @@ def test_auto_is_exact_where_loops_are_compiled():
     X = np.random.RandomState(0).standard_normal((4000, 5))
     assert ICONEmbedding(device="cpu", max_iter=5).fit(X).method_ == "interpolation"
     assert ICONEmbedding(device="cuda", max_iter=5).fit(X).method_ == "exact"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_neighbours(monkeypatch, dtype, metric):
+    """By group of columns; among them copies, rows far away, and rows so close that rounding leaves them in doubt."""
+    rng = np.random.RandomState(0)
+    X = rng.standard_normal((60_000, 20)).astype(dtype)
+    X[:100], X[100:130], X[200:300] = X[100:200], X[100], 1e-7 * X[200:300] + 40
+    cpu = nearest_neighbors(X, 15, metric=metric, random_state=0)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    with working_on("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        cuda = nearest_neighbors(X, 15, metric=metric, random_state=0)
+        assert 0 < torch.cuda.max_memory_allocated() < 4e9
+    assert cuda.exact and torch.backends.cuda.matmul.allow_tf32
+    np.testing.assert_allclose(cuda.distances, cpu.distances, rtol=1e-6 if dtype == np.float32 else 1e-12)
+    np.testing.assert_array_equal(np.sort(cuda.indices), np.sort(cpu.indices))
+
+
+@pytest.mark.parametrize("log_affinity", [gaussian_log_affinity, partial(student_t_log_affinity, df=2.0)])
+def test_affinities(log_affinity):
+    sq_distances = np.random.RandomState(0).gamma(2.0, size=(30_000, 91))
+    sq_distances[:30] = 0
+    cpu = perplexity_rows(sq_distances, 30.0, log_affinity)
+    with working_on("cuda"):
+        cuda = perplexity_rows(sq_distances, 30.0, log_affinity)
+    np.testing.assert_allclose(cuda, cpu, rtol=1e-9, atol=1e-13)
+
+
+def test_fits_search_where_they_work(monkeypatch):
+    """And a fit on the CPU allocates nothing on the GPU."""
+    X = np.random.RandomState(0).standard_normal((6000, 20))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.max_memory_allocated()
+    cpu = ICONEmbedding(device="cpu", random_state=0).fit(X)
+    assert torch.cuda.max_memory_allocated() == before
+    asked = []
+    search = _cuda.nearest_rows
+
+    def spied(X, k, n_spare, device):
+        asked.append(device)
+        return search(X, k, n_spare, device)
+
+    monkeypatch.setattr(_cuda, "nearest_rows", spied)
+    cuda = ICONEmbedding(device="cuda", random_state=0).fit(X)
+    assert asked == ["cuda"] and cuda.kl_divergence_ == pytest.approx(cpu.kl_divergence_, rel=0.05)
 
 
 def test_clusters_and_classes():

@@ -102,5 +102,5 @@ def test_auto_is_exact_up_to_more_rows_where_loops_are_compiled(monkeypatch, n_c
     assert estimator.fit(X).method_ == "exact"
     ((kernel, *map_of),) = asked
     assert kernel is estimator.learned_ and map_of == [n_components, torch.device("cpu")]
-    monkeypatch.setattr(_embedding, "_FUSED_LIMIT", 149)
+    monkeypatch.setattr(_embedding, "_FUSED_LIMIT" if n_components == 2 else "_FUSED_ALONE_LIMIT", 149)
     assert estimator.fit(X).method_ == otherwise and len(asked) == 1

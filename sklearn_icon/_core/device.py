@@ -1,5 +1,26 @@
 """Where torch computes."""
 
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_WORKING = ContextVar("device of the fit at hand", default="cpu")
+
+
+@contextmanager
+def working_on(device):
+    """Let what the block calls, in this thread, work on the device of a fit; see `accelerator`."""
+    token = _WORKING.set(str(device))
+    try:
+        yield
+    finally:
+        _WORKING.reset(token)
+
+
+def accelerator():
+    """The CUDA device that the fit at hand works on, by name, or None: no part of a fit on the CPU runs elsewhere."""
+    name = _WORKING.get()
+    return name if name.startswith("cuda") else None
+
 
 def resolve_device(device):
     """The torch device that `device` asks for.

@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_consistent_leng
 
 from .. import learned, supervisory
 from .._core.conditional import warn_left_out, warn_rows_without_positives
+from .._core.device import working_on
 from .._core.labels import class_weights, classes_and_codes, is_known, shares
 from .._core.rows import rows_of
 from .base import ICon, check_bounded
@@ -236,7 +237,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         X, y, sample_weight = X[rows], y[rows], sample_weight[rows]
         known = is_known(y) if p_spec.allows_unknown else np.ones(len(y), dtype=bool)
         classes, codes = classes_and_codes(y, known, names)
-        with self._threads(prod(X.shape) if X.ndim == 2 else None):
+        with self._threads(prod(X.shape) if X.ndim == 2 else None), working_on(device):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
             labels = (supervisory.DataLabel() if p_spec.over_rows else p_spec).conditional(rows_of(X), codes, **how)
             weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight

@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from .. import supervisory
 from .._clusters.losses import Data, loss_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
+from .._core.device import working_on
 from .._core.rows import rows_of
 from .._training.new_rows import FittedRows, input_kind
 from .base import ICon
@@ -265,7 +266,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         loss = loss_of(self, p_spec, q_spec, encoder)
         loss.check(kind, X.shape[0])
         device = loss.place(device)
-        with self._threads(X.shape[0] ** 2):
+        with self._threads(X.shape[0] ** 2), working_on(device):
             p = loss.walk()[0].conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
             if given and not p_spec.views:
                 p = p.with_copies(sample_weight)

@@ -12,6 +12,7 @@ from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import encoders, learned
+from .._core.device import working_on
 from .._core.rows import check_item_shape, row_digests, rows_of, unit_rows, with_int32_indices
 from .._core.spec import resolve
 from .base import ICon
@@ -195,7 +196,8 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         _check_specs(p_spec, q_spec, encoder, encoder_y)
         X = self._validate_items(X, encoder, reset=True)
         y = None if y is None else self._validate_y(y, X.dtype)
-        p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state).mix(self.debias)
+        with working_on(device):
+            p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state).mix(self.debias)
         solution = self._solve(X, y, p.uniform, q_spec, (encoder, encoder_y), device, random_state)
         self.supervisory_, self.learned_, self.device_ = p_spec, solution.learned, str(device)
         self.encoder_, self.encoder_y_ = encoder, encoder_y

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import supervisory
 from .._core.conditional import warn_rows_without_positives
+from .._core.device import working_on
 from .._core.rows import average_duplicates, rows_of
 from .._training.initialization import initial_map
 from .._training.new_rows import FittedRows, input_kind
@@ -20,9 +21,10 @@ _FULL_BATCH_LIMIT = 5000
 _EXACT_LIMIT = 3000
 _SUMMED_LIMIT = 10_000
 _PAIRS_A_NUMBER = 9  # of a step's operations on tiles: maps of up to some 3000 rows take less time in one thread
-# Of compiled loops on CUDA. From arithmetic, not measured on a GPU: 21 instructions a pair, counted in the code that is
-# compiled for an H100, take 7 ms for all pairs of 100,000 rows at 3e13 a second; a default map needs 130 such sums.
-_FUSED_LIMIT = 100_000
+# Of compiled loops on CUDA, as benchmarks/gpu.py found on an H200. Where a grid could do it: of 30,000 rows loops take
+# 0.9 ms a sum and a grid 1.1, of 70,000 4 and 1.1. Where none could: of 100,000 rows loops take 8 ms, 38 for each row's
+# own sum, which is 10 s a map.
+_FUSED_LIMIT, _FUSED_ALONE_LIMIT = 30_000, 100_000
 
 
 class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
@@ -91,8 +93,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         two dimensions; or from some of the keys ("sampled"): of lookup maps from 1,000 drawn at each step, of encoders
         on minibatches whose rows are each other's keys, which minimise the conditional form. "auto" is exact up to
         3,000 rows (5,000 of an encoder, 10,000 of a map that no grid suits), and "barnes_hut" is accepted for "auto".
-        On CUDA with triton, Student-t and Gaussian lookup maps of up to eight dimensions are exact up to 100,000 rows,
-        in one compiled pass a step; checked in triton's interpreter, not yet measured on a GPU.
+        On CUDA with triton, Student-t and Gaussian lookup maps are exact up to 30,000 rows, and those of three to eight
+        dimensions up to 100,000, in one compiled pass a step.
         Under "counts" the sum is over all tokens, and "sampled" draws contexts; "auto" does beyond 8 million pairs.
         Views that p draws are always in minibatches, in the conditional form.
     device : str, default="auto"
@@ -281,7 +283,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         p_spec, q_spec, encoder, device, random_state = self._begin()
         X = self._validate_items(X, encoder, reset=True)
         kind = input_kind(p_spec, X, y)
-        with self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if X.ndim == 2 else None):
+        with self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if X.ndim == 2 else None), working_on(device):
             p = p_spec.conditional(rows_of(X), y, n_jobs=self.n_jobs, random_state=random_state)
             _check_specs(p_spec, q_spec, encoder, kind, self.normalization)
             warn_rows_without_positives(p)
@@ -404,7 +406,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             return self.method
         if not free:
             return "sampled" if views or n > _FULL_BATCH_LIMIT else "exact"
-        if (gridded or drawn) and n <= _FUSED_LIMIT:
+        if (gridded or drawn) and n <= (_FUSED_LIMIT if gridded else _FUSED_ALONE_LIMIT):
             if can_fuse(q_spec, torch.empty(0, self.n_components, device=device)):
                 return "exact"
         if gridded:

@@ -1,17 +1,22 @@
 """From distances to affinities: kernels of a distance, and the bandwidth that gives a row its perplexity."""
 
+from functools import partial
+
 import numpy as np
+
+from .._core.device import accelerator
 
 _MAX_STEPS = 64
 _CHUNK = 1 << 17
+_CHUNK_ON_GPU, _ROWS_ON_GPU = 1 << 24, 5_000  # distances at a time; rows from which on a GPU is the sooner
 _ENTROPY_TOLERANCE = 1e-5
 _FIRST_STEP = 4.0  # in log s^2, outside a bracket
 _LOG_ZERO = -800.0  # whose exponential is zero
 _LOG_RANGE, _LOG_MARGIN = 700.0, 60.0  # of log s^2 in double precision; beyond the least and largest distance
 
 
-def gaussian_log_affinity(sq_distances, sq_sigma):
-    """-d^2 / (2 s^2)."""
+def gaussian_log_affinity(sq_distances, sq_sigma, xp=np):
+    """-d^2 / (2 s^2), of arrays of a namespace such as NumPy or torch."""
     return -sq_distances / (2 * sq_sigma)
 
 
@@ -20,9 +25,9 @@ def narrow_log_affinity(sq_distances, sq_sigma):
     return np.where(sq_distances == sq_distances.min(axis=1, keepdims=True), 0.0, -np.inf)
 
 
-def student_t_log_affinity(sq_distances, sq_sigma, df):
-    """-(nu + 1) / 2 * log(1 + d^2 / (nu s^2))."""
-    return -(df + 1) / 2 * np.log1p(sq_distances / (df * sq_sigma))
+def student_t_log_affinity(sq_distances, sq_sigma, df, xp=np):
+    """-(nu + 1) / 2 * log(1 + d^2 / (nu s^2)), of arrays of a namespace such as NumPy or torch."""
+    return -(df + 1) / 2 * xp.log1p(sq_distances / (df * sq_sigma))
 
 
 def normalize_log_rows(log_affinities):
@@ -31,15 +36,15 @@ def normalize_log_rows(log_affinities):
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _rows_and_entropies(log_affinities):
+def _rows_and_entropies(log_affinities, xp):
     """(rows of probabilities, -sum_j p_j log p_j of each), of affinities a: log sum e^a - sum p a."""
-    shifted = log_affinities - log_affinities.max(axis=1, keepdims=True)
+    shifted = log_affinities - xp.amax(log_affinities, axis=1, keepdims=True)
     if shifted.min() < _LOG_ZERO:
-        np.maximum(shifted, _LOG_ZERO, out=shifted)
-    rows = np.exp(shifted)
+        shifted = xp.clip(shifted, _LOG_ZERO, None)
+    rows = xp.exp(shifted)
     sums = rows.sum(axis=1, keepdims=True)
     rows /= sums
-    return rows, np.log(sums[:, 0]) - np.einsum("ij,ij->i", rows, shifted)
+    return rows, xp.log(sums[:, 0]) - xp.einsum("ij,ij->i", rows, shifted)
 
 
 def perplexity_rows(sq_distances, perplexity, log_affinity=gaussian_log_affinity):
@@ -57,8 +62,8 @@ def perplexity_rows(sq_distances, perplexity, log_affinity=gaussian_log_affinity
         Squared distances, finite.
     perplexity : float
         At least 1 and at most n_neighbors.
-    log_affinity : callable (sq_distances, sq_sigma) -> ndarray
-        The log-kernel.
+    log_affinity : callable (sq_distances, sq_sigma, xp) -> array
+        The log-kernel, of arrays of the namespace xp: NumPy, or torch where a fit works on CUDA and the rows are many.
 
     Returns
     -------
@@ -68,50 +73,60 @@ def perplexity_rows(sq_distances, perplexity, log_affinity=gaussian_log_affinity
     ----------
     van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008, section 2.
     """
-    probabilities = np.empty(sq_distances.shape)
-    step = max(1, _CHUNK // sq_distances.shape[1])
+    device = accelerator() if len(sq_distances) >= _ROWS_ON_GPU else None
+    probabilities, target = np.empty(sq_distances.shape), np.log(perplexity)
+    step = max(1, (_CHUNK if device is None else _CHUNK_ON_GPU) // sq_distances.shape[1])
+    search = _search if device is None else partial(_search_on, device)
     for start in range(0, len(sq_distances), step):
         part = slice(start, start + step)
-        probabilities[part] = _search(np.asarray(sq_distances[part], np.float64), np.log(perplexity), log_affinity)
+        probabilities[part] = search(np.asarray(sq_distances[part], np.float64), target, log_affinity)
     return probabilities
 
 
-def _search(sq_distances, target, log_affinity):
+def _search_on(device, sq_distances, target, log_affinity):
+    """Rows whose entropy is the target, on a device of torch."""
+    import torch
+
+    sq_distances = torch.tensor(sq_distances, device=device)
+    return _search(sq_distances, target, log_affinity, xp=torch).cpu().numpy()
+
+
+def _search(sq_distances, target, log_affinity, xp=np):
     """Rows whose entropy is the target, of a chunk that fits a cache."""
     if log_affinity is gaussian_log_affinity:
-        sq_distances = sq_distances - sq_distances.min(axis=1, keepdims=True)
+        sq_distances = sq_distances - xp.amin(sq_distances, axis=1, keepdims=True)
     scale = sq_distances.mean(axis=1)
-    probabilities = np.full(sq_distances.shape, 1 / sq_distances.shape[1])
-    active = np.flatnonzero(scale > 0)
-    if not active.size:
+    probabilities = xp.full_like(sq_distances, 1 / sq_distances.shape[1])
+    active = xp.where(scale > 0)[0]
+    if not len(active):
         return probabilities
-    at, bounds = np.log(scale[active]), _log_bounds(sq_distances[active])
-    low, high = np.full(len(at), -np.inf), np.full(len(at), np.inf)
-    step, at_before, before = np.full(len(at), _FIRST_STEP), at - 1, np.full(len(at), np.nan)
+    at, bounds, kernel = xp.log(scale[active]), _log_bounds(sq_distances[active], xp), partial(log_affinity, xp=xp)
+    low, high = xp.full_like(at, -np.inf), xp.full_like(at, np.inf)
+    step, at_before, before = xp.full_like(at, _FIRST_STEP), at - 1, xp.full_like(at, np.nan)
     for _ in range(_MAX_STEPS):
         with np.errstate(over="ignore"):  # of a ratio, where the kernel is zero
-            rows, entropies = _rows_and_entropies(log_affinity(sq_distances[active], np.exp(at)[:, None]))
+            rows, entropies = _rows_and_entropies(kernel(sq_distances[active], xp.exp(at)[:, None]), xp)
         probabilities[active], excess = rows, entropies - target
-        unsettled = np.abs(excess) > _ENTROPY_TOLERANCE
+        unsettled = xp.abs(excess) > _ENTROPY_TOLERANCE
         if not unsettled.any():
             break
         state = (active, at, low, high, step, at_before, before, excess, *bounds)
         active, at, low, high, step, at_before, before, excess, *bounds = (values[unsettled] for values in state)
-        low, high = np.where(excess < 0, at, low), np.where(excess < 0, high, at)
+        low, high = xp.where(excess < 0, at, low), xp.where(excess < 0, high, at)
         with np.errstate(divide="ignore", invalid="ignore"):
-            secant = at - excess * (at - at_before) / np.where(np.isnan(before), 1, excess - before)
-            trusted = (low < secant) & (secant < high) & ~(np.abs(excess) > np.abs(before) / 2)
-            bracketed = np.isfinite(high - low)
-            trusted &= bracketed | (np.abs(secant - at) <= step)
-            otherwise = np.where(bracketed, (low + high) / 2, at - np.sign(excess) * step)
-        step = np.where(trusted, step, 2 * step)
+            secant = at - excess * (at - at_before) / xp.where(xp.isnan(before), 1.0, excess - before)
+            trusted = (low < secant) & (secant < high) & ~(xp.abs(excess) > xp.abs(before) / 2)
+            bracketed = xp.isfinite(high - low)
+            trusted &= bracketed | (xp.abs(secant - at) <= step)
+            otherwise = xp.where(bracketed, (low + high) / 2, at - xp.sign(excess) * step)
+        step = xp.where(trusted, step, 2 * step)
         at_before, before = at, excess
-        at = np.clip(np.where(trusted, secant, otherwise), *bounds)
+        at = xp.clip(xp.where(trusted, secant, otherwise), *bounds)
     return probabilities
 
 
-def _log_bounds(sq_distances):
+def _log_bounds(sq_distances, xp):
     """Of log s^2: below, only the nearest count; above, all count the same."""
-    least = np.where(sq_distances > 0, sq_distances, np.inf).min(axis=1)
-    bounds = np.log(least) - _LOG_MARGIN, np.log(sq_distances.max(axis=1)) + _LOG_MARGIN
-    return [np.clip(bound, -_LOG_RANGE, _LOG_RANGE) for bound in bounds]
+    least = xp.amin(xp.where(sq_distances > 0, sq_distances, np.inf), axis=1)
+    bounds = xp.log(least) - _LOG_MARGIN, xp.log(xp.amax(sq_distances, axis=1)) + _LOG_MARGIN
+    return [xp.clip(bound, -_LOG_RANGE, _LOG_RANGE) for bound in bounds]

@@ -22,6 +22,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_random_state
 from threadpoolctl import threadpool_limits
 
+from .._core.device import accelerator
 from .._core.interrupts import raise_if_interrupted
 from .._core.quiet import quiet
 
@@ -31,6 +32,9 @@ _EXACT_LIMIT = 5e12
 _COMPILED_ROWS = 10_000  # from so many rows on, compiled loops scan the matrix products
 _OTHER_COST = 40  # of a feature of sparse rows, or in a distance that is not euclidean
 _TREE_ROWS, _TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows, up to so many features
+# On a GPU: rows from which on it is the sooner, and the largest n^2 (40 + features), some 80 s of an H200 (7.4 s for a
+# million rows of 50 features; benchmarks/gpu.py).
+_DEVICE_ROWS, _DEVICE_LIMIT = 5_000, 1e15
 _SPARE = 8  # candidates beyond the neighbours wanted
 _DESCENT_WIDTH = 31  # neighbours kept by the approximate search: with 16 it loses up to 40%, with 31 up to 12%
 _SAMPLE = 256  # rows whose neighbours are compared with the exact ones
@@ -79,7 +83,8 @@ def nearest_neighbors(
     A row is excluded by its index: its copies are neighbours, at distance 0. The result is exact, and the same for any
     number of threads, up to some 100,000 rows (the more, the fewer features), in metrics that lack an approximate
     search, and in up to 6 features (where of so many rows ties for the last place are settled repeatably, but not by
-    index). Otherwise pynndescent proposes the neighbours, and their distances are computed afresh.
+    index). Otherwise pynndescent proposes the neighbours, and their distances are computed afresh. Where a fit works on
+    CUDA, the euclidean neighbours of 5,000 and more dense rows are exact up to some millions.
 
     Parameters
     ----------
@@ -221,7 +226,8 @@ def _search(space, k, n_jobs, random_state, ranked=True) -> Neighbors:
         return _search_graph(space, k)
     cost = _OTHER_COST * space.X.nnz / n if sparse else width * (1 if space.root else _OTHER_COST)
     descent = space.own and space.metric in _DESCENT and set(space.params) <= {"p", "V", "VI"}
-    affordable = n**2 * (40.0 + cost) <= _EXACT_LIMIT or not descent
+    total = n**2 * (40.0 + cost)
+    affordable = total <= _EXACT_LIMIT or not descent
     tree = bool(space.root) and not sparse and width <= _TREE_FEATURES and n >= max(_TREE_ROWS, 20 * k)
     if space.compiled and n_jobs is None:
         from .._core.team import n_threads
@@ -231,6 +237,9 @@ def _search(space, k, n_jobs, random_state, ranked=True) -> Neighbors:
     if k == limit and space.own and not (ranked or sparse):
         indices, distances = run(partial(_others, space), rows)
         return Neighbors(indices, distances, exact=True)
+    device = accelerator() if space.own and space.root and not (sparse or tree) and n >= _DEVICE_ROWS else None
+    if device is not None and total <= _DEVICE_LIMIT:
+        return _search_on(device, space, k, rows, run)
     if affordable and not space.root:
         indices, distances = run(partial(_scan, space, k), rows)
         return Neighbors(indices, distances, exact=True)
@@ -250,6 +259,18 @@ def _search(space, k, n_jobs, random_state, ranked=True) -> Neighbors:
     farthest = run(partial(_scan, space, k), sample)[1][:, -1:]
     near = distances[sample] <= farthest * (1 + 16 * np.finfo(space.dtype).eps)
     return Neighbors(indices, distances, exact=False, recall=float(near.mean()))
+
+
+def _search_on(device, space, k, rows, run) -> Neighbors:
+    """By a device of torch; here what is left to choose among equally far rows, and what rounding leaves in doubt."""
+    from .cuda import nearest_rows
+
+    candidates, sq_distances, sure, settled = nearest_rows(space.X, k, _SPARE, device)
+    indices, distances = candidates[:, :k].copy(), space.root(sq_distances).astype(space.dtype, copy=False)
+    for left, search in ((sure & ~settled, partial(_rank, space, k, candidates)), (~sure, partial(_scan, space, k))):
+        if left.any():
+            indices[left], distances[left] = run(search, rows[left])
+    return Neighbors(indices, distances, exact=True)
 
 
 def _in_blocks(n, n_jobs, function, rows):
