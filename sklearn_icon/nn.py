@@ -12,9 +12,10 @@ from . import supervisory as of_p
 from ._core.ranks import JointBatch
 from ._core.spec import resolve
 from ._objective.divergences import DIVERGENCES
-from ._objective.objective import check_limit, divergence_of, infinite_where_zero
+from ._objective.objective import check_limit
+from ._objective.row_tiles import Batch, summed_divergence
 from .learned import NAMES, Gaussian, Learned, StudentT, UniformMixture
-from .supervisory._batch import as_targets, own_keys
+from .supervisory._batch import as_targets
 
 __all__ = ["ICONLoss"]
 
@@ -76,7 +77,8 @@ class ICONLoss(torch.nn.Module):
     Half precision is raised to single, inside of `torch.autocast` too. Under `torch.compile` values are not looked at:
     nothing is said of rows without positives, and 0 returned where there are no others. `Gaussian`, `StudentT`,
     `UniformKNN` and `RandomWalk` compute p on the CPU, which breaks the graph, as do batches gathered over processes;
-    all else compiles with `fullgraph`. Tensors are as large as the batch times its keys.
+    all else compiles with `fullgraph`. Outside torch.compile no matrix of a large batch and its keys is held: gradients
+    are computed with the loss, a tile of rows at a time. Second derivatives and `torch.func` hold such matrices.
 
     References
     ----------
@@ -190,7 +192,8 @@ class ICONLoss(torch.nn.Module):
             keys = z if keys is None else keys.to(dtype)
             if self._is_cosine and not torch.compiler.is_compiling():
                 _refuse_zero_rows(z, "z")
-                _refuse_zero_rows(keys, "keys")
+                if keys is not z:
+                    _refuse_zero_rows(keys, "keys")
             return self._mean(z, as_targets(self.supervisory, y, len(z), z.device), keys)
 
     def _check_shapes(self, z, keys):
@@ -209,14 +212,46 @@ class ICONLoss(torch.nn.Module):
         """The average over the rows, of all processes, that have a positive."""
         joint = JointBatch(len(z), z.device, self.gather_distributed)
         keys = keys if self._has_prototypes else joint.gather(keys)
-        weights, sums = self.supervisory.of_batch(joint.gather(y), joint.rows, len(keys), z)
-        counted = sums > 0
+        about, sums = (joint.gather(y), joint.rows, len(keys)), z.new_ones(len(z))
+        weights_of = self._weights_of(*about, z)
+
+        def weights_and_mass(part):
+            weights, sums[part] = weights_of(part)
+            return weights, self._mass(sums[part])
+
+        if self._reads_degrees:
+            weights_and_mass(slice(0, len(z)))
+        rows, keys = self.learned.prepare(z, keys, joint.gather(sums) if self._reads_degrees else None)
+        batch = Batch(
+            learned_of=partial(_present, self.learned),
+            divergence=self.divergence,
+            weights_of=weights_and_mass,
+            partners=None if torch.compiler.is_compiling() else self.supervisory.partners_of_batch(*about, z),
+            uniform=self._uniform,
+            skips_self=self.supervisory.excludes_self and not self.learned.includes_self,
+            first=joint.rows.start,
+        )
+        values = [getattr(self, f"log_{name}").exp() for name in self.learned.learns]
+        total = summed_divergence(batch, rows, keys, *values)
+        mass = joint.sum(self._mass(sums).sum())
         if not torch.compiler.is_compiling():
-            self._report(counted, joint.sum(counted.sum()))
-        mass = sums if self.supervisory.weighs_rows else counted.to(z.dtype)
-        degrees = joint.gather(sums) if self._reads_degrees else None
-        shares = self._row_divergences(z, keys, weights, joint.rows, degrees).masked_fill(~counted, 0)
-        return joint.mean(mass * shares, joint.sum(mass.sum()).clamp_min(torch.finfo(z.dtype).tiny))
+            self._report(sums > 0, mass)
+        return joint.mean(total, mass.clamp_min(torch.finfo(z.dtype).tiny))
+
+    def _weights_of(self, y, rows, n_keys, like):
+        """`Supervisory.of_batch` of slices of the rows; a p that is computed whole is computed once."""
+        if self.supervisory.batch_is_whole:
+            weights, sums = self.supervisory.of_batch(y, rows, n_keys, like)
+            return lambda part: (weights[part], sums[part])
+
+        def of(part):
+            return self.supervisory.of_batch(y, slice(rows.start + part.start, rows.start + part.stop), n_keys, like)
+
+        return of
+
+    def _mass(self, sums):
+        """How much rows count in the average."""
+        return sums if self.supervisory.weighs_rows else (sums > 0).to(sums.dtype)
 
     def _report(self, counted, n_counted):
         """Raise where no row of any process has a positive; warn once where some have none."""
@@ -235,64 +270,22 @@ class ICONLoss(torch.nn.Module):
                 stacklevel=_USER,
             )
 
-    def _row_divergences(self, z, keys, weights, rows, degrees):
-        """D of each row."""
-        learned = _present(self.learned, self)
-        term, at_zero, _ = divergence_of(learned, self.divergence)
-        skips_self = self.supervisory.excludes_self and not learned.includes_self
-        left_out = own_keys(rows, len(keys), z.device) & skips_self
-        n_choices = max(len(keys) - skips_self, 1)
-        p = (1 - self._uniform) * weights + self._uniform / n_choices
-        if at_zero is None and not self._uniform and not torch.compiler.is_compiling():
-            positive = (p > len(p) * torch.finfo(p.dtype).tiny) | left_out
-            if not positive[weights.any(1)].all():
-                raise infinite_where_zero(self.divergence)
-        log_q = log_q_of(learned, z, keys, left_out, n_choices, degrees)
-        return term(p, log_q).masked_fill(left_out, 0).sum(1)
 
-
-def log_q_of(learned, z, keys, left_out, n_choices, degrees=None):
-    """log q(j|i) of all rows and keys; zero where the key is left out.
-
-    Parameters
-    ----------
-    learned : Learned
-    z, keys : tensor of shape (n_rows, d) and (n_keys, d)
-    left_out : tensor of bool of shape (n_rows, n_keys)
-    n_choices : int
-        Keys of a row that are not left out.
-    degrees : tensor of shape (n_keys,), default=None
-        Of the keys; None: all one.
-
-    Returns
-    -------
-    tensor of shape (n_rows, n_keys)
-        Of a limit, what stands in place of log q in KL.
-    """
-    z, keys = learned.prepare(z, keys, degrees)
-    log_q = learned.pairwise(z, keys)
-    if not learned.normalized:
-        log_k = log_q.masked_fill(left_out, -torch.inf)
-        log_q = log_k - learned.log_partition(log_k, n_choices)[:, None]
-    if not (learned.normalized or learned.is_limit):
-        log_q = log_q.clamp_max(0)  # above it by rounding alone
-    return learned.finish(log_q.masked_fill(left_out, 0), n_choices)
-
-
-def _present(learned, loss):
+def _present(learned, *values):
     """q with what is learned as it is now."""
+    if not values:
+        return learned
     if isinstance(learned, UniformMixture):
-        return UniformMixture(_present(learned.base, loss), learned.alpha)
+        return UniformMixture(_present(learned.base, *values), learned.alpha)
     if "tau" in learned.learns:
-        return Gaussian(metric=learned.metric, tau=loss.tau)
-    if "df" in learned.learns:
-        return StudentT(df=loss.df)
-    return learned
+        return Gaussian(metric=learned.metric, tau=values[0])
+    return StudentT(df=values[0])
 
 
 def _refuse_zero_rows(rows, name):
-    zero = (~rows.any(1)).nonzero().ravel()
-    if len(zero):
+    top = rows.detach().abs().amax(1) if rows.shape[1] else rows.new_zeros(len(rows))
+    if not top.all():
+        zero = (top == 0).nonzero().ravel()
         listed = ", ".join(map(str, zero[:_LISTED].tolist())) + (", ..." if len(zero) > _LISTED else "")
         raise ValueError(
             f"metric='cosine' is undefined for rows of zeros; rows [{listed}] ({len(zero)} in all) of {name} are zero: "

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from torch.nn import functional
 
 from sklearn_icon import learned, supervisory
+from sklearn_icon._objective import row_tiles
 from sklearn_icon._objective.divergences import DIVERGENCES
 from sklearn_icon._objective.objective import Objective
 from sklearn_icon.nn import ICONLoss
@@ -96,6 +97,12 @@ def test_equals_the_objective(p, q, divergence):
         assert_allclose(found[0], expected[0], rtol=1e-12, atol=1e-12)
         for ours, theirs in zip(found[1:], expected[1:], strict=True):
             assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+        if divergence in ("kl", "jensen_shannon"):
+            with pytest.MonkeyPatch.context() as patch:  # in tiles of two rows
+                patch.setattr(row_tiles, "_PAIRS_AT_ONCE", 0), patch.setattr(row_tiles, "_PAIRS_OF_A_TILE", 2 * N)
+                tiled = value_and_gradients(partial(ICONLoss, spec, Q[q], divergence, debias), Z, keys, y)
+            for ours, theirs in zip(tiled, found, strict=True):
+                assert_allclose(ours, theirs, rtol=1e-11, atol=1e-13)
 
 
 # --- published methods, by loops ------------------------------------------------------------------------------------
@@ -371,7 +378,8 @@ def test_labels_between_two_modalities_share_the_mass(divergence, debias):
         expected["reverse_kl"] = kl(q, p)
     for y in (ITEMS, ITEMS[:, None], ITEMS.numpy(), ITEMS.double(), functional.one_hot(ITEMS), ITEMS[:, None] == ITEMS):
         assert loss(Z, y, OTHER).item() == pytest.approx(expected[divergence], rel=1e-11)
-    assert loss(Z, torch.arange(N), OTHER) == loss(Z, None, OTHER) == loss(Z, OTHER, OTHER)
+    assert loss(Z, None, OTHER) == loss(Z, OTHER, OTHER)
+    assert_allclose(loss(Z, torch.arange(N), OTHER), loss(Z, None, OTHER), rtol=1e-12)
     equals_compiled(loss, "aot_eager", ITEMS, OTHER)
 
 
@@ -461,6 +469,48 @@ def test_specs_are_left_as_they_are():
 def test_gradcheck(q, divergence):
     loss = ICONLoss("same_class", Q[q], divergence, debias=0.1)
     assert torch.autograd.gradcheck(lambda z: loss(z, LABELS), Z.clone().requires_grad_())
+
+
+SECOND = {
+    "pairs": ("positive_pairs", "cosine", "kl", 0.0, VIEWS),
+    "pairs-debiased": ("positive_pairs", "student-t", "kl", 0.3, VIEWS),
+    "classes": ("same_class", "mixture", "squared_hellinger", 0.0, LABELS),
+}
+
+
+@pytest.mark.parametrize("at_once", [0, 1 << 20])
+@pytest.mark.parametrize("case", SECOND.values(), ids=SECOND)
+def test_second_derivatives(case, at_once, monkeypatch):
+    monkeypatch.setattr(row_tiles, "_PAIRS_AT_ONCE", at_once)
+    monkeypatch.setattr(row_tiles, "_PAIRS_OF_A_TILE", 3 * N)
+    p, q, divergence, debias, y = case
+    loss = ICONLoss(p, Q[q], divergence, debias)
+    z = Z.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: loss(z, y), z)
+    assert torch.autograd.gradgradcheck(lambda z: loss(z, y), z)
+    (expected,) = torch.autograd.grad(loss(z, y), z)
+    assert_allclose(torch.func.grad(lambda z: loss(z, y))(Z), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("debias", [0.0, 0.3])
+@pytest.mark.parametrize("p", ["same_class", "cross_modal", "data_label"])
+def test_positives_that_are_listed_are_those_of_all_pairs(p, debias, monkeypatch):
+    """Groups of two to five rows, in tiles and at once; then the dense p."""
+    y = torch.repeat_interleave(torch.arange(40), torch.arange(40) % 4 + 2)
+    y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(3))]
+    z, other, prototypes = normal(6, len(y), DIM), normal(7, len(y), DIM), normal(8, 40, DIM)
+    keys = {"cross_modal": other, "data_label": prototypes}.get(p)
+    spec = supervisory.NAMES[p]()
+    assert spec.partners_of_batch(y, slice(0, len(y)), 40 if p == "data_label" else len(y), z) is not None
+    for at_once in (0, 1 << 20):
+        monkeypatch.setattr(row_tiles, "_PAIRS_AT_ONCE", at_once)
+        monkeypatch.setattr(row_tiles, "_PAIRS_OF_A_TILE", 7 * len(y))
+        found = value_and_gradients(partial(ICONLoss, p, COSINE, debias=debias), z, keys, y)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(spec), "partners_of_batch", lambda *_: None)
+            dense = value_and_gradients(partial(ICONLoss, p, COSINE, debias=debias), z, keys, y)
+        for ours, theirs in zip(found, dense, strict=True):
+            assert_allclose(ours, theirs, rtol=1e-11, atol=1e-14)
 
 
 def test_no_gradient_reaches_y():

@@ -77,16 +77,6 @@ def rows_of(items):
     return items.reshape(len(items), prod(items.shape[1:])) if items.ndim > 2 else items
 
 
-def unit_rows(z):
-    """z_i / |z_i| of a tensor, whatever the lengths; rows of zeros stay.
-
-    Rows are first divided by their largest entry: the squares of what is left neither vanish nor overflow.
-    """
-    top = z.detach().abs().amax(1, keepdim=True)  # the result does not depend on it, so neither does the gradient
-    z = z / top.masked_fill(top == 0, 1)
-    return z / z.norm(dim=1, keepdim=True).clamp_min(1)
-
-
 def check_item_shape(items, shape, name):
     """Refuse items of another shape than those of the fit."""
     if items.shape[1:] != shape:

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import encoders, learned
 from .._core.device import working_on
-from .._core.rows import check_item_shape, row_digests, rows_of, unit_rows, with_int32_indices
+from .._core.rows import check_item_shape, row_digests, rows_of, with_int32_indices
 from .._core.spec import resolve
 from .base import ICon
 
@@ -264,6 +264,7 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """Representations by one of the encoders."""
         import torch
 
+        from .._core.unit_rows import unit_rows
         from .._training.pairs import on_sphere
 
         z = self._encode(encoder, state, items, self.n_components)

@@ -15,8 +15,8 @@ from sklearn.base import clone
 from sklearn.utils import gen_batches
 
 from .._core.conditional import Conditional
-from .._core.rows import unit_rows
 from .._core.seeding import seeded_if
+from .._core.unit_rows import unit_rows
 from .._objective.objective import Objective
 from .._optim.solver import SolverResult, minimize
 from ..encoders._networks import as_tensor, build_module, state_arrays

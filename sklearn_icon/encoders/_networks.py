@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.utils import gen_batches
 
 from .._core.quiet import quiet
-from .._core.rows import unit_rows
+from .._core.unit_rows import unit_rows
 
 _ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 8192, 1 << 20
 

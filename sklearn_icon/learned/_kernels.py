@@ -4,7 +4,6 @@ from numbers import Real
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._core.rows import unit_rows
 from ._base import DistanceKernel
 
 
@@ -72,7 +71,10 @@ class Gaussian(DistanceKernel):
     def prepare(self, z, keys, degrees=None):
         """Unit rows for the cosine; see `Learned.prepare`."""
         if self.metric == "cosine":
-            return unit_rows(z), unit_rows(keys)
+            from .._core.unit_rows import unit_rows
+
+            rows = unit_rows(z)
+            return rows, rows if keys is z else unit_rows(keys)
         return z, keys
 
     @property
@@ -90,7 +92,7 @@ class Gaussian(DistanceKernel):
         """Log k of all pairs; see `Learned.pairwise`."""
         if self.euclidean:
             return super().pairwise(z, keys)
-        return z @ keys.T / self.temperature
+        return (z / self.temperature) @ keys.T
 
     def log_kernel(self, sq_distance):
         """-d^2 / (2 sigma^2)."""

@@ -43,6 +43,8 @@ class Supervisory(Spec):
     """Whether X holds a column for each row, such as distances, which cross-validation takes likewise."""
     walks = False
     """Whether rows are reached by walks of several steps."""
+    batch_is_whole = True
+    """Whether `of_batch` computes all rows to return some."""
     compares_all_pairs = False
     """Whether there is `log_rows_with_self`, p between all pairs of rows."""
 
@@ -144,6 +146,16 @@ class Supervisory(Spec):
         from ._batch import computed_rows
 
         return computed_rows(self, y, rows, n_keys, like)
+
+    def partners_of_batch(
+        self, y: Any, rows: slice, n_keys: int, like: "torch.Tensor"
+    ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None":
+        """p of a batch by its keys, where these are few, weigh the same in each row, and no row has none; else None.
+
+        (rows, keys, count of each row): pairs in order of rows, which are numbered from the first one wanted. Values
+        are looked at, so not under torch.compile.
+        """
+        return None
 
     def _require_y(self, X, y):
         """y, where there is one, with an entry for each row of X."""

@@ -12,6 +12,8 @@ from scipy import sparse
 
 from ._base import Supervisory
 
+_SHARE_OF_PARTNERS = 16  # one in so many pairs at the most, where positives are listed
+
 
 def as_targets(spec: Supervisory, y: Any, n_rows: int, device: torch.device) -> torch.Tensor | None:
     """`y` as a tensor beside the representations, or None where p reads none.
@@ -115,9 +117,40 @@ def matrix_rows(
         raise ValueError(
             f"{name}() needs a y with one column for each of the {n_keys} keys, got shape {tuple(y.shape)}."
         )
-    if not torch.compiler.is_compiling() and not ((y >= 0) & (y < torch.inf)).all():
+    wanted = y[rows]
+    if not torch.compiler.is_compiling() and wanted.numel() and not (wanted.min() >= 0 and wanted.max() < torch.inf):
         raise ValueError(f"{name}() needs weights in y that are finite and not negative.")
-    return normalized_rows(spec, y[rows], rows, like)
+    return normalized_rows(spec, wanted, rows, like)
+
+
+def own_partners(rows: slice, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`Supervisory.partners_of_batch` where each row has the key of its own number."""
+    numbers = torch.arange(rows.stop - rows.start, device=like.device)
+    return numbers, numbers + rows.start, torch.ones_like(numbers)
+
+
+def same_label_partners(
+    spec: Supervisory, y: torch.Tensor, rows: slice, n_keys: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    """`Supervisory.partners_of_batch` where keys have the label of the row."""
+    numbers, alone = torch.arange(rows.stop - rows.start, device=y.device), int(spec.excludes_self)
+    _, codes, sizes = y.unique(return_inverse=True, return_counts=True)
+    order = codes.argsort(stable=True)
+    if alone and 2 * len(sizes) == len(y) and sizes.max() == 2:  # two views of each
+        other = torch.empty_like(order)
+        other[order] = order.view(-1, 2).flip(1).ravel()
+        return numbers, other[rows], torch.ones_like(numbers)
+    counts = sizes[codes[rows]]
+    n_partners = int(counts.sum())
+    if counts.min() <= alone or n_partners * _SHARE_OF_PARTNERS > len(numbers) * n_keys:
+        return None
+    of = numbers.repeat_interleave(counts, output_size=n_partners)
+    skipped = sizes.cumsum(0)[codes[rows]] - counts.cumsum(0)  # of the sorted rows, before those of this class
+    keys = order[skipped[of] + torch.arange(n_partners, device=y.device)]
+    if not alone:
+        return of, keys, counts
+    others = keys != of + rows.start
+    return of[others], keys[others], counts - 1
 
 
 @torch.compiler.disable

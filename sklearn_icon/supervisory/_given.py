@@ -28,6 +28,7 @@ class Identity(Supervisory):
     """
 
     excludes_self = False
+    batch_is_whole = False
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
@@ -38,6 +39,12 @@ class Identity(Supervisory):
         from ._batch import normalized_rows, own_keys
 
         return normalized_rows(self, own_keys(rows, n_keys, like.device), rows, like)
+
+    def partners_of_batch(self, y, rows, n_keys, like):
+        """Each row's own key; see `Supervisory.partners_of_batch`."""
+        from ._batch import own_partners
+
+        return own_partners(rows, like)
 
 
 class CrossModalPairs(Supervisory):
@@ -61,6 +68,7 @@ class CrossModalPairs(Supervisory):
     keys = "partners"
     needs_y = "the other modality"
     excludes_self = False
+    batch_is_whole = False
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
@@ -83,6 +91,14 @@ class CrossModalPairs(Supervisory):
 
         weights = own_keys(rows, n_keys, like.device) if y is None else same_label(y, rows, like)
         return normalized_rows(self, weights, rows, like)
+
+    def partners_of_batch(self, y, rows, n_keys, like):
+        """Each row's own key, or those of its label; see `Supervisory.partners_of_batch`."""
+        from ._batch import own_partners, same_label_partners
+
+        if y is None:
+            return own_partners(rows, like)
+        return same_label_partners(self, y, rows, n_keys) if y.ndim == 1 else None
 
 
 class Graph(Supervisory):
@@ -108,6 +124,8 @@ class Graph(Supervisory):
            [1.  , 0.  , 0.  ],
            [1.  , 0.  , 0.  ]])
     """
+
+    batch_is_whole = False
 
     pairwise = True
 
@@ -168,6 +186,7 @@ class Counts(Supervisory):
 
     keys = "tokens"
     excludes_self = False
+    batch_is_whole = False
     weighs_rows = True
 
     def reads(self, X, y=None):

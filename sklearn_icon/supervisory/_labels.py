@@ -57,6 +57,7 @@ class SameClass(Supervisory):
     """
 
     reads_labels = True
+    batch_is_whole = False
     _parameter_constraints = {
         "n_positives": [Interval(Integral, 1, None, closed="left"), None],
         "unlabelled": [Supervisory, None],
@@ -130,6 +131,12 @@ class SameClass(Supervisory):
         from ._batch import normalized_rows, same_label
 
         return normalized_rows(self, same_label(y, rows, like), rows, like)
+
+    def partners_of_batch(self, y, rows, n_keys, like):
+        """The others of a row's label, where it has one; see `Supervisory.partners_of_batch`."""
+        from ._batch import same_label_partners
+
+        return same_label_partners(self, y, rows, n_keys) if y.ndim == 1 else None
 
     def labels(self, y):
         """The labels of each row as a sparse indicator; rows of unknown label are empty."""
@@ -320,6 +327,7 @@ class DataLabel(Supervisory):
     needs_y = "class labels"
     reads_labels = True
     reads_probabilities = True
+    batch_is_whole = False
     excludes_self = False
 
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
@@ -341,6 +349,16 @@ class DataLabel(Supervisory):
             return matrix_rows(self, y, rows, n_keys, like)
         check_codes(y, n_keys)
         return normalized_rows(self, y[rows, None] == torch.arange(n_keys, device=like.device), rows, like)
+
+    def partners_of_batch(self, y, rows, n_keys, like):
+        """The key of each row's class; see `Supervisory.partners_of_batch`."""
+        from ._batch import check_codes, own_partners
+
+        if y.ndim > 1:
+            return None
+        check_codes(y, n_keys)
+        numbers, _, counts = own_partners(rows, like)
+        return (numbers, y[rows].long(), counts) if y[rows].min() >= 0 else None
 
 
 class PropagatedLabel(Wrapper):

@@ -55,6 +55,15 @@ class UniformMixture(Wrapper):
         """As the base: the uniform mass comes apart; see `Supervisory.of_batch`."""
         return self.base.of_batch(y, rows, n_keys, like)
 
+    @property
+    def batch_is_whole(self):
+        """As the base."""
+        return self.base.batch_is_whole
+
+    def partners_of_batch(self, y, rows, n_keys, like):
+        """As the base: the uniform mass comes on top."""
+        return self.base.partners_of_batch(y, rows, n_keys, like)
+
 
 class RandomWalk(Wrapper):
     """Neighbour propagation: who is reached by short walks along p.
