@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph
 
 from sklearn_icon._graph import brute_force as _brute_force
 from sklearn_icon._graph import neighbors as _neighbors
+from sklearn_icon._graph import space as _space
 from sklearn_icon._graph.neighbors import count_components, cross_neighbors, nearest_neighbors
 
 WEIGHTS = np.arange(1.0, 6)
@@ -80,6 +81,19 @@ def global_state():
 def assert_close(found, indices, distances, rtol=1e-9):
     np.testing.assert_array_equal(found.indices, indices)
     np.testing.assert_allclose(found.distances, distances, rtol=rtol, atol=rtol)
+
+
+def assert_nearest(found, X, reference, distance, rtol=1e-9):
+    """The k smallest distances of each row, at rows that lie so far, each once, by distance and then by index."""
+    k = found.indices.shape[1]
+    np.testing.assert_allclose(found.distances, by_loops(X, reference, k, distance)[1], rtol=rtol, atol=rtol)
+    for i, row in enumerate(found.indices):
+        assert len(set(row)) == k
+        assert not (X is reference and i in row)
+        of_row = [distance(X[i].astype(float), reference[j].astype(float)) for j in row]
+        np.testing.assert_allclose(found.distances[i], of_row, rtol=rtol, atol=rtol)
+        equal = np.diff(found.distances[i]) == 0
+        assert (np.diff(row)[equal] > 0).all()
 
 
 def assert_same(one, other):
@@ -157,31 +171,81 @@ def test_scale_is_that_of_the_searched_rows(metric):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("container", [np.array, sp.csr_array])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])
-def test_equal_rows_come_in_index_order(metric, container, dtype):
-    found = nearest_neighbors(container(np.full((50, 3), 0.1, dtype=dtype)), 7, metric=metric)
-    np.testing.assert_array_equal(found.indices, [[j for j in range(50) if j != i][:7] for i in range(50)])
+def test_among_equal_rows_none_is_everybodys_neighbour(metric, container, dtype):
+    X = container(np.full((200, 3), 0.1, dtype=dtype))
+    found = nearest_neighbors(X, 7, metric=metric)
     np.testing.assert_array_equal(found.distances, 0)
+    assert not np.any(found.indices == np.arange(200)[:, None])
+    assert (np.diff(found.indices, axis=1) > 0).all()
+    assert np.bincount(found.indices.ravel(), minlength=200).max() < 25  # 7 on average
+    assert_same(
+        nearest_neighbors(X, 7, metric=metric, random_state=0), nearest_neighbors(X, 7, metric=metric, random_state=0)
+    )
+    others = nearest_neighbors(X, 7, metric=metric, random_state=1)
+    assert np.mean(others.indices == found.indices) < 0.3
 
 
-@pytest.fixture(params=["brute", "tree", "compiled"])
+@pytest.fixture(params=["scan", "brute", "tree", "compiled"])
 def searched(request, monkeypatch):
     monkeypatch.setattr(_neighbors, "_TREE_ROWS", 0 if request.param == "tree" else np.inf)
+    monkeypatch.setattr(_neighbors, "_FEW_ROWS", np.inf if request.param == "scan" else 0)
     if request.param == "compiled":
-        monkeypatch.setattr(_neighbors, "_COMPILED_ROWS", 0)
+        monkeypatch.setattr(_space, "_COMPILED_ROWS", 0)
         monkeypatch.setattr(_brute_force, "_BLOCK", 64)
         monkeypatch.setattr(_brute_force, "_TILE", 24)
 
 
-@pytest.mark.usefixtures("searched")
-@pytest.mark.parametrize("kind", ["copies", "grid", "few copies"])
-def test_ties_go_to_the_lower_index(kind):
+def tied_rows(kind):
     rng = np.random.default_rng(0)
-    X = rng.integers(0, 3, size=(300, 3)).astype(float)
-    if kind != "grid":
-        distinct = 6 if kind == "copies" else 100
-        X = rng.normal(size=(distinct, 3))[rng.integers(distinct, size=300)]
-    assert_close(nearest_neighbors(X, 12), *by_loops(X, X, 12, euclidean))
-    assert_close(cross_neighbors(X[:9] + 1, X, 12), *by_loops(X[:9] + 1, X, 12, euclidean))
+    if kind == "one-hot":
+        return np.eye(300)
+    if kind == "scaled one-hot":
+        X = np.eye(300)[:, :12] + np.eye(12)[rng.integers(12, size=300)]
+        return (X - X.mean(axis=0)) / X.std(axis=0)
+    if kind == "grid":
+        return rng.integers(0, 3, size=(300, 3)).astype(float)
+    distinct = 6 if kind == "copies" else 100
+    return rng.normal(size=(distinct, 3))[rng.integers(distinct, size=300)]
+
+
+@pytest.mark.usefixtures("searched")
+@pytest.mark.parametrize("kind", ["copies", "grid", "few copies", "one-hot", "scaled one-hot"])
+def test_ties(kind):
+    X = tied_rows(kind)
+    new = X[:9] + 1
+    found, cross = nearest_neighbors(X, 12), cross_neighbors(new, X, 12)
+    assert_nearest(found, X, X, euclidean)
+    assert_nearest(cross, new, X, euclidean)
+    assert_same(nearest_neighbors(X, 12, random_state=3), nearest_neighbors(X, 12, random_state=3))
+    state = np.random.RandomState(3)
+    assert_same(nearest_neighbors(X, 12, random_state=state), nearest_neighbors(X, 12, random_state=state))
+    for rows in ([4], [8, 4]):
+        part = cross_neighbors(new[rows], X, 12)
+        np.testing.assert_array_equal(part.indices, cross.indices[rows])
+        np.testing.assert_array_equal(part.distances, cross.distances[rows])
+
+
+@pytest.mark.parametrize("searched", ["scan", "brute", "compiled"], indirect=True)
+@pytest.mark.usefixtures("searched")
+@pytest.mark.parametrize("scale", [1, 0.3])
+def test_ties_of_all_rows_make_no_hubs(scale):
+    X = scale * np.eye(300)
+    found = nearest_neighbors(X, 20, random_state=0)
+    assert np.bincount(found.indices.ravel(), minlength=300).max() < 45  # 20 on average
+    assert np.mean(nearest_neighbors(X, 20, random_state=1).indices == found.indices) < 0.2
+
+
+@pytest.mark.parametrize("metric", ["manhattan", "hamming", "precomputed"])
+def test_ties_in_other_metrics(metric):
+    X = np.random.default_rng(0).integers(0, 2, size=(120, 6)).astype(float)
+    if metric == "precomputed":
+        X = pairwise_distances(X, metric="manhattan")
+    found = nearest_neighbors(X, 10, metric=metric, random_state=0)
+    D = X if metric == "precomputed" else pairwise_distances(X, metric=metric)
+    D = np.where(np.eye(120), np.inf, D)
+    np.testing.assert_allclose(found.distances, np.sort(D, axis=1)[:, :10])
+    np.testing.assert_allclose(found.distances, np.take_along_axis(D, found.indices, axis=1))
+    assert np.any(nearest_neighbors(X, 10, metric=metric, random_state=1).indices != found.indices)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -238,8 +302,9 @@ def test_threads_and_blocks_change_nothing(metric, monkeypatch):
 @pytest.mark.parametrize(("n_jobs", "limit"), [(None, None), (1, 1), (2, 2)])
 def test_number_of_threads_reaches_scikit_learn(n_jobs, limit, monkeypatch):
     limits = []
+    monkeypatch.setattr(_neighbors, "_TREE_ROWS", 0)
     monkeypatch.setattr(_neighbors, "threadpool_limits", lambda limit: limits.append(limit) or nullcontext())
-    nearest_neighbors(blobs(), 5, n_jobs=n_jobs)
+    nearest_neighbors(blobs(200), 5, n_jobs=n_jobs)
     assert limits == [limit]
 
 
@@ -283,13 +348,12 @@ def test_precomputed_graph_agrees_with_features():
     assert_close(found, cross.indices, cross.distances)
 
 
-def test_precomputed_ties_and_copies_go_to_the_lower_index():
-    X = np.repeat(blobs(10), 6, axis=0)
-    own = nearest_neighbors(X, 8)
-    D = np.round(pairwise_distances(X), 9)
+def test_precomputed_copies_are_chosen_alike_in_dense_and_sparse_matrices():
+    D = np.round(pairwise_distances(np.repeat(blobs(10), 6, axis=0)), 9)
     full = sp.csr_array((D.ravel(), np.tile(np.arange(60), 60), np.arange(0, 3601, 60)), shape=(60, 60))
-    for rows in (D, full):
-        np.testing.assert_array_equal(nearest_neighbors(rows, 8, metric="precomputed").indices, own.indices)
+    own = nearest_neighbors(D, 8, metric="precomputed")
+    assert_same(nearest_neighbors(full, 8, metric="precomputed"), own)
+    np.testing.assert_allclose(own.distances, np.sort(D, axis=1)[:, 1:9])
 
 
 def test_short_rows_of_a_graph_are_named():
@@ -367,11 +431,11 @@ def test_cosine_of_zero_rows(container):
     ("X", "metric", "message"),
     [
         (blobs(), "precomputed", r"needs a square matrix of distances, got shape \(60, 5\)"),
-        (-np.eye(9), "precomputed", "some are negative"),
-        (sp.csr_array(-np.eye(9)), "precomputed", "some are negative"),
+        (-np.eye(9), "precomputed", r"\[0, 0\] is -1, which is negative"),
+        (sp.csr_array(-np.eye(9)), "precomputed", r"\[0, 0\] is -1, which is negative"),
         (sp.csr_array(blobs()), "canberra", r"does not work on sparse rows; choose one of \['cosine', 'euclidean'"),
         (blobs(), "euclid distance", "(?i)unknown .*metric"),
-        (np.ones((9, 3)), "correlation", "metric='correlation' gives distances that are not finite"),
+        (np.ones((9, 3)), "correlation", r"rows of equal numbers; rows \[0, 1, 2, 3, 4, \.\.\.\] \(9 in all\) of X"),
         (np.full((9, 3), np.nan), "euclidean", "X contains NaN"),
     ],
 )
@@ -488,7 +552,7 @@ def test_large_data_that_need_no_approximation(monkeypatch):
     found = nearest_neighbors(X, 3)
     assert found.exact is True
     assert_close(found, *by_loops(X, X, 3, euclidean))
-    monkeypatch.setattr(_neighbors, "_scan", None)  # comparing all rows for the sake of ties would take too long
+    monkeypatch.setattr(_neighbors, "_scan", None)  # comparing all rows is not needed to know copies
     equal = nearest_neighbors(np.ones((100, 2)), 3)
     np.testing.assert_array_equal(equal.distances, 0)
     assert not np.any(equal.indices == np.arange(100)[:, None])
@@ -500,7 +564,7 @@ def test_small_data_import_nothing_heavy():
     code = """
 import sys
 import numpy as np
-from sklearn_icon._neighbors import cross_neighbors, nearest_neighbors
+from sklearn_icon._graph.neighbors import cross_neighbors, nearest_neighbors
 X = np.random.default_rng(0).normal(size=(2000, 9))
 for rows, metric in ((X, "euclidean"), (X[:, :2], "euclidean"), (X[:100], "manhattan")):
     nearest_neighbors(rows, 5, metric=metric)

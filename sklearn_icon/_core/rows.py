@@ -30,10 +30,10 @@ def row_digests(X):
 def _entry_digests(columns, values):
     """A pseudo-random number of each (column, value), zero where the value is zero."""
     bits = (values.astype(np.float64) + 0.0).view(np.uint64)  # one zero only
-    return np.where(values != 0, _mixed(bits ^ _mixed(columns.astype(np.uint64) + np.uint64(1))), np.uint64(0))
+    return np.where(values != 0, mixed_bits(bits ^ mixed_bits(columns.astype(np.uint64) + np.uint64(1))), np.uint64(0))
 
 
-def _mixed(x):
+def mixed_bits(x):
     """A bijection of 64-bit integers that changes about half of all bits where one changes (splitmix64's finalizer)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

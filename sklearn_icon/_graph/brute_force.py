@@ -17,7 +17,9 @@ _BLOCK = 1024
 _TILE = 128
 _RUN = 16  # one register
 _FAR = np.float32(1e38)
+_STEP = 8  # features between two looks at the farthest candidate so far
 _PIVOTS = 256
+FAR_NORM = 1e15  # of rows that products in single precision cannot tell apart: none is anyone's candidate
 _FINITE = {"nnan", "nsz", "reassoc", "contract", "arcp"}
 
 
@@ -37,7 +39,8 @@ def nearest_candidates(X, reference, n_candidates, n_threads):
     -------
     candidates : ndarray of int32 of shape (n, n_candidates)
     sq_limit : ndarray of float32 of shape (n,)
-        No other key lies nearer than this squared distance, but for rounding.
+        No other key lies nearer than this squared distance, but for rounding and rows beyond `FAR_NORM`; -1 where those
+        left too few candidates (-1 is none).
     """
     own, n = X is reference, len(X)
     order = _near_together(X) if own else np.arange(n)
@@ -47,13 +50,16 @@ def nearest_candidates(X, reference, n_candidates, n_threads):
         for meetings in _tournament(_blocks(len(left))) if own else [[(block, None) for block in _blocks(len(left))]]:
             list(pool.map(partial(_meet, rows, right), *zip(*meetings, strict=True)))
     _settle(rows.sq_limit, rows.count[:n], rows.sq, rows.keys, n_candidates)
+    found = rows.keys[:n, :n_candidates]
     candidates, sq_limit = np.empty((n, n_candidates), dtype=np.int32), np.empty(n, dtype=np.float32)
-    candidates[order], sq_limit[order] = rows.keys[:n, :n_candidates], rows.sq_limit[:n]
-    return order.astype(np.int32)[candidates] if own else candidates, sq_limit
+    candidates[order] = np.where(found < 0, -1, order.astype(np.int32)[found]) if own else found
+    sq_limit[order] = rows.sq_limit[:n]
+    return candidates, sq_limit
 
 
 def _near_together(X):
     """An order of the rows in which those nearest to the same pivot follow each other."""
+    X = np.clip(X, -FAR_NORM, FAR_NORM)
     pivots = X[:: max(1, len(X) // _PIVOTS)]
     sq = np.einsum("ij,ij->i", pivots, pivots)
     nearest = [(sq - 2 * (X[part] @ pivots.T)).argmin(axis=1) for part in _blocks(len(X))]
@@ -79,6 +85,9 @@ def _factors(X):
     n, width = X.shape
     sq = np.full(-(-n // _RUN) * _RUN, _FAR)
     sq[:n] = np.einsum("ij,ij->i", X, X)
+    far = sq[:n] > FAR_NORM**2
+    if far.any():
+        X, sq[:n][far] = np.where(far[:, None], np.float32(0), X), _FAR
     left, right = np.ones((len(sq), width + 2), np.float32), np.ones((width + 2, len(sq)), np.float32)
     left[:, :-2], right[:-2] = 0, 0
     left[:n, :-2], left[:, -2] = -2 * X, sq
@@ -186,7 +195,11 @@ def _keep_smallest(values, keys, n, k):
 def _settle(limit, count, sq, keys, n_candidates):
     """Bring the nearest of every buffer to its front."""
     for i in range(len(count)):
-        limit[i] = _keep_smallest(sq[i], keys[i], count[i], n_candidates)
+        if count[i] < n_candidates:
+            keys[i, count[i] :] = -1
+            limit[i] = -1
+        else:
+            limit[i] = _keep_smallest(sq[i], keys[i], count[i], n_candidates)
 
 
 @njit(nogil=True, fastmath=_FINITE, cache=True)
@@ -200,3 +213,55 @@ def pair_sq_distances(X, reference, rows, keys):
             total += difference * difference
         out[a] = total
     return out
+
+
+@njit(nogil=True, cache=True)
+def scan_candidates(X, reference, own, keys, n_candidates):
+    """The nearest of all reference rows but `own[i]` to each row X[i], in double precision, by brute force.
+
+    Equally far ones are chosen by `tie_keys(keys[i], j)`. A sum that exceeds the farthest so far is broken off.
+    """
+    found = np.empty((len(X), n_candidates), dtype=np.int64)
+    for i in range(len(X)):
+        sq, ties = np.full(n_candidates, np.inf), np.full(n_candidates, np.uint64(0xFFFFFFFFFFFFFFFF))
+        at = np.full(n_candidates, -1)
+        for j in range(len(reference)):
+            if j == own[i]:
+                continue
+            total, f = 0.0, 0
+            while f < X.shape[1] and total <= sq[0]:
+                for g in range(f, min(f + _STEP, X.shape[1])):
+                    difference = np.float64(X[i, g]) - np.float64(reference[j, g])
+                    total += difference * difference
+                f += _STEP
+            if total <= sq[0]:
+                tie = _mixed(keys[i] ^ _mixed(np.uint64(j)))
+                if total < sq[0] or tie < ties[0]:
+                    _replace_top(sq, ties, at, total, tie, j)
+        found[i] = at
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _mixed(x):
+    """As `mixed_bits`."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@njit(nogil=True, cache=True)
+def _replace_top(sq, ties, at, new_sq, new_tie, new_at):
+    """Put an entry in place of the largest (sq, tie) of a heap, and restore its order."""
+    n, i = len(sq), 0
+    while 2 * i + 1 < n:
+        child = 2 * i + 1
+        if child + 1 < n and (
+            sq[child + 1] > sq[child] or (sq[child + 1] == sq[child] and ties[child + 1] > ties[child])
+        ):
+            child += 1
+        if sq[child] < new_sq or (sq[child] == new_sq and ties[child] <= new_tie):
+            break
+        sq[i], ties[i], at[i] = sq[child], ties[child], at[child]
+        i = child
+    sq[i], ties[i], at[i] = new_sq, new_tie, new_at

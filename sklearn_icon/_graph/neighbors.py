@@ -1,23 +1,23 @@
 """Nearest neighbours, exact wherever that is affordable.
 
-The k neighbours of row i are the k smallest pairs `(d(x_i, y_j), j)` in lexicographic order: of equally far rows the
-lower index comes first. Euclidean distances come from `sum_f (x_if - y_jf)^2` in double precision, so copies lie at
-distance 0, and neither a common offset nor the other rows of a batch change a result. Searches by matrix product, tree
-or descent only propose candidates; a row that this may have cost a neighbour is compared with all others. The cosine
-distance is `|u - v|^2 / 2` of unit rows.
+The k neighbours of row i are the k smallest distances `d(x_i, y_j)`. Of rows equally far, for which there is not room
+for all, a permutation of j chooses: another one for each i, so that no row is everybody's neighbour. It follows from
+`random_state` and from i, or for a new row from its values: a new row has the same neighbours in any batch. Neighbours
+come by distance, equally far ones by index. Searches by matrix product, tree, partition or descent only propose
+candidates, whose distances are computed afresh; a row that this may have cost a neighbour is compared with all others.
+The cosine distance is `|u - v|^2 / 2` of unit rows.
 """
 
+from copy import deepcopy
 from functools import partial
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from joblib import Parallel, delayed, effective_n_jobs
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
-from sklearn.metrics import pairwise_distances
-from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS, euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_random_state
 from threadpoolctl import threadpool_limits
@@ -25,28 +25,29 @@ from threadpoolctl import threadpool_limits
 from .._core.device import accelerator
 from .._core.interrupts import raise_if_interrupted
 from .._core.quiet import quiet
+from .._core.rows import mixed_bits, row_digests
+from .checks import SHIFT_FREE, checked_matrix, without_negatives
+from .space import Space, space_of, sq_norms
+from .ties import k_smallest
 
 # Largest n^2 (40 + features) searched exactly: 235k rows of 50 features, 78k of 784. That takes no longer than the
 # approximate search does in a fresh process, where it compiles.
 _EXACT_LIMIT = 5e12
-_COMPILED_ROWS = 10_000  # from so many rows on, compiled loops scan the matrix products
 _OTHER_COST = 40  # of a feature of sparse rows, or in a distance that is not euclidean
 _TREE_ROWS, _TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows, up to so many features
+_TREE_PAIRS = 2e9  # compared for the sake of ties; beyond, the order of the tree settles them
 # On a GPU: rows from which on it is the sooner, and the largest n^2 (40 + features), some 80 s of an H200 (7.4 s for a
 # million rows of 50 features; benchmarks/gpu.py).
 _DEVICE_ROWS, _DEVICE_LIMIT = 5_000, 1e15
+_FEW_ROWS = 1_000  # up to so many, all distances of a row are looked through
 _SPARE = 8  # candidates beyond the neighbours wanted
 _DESCENT_WIDTH = 31  # neighbours kept by the approximate search: with 16 it loses up to 40%, with 31 up to 12%
 _SAMPLE = 256  # rows whose neighbours are compared with the exact ones
+_FARTHEST = 1e17  # of numbers in single precision whose squares are summed
 _BLOCK = 2**22  # distances that a thread holds at a time
 
 _DESCENT_LOCK = Lock()  # not every threading layer of numba takes two at a time
-
-_NAMES = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan"}
-_ROOTS = {"euclidean": np.sqrt, "sqeuclidean": np.positive, "cosine": partial(np.multiply, 0.5)}
-_SHIFT_FREE = {"chebyshev", "euclidean", "mahalanobis", "manhattan", "minkowski", "seuclidean", "sqeuclidean"}
-_DESCENT = {"braycurtis", "canberra", "correlation", "cosine", "hamming", "haversine", "jaccard"} | _SHIFT_FREE
-_SPARSE = {"cosine", "euclidean", "manhattan", "precomputed", "sqeuclidean"}
+_DESCENT = {"braycurtis", "canberra", "correlation", "cosine", "hamming", "haversine", "jaccard"} | SHIFT_FREE
 
 
 class Neighbors(NamedTuple):
@@ -61,30 +62,16 @@ class Neighbors(NamedTuple):
     recall: float = 1.0
 
 
-class _Space(NamedTuple):
-    """The rows to search from and among; where `root` is set, a distance is `root(squared euclidean)`."""
-
-    X: Any
-    reference: Any
-    metric: Any
-    params: dict
-    root: Any
-    sq_max: float  # largest squared norm of a reference row, where `root` is set
-    dtype: Any
-    compiled: bool  # whether loops of our own do the work
-    own: bool  # the rows are searched among themselves, and none is its own neighbour
-
-
 def nearest_neighbors(
     X, n_neighbors, *, metric="euclidean", metric_params=None, n_jobs=None, random_state=None, ranked=True, name="X"
 ) -> Neighbors:
-    """The n_neighbors smallest `(d(x_i, x_j), j)`, j != i, of each row i.
+    """The n_neighbors smallest distances `d(x_i, x_j)`, j != i, of each row i.
 
     A row is excluded by its index: its copies are neighbours, at distance 0. The result is exact, and the same for any
     number of threads, up to some 100,000 rows (the more, the fewer features), in metrics that lack an approximate
-    search, and in up to 6 features (where of so many rows ties for the last place are settled repeatably, but not by
-    index). Otherwise pynndescent proposes the neighbours, and their distances are computed afresh. Where a fit works on
-    CUDA, the euclidean neighbours of 5,000 and more dense rows are exact up to some millions.
+    search, and in up to 6 features. Otherwise pynndescent proposes the neighbours, and their distances
+    are computed afresh. Where a fit works on CUDA, the euclidean neighbours of 5,000 and more dense rows are exact up to
+    some millions.
 
     Parameters
     ----------
@@ -101,7 +88,8 @@ def nearest_neighbors(
     n_jobs : int, optional
         Number of threads; None leaves it to scikit-learn, to pynndescent and to `joblib.parallel_config`.
     random_state : int, RandomState or None
-        Seed of the approximate search, which repeats its bits with the same number of threads.
+        Seed of the permutations that settle ties, where None is 0, and of the approximate search, which repeats its
+        bits with the same number of threads.
     ranked : bool, default=True
         Whether the nearest come first even where all other rows are neighbours; else these come by index, sooner.
     name : str, default="X"
@@ -114,22 +102,24 @@ def nearest_neighbors(
         exact, and what share of them is found.
     """
     X = _validated(X, name)
-    if metric == "precomputed" and X.shape[0] != X.shape[1]:
-        raise ValueError(f"metric='precomputed' needs a square matrix of distances, got shape {X.shape}")
-    return _search(_space(X, X, metric, metric_params, name), n_neighbors, n_jobs, random_state, ranked)
+    if metric == "precomputed":
+        X = checked_matrix(X)
+    space = space_of(X, X, metric, metric_params, (name, name), True, _seed_of_ties(random_state))
+    return _search(space, n_neighbors, n_jobs, random_state, ranked)
 
 
 def cross_neighbors(
     X, reference, n_neighbors, *, metric="euclidean", metric_params=None, n_jobs=None, random_state=None
 ) -> Neighbors:
-    """The n_neighbors smallest `(d(x_i, y_j), j)` of each row x_i of X, for the rows y_j of reference.
+    """The n_neighbors smallest distances `d(x_i, y_j)` of each row x_i of X, for the rows y_j of reference.
 
     Always exact: a row has the same neighbours, bit for bit, alone and in any batch. n_neighbors is at most the number
     of reference rows. Where metric is "precomputed", X holds distances (n_new, n_reference) and reference is ignored.
-    Nothing is random; otherwise as `nearest_neighbors`.
+    Otherwise as `nearest_neighbors`.
     """
     X = _validated(X, "X")
     if metric == "precomputed":
+        X = without_negatives(X, "metric='precomputed'")
         reference = sp.csr_array((X.shape[1], X.shape[1]), dtype=X.dtype)  # stands in for the unknown rows
     else:
         reference = _validated(reference, "reference")
@@ -137,9 +127,22 @@ def cross_neighbors(
             raise ValueError(f"X has {X.shape[1]} features, but the reference has {reference.shape[1]}")
         if sp.issparse(X) != sp.issparse(reference):
             X, reference = sp.csr_array(X), sp.csr_array(reference)
-    return _search(
-        _space(X, reference, metric, metric_params, "reference", own=False), n_neighbors, n_jobs, random_state
-    )
+    names, seed = ("X", "reference"), _seed_of_ties(random_state)
+    return _search(space_of(X, reference, metric, metric_params, names, False, seed), n_neighbors, n_jobs, random_state)
+
+
+def graph_neighbors(X):
+    """How many other rows each row of a graph of distances has as neighbours, or all others where X is dense."""
+    if not sp.issparse(X):
+        return X.shape[0] - 1
+    graph = _validated(X, "X")
+    r = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    return int(np.bincount(r[r != graph.indices], minlength=graph.shape[0]).min())
+
+
+def _seed_of_ties(random_state):
+    """A number that follows from a seed; a generator is left as it is."""
+    return 0 if random_state is None else int(deepcopy(check_random_state(random_state)).randint(2**31 - 1))
 
 
 def count_components(indices) -> np.ndarray:
@@ -162,61 +165,7 @@ def _validated(rows, name):
     return rows
 
 
-def _space(X, reference, metric, metric_params, name, own=True) -> _Space:
-    """The problem in a canonical form: the metric's plain name, all its parameters, the rows it compares."""
-    metric, params = _NAMES.get(metric, metric), dict(metric_params or {})
-    if metric == "minkowski" and set(params) <= {"p"} and params.get("p", 2) in (1, 2, np.inf):
-        metric = {1: "manhattan", 2: "euclidean", np.inf: "chebyshev"}[params.pop("p", 2)]
-    if sp.issparse(X) and not callable(metric) and metric not in _SPARSE:
-        raise ValueError(f"metric={metric!r} does not work on sparse rows; choose one of {sorted(_SPARSE)}")
-    if metric == "precomputed" and X.min() < 0:
-        raise ValueError("metric='precomputed' needs distances, but some are negative; clip them at 0")
-    dtype, root = np.result_type(X.dtype, reference.dtype), None if params else _ROOTS.get(metric)
-    convert = partial(_compared, metric, _exact_shift(reference) if metric in _SHIFT_FREE else 0)
-    reference = convert(reference, name)
-    if metric == "seuclidean":
-        params.setdefault("V", reference.var(axis=0, ddof=1, dtype=np.float64))
-    elif metric == "mahalanobis":
-        params.setdefault("VI", np.linalg.inv(np.atleast_2d(np.cov(reference, rowvar=False))))
-    X, sq_max = reference if own else convert(X, "X"), _sq_norms(reference).max() if root else 0.0
-    compiled = bool(root) and not sp.issparse(X) and reference.shape[0] >= _COMPILED_ROWS
-    return _Space(X, reference, metric, params, root, sq_max, dtype, compiled, own)
-
-
-def _exact_shift(rows):
-    """An offset of all rows that floating point subtracts without error (Sterbenz's lemma)."""
-    if sp.issparse(rows):
-        return 0
-    low, high = rows.min(axis=0), rows.max(axis=0)
-    return np.where(((low > 0) & (high <= 2 * low)) | ((high < 0) & (low >= 2 * high)), rows[0], 0)
-
-
-def _compared(metric, shift, rows, name):
-    """Rows less the shift, as truth values for a boolean metric, of unit length for the cosine."""
-    if metric in PAIRWISE_BOOLEAN_FUNCTIONS:
-        return rows != 0
-    if metric != "cosine":
-        return rows - shift if np.any(shift) else rows
-    norms = np.sqrt(_sq_norms(rows))
-    bad = np.flatnonzero(norms == 0)
-    if bad.size:
-        listed = ", ".join(map(str, bad[:5])) + (", ..." if bad.size > 5 else "")
-        raise ValueError(
-            f"metric='cosine' is undefined for rows of zeros; rows [{listed}] ({bad.size} in all) of {name} are zero: "
-            "drop them, or use metric='euclidean'"
-        )
-    inverse = 1 / norms[:, None]
-    return rows.multiply(inverse).tocsr() if sp.issparse(rows) else rows * inverse
-
-
-def _sq_norms(rows):
-    """Sums of squares in double precision, each the same for a row alone and among others."""
-    if sp.issparse(rows):
-        return np.asarray(rows.astype(np.float64).power(2).sum(axis=1)).ravel()
-    return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-
-
-def _search(space, k, n_jobs, random_state, ranked=True) -> Neighbors:
+def _search(space: Space, k, n_jobs, random_state, ranked=True) -> Neighbors:
     """Propose candidates, rank them by distances computed afresh, and scan all rows where that leaves a doubt."""
     (n, width), sparse = space.reference.shape, sp.issparse(space.X)
     limit, name = (n - 1, "n - 1") if space.own else (n, "n_reference")
@@ -234,29 +183,28 @@ def _search(space, k, n_jobs, random_state, ranked=True) -> Neighbors:
 
         n_jobs = n_threads()
     run, rows = partial(_in_blocks, n, n_jobs), np.arange(space.X.shape[0])
-    if k == limit and space.own and not (ranked or sparse):
-        indices, distances = run(partial(_others, space), rows)
-        return Neighbors(indices, distances, exact=True)
+    if k == limit and space.own and not ranked:
+        return Neighbors(*run(partial(_others, space), rows), exact=True)
     device = accelerator() if space.own and space.root and not (sparse or tree) and n >= _DEVICE_ROWS else None
     if device is not None and total <= _DEVICE_LIMIT:
         return _search_on(device, space, k, rows, run)
-    if affordable and not space.root:
-        indices, distances = run(partial(_scan, space, k), rows)
-        return Neighbors(indices, distances, exact=True)
-    if affordable and space.compiled and not tree:
-        candidates, beyond = _propose_compiled(space, k, n_jobs)
-    elif affordable or tree:
-        candidates, beyond = _propose(space, k, tree, n_jobs)
+    by_products = bool(space.root) and not sparse and n >= max(_FEW_ROWS, 4 * (k + _SPARE))
+    if affordable and not (by_products or tree):
+        return Neighbors(*_scan_all(space, k, rows, run), exact=True)
+    if tree or (affordable and not space.compiled):
+        candidates, doubt = _propose(space, k, tree, n_jobs)
+    elif affordable:
+        candidates, doubt = _propose_compiled(space, k, n_jobs)
     else:
-        candidates, beyond = _descend(space, k, n_jobs, random_state), np.inf
-    indices, distances = run(partial(_rank, space, k, candidates), rows)
-    sure = distances[:, -1] * (1 + 16 * np.finfo(space.dtype).eps) < (beyond if affordable else np.inf)
-    if not sure.all():
-        indices[~sure], distances[~sure] = run(partial(_scan, space, k), rows[~sure])
+        candidates, doubt = _descend(space, k, n_jobs, random_state), np.isinf
+    indices, distances, last = run(lambda part: _rank(space, k, candidates[part], part), rows)
+    unsure = rows[doubt(last)]
+    if unsure.size:
+        indices[unsure], distances[unsure] = _scan_all(space, k, unsure, run)
     if affordable or tree:
         return Neighbors(indices, distances, exact=True)
     sample = np.linspace(0, n - 1, min(n, _SAMPLE), dtype=np.intp)
-    farthest = run(partial(_scan, space, k), sample)[1][:, -1:]
+    farthest = _scan_all(space, k, sample, run)[1][:, -1:]
     near = distances[sample] <= farthest * (1 + 16 * np.finfo(space.dtype).eps)
     return Neighbors(indices, distances, exact=False, recall=float(near.mean()))
 
@@ -266,15 +214,17 @@ def _search_on(device, space, k, rows, run) -> Neighbors:
     from .cuda import nearest_rows
 
     candidates, sq_distances, sure, settled = nearest_rows(space.X, k, _SPARE, device)
-    indices, distances = candidates[:, :k].copy(), space.root(sq_distances).astype(space.dtype, copy=False)
-    for left, search in ((sure & ~settled, partial(_rank, space, k, candidates)), (~sure, partial(_scan, space, k))):
-        if left.any():
-            indices[left], distances[left] = run(search, rows[left])
+    indices, distances = candidates[:, :k].copy(), _finished(space, np.where(sure[:, None], sq_distances, 0))
+    left = rows[sure & ~settled]
+    if left.size:
+        indices[left], distances[left], _ = run(lambda part: _rank(space, k, candidates[part], part), left)
+    if not sure.all():
+        indices[~sure], distances[~sure] = _scan_all(space, k, rows[~sure], run)
     return Neighbors(indices, distances, exact=True)
 
 
 def _in_blocks(n, n_jobs, function, rows):
-    """(indices, distances) = function(rows), in threads that take a block of rows at a time."""
+    """Arrays = function(rows), in threads that take a block of rows at a time."""
     size = int(np.clip(_BLOCK // n, 32, 4096))
     blocks = (delayed(function)(rows[start : start + size]) for start in range(0, len(rows), size))
     found = Parallel(n_jobs=n_jobs, require="sharedmem")(blocks)
@@ -283,121 +233,165 @@ def _in_blocks(n, n_jobs, function, rows):
 
 
 def _propose(space, k, tree, n_jobs):
-    """(candidates, a distance that no other row comes within) for each row, by scikit-learn's fast searches."""
+    """(candidates, what leaves a doubt) by scikit-learn's searches, of a tree among rows in random order."""
     n, n_candidates = space.reference.shape[0], k + space.own + _SPARE
-    if n_candidates >= n:
-        return np.broadcast_to(np.arange(n), (space.X.shape[0], n)), np.inf
-    search = NearestNeighbors(algorithm="kd_tree" if tree else "brute", n_jobs=n_jobs).fit(space.reference)
+    if tree:
+        order = np.random.RandomState(space.seed).permutation(n)
+        rows, reference, norm, rounding = space.X, space.reference[order], 0.0, 0.0
+    else:
+        rows, reference, sq_left, _, rounding = space.products
+        order, norm = np.arange(n), np.sqrt(sq_left)
+    search = NearestNeighbors(algorithm="kd_tree" if tree else "brute", n_jobs=n_jobs).fit(reference)
     with threadpool_limits(None if n_jobs is None else effective_n_jobs(n_jobs)):
-        distances, candidates = search.kneighbors(space.X, n_candidates)
-    beyond = distances[:, -1].astype(np.float64) ** 2 - _sq_error(space, space.X)
-    return candidates, space.root(np.maximum(beyond, 0))
+        distances, candidates = search.kneighbors(rows, n_candidates)
+    beyond = distances[:, -1].astype(np.float64) ** 2
+
+    def doubt(last):
+        error = rounding * (norm**2 + (norm + np.sqrt(last)) ** 2)
+        unsure = last * (1 + 32 * np.finfo(reference.dtype).eps) >= beyond - error
+        few = not tree or np.count_nonzero(unsure & (last > 0)) * float(n) <= _TREE_PAIRS
+        return unsure if few else unsure & (last == 0)
+
+    return order[candidates], doubt
 
 
 def _propose_compiled(space, k, n_jobs):
-    """As `_propose`, by products in single precision of rows brought near zero."""
-    from .brute_force import nearest_candidates
+    """(candidates, what leaves a doubt), by products in single precision of rows brought near zero."""
+    from .brute_force import FAR_NORM, nearest_candidates
 
-    low, high = space.reference.min(axis=0), space.reference.max(axis=0)
-    centre = low / 2 + high / 2
-    scale = 2.0 ** np.ceil(np.log2(max((high - centre).max(), np.finfo(np.float64).tiny)))
+    sample = space.reference[:: max(1, len(space.reference) // 1024)]
+    centre = np.median(sample, axis=0).astype(np.float64)
+    norms = np.sqrt(sq_norms(sample - centre))
+    scale = 2.0 ** np.ceil(np.log2(np.median(norms[norms > 0]) if norms.any() else 1.0))
     reference = _rescaled(space.reference, centre, scale)
     X = reference if space.own else _rescaled(space.X, centre, scale)
     n_candidates = min(len(reference), k + space.own + _SPARE)
     candidates, sq_limit = nearest_candidates(X, reference, n_candidates, effective_n_jobs(n_jobs))
     if n_candidates == len(reference):
-        return candidates, np.inf
-    sq = _sq_norms(X)
-    largest = sq.max() if space.own else _sq_norms(reference).max()
-    beyond = sq_limit - 2 * np.finfo(np.float32).eps * (X.shape[1] + 16) * (sq + largest)
-    return candidates, space.root(np.maximum(beyond, 0) * scale**2)
+        return candidates, np.isinf
+    norm = np.sqrt(sq_norms(X))
+
+    def doubt(last):
+        """Rows farther from the centre than `reach` are no neighbours; the error of products with others is bounded."""
+        sq = last / scale**2
+        reach = norm + np.sqrt(sq)
+        single, width = np.finfo(np.float32), X.shape[1] + 16
+        error = width * (2 * single.eps * (norm**2 + reach**2) + single.tiny)
+        return ~((sq * (1 + 32 * np.finfo(space.dtype).eps) < sq_limit - error) & (reach < FAR_NORM))
+
+    return candidates, doubt
 
 
 def _rescaled(rows, centre, scale):
-    """(rows - centre) / scale in single precision."""
+    """(rows - centre) / scale in single precision; the farthest, which are no neighbours, are brought nearer."""
     out = np.empty(rows.shape, dtype=np.float32)
     for start in range(0, len(rows), 4096):
         part = slice(start, start + 4096)
-        out[part] = (rows[part] - centre) / scale
+        out[part] = np.clip((rows[part] - centre) / scale, -_FARTHEST, _FARTHEST)
     return out
 
 
-def _sq_error(space, rows):
-    """Bound on the error of the squared distances of rows that come from a matrix product."""
-    return 2 * np.finfo(np.float64).eps * (rows.shape[1] + 16) * (_sq_norms(rows) + space.sq_max)
-
-
 def _rank(space, k, candidates, rows):
-    """The k nearest of the candidates (-1 is none) of a block of rows."""
-    c = np.sort(candidates[rows], axis=1)
+    """The k nearest of the candidates (-1 is none) of a block of rows, and the last one's squared distance."""
+    c = np.sort(candidates, axis=1)
     if space.root:
-        d = _pair_distances(space, np.repeat(rows, c.shape[1]), c.ravel()).reshape(c.shape)
+        d = space.pairs(np.repeat(rows, c.shape[1]), c.ravel()).reshape(c.shape)
     else:
-        near = (_distances(space, space.X[[i]], space.reference[j]) for i, j in zip(rows, c, strict=True))
+        near = (space.to_all(space.X[[i]], space.reference[j]) for i, j in zip(rows, c, strict=True))
         d = np.concatenate(list(near))
     d[(c < 0) | (space.own & (c == rows[:, None]))] = np.inf
-    order = np.argsort(d, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(c, order, axis=1), np.take_along_axis(d, order, axis=1)
+    indices, d = k_smallest(d, c, k, lambda at: space.keys(rows[at]))
+    return indices, _finished(space, d), d[:, -1]
+
+
+def _finished(space, d):
+    """Distances from squared ones where these are compared; infinite ones are to be computed anew."""
+    return space.finished(np.where(np.isinf(d), 0, d)) if space.root else d
+
+
+def _scan_all(space, k, rows, run):
+    """(indices, distances) of the k nearest of all reference rows, copies first."""
+    indices, distances = np.empty((len(rows), k), dtype=np.intp), np.zeros((len(rows), k), dtype=space.dtype)
+    rest = np.ones(len(rows), dtype=bool)
+    if space.own and space.root and not sp.issparse(space.X):
+        rest, indices = _copies(space, k, rows)
+    if rest.any():
+        indices[rest], distances[rest] = run(partial(_scan, space, k), rows[rest])
+    return indices, distances
+
+
+def _copies(space, k, rows):
+    """(which rows have fewer than k copies, k copies of each of the others): copies in a random order, from any on."""
+    digests, n = row_digests(space.reference), len(space.reference)
+    shuffled = np.argsort(mixed_bits(space.keys(np.arange(n))), kind="stable")
+    order = shuffled[np.argsort(digests[shuffled], kind="stable")]
+    first = np.flatnonzero(np.r_[True, np.diff(digests[order]) != 0])
+    sizes = np.diff(np.r_[first, n])
+    group, place = np.repeat(np.arange(len(first)), sizes)[np.argsort(order)], np.argsort(order)
+    rest = sizes[group[rows]] <= k
+    indices = np.empty((len(rows), k), dtype=np.intp)
+    few = rows[~rest]
+    size, start = sizes[group[few], None], first[group[few], None]
+    turn = (space.keys(few)[:, None] + np.arange(k, dtype=np.uint64)) % (size - 1).astype(np.uint64)
+    found = order[start + (place[few, None] - start + 1 + turn.astype(np.intp)) % size]
+    indices[~rest] = np.sort(found, axis=1)
+    return rest, indices
 
 
 def _scan(space, k, rows):
     """The k nearest of all reference rows for a block of rows."""
-    X = space.X[rows]
-    d = _distances(space, X, space.reference)
+    keys_of, n = (lambda at: space.keys(rows[at])), space.reference.shape[0]
+    if space.compiled:
+        from .brute_force import scan_candidates
+
+        own, n_candidates = rows if space.own else np.full(len(rows), -1), min(k + _SPARE, n - space.own)
+        candidates = scan_candidates(space.X[rows], space.reference, own, space.keys(rows), n_candidates)
+        return _rank(space, k, candidates, rows)[:2]
+    if not space.root:
+        d = space.to_all(space.X[rows], space.reference)
+        d = d.copy() if space.own and space.metric == "precomputed" else d
+    elif sp.issparse(space.X):
+        d = space.sq_to_all(rows)
+    else:
+        d = _sq_near(space, k, rows)
     if space.own:
         d[np.arange(len(rows)), rows] = np.inf
-    limit = np.partition(d, k - 1, axis=1)[:, k - 1 : k]
-    if space.root:
-        limit = limit * (1 + 16 * np.finfo(space.dtype).eps) + 2 * _sq_error(space, X)[:, None]
-    r, c = np.divmod(np.flatnonzero(d <= limit), d.shape[1])
-    return _first(r, c, _pair_distances(space, rows[r], c) if space.root else d[r, c], k)
+    indices, d = k_smallest(d, np.arange(n), k, keys_of)
+    return indices, (space.finished(d) if space.root else d.astype(space.dtype, copy=False))
+
+
+def _sq_near(space, k, rows):
+    """Squared distances of a block of dense rows to those that may be among the k nearest; of others infinite."""
+    left, right, sq_left, sq_right, rounding = space.products
+    d = left[rows] @ right.T
+    d *= -2
+    d += sq_left[rows, None]
+    d += sq_right
+    if space.own:
+        d[np.arange(len(rows)), rows] = np.inf
+    if not rounding:
+        return d
+    limit = np.maximum(np.partition(d, k - 1, axis=1)[:, k - 1], 0)
+    norm = np.sqrt(sq_left[rows])
+    near = d <= (limit + 2 * rounding * (norm**2 + (norm + np.sqrt(limit)) ** 2))[:, None]
+    r, c = np.nonzero(near)
+    d.fill(np.inf)
+    d[r, c] = space.pairs(rows[r], c)
+    return d
 
 
 def _others(space, rows):
-    """All other rows of a block of dense rows, by index."""
-    if space.root:
-        d = space.root(cdist(space.X[rows], space.reference, "sqeuclidean")).astype(space.dtype, copy=False)
+    """All other rows of a block, by index."""
+    n = space.reference.shape[0]
+    if not space.root:
+        d = space.to_all(space.X[rows], space.reference)
+    elif sp.issparse(space.X):
+        d = space.finished(space.sq_to_all(rows))
     else:
-        d = _distances(space, space.X[rows], space.reference)
-    other = np.arange(d.shape[1]) != rows[:, None]
-    shape = len(rows), d.shape[1] - 1
+        d = space.finished(cdist(space.X[rows], space.reference, "sqeuclidean"))
+    other = np.arange(n) != rows[:, None]
+    shape = len(rows), n - 1
     return np.nonzero(other)[1].reshape(shape), d[other].reshape(shape)
-
-
-def _pair_distances(space, r, c):
-    """Distances of the pairs (r[a], c[a]) from differences, in chunks that fit a cache."""
-    if space.compiled:
-        from .brute_force import pair_sq_distances
-
-        return space.root(pair_sq_distances(space.X, space.reference, r, c)).astype(space.dtype, copy=False)
-    out = np.empty(len(r))
-    step = 2**14 if sp.issparse(space.X) else 2**15 // space.X.shape[1] + 1
-    for start in range(0, len(r), step):
-        part = slice(start, start + step)
-        out[part] = _sq_norms(space.X[r[part]].astype(np.float64, copy=False) - space.reference[c[part]])
-    return space.root(out).astype(space.dtype, copy=False)
-
-
-def _distances(space, X, reference):
-    """All distances, each pair on its own; where `root` is set, rounded squared ones from a matrix product."""
-    if space.metric == "precomputed":
-        return X
-    if space.root:
-        return euclidean_distances(X, reference, squared=True)
-    if sp.issparse(X) or space.metric == "haversine":
-        d = pairwise_distances(X, reference, metric=space.metric, **space.params)
-    else:
-        d = cdist(X, reference, "cityblock" if space.metric == "manhattan" else space.metric, **space.params)
-    if not np.isfinite(d).all():
-        raise ValueError(f"metric={space.metric!r} gives distances that are not finite for some of these rows")
-    return d.astype(space.dtype, copy=False)
-
-
-def _first(r, c, d, k):
-    """The k smallest (d, c) of each row r, where r is sorted, and c within r."""
-    order = np.lexsort((d, r))
-    take = order[np.searchsorted(r, np.arange(r[-1] + 1))[:, None] + np.arange(k)]
-    return c[take], d[take]
 
 
 def _search_graph(space, k) -> Neighbors:
@@ -412,7 +406,12 @@ def _search_graph(space, k) -> Neighbors:
             f"row {short[0]} of the precomputed graph has {counts[short[0]]} neighbours, but n_neighbors={k}: build it "
             f"with more, as by KNeighborsTransformer(mode='distance', n_neighbors={k}), or ask for fewer"
         )
-    indices, distances = _first(r, c, d, k)
+    indices, distances = np.empty((n, k), dtype=np.intp), np.empty((n, k), dtype=d.dtype)
+    starts = np.r_[0, np.cumsum(counts)]
+    for size in np.unique(counts):  # rows of as many neighbours at once, as a rule all
+        rows = np.flatnonzero(counts == size)
+        at = starts[rows, None] + np.arange(size)
+        indices[rows], distances[rows] = k_smallest(d[at], c[at], k, lambda of, rows=rows: space.keys(rows[of]))
     return Neighbors(indices, distances, exact=True)
 
 

@@ -222,10 +222,10 @@ class Wrapper(Supervisory):
         return self.base.check_batch_y(y)
 
 
-def shrink(parameter, default, fitting, n):
-    """Take a default that n rows cannot carry down to what they can, with one warning."""
+def shrink(parameter, default, fitting, data):
+    """Take a default that the data, such as "9 samples", cannot carry down to what they can, with one warning."""
     warnings.warn(
-        f"the default {parameter}={default:g} is too large for {n} samples; using {parameter}={fitting:g}. "
+        f"the default {parameter}={default:g} is too large for {data}; using {parameter}={fitting:g}. "
         f"Set {parameter} explicitly to silence this.",
         stacklevel=2,
     )

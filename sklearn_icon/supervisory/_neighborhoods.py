@@ -19,7 +19,7 @@ from .._graph.affinity import (
     perplexity_rows,
     student_t_log_affinity,
 )
-from .._graph.neighbors import nearest_neighbors
+from .._graph.neighbors import graph_neighbors, nearest_neighbors
 from ._base import Supervisory, shrink
 
 _DEFAULT_PERPLEXITY = 30.0
@@ -120,6 +120,14 @@ class _Neighborhood(Supervisory):
             name=self.source,
         )
 
+    def _most_neighbors(self, features):
+        """(how many neighbours each row may have, what holds no more): all other rows, or those of a graph's rows."""
+        n = features.shape[0]
+        if self.metric != "precomputed" or not sparse.issparse(features):
+            return n - 1, f"{n} samples"
+        most = max(1, graph_neighbors(features))
+        return most, f"a graph of {most} neighbors a row"
+
     @staticmethod
     def _on_neighbors(neighbors, rows, n):
         """Sparse (n, n) weights from per-row weights over the neighbours."""
@@ -149,19 +157,26 @@ class _DistanceKernel(_Neighborhood):
     def _log_affinity(self):
         """The function (sq_distances, sq_sigma) -> log-kernel."""
 
-    def _support(self, n):
-        """(perplexity, n_neighbors) for n rows: what fits, or an error that names the limit."""
-        limit = n - 1 if self.n_neighbors is None else self.n_neighbors
+    def _support(self, features):
+        """(perplexity, n_neighbors) for the rows: what fits, or an error that names the limit."""
+        n, (most, data) = features.shape[0], self._most_neighbors(features)
+        limit = most if self.n_neighbors is None else self.n_neighbors
         perplexity = self.perplexity
         if self.sigma is not None:
             return None, limit
         if perplexity > limit and type(perplexity) is float and perplexity == _DEFAULT_PERPLEXITY:
-            perplexity = shrink("perplexity", perplexity, max(1.0, limit / 3), n)
+            perplexity = shrink("perplexity", perplexity, max(1.0, limit / 3), data)
         if perplexity > limit:
             if self.n_neighbors is not None and self.n_neighbors < n - 1:
                 raise ValueError(
                     f"perplexity={perplexity:g} needs at least that many neighbors, but n_neighbors="
                     f"{self.n_neighbors}; lower perplexity or raise n_neighbors."
+                )
+            if most < n - 1:
+                raise ValueError(
+                    f"perplexity={perplexity:g} needs at least that many neighbors, but X is {data}; lower perplexity, "
+                    "or build the graph by KNeighborsTransformer(mode='distance', "
+                    f"n_neighbors={int(3 * perplexity) + 1})."
                 )
             raise ValueError(
                 f"perplexity={perplexity:g} needs at least {int(np.ceil(perplexity)) + 1} samples, got {n}; "
@@ -174,14 +189,13 @@ class _DistanceKernel(_Neighborhood):
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p on the nearest neighbours of each row; see `Supervisory.conditional`."""
         features = self._features(X, y)
-        n = features.shape[0]
-        perplexity, n_neighbors = self._support(n)
+        perplexity, n_neighbors = self._support(features)
         if self.narrow:
             neighbors = self._nearest(features, n_neighbors, n_jobs, random_state)
         else:
             neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
         rows = _kernel_rows(neighbors.distances, perplexity, self.sigma, self._log_affinity())
-        return self._on_neighbors(neighbors, rows, n)
+        return self._on_neighbors(neighbors, rows, features.shape[0])
 
     def _nearest(self, features, most, n_jobs, random_state):
         """As many neighbours as the row with the most ties for the nearest has, or a few more."""
@@ -255,9 +269,11 @@ class Gaussian(_DistanceKernel):
         that limit the reverse KL of clusters, times s^2, is the inertia of k-means.
     n_neighbors : int, default=None
         How many nearest neighbours carry the row. None: all other rows where `sigma` is given or there are no more
-        than 2,000; else 3 * perplexity + 1.
+        than 2,000; else 3 * perplexity + 1; no more than each row of a sparse graph of distances has.
     metric : str or callable, default="euclidean"
-        A metric of scikit-learn and pynndescent, or "precomputed".
+        A metric of scikit-learn and pynndescent, or "precomputed": X then holds the distances between all rows, or is a
+        sparse graph of those to neighbours, as by `sklearn.neighbors.KNeighborsTransformer(mode="distance")`, and a
+        perplexity is at most its neighbours a row.
     source : {"X", "y"}, default="X"
         "y" measures the distances on companion features given as `y`, dense or sparse; a 1-D `y`, such as the target of
         a regression, is one feature.
@@ -373,7 +389,8 @@ class UniformKNN(_Neighborhood):
     Parameters
     ----------
     n_neighbors : int, default=15
-        k. The default shrinks, with a warning, where there are no 16 rows; any other value raises.
+        k. The default shrinks, with a warning, where there are no 16 rows, or a graph holds fewer neighbours a row; any
+        other value raises.
     metric, source, metric_params
         As in `Gaussian`.
 
@@ -404,9 +421,9 @@ class UniformKNN(_Neighborhood):
     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
         """Compute p; see `Supervisory.conditional`."""
         features = self._features(X, y)
-        n_neighbors = self.n_neighbors
-        if n_neighbors == _DEFAULT_N_NEIGHBORS >= features.shape[0] > 1:
-            n_neighbors = shrink("n_neighbors", n_neighbors, features.shape[0] - 1, features.shape[0])
+        n_neighbors, (most, data) = self.n_neighbors, self._most_neighbors(features)
+        if n_neighbors == _DEFAULT_N_NEIGHBORS > most > 0:
+            n_neighbors = shrink("n_neighbors", n_neighbors, most, data)
         neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
         rows = np.ones(neighbors.indices.shape)
         return self._on_neighbors(neighbors, rows, features.shape[0])

@@ -175,7 +175,7 @@ class Spectral(Wrapper):
             return _checked(X)
         n, n_neighbors = X.shape[0], self.n_neighbors
         if n_neighbors == _DEFAULT_N_NEIGHBORS > n:
-            n_neighbors = shrink("n_neighbors", n_neighbors, n, n)
+            n_neighbors = shrink("n_neighbors", n_neighbors, n, f"{n} samples")
         others = nearest_neighbors(X, n_neighbors - 1, n_jobs=n_jobs, random_state=random_state, ranked=False).indices
         indptr = np.arange(0, others.size + 1, n_neighbors - 1)
         graph = sparse.csr_array((np.ones(others.size), others.ravel(), indptr), shape=(n, n))

@@ -1,0 +1,176 @@
+"""The rows to search, in the form that distances are computed from, and those distances.
+
+Squared euclidean distances are `sum_f (x_f - y_f)^2` in double precision, from differences, so that copies lie at
+distance 0, and neither a common offset nor the other rows of a batch change a result. Of sparse rows they are
+`|x|^2 + |y|^2 - 2 x.y`, summed in the order of the columns, and from differences where that cancels.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.spatial.distance import cdist
+from sklearn.metrics import pairwise_distances
+
+from .._core.rows import row_digests
+from .checks import (
+    ROOTS,
+    SHIFT_FREE,
+    allowed_params,
+    checked_distances,
+    compared,
+    covariance_inverse,
+    plain_metric,
+    variances,
+)
+from .ties import row_keys
+
+_COMPILED_ROWS = 10_000  # from so many rows on, compiled loops do the work
+_SCALES = 1e-140, 1e150  # of the largest number; beyond, squares are not numbers of full precision
+_LARGE = 2.0**490  # where larger numbers are brought
+_CANCELLED = 1e-3  # of the squared norms, below which a sparse squared distance comes from differences
+_DENSE = 0.25  # from this fraction of numbers that are not zero on, sparse rows take more time than dense ones
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Rows to search from and among. Where `root` is set, a distance is `root(squared euclidean) / unit`."""
+
+    X: Any
+    reference: Any
+    metric: Any
+    params: dict
+    root: Any
+    unit: float
+    dtype: Any
+    own: bool
+    seed: int
+    names: tuple
+
+    @property
+    def compiled(self):
+        """Whether loops of our own do the work."""
+        return bool(self.root) and not sp.issparse(self.X) and self.reference.shape[0] >= _COMPILED_ROWS
+
+    def keys(self, rows):
+        """What settles the ties of some rows: of new ones their values, so that their batch does not matter."""
+        return row_keys(rows if self.own else row_digests(self.X[rows]), self.seed)
+
+    @cached_property
+    def products(self):
+        """Rows and reference about the medians of columns, their squared norms, and the products' error a square."""
+        centre = np.median(self.reference[:: max(1, len(self.reference) // 1024)], axis=0).astype(np.float64)
+        whole = _are_whole(self.reference) and (self.own or _are_whole(self.X))
+        right = self.reference - (np.rint(centre) if whole else centre)
+        left = right if self.own else self.X - (np.rint(centre) if whole else centre)
+        sq = [sq_norms(rows) for rows in (left, right)]
+        exact = whole and 4 * max(norms.max() for norms in sq) < 2.0**53
+        return left, right, *sq, 0.0 if exact else 2 * np.finfo(np.float64).eps * (left.shape[1] + 16)
+
+    def finished(self, sq):
+        """Distances, in the precision of the rows, from squared ones."""
+        with np.errstate(over="ignore", under="ignore"):
+            d = self.root(sq) / (self.unit**2 if self.metric == "sqeuclidean" else self.unit)
+            d = d.astype(self.dtype)
+        if not np.isfinite(d).all() or np.any((d == 0) & (sq > 0)):
+            raise ValueError(
+                f"distances between some rows of {self.names[0]} and {self.names[1]} are beyond the range of "
+                f"{np.dtype(self.dtype).name} in metric={self.metric!r}; bring the features to a scale nearer one, or "
+                "drop rows with fill values."
+            )
+        return d
+
+    def pairs(self, r, c):
+        """Squared distances of the pairs (r[a], c[a]) from differences, in chunks that fit a cache."""
+        if self.compiled:
+            from .brute_force import pair_sq_distances
+
+            return pair_sq_distances(self.X, self.reference, r, c)
+        out = np.empty(len(r))
+        step = 2**14 if sp.issparse(self.X) else 2**15 // self.X.shape[1] + 1
+        for start in range(0, len(r), step):
+            part = slice(start, start + step)
+            out[part] = sq_norms(self.X[r[part]].astype(np.float64, copy=False) - self.reference[c[part]])
+        return out
+
+    def sq_to_all(self, rows):
+        """Squared distances of some sparse rows to all of the reference."""
+        left, right, sq_left, sq_right = self.sparse_products
+        d = (left[rows] @ right).toarray()
+        d *= -2
+        scale = sq_left[rows, None] + sq_right
+        d += scale
+        r, c = np.nonzero(d < _CANCELLED * scale)
+        d[r, c] = self.pairs(rows[r], c)
+        return d
+
+    @cached_property
+    def sparse_products(self):
+        """(rows, transposed reference, their squared norms), in double precision."""
+        left = sp.csr_array(self.X, dtype=np.float64)
+        right = left if self.own else sp.csr_array(self.reference, dtype=np.float64)
+        return left, sp.csr_array(right.T), sq_norms(left), sq_norms(right)
+
+    def to_all(self, X, reference):
+        """Distances of rows to others, each pair on its own, where `root` is not set."""
+        if self.metric == "precomputed":
+            return X
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            if sp.issparse(X) or self.metric == "haversine":
+                d = pairwise_distances(X, reference, metric=self.metric, **self.params)
+            else:
+                name = "cityblock" if self.metric == "manhattan" else self.metric
+                d = cdist(X, reference, name, **self.params)
+        return checked_distances(d, self.metric, self.names).astype(self.dtype, copy=False)
+
+
+def space_of(X, reference, metric, metric_params, names, own, seed) -> Space:
+    """The problem in a canonical form: the metric's plain name, all its parameters, the rows it compares."""
+    metric, params = plain_metric(metric, metric_params)
+    allowed_params(metric, params, X)
+    dtype, root = np.result_type(X.dtype, reference.dtype), None if params else ROOTS.get(metric)
+    if root and sp.issparse(X) and reference.nnz > _DENSE * np.prod(reference.shape):
+        X, reference = (rows.toarray() for rows in (X, reference))
+    if sp.issparse(X):
+        shift = 0
+    else:
+        shift = _exact_shift(reference) if metric in SHIFT_FREE else 0
+    reference = compared(metric, shift, reference, names[1])
+    if metric == "seuclidean":
+        params["V"] = variances(params.get("V"), reference, names[1])
+    elif metric == "mahalanobis":
+        params["VI"] = covariance_inverse(params.get("VI"), reference, names[1])
+    X = reference if own else compared(metric, shift, X, names[0])
+    unit = _unit(reference) if root else 1.0
+    if unit != 1:
+        reference = reference * unit
+        X = reference if own else X * unit
+    return Space(X, reference, metric, params, root, unit, dtype, own, seed, names)
+
+
+def _exact_shift(rows):
+    """An offset of all rows that floating point subtracts without error (Sterbenz's lemma)."""
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    return np.where(((low > 0) & (high <= 2 * low)) | ((high < 0) & (low >= 2 * high)), rows[0], 0)
+
+
+def _unit(rows):
+    """A power of two by which the rows are multiplied so that squares keep full precision."""
+    values = rows.data if sp.issparse(rows) else rows
+    largest = float(max(values.max(initial=0), -values.min(initial=0)))
+    if largest == 0 or _SCALES[0] <= largest <= _SCALES[1]:
+        return 1.0
+    return 2.0 ** -np.ceil(np.log2(largest)) * (_LARGE if largest > 1 else 1.0)
+
+
+def _are_whole(rows):
+    return not any((part != np.rint(part)).any() for part in np.array_split(rows, len(rows) // 4096 + 1))
+
+
+def sq_norms(rows):
+    """Sums of squares in double precision, each the same for a row alone and among others."""
+    if sp.issparse(rows):
+        return np.asarray(rows.astype(np.float64).power(2).sum(axis=1)).ravel()
+    return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
