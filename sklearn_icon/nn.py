@@ -1,7 +1,6 @@
 """The loss for training loops of one's own: I-Con on the batches of any torch module."""
 
 import warnings
-from functools import partial
 from math import log
 from numbers import Real
 
@@ -19,7 +18,6 @@ from .supervisory._batch import as_targets
 
 __all__ = ["ICONLoss"]
 
-_NAMES_OF_P = of_p.NAMES | {name: partial(of_p.NAMES[name], source="y") for name in ("gaussian", "student_t", "knn")}
 _FIRST = {"tau": 0.1, "df": 1.0}
 _LISTED = 5
 _USER = 6  # frames from the warning to the caller's line
@@ -128,7 +126,7 @@ class ICONLoss(torch.nn.Module):
             {"divergence": divergence, "debias": debias, "gather_distributed": gather_distributed},
             caller_name="ICONLoss",
         )
-        self.supervisory = resolve(supervisory, of_p.Supervisory, _NAMES_OF_P, "supervisory")
+        self.supervisory = resolve(supervisory, of_p.Supervisory, of_p.NAMES, "supervisory", source="y")
         self.learned = resolve(learned, Learned, NAMES, "learned")
         self.divergence, self.debias, self.gather_distributed = divergence, debias, gather_distributed
         self.supervisory.check_batch()

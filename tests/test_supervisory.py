@@ -510,7 +510,7 @@ def test_every_parameter_of_a_neighborhood_matters():
 
 def test_names_make_specs():
     for name, make in supervisory.NAMES.items():
-        assert isinstance(resolve(name, Supervisory, supervisory.NAMES, "supervisory"), make)
+        assert str(resolve(name, Supervisory, supervisory.NAMES, "supervisory")) == str(make())
     with pytest.raises(ValueError, match=r"supervisory='tsne' is not known; use one of \['counts'"):
         resolve("tsne", Supervisory, supervisory.NAMES, "supervisory")
     with pytest.raises(TypeError, match=r"supervisory=Gaussian is a class; pass an instance, Gaussian\(...\)"):

@@ -1,5 +1,7 @@
 """Specs: small objects that hold the parameters of a choice, and how names become specs."""
 
+from inspect import signature
+
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import validate_parameter_constraints
 
@@ -25,12 +27,28 @@ class Spec(BaseEstimator):
             base.validate()
         return self
 
+    @classmethod
+    def from_name(cls, name, names, **offered):
+        """What a short name stands for, with those of the offered parameters that it has.
+
+        Parameters
+        ----------
+        name : str
+        names : dict of str to callable
+            What each short name makes: a class of specs, or a function.
+        **offered
+            Parameters of who asks.
+        """
+        make = names[name]
+        known = signature(make).parameters
+        return make(**{parameter: value for parameter, value in offered.items() if parameter in known})
+
     def owner(self, parameter):
         """The outermost of wrapped specs that has a parameter, or the innermost."""
         return self
 
 
-def resolve(spec, kind, names, parameter):
+def resolve(spec, kind, names, parameter, **offered):
     """Turn a spec instance or a short name into a fresh, validated spec.
 
     Parameters
@@ -43,6 +61,8 @@ def resolve(spec, kind, names, parameter):
         What each short name makes.
     parameter : str
         The name of the parameter, for messages.
+    **offered
+        What a short name takes where it has such a parameter; see `Spec.from_name`.
 
     Returns
     -------
@@ -58,7 +78,7 @@ def resolve(spec, kind, names, parameter):
     if isinstance(spec, str):
         if spec not in names:
             raise ValueError(f"{parameter}={spec!r} is not known; use one of {sorted(names)} or a spec instance.")
-        return names[spec]().validate()
+        return kind.from_name(spec, names, **offered).validate()
     if isinstance(spec, type):
         raise TypeError(f"{parameter}={spec.__name__} is a class; pass an instance, {spec.__name__}(...).")
     if not isinstance(spec, kind):

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from abc import ABCMeta, abstractmethod
+from inspect import signature
 from math import prod
 from numbers import Integral
 
@@ -70,9 +71,12 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
     def _default_specs(self):
         """(supervisory, learned, encoder) that None stands for, each a spec or a short name."""
 
-    def _supervisory_names(self):
-        """What the short names of p make; estimators pass their own parameters on."""
-        return supervisory.NAMES
+    def _offered(self):
+        """Parameters that are not left at their default, which short names of p take where they have such."""
+        defaults = signature(type(self)).parameters
+        return {
+            name: value for name, value in self.get_params(deep=False).items() if value is not defaults[name].default
+        }
 
     def _learned_names(self):
         """What the short names of q make."""
@@ -81,14 +85,14 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
     def _resolve_specs(self):
         """Turn the three spec parameters into fresh specs: (supervisory_, learned_, encoder_)."""
         given = (self.supervisory, self.learned, self.encoder)
-        wanted = (
-            (supervisory.Supervisory, self._supervisory_names(), "supervisory"),
-            (learned.Learned, self._learned_names(), "learned"),
-            (encoders.Encoder, encoders.NAMES, "encoder"),
+        wanted: tuple = (
+            (supervisory.Supervisory, supervisory.NAMES, "supervisory", self._offered()),
+            (learned.Learned, self._learned_names(), "learned", {}),
+            (encoders.Encoder, encoders.NAMES, "encoder", {}),
         )
         return tuple(
-            resolve(default if spec is None else spec, *how)
-            for spec, default, how in zip(given, self._default_specs(), wanted, strict=True)
+            resolve(default if spec is None else spec, *how, **offered)
+            for spec, default, (*how, offered) in zip(given, self._default_specs(), wanted, strict=True)
         )
 
     def _begin(self):

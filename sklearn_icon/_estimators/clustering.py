@@ -1,7 +1,6 @@
 """`ICONClustering`: soft partitions, debiased InfoNCE clustering by default."""
 
 import warnings
-from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -22,7 +21,6 @@ from .._training.new_rows import FittedRows, input_kind
 from .base import ICon
 
 _BATCH_ROWS = 2048
-_WALK_STEPS = 2
 _SHARE_UNDER_KL = 0.3
 _ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
 
@@ -45,7 +43,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Clusters at the most; unused ones are dropped with a warning.
     supervisory : Supervisory or str, default=None
         The distribution p. None: `RandomWalk(UniformKNN(n_neighbors, metric), n_steps=2)`, neighbours and their
-        neighbours. "knn", "gaussian" and "student_t" take `n_neighbors` and `metric` from this estimator.
+        neighbours, as "walk". Short names take `n_neighbors` and `metric` from this estimator.
         `PositivePairs(augment)` draws views of the rows, for encoders.
     learned : Learned or str, default=None
         The distribution q, one over memberships. None is `learned.SharedCluster()`.
@@ -64,9 +62,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         (1 - a)^2 for hard clusters, with uniform mass spread as q spreads its own: the normalised cut where q weighs by
         degree, solved by its relaxation, as in SpectralClustering. It needs a lookup and KL.
     n_neighbors : int, default=15
-        Neighbours of a row in the default p. The default shrinks, with a warning, where there are no 16 rows.
+        Neighbours of a row in the default p, and where changed in those of short names. The default shrinks, with a
+        warning, where there are no 16 rows, or X is a graph of fewer neighbours a row.
     metric : str or callable, default="euclidean"
-        Distance of rows in the default p; "precomputed" where X holds distances.
+        Distance of rows in the p of None and of short names; "precomputed" where X holds distances.
     metric_params : dict, default=None
         Further arguments of the metric.
     n_init : int or "auto", default="auto"
@@ -212,16 +211,6 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _contrasts(self, specs):
         encoder = specs[2]
         return not encoder.only_contrasts or (encoder.momentum is not None and encoder.plain() is encoder.base)
-
-    def _supervisory_names(self):
-        measured = {"metric": self.metric, "metric_params": self.metric_params}
-        knn = partial(supervisory.UniformKNN, n_neighbors=self.n_neighbors, **measured)
-        return supervisory.NAMES | {
-            "knn": knn,
-            "walk": lambda: supervisory.RandomWalk(knn(), n_steps=_WALK_STEPS),
-            "gaussian": partial(supervisory.Gaussian, **measured),
-            "student_t": partial(supervisory.StudentT, **measured),
-        }
 
     def fit(self, X, y=None, sample_weight=None):
         """Find the clusters.

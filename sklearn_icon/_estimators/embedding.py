@@ -9,7 +9,6 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from .. import supervisory
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
 from .._core.rows import average_duplicates, rows_of
@@ -42,7 +41,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Dimensions of the map.
     supervisory : Supervisory or str, default=None
         The distribution p. None and "gaussian" are `supervisory.Gaussian` with this estimator's `perplexity`,
-        `n_neighbors` and `metric`; "student_t" and "knn" take them likewise; an instance keeps its own.
+        `n_neighbors` and `metric`; other short names take those that they have; an instance keeps its own.
     learned : Learned or str, default=None
         The distribution q. None is `learned.StudentT()`, that of t-SNE. Under "counts" its keys are prototypes of the
         tokens, learned beside the map.
@@ -241,17 +240,6 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     def _contrasts(self, specs):
         return specs[0].over_rows
-
-    def _supervisory_names(self):
-        measured = {"metric": self.metric, "metric_params": self.metric_params}
-        kernel = measured | {"perplexity": self.perplexity, "n_neighbors": self.n_neighbors}
-        if self.n_neighbors is not None:
-            measured = measured | {"n_neighbors": self.n_neighbors}
-        return supervisory.NAMES | {
-            "gaussian": partial(supervisory.Gaussian, **kernel),
-            "student_t": partial(supervisory.StudentT, **kernel),
-            "knn": partial(supervisory.UniformKNN, **measured),
-        }
 
     def fit(self, X, y=None):
         """Fit the map.

@@ -69,9 +69,9 @@ def nearest_neighbors(
 
     A row is excluded by its index: its copies are neighbours, at distance 0. The result is exact, and the same for any
     number of threads, up to some 100,000 rows (the more, the fewer features), in metrics that lack an approximate
-    search, and in up to 6 features. Otherwise pynndescent proposes the neighbours, and their distances
-    are computed afresh. Where a fit works on CUDA, the euclidean neighbours of 5,000 and more dense rows are exact up to
-    some millions.
+    search, and in up to 6 features. Otherwise pynndescent proposes the neighbours, and their distances are computed
+    afresh. Where a fit works on CUDA, the euclidean neighbours of 5,000 and more dense rows are exact up to some
+    millions.
 
     Parameters
     ----------
@@ -184,13 +184,15 @@ def _search(space: Space, k, n_jobs, random_state, ranked=True) -> Neighbors:
         n_jobs = n_threads()
     run, rows = partial(_in_blocks, n, n_jobs), np.arange(space.X.shape[0])
     if k == limit and space.own and not ranked:
-        return Neighbors(*run(partial(_others, space), rows), exact=True)
+        indices, distances = run(partial(_others, space), rows)
+        return Neighbors(indices, distances, exact=True)
     device = accelerator() if space.own and space.root and not (sparse or tree) and n >= _DEVICE_ROWS else None
     if device is not None and total <= _DEVICE_LIMIT:
         return _search_on(device, space, k, rows, run)
     by_products = bool(space.root) and not sparse and n >= max(_FEW_ROWS, 4 * (k + _SPARE))
     if affordable and not (by_products or tree):
-        return Neighbors(*_scan_all(space, k, rows, run), exact=True)
+        indices, distances = _scan_all(space, k, rows, run)
+        return Neighbors(indices, distances, exact=True)
     if tree or (affordable and not space.compiled):
         candidates, doubt = _propose(space, k, tree, n_jobs)
     elif affordable:

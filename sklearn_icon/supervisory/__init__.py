@@ -4,6 +4,8 @@ A spec holds parameters. `spec.conditional(X, y)` returns the distribution as a 
 plus one uniform mass. Formulas are the columns of I-Con's table 1 (Alshammari et al., ICLR 2025).
 """
 
+from typing import Any
+
 from ._base import Supervisory
 from ._given import GRAPH_OF_FEATURES as GRAPH_OF_FEATURES
 from ._given import Counts, CrossModalPairs, Graph, Identity
@@ -30,10 +32,17 @@ __all__ = [
     "UniformMixture",
 ]
 
-NAMES = {
+
+def _walk(n_neighbors=15, metric="euclidean", source="X", metric_params=None):
+    """Neighbours and their neighbours."""
+    return RandomWalk(UniformKNN(n_neighbors, metric, source, metric_params), n_steps=2)
+
+
+NAMES: dict[str, Any] = {
     "gaussian": Gaussian,
     "student_t": StudentT,
     "knn": UniformKNN,
+    "walk": _walk,
     "identity": Identity,
     "graph": Graph,
     "same_class": SameClass,

@@ -165,6 +165,7 @@ class _DistanceKernel(_Neighborhood):
         if self.sigma is not None:
             return None, limit
         if perplexity > limit and type(perplexity) is float and perplexity == _DEFAULT_PERPLEXITY:
+            data = data if self.n_neighbors is None else f"n_neighbors={limit}"
             perplexity = shrink("perplexity", perplexity, max(1.0, limit / 3), data)
         if perplexity > limit:
             if self.n_neighbors is not None and self.n_neighbors < n - 1:
