@@ -14,13 +14,13 @@ from math import log
 
 import numpy as np
 import torch
-from numba import njit
 from scipy import sparse
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score
 
+from .._core.compiled import njit
 from .._core.quiet import quiet as silent
 from .._core.team import Team
 from .._objective.divergences import DIVERGENCES
@@ -229,7 +229,7 @@ def _interpolated(inside, mass, gain, rest, low, per_unit):
     return inside * gained + mass * (rest[first] + share * (rest[first + 1] - rest[first]))
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@njit(nogil=True, error_model="numpy")
 def _settle(flow, masses, gain, rest, low, per_unit, orders, labels, costs):
     """Each row of labels to where no single move of a group lowers the sum of its costs, the parts of clusters."""
     for search in range(len(labels)):

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
-from numba import njit
 from threadpoolctl import threadpool_limits
+
+from .._core.compiled import njit
 
 _BLOCK = 1024
 _TILE = 128
@@ -123,7 +124,7 @@ def _meet(rows, right, block, other):
                 _offer_to_columns(tile, start, *rows.buffers(other), rows.n_candidates)
 
 
-@njit(nogil=True, fastmath=_FINITE, cache=True)
+@njit(nogil=True, fastmath=_FINITE)
 def _offer_to_rows(tile, first, limit, count, sq, keys, n_candidates):
     """Enter (sq, key) of a tile into the buffers of its rows; keys are columns counted from `first`."""
     for i in range(tile.shape[0]):
@@ -137,7 +138,7 @@ def _offer_to_rows(tile, first, limit, count, sq, keys, n_candidates):
                         _enter(i, tile[i, j], first + j, limit, count, sq, keys, n_candidates)
 
 
-@njit(nogil=True, fastmath=_FINITE, cache=True)
+@njit(nogil=True, fastmath=_FINITE)
 def _offer_to_columns(tile, first, limit, count, sq, keys, n_candidates):
     """Enter (sq, key) of a tile into the buffers of its columns; keys are rows counted from `first`."""
     for i in range(tile.shape[0]):
@@ -151,7 +152,7 @@ def _offer_to_columns(tile, first, limit, count, sq, keys, n_candidates):
                         _enter(j, tile[i, j], first + i, limit, count, sq, keys, n_candidates)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _enter(i, value, key, limit, count, sq, keys, n_candidates):
     """Append to a buffer; a full one keeps its nearest."""
     at = count[i]
@@ -162,7 +163,7 @@ def _enter(i, value, key, limit, count, sq, keys, n_candidates):
         count[i] = n_candidates
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _keep_smallest(values, keys, n, k):
     """Bring the k smallest of the first n values, and their keys, to the front; return the largest of them."""
     low, high = 0, n - 1
@@ -191,7 +192,7 @@ def _keep_smallest(values, keys, n, k):
     return largest
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _settle(limit, count, sq, keys, n_candidates):
     """Bring the nearest of every buffer to its front."""
     for i in range(len(count)):
@@ -202,7 +203,7 @@ def _settle(limit, count, sq, keys, n_candidates):
             limit[i] = _keep_smallest(sq[i], keys[i], count[i], n_candidates)
 
 
-@njit(nogil=True, fastmath=_FINITE, cache=True)
+@njit(nogil=True, fastmath=_FINITE)
 def pair_sq_distances(X, reference, rows, keys):
     """|x_r - y_k|^2 of each pair (r, k), from differences in double precision."""
     out = np.empty(len(rows))

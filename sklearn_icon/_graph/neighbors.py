@@ -417,6 +417,12 @@ def _search_graph(space, k) -> Neighbors:
     return Neighbors(indices, distances, exact=True)
 
 
+def _descent_class():
+    from pynndescent import NNDescent
+
+    return NNDescent
+
+
 def _descend(space, k, n_jobs, random_state):
     """Candidates from pynndescent: the row itself as a rule, -1 where it finds none."""
     rng = np.random.RandomState() if random_state is None else check_random_state(random_state)
@@ -424,12 +430,12 @@ def _descend(space, k, n_jobs, random_state):
     rows = sp.csr_matrix(rows) if sp.issparse(rows) else rows  # pynndescent 0.5 knows no sparse arrays
     import numba
 
+    from .._core.compiled import with_cache
     from .._core.team import n_threads
 
     # Of missing neighbours, which are repaired; numba on pynndescent's code.
     with _DESCENT_LOCK, quiet(module="pynndescent"), quiet(category=numba.errors.NumbaWarning):
-        from pynndescent import NNDescent
-
+        NNDescent = with_cache(_descent_class)
         before = numba.get_num_threads()
         try:
             return NNDescent(

@@ -5,10 +5,11 @@ infinity and NaN are kept out, so that fast arithmetic is safe.
 """
 
 import numpy as np
-from numba import njit
+
+from .._core.compiled import njit
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def pull(z, indptr, indices, weights, first, last, a, b, out):
     """Add w_ij / (a + b s_ij) (z_i - z_j) to out[i], and subtract it from out[j], for edges of rows first to last."""
     for i in range(first, last):
@@ -26,7 +27,7 @@ def pull(z, indptr, indices, weights, first, last, a, b, out):
         out[i, 1] += pull_y
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def take(z, order, out):
     """out[a] = z[order[a]]."""
     for a in range(len(order)):
@@ -34,7 +35,7 @@ def take(z, order, out):
             out[a, d] = z[order[a], d]
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def put(parts, order, factor, first, last, out):
     """out[order[a]] = factor * sum of parts[:, a], for a from first to last; these parts are zeroed."""
     for a in range(first, last):
@@ -46,7 +47,7 @@ def put(parts, order, factor, first, last, out):
             out[order[a], d] = factor * total
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def log_sum(z, indptr, indices, weights, first, last, df, out):
     """out[0] = sum of w_ij log(1 + s_ij / df) over edges of rows first to last; of w_ij s_ij where df is zero."""
     total = 0.0
@@ -59,7 +60,7 @@ def log_sum(z, indptr, indices, weights, first, last, df, out):
     out[0] = total
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def dense_cauchy(x, y, weights, out):
     """out[i] = sum_j (w r dx, w r dy, r^2 dx, r^2 dy, r) with r = 1 / (1 + s_ij), over all pairs, i itself included."""
     one = x.dtype.type(1)
@@ -78,7 +79,7 @@ def dense_cauchy(x, y, weights, out):
         out[i, 0], out[i, 1], out[i, 2], out[i, 3], out[i, 4] = pull_x, pull_y, push_x, push_y, total
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def extent(z):
     """((lowest, highest) of the first column, the same of the second)."""
     low_x = high_x = z[0, 0]
@@ -107,7 +108,7 @@ def _spline_slopes(t, number):
     return first, second, -first - second - last, last
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def spread(z, origin, per_unit, charges, first, last, grid):
     """Add charges to the 4 x 4 nodes around their places (z - origin) * per_unit."""
     number = z.dtype.type
@@ -141,7 +142,7 @@ def _read_at(x, y, origin, per_unit, field, number):
     return value, slope_u * per_unit, slope_v * per_unit
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def read(z, origin, per_unit, field, first, last, out):
     """out[i] = the field's value at (z_i - origin) * per_unit and its two derivatives with respect to z_i."""
     number = z.dtype.type
@@ -149,7 +150,7 @@ def read(z, origin, per_unit, field, first, last, out):
         out[i, 0], out[i, 1], out[i, 2] = _read_at(z[i, 0], z[i, 1], origin, per_unit, field, number)
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def settle(starts, columns, weights, keys, kernel, grid, descent, first, last, z):
     """Move each z_i down -sum_j w_ij log k(z_i, keys_j) + log Phi(z_i), Phi splined on a grid, from its best start.
 

@@ -1,10 +1,11 @@
 """A compiled step of descent on the CPU, kept on disk between processes."""
 
 import numpy as np
-from numba import njit
+
+from .._core.compiled import njit
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def momentum_step(z, gradient, velocity, gain, rate, momentum, max_step, first, last):
     """One step of descent with momentum and gains, no row further than max_step."""
     for i in range(first, last):
