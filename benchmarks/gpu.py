@@ -46,6 +46,7 @@ def private(*names):
 
 # All that is read of the package's private parts, by the places where it has been.
 FUSED = private("_objective.fused", "_fused")
+DEVICE = private("_core.device")
 GRID = private("_objective.grid", "_grid")
 SUMS = private("_objective.normalizers", "_sums")
 OBJECTIVE = private("_objective.objective", "_objective")
@@ -292,7 +293,7 @@ def tile_sizes(n, device):
     """Seconds of sums by tiles of several sizes, in both precisions."""
     found = {"as they are": SUMS._TILE_ELEMENTS * getattr(SUMS, "_TIMES_ON_GPU", 1)}
     factor = getattr(SUMS, "_TIMES_ON_GPU", 1) if device.type == "cuda" else 1
-    for power in (18, 20, 21, 22, 23, 24, 26):
+    for power in (22, 23, 24, 25, 26):
         with by_tiles(), replaced(SUMS, _TILE_ELEMENTS=(1 << power) // factor):
             for dtype in (torch.float32, torch.float64):
                 z = places(n, device, dtype)
@@ -314,12 +315,12 @@ def loop_shapes(n, device):
 # --- maps -----------------------------------------------------------------------------------------------------------
 
 
-def one_map(X, device, neighbours=None, **options):
+def one_map(X, device, **options):
     """Seconds by stage of a fit, and the map's quality; X are rows, or a function that makes them."""
     X, stages = X() if callable(X) else X, {}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    with replaced(NEIGHBORHOODS, nearest_neighbors=neighbours or NEIGHBORHOODS.nearest_neighbors), staged(stages):
+    with staged(stages):
         start = time.perf_counter()
         model = ICONEmbedding(device=str(device), random_state=0, **options).fit(X)
         sync()
@@ -361,9 +362,9 @@ def compile_cpu(X):
     return {"seconds": seconds, "method": model.method_}
 
 
-def steps(X, device, neighbours):
+def steps(X, device):
     """Seconds of the parts of a step of the descent, and what a GPU does longest in ten of them."""
-    with replaced(NEIGHBORHOODS, nearest_neighbors=neighbours):
+    with DEVICE.working_on(device):
         p = supervisory.Gaussian(n_neighbors=min(N_NEIGHBORS, len(X) - 1)).conditional(X, random_state=0)
     kernel, z = learned.StudentT(), places(len(X), device)
     options = {"normalization": "joint", "n_components": 2, "dtype": torch.float32, "device": device}
@@ -393,71 +394,29 @@ def steps(X, device, neighbours):
 # --- nearest neighbours ---------------------------------------------------------------------------------------------
 
 
-def nearest_on_gpu(X, k, device, *, group=128, tile=1 << 32, spare=8, ranked=True):
-    """(indices, distances, share of rows that are surely exact) of the k nearest others of each row.
-
-    Products in single precision give the squared distances of a block of rows to all; the smallest of each group of
-    columns say which groups hold the nearest, and these alone are sorted. (With group=None all are sorted.) What is
-    left is ranked by differences in double precision.
-    """
-    torch.backends.cuda.matmul.allow_tf32 = False
-    n, width = X.shape
-    X = torch.as_tensor(np.asarray(X), device=device)
-    exact = X.double()
-    X = (X - X.mean(0)).float()
-    padded = n if group is None else -(-n // group) * group
-    sq = X.new_full((padded,), torch.inf)
-    sq[:n] = X.square().sum(1)
-    columns = X.new_zeros(width, padded)
-    columns[:, :n] = -2 * X.T
-    wanted, step = min(k + spare, n - 1), max(1, min(4096, tile // (4 * padded)))
-    indices, distances, sure = np.empty((n, k), np.int32), np.empty((n, k)), []
-    error = 2 * torch.finfo(torch.float32).eps * (width + 16)
-    for start in range(0, n, step):
-        rows = torch.arange(start, min(start + step, n), device=device)
-        d = torch.addmm(sq, X[start : start + step], columns)
-        d[rows - start, rows] = torch.inf
-        if group is None:
-            found, candidates = d.topk(wanted, largest=False, sorted=False)
-        else:
-            blocks = d.view(len(rows), -1, group)
-            of_group = blocks.amin(2).topk(min(wanted, blocks.shape[1]), largest=False, sorted=False).indices
-            near = blocks.gather(1, of_group[:, :, None].expand(-1, -1, group)).flatten(1)
-            found, at = near.topk(wanted, largest=False, sorted=False)
-            candidates = of_group.gather(1, at // group) * group + at % group
-        candidates = candidates.sort(1).values
-        beyond = found.amax(1) + sq[rows] - error * (sq[rows] + sq[:n].max())
-        true = torch.cat(
-            [_differences(exact, r, c) for r, c in zip(rows.split(512), candidates.split(512), strict=True)]
-        )
-        true, order = true.sort(dim=1, stable=True)
-        sure.append(true[:, k - 1] < beyond)
-        part = slice(start, start + len(rows))
-        indices[part] = candidates.gather(1, order[:, :k]).int().cpu().numpy()
-        distances[part] = true[:, :k].sqrt().cpu().numpy()
-    return indices, distances, float(torch.cat(sure).double().mean())
-
-
-def _differences(X, rows, candidates):
-    """Squared distances of rows to their candidates."""
-    return (X[rows, None] - X[candidates]).square_().sum(2)
-
-
-def neighbours_alone(X, device, **options):
-    """Seconds of the search on the GPU, and its recall on 256 rows."""
+def neighbours_alone(X, device):
+    """Seconds of the package's search on the device, and its recall on 256 rows."""
     X = X() if callable(X) else X
-    (seconds, result), again = timed(lambda: nearest_on_gpu(X, N_NEIGHBORS, device, **options)), None
+
+    def search():
+        with DEVICE.working_on(device):
+            return NEIGHBORS.nearest_neighbors(X, N_NEIGHBORS, random_state=0)
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    (seconds, result), again = timed(search), None
     if seconds < 5:
-        again, _ = timed(lambda: nearest_on_gpu(X, N_NEIGHBORS, device, **options))
-    indices, _, sure = result
+        again, _ = timed(search)
+    found = {"first": seconds, "seconds": again, "exact": result.exact}
+    if device.type == "cuda":
+        found["GPU MB"] = torch.cuda.max_memory_allocated() / 2**20
     rows, near = torch.as_tensor(X, dtype=torch.float64, device=device), []
     for probes in np.array_split(np.linspace(0, len(X) - 1, 256, dtype=np.intp), 8):
         d = distances_from(rows, torch.as_tensor(probes, device=device))
         farthest = d.topk(N_NEIGHBORS, largest=False).values[:, -1:]
-        found = torch.as_tensor(indices[probes].astype(np.int64), device=device)
-        near.append(d.gather(1, found) <= farthest * (1 + 1e-12))
-    recall = float(torch.cat(near).double().mean())
-    return {"first": seconds, "seconds": again, "recall": recall, "surely exact": sure}
+        indices = torch.as_tensor(result.indices[probes].astype(np.int64), device=device)
+        near.append(d.gather(1, indices) <= farthest * (1 + 1e-12))
+    return found | {"recall": float(torch.cat(near).double().mean())}
 
 
 def distances_from(X, rows):
@@ -465,16 +424,6 @@ def distances_from(X, rows):
     d = torch.cdist(X[rows], X, compute_mode="donot_use_mm_for_euclid_dist")
     d[torch.arange(len(rows), device=d.device), rows] = torch.inf
     return d
-
-
-def neighbours_for_fit(device):
-    """The search on the GPU in the place of the package's."""
-
-    def search(X, n_neighbors, **_):
-        indices, distances, _ = nearest_on_gpu(X, n_neighbors, device)
-        return NEIGHBORS.Neighbors(indices, distances, exact=True)
-
-    return search
 
 
 # --- clusters, classifiers, losses ----------------------------------------------------------------------------------
@@ -647,52 +596,35 @@ def main():
 
     cpu, first = torch.device("cpu"), sizes["sums"][0]
     both = (device, cpu) if on_cuda else (device,)
-    smaller, *larger = sizes["larger"]
-    in_fit = neighbours_for_fit(device)
-    all_sums([first], KERNELS, ["loops", "grid", "tiles"])
     measure(f"map {len(X)} auto, first", 40, one_map, X, device)
     measure(f"map {len(X)} auto, second", 20, one_map, X, device)
-    measure(f"map {len(X)} interpolation, first", 20, one_map, X, device, method="interpolation")
-    measure(f"map {len(X)} interpolation, second", 20, one_map, X, device, method="interpolation")
-    if report.figures.get(f"map {len(X)} auto, second", {}).get("method") != "exact":
-        measure(f"map {len(X)} exact, second", 20, one_map, X, device, method="exact")
     for n in sizes["neighbours"]:
         measure(f"neighbours {n}", 3 + 30 * (n / 1e6) ** 2, neighbours_alone, partial(more_rows, X, shifts, n), device)
-    measure(f"neighbours {len(X)}, all sorted", 10, neighbours_alone, X, device, group=None)
-    measure(f"map {len(X)} auto, neighbours on the GPU", 15, one_map, X, device, in_fit)
+    for n in sizes["larger"]:
+        measure(f"map {n} auto", 3 + 60 * n / 1e6, one_map, partial(more_rows, X, shifts, n), device)
+    for n in sizes["maps"]:
+        for method in ("exact", "interpolation"):
+            for time_of in ("first", "second"):
+                measure(f"map {n} {method}, {time_of}", 6, one_map, X[:: len(X) // n][:n], device, method=method)
+    measure(f"map {len(X)} exact, second", 20, one_map, X, device, method="exact")
+    measure(f"tiles of other sizes {sizes['tiles']}", 10, tile_sizes, sizes["tiles"], device)
+    measure("first fit on the CPU", 20, compile_cpu, X[: sizes["warming"]])
+    measure(f"map {len(X)} auto on the CPU", 20, one_map, X, cpu)
+    all_sums([first], KERNELS, ["loops", "grid", "tiles"])
     for n in sizes["batches"]:
         measure(f"loss of a batch {n}", 5, batch_losses, n, device)
     all_sums(sizes["sums"][1:], ["student-t"], ["loops", "grid", "tiles"])
-    measure(f"steps {len(X)}", 10, steps, X, device, in_fit)
-    measure(f"tiles of other sizes {sizes['tiles']}", 10, tile_sizes, sizes["tiles"], device)
+    measure(f"steps {len(X)}", 10, steps, X, device)
     if report.facts["can_fuse"]:
         measure(f"loops of other shapes {first}", 5, loop_shapes, first, device)
-    for n in sizes["maps"]:
-        for method in ("auto", "interpolation"):
-            measure(f"map {n} {method}, second", 6, one_map, X[:: len(X) // n][:n], device, method=method)
-    measure(
-        f"map {smaller} auto, neighbours on the GPU",
-        30,
-        one_map,
-        partial(more_rows, X, shifts, smaller),
-        device,
-        in_fit,
-    )
     of_what, F, y = features(args, sizes["rows"])
     report.facts["features"] = [of_what, *F.shape]
     for where in both:
         measure(f"classifier {len(F)} {where}", 8, classifier, F, y, where)
         measure(f"clusters {len(F)} {where}", 20, clusters, F, y, where)
-    measure("first fit on the CPU", 20, compile_cpu, X[: sizes["warming"]])
-    measure(f"map {len(X)} auto on the CPU", 20, one_map, X, cpu)
-    measure(f"map {smaller} auto", 50, one_map, partial(more_rows, X, shifts, smaller), device)
-    for n in larger:
-        measure(f"map {n} auto, neighbours on the GPU", 80, one_map, partial(more_rows, X, shifts, n), device, in_fit)
     for where in both:
         measure(f"classifier {len(F)} mlp {where}", 15, classifier, F, y, where, encoder="mlp", max_iter=5)
     all_sums(sizes["sums"][1:], list(KERNELS)[1:], ["loops", "grid", "tiles"])
-    for n in larger:
-        measure(f"map {n} auto", 180, one_map, partial(more_rows, X, shifts, n), device)
     report.facts["seconds of all"] = time.perf_counter() - report.started
     report.save()
     faulthandler.cancel_dump_traceback_later()
