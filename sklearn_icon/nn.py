@@ -1,6 +1,7 @@
 """The loss for training loops of one's own: I-Con on the batches of any torch module."""
 
 import warnings
+from functools import partial
 from math import log
 from numbers import Real
 
