@@ -216,7 +216,7 @@ def pair_sq_distances(X, reference, rows, keys):
     return out
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def scan_candidates(X, reference, own, keys, n_candidates):
     """The nearest of all reference rows but `own[i]` to each row X[i], in double precision, by brute force.
 
@@ -243,7 +243,7 @@ def scan_candidates(X, reference, own, keys, n_candidates):
     return found
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _mixed(x):
     """As `mixed_bits`."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -251,7 +251,7 @@ def _mixed(x):
     return x ^ (x >> np.uint64(31))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _replace_top(sq, ties, at, new_sq, new_tie, new_at):
     """Put an entry in place of the largest (sq, tie) of a heap, and restore its order."""
     n, i = len(sq), 0
