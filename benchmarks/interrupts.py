@@ -136,9 +136,11 @@ def main():
             print(f"seed {case}, {name}: {found}", flush=True)
         counts[found.partition(":")[0]] += 1
         last[name, found.partition(":")[0]] = last.get((name, found.partition(":")[0]), 0) + 1
+        if (case - args.seed + 1) % 20 == 0:
+            print(case - args.seed + 1, dict(counts), flush=True)
     for name in CASES:
         print(f"{name:24}", {kind: count for (of, kind), count in last.items() if of == name})
-    print(dict(counts))
+    print(dict(counts), flush=True)
 
 
 if __name__ == "__main__":

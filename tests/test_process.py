@@ -16,7 +16,16 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from threadpoolctl import threadpool_info
 
-from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, encoders, learned, supervisory
+from sklearn_icon import (
+    ICONClassifier,
+    ICONClustering,
+    ICONCrossModal,
+    ICONEmbedding,
+    encoders,
+    learned,
+    methods,
+    supervisory,
+)
 from sklearn_icon._core.quiet import quiet
 from sklearn_icon._core.team import _BLAS, Team, threads
 
@@ -348,3 +357,30 @@ def test_no_nan_comes_out():
 def test_convergence_is_still_warned_of():
     with pytest.warns(ConvergenceWarning):
         ICONClassifier(max_iter=1).fit(X, Y)
+
+
+@pytest.mark.parametrize("name", ["a" * 50_000, "a word " * 9_000], ids=["one word", "many words"])
+@pytest.mark.parametrize(
+    "parameter", ["supervisory", "learned", "encoder", "divergence", "device", "init", "method", "metric"]
+)
+def test_messages_are_of_bounded_length(parameter, name):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        ICONEmbedding(**{parameter: name}).fit(X)
+    assert parameter in str(caught.value)
+    assert len(str(caught.value)) < 6000
+
+
+def test_messages_of_specs_and_methods_are_of_bounded_length():
+    for call in (
+        lambda: supervisory.Gaussian(source="a" * 50_000).validate(),
+        lambda: methods.get("a" * 50_000),
+        lambda: methods.names(family="b " * 50_000),
+    ):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert len(str(caught.value)) < 6000
+
+
+def test_rare_classes_under_early_stopping():
+    with pytest.raises(ValueError, match=r"early_stopping=True cannot hold out validation_fraction=0.1"):
+        ICONClassifier(encoder="mlp", early_stopping=True).fit(X, np.r_[np.zeros(89), 1])

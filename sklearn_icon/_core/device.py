@@ -3,6 +3,8 @@
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from .spec import shown
+
 _WORKING = ContextVar("device of the fit at hand", default="cpu")
 
 
@@ -46,7 +48,7 @@ def resolve_device(device):
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device={device!r} is no torch device; use 'auto', 'cpu', 'cuda' or 'mps'.") from error
+        raise ValueError(f"device={shown(device)} is no torch device; use 'auto', 'cpu', 'cuda' or 'mps'.") from error
     reason = {
         "cuda": None if torch.cuda.is_available() else _why_no_cuda(torch),
         "mps": None if torch.backends.mps.is_available() else "torch finds no Apple GPU",

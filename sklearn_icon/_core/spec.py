@@ -1,9 +1,10 @@
 """Specs: small objects that hold the parameters of a choice, and how names become specs."""
 
+import re
 from inspect import signature
 
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils._param_validation import validate_parameter_constraints
+from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 
 
 class Spec(BaseEstimator):
@@ -19,9 +20,12 @@ class Spec(BaseEstimator):
         InvalidParameterError
             A `ValueError` that names the parameter, its value and what is allowed.
         """
-        validate_parameter_constraints(
-            self._parameter_constraints, self.get_params(deep=False), caller_name=type(self).__name__
-        )
+        try:
+            validate_parameter_constraints(
+                self._parameter_constraints, self.get_params(deep=False), caller_name=type(self).__name__
+            )
+        except InvalidParameterError as error:
+            raise InvalidParameterError(shortened(str(error))) from None
         base = getattr(self, "base", None)
         if isinstance(base, Spec):
             base.validate()
@@ -46,6 +50,17 @@ class Spec(BaseEstimator):
     def owner(self, parameter):
         """The outermost of wrapped specs that has a parameter, or the innermost."""
         return self
+
+
+def shown(value: object) -> str:
+    """What a message shows of a value."""
+    return shortened(repr(value), 200)
+
+
+def shortened(text: str, most: int = 5000) -> str:
+    """A text of at most so many characters, its words of at most 200."""
+    text = re.sub(r"\S{201,}", lambda word: f"{word[0][:60]}...({len(word[0])} characters)", text)
+    return text if len(text) <= most else f"{text[: most // 2]} ...({len(text)} characters)... {text[-most // 2 :]}"
 
 
 def resolve(spec, kind, names, parameter, **offered):
@@ -77,13 +92,13 @@ def resolve(spec, kind, names, parameter, **offered):
     """
     if isinstance(spec, str):
         if spec not in names:
-            raise ValueError(f"{parameter}={spec!r} is not known; use one of {sorted(names)} or a spec instance.")
+            raise ValueError(f"{parameter}={shown(spec)} is not known; use one of {sorted(names)} or a spec instance.")
         return kind.from_name(spec, names, **offered).validate()
     if isinstance(spec, type):
         raise TypeError(f"{parameter}={spec.__name__} is a class; pass an instance, {spec.__name__}(...).")
     if not isinstance(spec, kind):
         raise TypeError(
             f"{parameter} must be None, one of {sorted(names)}, or an instance of a class of "
-            f"sklearn_icon.{kind.__module__.split('.')[1]}; got {spec!r}."
+            f"sklearn_icon.{kind.__module__.split('.')[1]}; got {shown(spec)}."
         )
     return clone(spec).validate()

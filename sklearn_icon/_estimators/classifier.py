@@ -300,12 +300,15 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     def _split(self, rows, codes, known, random_state):
         """(rows to fit, rows held out of those whose label is known)."""
         candidates = np.flatnonzero(known)
-        held = train_test_split(
-            candidates,
-            test_size=self.validation_fraction,
-            stratify=codes[candidates] if codes.ndim == 1 else None,
-            random_state=random_state,
-        )[1]
+        stratify = codes[candidates] if codes.ndim == 1 else None
+        how = {"test_size": self.validation_fraction, "stratify": stratify, "random_state": random_state}
+        try:
+            held = train_test_split(candidates, **how)[1]
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping=True cannot hold out validation_fraction={self.validation_fraction}: {error} "
+                "Use another fraction, leave rare classes out, or early_stopping=False."
+            ) from error
         return rows.take(np.setdiff1d(np.arange(len(known)), held)), rows.take(held)
 
     def _represent(self, X, codes, labels, weights, specs, penalty, options, how, seed):

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn import config_context
 
 from .._core.interrupts import called_by_a_search, listening
+from .._core.spec import shortened
 
 
 def whole(fit):
@@ -32,12 +33,19 @@ def whole(fit):
                 vars(self).update(before)
                 if isinstance(error, FloatingPointError):
                     raise ValueError(f"{type(self).__name__}: {error}") from error
+                _shorten(error)
                 raise
         if interrupts is not None and interrupts.any:
             _tell(interrupts, type(self).__name__)
         return returned
 
     return wrapped
+
+
+def _shorten(error):
+    """Keep what users passed from filling the message of an error."""
+    if isinstance(error, ValueError | TypeError) and len(error.args) == 1 and len(str(error)) > 500:
+        error.args = (shortened(str(error)),)
 
 
 def _tell(interrupts, name):

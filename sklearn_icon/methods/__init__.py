@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from sklearn.base import clone
 
+from .._core.spec import shown
 from ._gaps import GAPS
 from ._published import PUBLISHED
 from ._record import COLUMNS as COLUMNS
@@ -45,7 +46,7 @@ def names(family=None, published=None):
     ['sne', 't-sne', 'pca']
     """
     if family is not None and family not in FAMILIES:
-        raise ValueError(f"family={family!r} is not known; use one of {list(FAMILIES)}.")
+        raise ValueError(f"family={shown(family)} is not known; use one of {list(FAMILIES)}.")
     return [
         method.name
         for method in (*PUBLISHED, *GAPS)
@@ -78,9 +79,9 @@ def get(name):
     """
     method = _INDEX.get(_plain(name))
     if method is None:
-        near = {_INDEX[plain].name: None for plain in get_close_matches(_plain(name), _INDEX, n=5, cutoff=0.5)}
+        near = {_INDEX[plain].name: None for plain in get_close_matches(_plain(name)[:100], _INDEX, n=5, cutoff=0.5)}
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "methods.names() lists them."
-        raise ValueError(f"method {name!r} is not known; {hint}")
+        raise ValueError(f"method {shown(name)} is not known; {hint}")
     return replace(method, **{part: clone(getattr(method, part)) for part in SPECS})
 
 
