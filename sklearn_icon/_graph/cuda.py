@@ -108,7 +108,7 @@ class _Products:
         self.X, self.far = X, _FAR[dtype]
         n, width = X.shape
         sample = X[:: max(1, n // 1024)].double()
-        centre = sample.median(0).values
+        centre = sample.sort(dim=0).values[len(sample) // 2]
         sample = sample - centre
         largest = sample.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
         norms = largest * (sample / largest).norm(dim=1)
