@@ -77,6 +77,20 @@ def rows_of(items):
     return items.reshape(len(items), prod(items.shape[1:])) if items.ndim > 2 else items
 
 
+def refuse_hidden(items, name):
+    """Refuse what a plain array does not hold: masks, and the history of tensors that require a gradient."""
+    if np.ma.is_masked(items):
+        raise ValueError(
+            f"{name} is a masked array with {np.ma.count_masked(items)} masked entries, whose mask would be ignored; "
+            f"fill them, as by sklearn.impute.SimpleImputer().fit_transform({name}.filled(np.nan)), or drop their rows."
+        )
+    if getattr(items, "requires_grad", False):
+        raise ValueError(
+            f"{name} is a tensor that requires a gradient, which estimators do not hand on; pass {name}.detach(), or "
+            "use sklearn_icon.nn.ICONLoss in a training loop of your own."
+        )
+
+
 def check_item_shape(items, shape, name):
     """Refuse items of another shape than those of the fit."""
     if items.shape[1:] != shape:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from .. import encoders, learned, supervisory
 from .._core.device import resolve_device
-from .._core.rows import check_item_shape, rows_of, with_int32_indices
+from .._core.rows import check_item_shape, refuse_hidden, rows_of, with_int32_indices
 from .._core.spec import resolve
 from .._objective.divergences import DIVERGENCES
 from .whole import undisturbed, whole
@@ -128,6 +128,7 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
 
     def _validate_items(self, X, encoder, reset):
         """Rows, sparse or dense, or to an encoder items of any shape, that of the fit."""
+        refuse_hidden(X, "X")
         kind: dict = {"dtype": [np.float64, np.float32], "ensure_min_samples": 2 if reset else 1}
         n_axes = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
         if not encoder.parametric or n_axes < 3:
@@ -141,6 +142,9 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         if reset:
             self._item_shape = X.shape[1:]
         check_item_shape(X, self._item_shape, "X")
+        measured = None if reset else self.supervisory_.neighborhood
+        if measured is not None:
+            measured.check_rows(rows_of(X))
         return X
 
     def _encode(self, encoder, state, X, n_outputs):

@@ -16,7 +16,7 @@ from .. import learned, supervisory
 from .._core.conditional import warn_left_out, warn_rows_without_positives
 from .._core.device import working_on
 from .._core.labels import class_weights, classes_and_codes, is_known, shares
-from .._core.rows import rows_of
+from .._core.rows import refuse_hidden, rows_of
 from .base import ICon, check_bounded
 
 _MAX_REPRESENTATION = 64
@@ -256,6 +256,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
 
     def _validate_y(self, y, p_spec):
         """(y, names of its columns or None): labels, or rows of probabilities."""
+        refuse_hidden(y, "y")
         names = np.asarray(y.columns) if hasattr(y, "columns") else None
         shape = np.asarray(y).shape
         soft = len(shape) == 2 and shape[1] > 1

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import encoders, learned
 from .._core.device import working_on
-from .._core.rows import check_item_shape, row_digests, rows_of, with_int32_indices
+from .._core.rows import check_item_shape, refuse_hidden, row_digests, rows_of, with_int32_indices
 from .._core.spec import resolve
 from .base import ICon
 
@@ -233,6 +233,7 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     def _validate_y(self, y, dtype):
         """The other modality in a precision, one column where it has one dimension."""
+        refuse_hidden(y, "y")
         y = check_array(y, accept_sparse="csr", dtype=dtype, ensure_2d=False, allow_nd=True, input_name="y")
         y = with_int32_indices(y)
         return y.reshape(-1, 1) if y.ndim == 1 else y

@@ -61,33 +61,25 @@ def compared(metric, shift, rows, name):
     """Rows less the shift, as truth values for a boolean metric, of unit length for the cosine."""
     if metric in PAIRWISE_BOOLEAN_FUNCTIONS:
         return rows != 0
-    if metric == "correlation":
-        constant = np.flatnonzero(rows.max(axis=1) == rows.min(axis=1))
-        if constant.size:
-            raise ValueError(
-                f"metric='correlation' is undefined for rows of equal numbers; rows {listed(constant)} of {name} are "
-                "such: drop them, or use metric='euclidean'"
-            )
+    check_defined(metric, rows, name)
     if metric != "cosine":
         return rows - shift if np.any(shift) else rows
-    peaks = _largest(rows)
-    refuse_zero_rows(peaks, name)
-    return _unit_rows(rows, peaks)
+    return _unit_rows(rows, _largest(rows))
 
 
-def refuse_zero_rows(peaks, name):
-    """Refuse rows of zeros, whose largest absolute value is zero, for the cosine."""
-    bad = np.flatnonzero(peaks == 0)
+def check_defined(metric, rows, name):
+    """Refuse rows of zeros for the cosine, and rows of equal numbers for the correlation."""
+    if metric == "cosine":
+        bad, what, are = np.flatnonzero(_largest(rows) == 0), "zeros", "zero"
+    elif metric == "correlation":
+        bad, what, are = np.flatnonzero(rows.max(axis=1) == rows.min(axis=1)), "equal numbers", "such"
+    else:
+        return
     if bad.size:
         raise ValueError(
-            f"metric='cosine' is undefined for rows of zeros; rows {listed(bad)} of {name} are zero: "
+            f"metric={metric!r} is undefined for rows of {what}; rows {listed(bad)} of {name} are {are}: "
             "drop them, or use metric='euclidean'"
         )
-
-
-def check_no_zero_rows(rows, name):
-    """As `refuse_zero_rows`, of rows."""
-    refuse_zero_rows(_largest(rows), name)
 
 
 def _largest(rows):

@@ -12,6 +12,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._core.conditional import Conditional
+from .._core.rows import refuse_hidden
 from .._graph.affinity import (
     gaussian_log_affinity,
     narrow_log_affinity,
@@ -19,6 +20,7 @@ from .._graph.affinity import (
     perplexity_rows,
     student_t_log_affinity,
 )
+from .._graph.checks import check_defined
 from .._graph.neighbors import graph_neighbors, nearest_neighbors
 from ._base import Supervisory, shrink
 
@@ -99,10 +101,16 @@ class _Neighborhood(Supervisory):
     def rows_at(self, distances):
         """Rows p(.|new) of new rows over given neighbour distances, each row on its own."""
 
+    def check_rows(self, X):
+        """Refuse new rows that the metric is not defined for, as at the fit."""
+        if self.metric in ("cosine", "correlation"):
+            check_defined(self.metric, X, "X")
+
     def _features(self, X, y):
         if self.source == "X":
             return X if hasattr(X, "shape") else np.asarray(X)
         features = self._require_y(X, y)
+        refuse_hidden(features, "y")
         if not sparse.issparse(features):
             features = np.asarray(features, dtype=np.float64)
             features = features.reshape(len(features), -1)
