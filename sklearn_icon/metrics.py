@@ -20,11 +20,12 @@ the function it applies; fix them with `functools.partial`.
 """
 
 from functools import partial
+from itertools import pairwise
 from numbers import Integral
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array, issparse
 from sklearn.metrics import make_scorer, pairwise_distances, silhouette_score
 from sklearn.metrics.pairwise import PAIRED_DISTANCES, paired_distances
 from sklearn.neighbors import NearestNeighbors
@@ -167,6 +168,19 @@ def knn_recall(X, Z, *, n_neighbors=10, metric="euclidean", n_probes=3000, rando
     near_z = _neighbors(Z, rows, n_neighbors, "euclidean", n_jobs)
     both = np.sort(np.hstack([near_x, near_z]), axis=1)  # a shared neighbour stands twice, side by side
     return float(np.mean(both[:, 1:] == both[:, :-1]) * (2 * n_neighbors - 1) / n_neighbors)
+
+
+def knn_recall_among(distances, Z, keys, n_neighbors):
+    """`knn_recall` of rows that are measured against others: distances (n, m) to keys, which lie at (m, d) in a map."""
+    n_neighbors = min(n_neighbors, len(keys))
+    near_z = NearestNeighbors(n_neighbors=n_neighbors).fit(keys).kneighbors(Z, return_distance=False)
+    if issparse(distances):
+        held = csr_array(distances)
+        pairs = (slice(*ends) for ends in pairwise(held.indptr))
+        near = [held.indices[part][np.argsort(held.data[part], kind="stable")[:n_neighbors]] for part in pairs]
+    else:
+        near = list(np.argsort(distances, axis=1, kind="stable")[:, :n_neighbors])
+    return float(np.mean([len(set(a) & set(b)) / n_neighbors for a, b in zip(near, near_z, strict=True)]))
 
 
 def trustworthiness(X, Z, *, n_neighbors=5, metric="euclidean", n_probes=3000, random_state=0, n_jobs=None):

@@ -12,7 +12,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_icon import methods
+from sklearn_icon import ICONEmbedding, methods
 from sklearn_icon.metrics import expected_calibration_error
 from sklearn_icon.plotting import (
     ClusterCountDisplay,
@@ -333,6 +333,15 @@ def test_loss_curve_of_an_estimator():
     second = LossCurveDisplay.from_estimator(mlp, iterations=steps, name="every other", ax=display.ax_)
     assert_array_equal(second.line_.get_xdata(), steps)
     assert [t.get_text() for t in display.ax_.get_legend().get_texts()] == ["MLPClassifier", "every other"]
+
+
+def test_loss_curve_of_a_map_marks_its_phases():
+    m = ICONEmbedding(perplexity=10, max_iter=150, random_state=0).fit(load_iris().data)
+    display = LossCurveDisplay.from_estimator(m)
+    assert_array_equal(display.line_.get_xydata(), np.c_[m.loss_iterations_, m.loss_curve_])
+    assert [text.get_text() for text in display.ax_.texts] == [name for name, *_ in m.phases_[1:]]
+    ends = np.cumsum([n_iter for _, n_iter, _ in m.phases_])
+    assert_array_equal([line.get_xdata()[0] for line in display.ax_.lines[1:]], ends[:-1] + 0.5)
 
 
 def test_loss_curve_on_logarithmic_axes():

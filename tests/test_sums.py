@@ -306,7 +306,7 @@ def test_edges_need_not_be_sorted(z, weights):
 def test_many_edges_are_held_densely(n_edges, kind):
     matrix = np.zeros((10, 10))
     matrix.flat[:n_edges] = 1
-    assert type(symmetric_edges(sparse.csr_array(matrix), torch.float64, "cpu", 2)) is kind
+    assert type(symmetric_edges(sparse.csr_array(matrix), StudentT(), torch.float64, "cpu", 2)) is kind
 
 
 @pytest.mark.parametrize("with_value", [True, False])

@@ -12,13 +12,15 @@ from sklearn.utils.validation import check_is_fitted
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
 from .._core.rows import average_duplicates, rows_of
-from .._training.initialization import initial_map
+from .._training.initialization import given_map, initial_map
 from .._training.new_rows import FittedRows, input_kind
 from .base import ICon, check_bounded
 
 _FULL_BATCH_LIMIT = 5000
 _EXACT_LIMIT = 3000
 _SUMMED_LIMIT = 10_000
+_SCORED_NEIGHBORS = 10
+_TOKEN_STEPS = 250  # unless max_iter says how many
 _PAIRS_A_NUMBER = 9  # of a step's operations on tiles: maps of up to some 3000 rows take less time in one thread
 # Of compiled loops on CUDA, as benchmarks/gpu.py found on an H200. Where a grid could do it: of 30,000 rows loops take
 # 0.9 ms a sum and a grid 1.1, of 70,000 4 and 1.1. Where none could: of 100,000 rows loops take 8 ms, 38 for each row's
@@ -60,7 +62,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     n_neighbors : int, default=None
         Neighbours on which p lives. None: all rows up to 2,000 rows, else 3 * perplexity + 1; 15 for "knn".
     early_exaggeration : float, default=12.0
-        Factor on p at first, for a sixth of the iterations, 125 at the most; then for as many it is the geometric mean
+        Factor on p at first, for a sixth of the iterations, 40 at the most; then for as many it is the geometric mean
         of early and late. Clusters form, grow, and part without tearing. Of lookup maps over rows.
     late_exaggeration : float, default=1.0
         Factor on p in the iterations after that: above 1, clusters stand further apart. With plain KL, of lookup maps
@@ -70,23 +72,29 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         an eighth of it under total variation, halved where the loss rises; for Adam, 1 for lookup maps from drawn keys,
         0.01 for encoders and 0.001 for those of views. `encoders.Linear` has none: it is solved by L-BFGS, as are
         lookups under "counts" until contexts are drawn, at 0.05.
-    max_iter : int, default=250
-        Iterations at the most. Of encoders on minibatches each minibatch is one: a pass over the rows takes
-        n_samples / batch_size of them, rounded up.
+    max_iter : int, default=None
+        Iterations at the most: None is 1,000 of a lookup map, which ends before them where it has settled, and 250
+        elsewhere. Settled is a map whose loss falls by less than 0.4 % in 50 iterations (times (n / 1800)^0.4: 0.15 %
+        of 150 rows, 1.7 % of 70,000) while no more of a row's neighbours come near; beyond 10,000 rows it then goes on
+        in finer steps until it has settled again. Of encoders on minibatches each minibatch is one: a pass over the
+        rows takes n_samples / batch_size of them, rounded up.
     batch_size : int or "auto", default="auto"
         Rows of an encoder's minibatch, to which as many positives come; or items, where p draws views of them. "auto"
         is 2,048 rows or 256 items.
     n_iter_without_progress : int, default=300
-        A phase ends after so many iterations without a lower loss, checked every 50 iterations.
+        A phase ends after more iterations than these without a lower loss, checked every 50 iterations; -1 ends it at
+        the first check that finds none.
     min_grad_norm : float, default=1e-7
         A phase ends where the gradient's norm falls below this; checked every 50 iterations.
     metric : str or callable, default="euclidean"
         Distance of rows in p; "precomputed" where X holds distances, dense or a sparse neighbour graph.
     metric_params : dict, default=None
         Further arguments of the metric.
-    init : {"pca", "spectral", "random"} or ndarray of shape (n_samples, n_components), default="pca"
+    init : {"pca", "spectral", "random"} or array-like of shape (n_samples, n_components), default="pca"
         Where a lookup map starts. Without features "pca" stands for "spectral", the eigenvectors of p's graph. Under
-        "counts" a map starts at random unless an array is given.
+        "counts" a map starts at random unless an array is given. An array is taken as it is, unless it is narrower than
+        1e-4 or wider than any map of as many rows, where it is scaled to 1e-4; where a start is flat, as all on one
+        line, it gets a little noise across.
     method : {"auto", "exact", "interpolation", "sampled", "barnes_hut"}, default="auto"
         How the sum over all pairs is computed: exactly in tiles; by interpolation on a grid, for lookup maps of one or
         two dimensions; or from some of the keys ("sampled"): of lookup maps from 1,000 drawn at each step, of encoders
@@ -118,10 +126,17 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         D at the end; KL unless `divergence` says otherwise. Where p draws views, the mean over a pass of them.
     kl_per_sample_ : ndarray of shape (n_samples,)
         Each row's part, scaled so that the mean is `kl_divergence_`: where it is large, trust the map less.
-    loss_curve_ : ndarray of shape (`n_iter_`,)
-        D at each iteration, without exaggeration; of lookup maps measured every 25 iterations, and standing between.
+    loss_curve_ : ndarray of shape (n_losses,)
+        D without exaggeration as it was measured: of lookup maps every 25 iterations, else at each.
+    loss_iterations_ : ndarray of int of shape (n_losses,)
+        The iterations, from 1, before which it was, or after which by L-BFGS.
+    phases_ : list of (str, int, str)
+        Name of each phase of the descent, its iterations, and why it ended, as `stop_reason_`.
     n_iter_ : int
         Iterations run.
+    stop_reason_ : str
+        Why the last phase ended: a lookup map has "settled", as `max_iter` says, or reached "n_iter_without_progress",
+        "min_grad_norm" or "max_iter"; L-BFGS has "converged", Adam "completed" its schedule; or it was "interrupted".
     learning_rate_ : float
         The step size of the last phase.
     method_ : str
@@ -166,13 +181,13 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         "early_exaggeration": [Interval(Real, 1, None, closed="left")],
         "late_exaggeration": [Interval(Real, 1, None, closed="left")],
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
-        "n_iter_without_progress": [Interval(Integral, 1, None, closed="left")],
+        "n_iter_without_progress": [Interval(Integral, -1, None, closed="left")],
         "min_grad_norm": [Interval(Real, 0, None, closed="left")],
         "metric": [str, callable],
         "metric_params": [dict, None],
-        "init": [StrOptions({"pca", "random", "spectral"}), np.ndarray],
+        "init": [StrOptions({"pca", "random", "spectral"}), "array-like"],
         "method": [StrOptions({"auto", "exact", "interpolation", "sampled", "barnes_hut"})],
         "warm_start": ["boolean"],
     }
@@ -192,7 +207,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         early_exaggeration=12.0,
         late_exaggeration=1.0,
         learning_rate="auto",
-        max_iter=250,
+        max_iter=None,
         batch_size="auto",
         n_iter_without_progress=300,
         min_grad_norm=1e-7,
@@ -271,6 +286,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         p_spec, q_spec, encoder, device, random_state = self._begin()
         X = self._validate_items(X, encoder, reset=True)
         kind = input_kind(p_spec, X, y)
+        if not isinstance(self.init, str) and not encoder.parametric:
+            given_map(self.init, (X.shape[0], self.n_components))
         with self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if X.ndim == 2 else None), working_on(device):
             p = p_spec.conditional(rows_of(X), y, n_jobs=self.n_jobs, random_state=random_state)
             _check_specs(p_spec, q_spec, encoder, kind, self.normalization)
@@ -286,6 +303,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.method_, self.device_, self.learning_rate_ = method, str(device), solution.learning_rate
         self.neighbor_recall_ = p.recall
         self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
+        self.loss_iterations_, self.phases_ = solution.result.iterations, solution.phases
+        self.stop_reason_ = solution.phases[-1][2]
         self.kl_divergence_ = float(solution.shares.sum())
         self.kl_per_sample_ = solution.shares * len(solution.shares)
         self._state = solution.state
@@ -296,7 +315,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         elif hasattr(self, "prototypes_"):
             del self.prototypes_
         self.embedding_ = solution.places.astype(X.dtype, copy=False)
-        return self.embedding_
+        return self.embedding_.copy()
 
     def _solve(self, X, kind, p, q_spec, encoder, device, random_state, views):
         """Solve for the map with what the parameters choose."""
@@ -326,6 +345,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             exaggeration=(1.0 if again else self.early_exaggeration, self.late_exaggeration),
             seed=random_state.randint(np.iinfo(np.int32).max) if method == "sampled" else None,
             finish=lambda places: average_duplicates(places, features),
+            explore=random_state if isinstance(init, str) else None,
             min_grad_norm=self.min_grad_norm,
             n_iter_without_progress=self.n_iter_without_progress,
             **common,
@@ -345,8 +365,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         places, prototypes = None, getattr(self, "prototypes_", np.empty(0))
         if self._starts_warm(p) and prototypes.shape == (p.shape[1], self.n_components):
             places = self.embedding_
-        elif isinstance(self.init, np.ndarray):
-            places, prototypes = initial_map(self.init, self.n_components, None, p, random_state), None
+        elif not isinstance(self.init, str):
+            places, prototypes = given_map(self.init, (p.shape[0], self.n_components)), None
         else:
             prototypes = None
         solution = solve_tokens(
@@ -360,7 +380,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             finish=lambda places: average_duplicates(places, X if kind == "counts" else None),
             sampled=method == "sampled",
             learning_rate=self.learning_rate,
-            max_iter=self.max_iter,
+            max_iter=self.max_iter or _TOKEN_STEPS,
             seed=random_state.randint(np.iinfo(np.int32).max),
             on_step=self._on_step,
         )
@@ -371,16 +391,16 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         import torch
 
         from .._objective.fused import can_fuse
-        from .._objective.objective import can_interpolate
+        from .._objective.objective import can_interpolate, can_sample
 
         n, free = p.shape[0], not encoder.parametric
         gridded = free and can_interpolate(p, q_spec, self.n_components)
-        drawn = free and can_interpolate(p, q_spec, 1) and not q_spec.learns
+        drawn = free and can_sample(p, q_spec) and not q_spec.learns
         if self.method == "interpolation" and not gridded:
             raise ValueError(
                 "method='interpolation' needs encoder='lookup', n_components of 1 or 2, debias=0 and a learned kernel "
-                f"of Euclidean distance ('student_t', 'gaussian'); got {encoder}, n_components={self.n_components} and "
-                f"{q_spec}. Use method='auto'."
+                f"of Euclidean distance that is smooth at zero ('student_t', 'gaussian'); got {encoder}, "
+                f"n_components={self.n_components} and {q_spec}. Use method='auto'."
             )
         if self.method == "sampled" and free and not (drawn and self.divergence == "kl"):
             raise ValueError(
@@ -424,13 +444,53 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             A lookup map of contexts whose counts were y: X says nothing of new ones.
         """
         check_is_fitted(self)
-        X = self._validate_items(X, self.encoder_, reset=False)
+        return self._transform(self._validate_items(X, self.encoder_, reset=False))
+
+    def _transform(self, X):
+        """Places of rows that were validated."""
         if self.encoder_.parametric:
             places = self._encode(self.encoder_, self._state, X, self.n_components)
             return places.astype(self.embedding_.dtype, copy=False)
         keys = self.embedding_ if self.supervisory_.over_rows else self.prototypes_
         with self._threads(X.shape[0] * len(keys)):
             return self._place(X) if self.supervisory_.over_rows else self._place_contexts(X)
+
+    def score(self, X, y=None):
+        """Recall of neighbours: how many of a row's 10 nearest rows in X are among its 10 nearest in `transform(X)`.
+
+        It says the same of every kernel, divergence and encoder, so that a search may compare them; see
+        `metrics.knn_recall`. Of distances to the fitted rows (metric="precomputed") the neighbours are fitted rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix}
+            Rows as in `transform`, best ones that were not fitted, at least two; compared by Euclidean distance.
+        y : array-like, default=None
+            Ignored.
+
+        Returns
+        -------
+        float
+            In [0, 1]; the higher, the better. A random map scores about 10 / len(X).
+
+        Raises
+        ------
+        ValueError
+            Fewer than two rows, or weights of a graph, which tell no order of a row's neighbours.
+        """
+        from ..metrics import knn_recall, knn_recall_among
+
+        check_is_fitted(self)
+        checked = self._validate_items(X, self.encoder_, reset=False)
+        kind = "features" if self._fitted_rows is None else self._fitted_rows.kind
+        if kind == "graph":
+            raise ValueError("X holds weights of a graph, which tell no order of neighbours; use metrics.knn_recall.")
+        placed = self._transform(checked)
+        if kind == "distances":
+            return knn_recall_among(checked, placed, self.embedding_, _SCORED_NEIGHBORS)
+        if len(placed) < 2:
+            raise ValueError(f"score compares rows with each other and needs at least 2, got {len(placed)}.")
+        return knn_recall(rows_of(checked), placed, n_neighbors=min(_SCORED_NEIGHBORS, len(placed) - 1))
 
     def _place(self, X):
         """New rows on a lookup map."""

@@ -18,13 +18,15 @@ _DENSE_SHARE = 0.2
 _COMPILED_EDGES = 300_000  # below, torch takes less time than loading compiled loops
 
 
-def symmetric_edges(weights, dtype, device, n_components):
+def symmetric_edges(weights, learned, dtype, device, n_components):
     """Symmetric weights in the form that is fastest to sum.
 
     Parameters
     ----------
     weights : csr_array of shape (n, n)
         Symmetric.
+    learned : DistanceKernel
+        Whose logarithm is to be summed.
     dtype : torch.dtype
     device : str or torch.device
     n_components : int or None
@@ -36,7 +38,8 @@ def symmetric_edges(weights, dtype, device, n_components):
     """
     if weights.nnz > _DENSE_SHARE * weights.shape[0] ** 2:
         return DenseEdges(weights, dtype, device)
-    if weights.nnz > _COMPILED_EDGES and n_components in (1, 2) and torch.device(device).type == "cpu":
+    planar = n_components in (1, 2) and torch.device(device).type == "cpu"
+    if weights.nnz > _COMPILED_EDGES and planar and learned.slope_terms is not None:
         return CompiledEdges(weights, dtype)
     return SparseEdges(weights, dtype, device)
 

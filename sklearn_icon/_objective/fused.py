@@ -24,7 +24,7 @@ def can_fuse(learned, z):
         and z.shape[1] <= _DIMENSIONS
         and z.dtype in (torch.float32, torch.float64)
         and learned.euclidean
-        and hasattr(type(learned), "slope_terms")
+        and learned.slope_terms is not None
         and _triton_runs(z.device)
     )
 

@@ -40,10 +40,12 @@ class GridPotential:
         The threads of another potential, to be shared; None for new ones.
     spacing : float, default=0.5
         Of the grid's nodes, in length scales of the kernel.
+    most_nodes : int, default=None
+        A dimension, beyond which the spacing grows; None is 65,536 in one dimension and 1,400 in two.
     """
 
-    def __init__(self, learned, team=None, spacing=0.5):
-        self.learned, self.spacing = learned, spacing
+    def __init__(self, learned, team=None, spacing=0.5, most_nodes=None):
+        self.learned, self.spacing, self.most_nodes = learned, spacing, most_nodes
         self.scale = float((-0.5 / torch.as_tensor(learned.slope(torch.zeros(())))).sqrt())
         self.team = Team() if team is None else team
         self._transform, self._transform_of = None, None
@@ -77,8 +79,8 @@ class GridPotential:
 
     def _mesh(self, span, dim):
         """(spacing, nodes) of a grid over a span: in steps, so that many spans share a grid."""
-        room = 2 * _MARGIN + 1
-        finest = max(self.spacing * self.scale, span / (_LARGEST[dim] - room), 1e-12)
+        room, most = 2 * _MARGIN + 1, max(_LARGEST[dim], self.most_nodes or 0)
+        finest = max(self.spacing * self.scale, span / (most - room), 1e-12)
         least = max(_LEAST_SPACING * self.scale, 1e-12)
         spacing = min(finest, max(least, 2.0 ** (np.floor(2 * np.log2(max(span, 1e-12) / (_SMALLEST - room))) / 2)))
         nodes = int(np.ceil(span / spacing)) + room

@@ -33,6 +33,8 @@ from .normalizers import (
     self_mask,
 )
 
+_EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in half a second
+_FINE_SPACING, _FINE_NODES = 0.2, 4096  # of the grid for the reported loss of more rows
 _EDGES_AT_ONCE = 1 << 20
 _PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
 _SMALLEST_KERNEL = 1e-7  # that a weight is multiplied by, as a rule
@@ -88,7 +90,8 @@ class Objective:
         dtype=torch.float64,
         device="cpu",
     ):
-        self.learned, self.joint = learned, normalization == "joint"
+        self.learned = learned.rounded() if learned.euclidean else learned
+        self.joint = normalization == "joint"
         self.dtype, self.device, self.background_keys = dtype, device, background_keys
         self.n_rows, self.n_keys = p.shape
         self.exclude_self = p.exclude_self and not learned.includes_self
@@ -112,7 +115,7 @@ class Objective:
         self._dense_but_self = n_components is None and p.weights.nnz * _PAIRS_OF_AN_EDGE >= self.n_rows * self.n_keys
         if self.is_plain_kl and square and learned.euclidean and not (self.exclude_self and self._is_dense):
             symmetric = weights if self.joint else _symmetric(weights, row_mass)
-            self.edges = symmetric_edges(symmetric, dtype, device, n_components)
+            self.edges = symmetric_edges(symmetric, learned, dtype, device, n_components)
 
     def _tensor(self, values):
         return torch.as_tensor(np.asarray(values), dtype=self.dtype, device=self.device)
@@ -122,6 +125,16 @@ class Objective:
         self.learned = learned
         if self.grid is not None:
             self.grid = GridPotential(learned, self.grid.team)
+
+    def refine(self, n_keys: int, random_state: np.random.RandomState | None) -> None:
+        """Let normalisers be those that are reported: exact, on a finer grid, or from more keys, as n allows."""
+        few = self.n_rows <= _EXACT_ROWS
+        if self.drawn is not None and not few:
+            self.draw(n_keys, random_state)
+            return
+        self.drawn = None
+        if self.grid is not None:
+            self.grid = None if few else GridPotential(self.learned, self.grid.team, _FINE_SPACING, _FINE_NODES)
 
     def draw(self, n_keys, random_state):
         """Let normalisers be estimated from as many keys, drawn anew, where the keys are the other rows."""
@@ -352,9 +365,14 @@ def infinite_where_zero(divergence):
     )
 
 
+def can_sample(p, learned):
+    """Whether drawn keys can give the normalisers of free representations: distance kernels, no mass on self or all."""
+    return learned.euclidean and p.exclude_self and not p.uniform and not learned.mixture
+
+
 def can_interpolate(p, learned, n_components):
-    """Whether a grid can give the normalisers: kernels of squared distance, 1-D or 2-D maps, no mass on self or all."""
-    return n_components <= 2 and learned.euclidean and p.exclude_self and not p.uniform and not learned.mixture
+    """Whether a grid can: where keys could be drawn, 1-D or 2-D maps under a kernel that is smooth at zero."""
+    return n_components <= 2 and can_sample(p, learned) and learned.smooth_at_zero
 
 
 def _check_combination(p, learned, divergence, objective):

@@ -26,16 +26,23 @@ class SolverResult(NamedTuple):
         The value recorded last.
     n_iter : int
         Steps taken.
-    loss_curve : ndarray of shape (n_iter,)
-        The value at each step: before the step, or after it for "lbfgs". Between two losses the last one stands.
+    loss_curve : ndarray of shape (n_losses,)
+        The values that were computed: at each step, before it, or after it for "lbfgs"; every few steps for "momentum"
+        where the gradient comes without a loss.
     status : {"converged", "completed", "max_iter", "interrupted"}
         Why it stopped; "completed" where a schedule of steps came to its end.
+    iterations : ndarray of shape (n_losses,)
+        The step, from 1, of each value.
+    reason : str
+        What converged, or the status.
     """
 
     loss: float
     n_iter: int
     loss_curve: np.ndarray
     status: str
+    iterations: np.ndarray = np.zeros(0, dtype=int)
+    reason: str = ""
 
 
 def minimize(objective, params, *, method, max_iter, on_step=None, kept=(), per_pass=1, **options):
@@ -63,8 +70,8 @@ def minimize(objective, params, *, method, max_iter, on_step=None, kept=(), per_
         steps, for "lbfgs" on the gradient's largest entry, or on `size` (callable (*gradients) -> float); for
         "momentum" `momentum`, `max_step` (longest move of a row in one step), `min_grad_norm`,
         `n_iter_without_progress`, `gradient` (callable (with_loss) -> (loss or None, gradients), which may be those of
-        another loss), `loss_every` (steps between two losses that are asked of it) and `backtrack` (whether a loss
-        above the one before halves the rate).
+        another loss), `loss_every` (steps between two losses that are asked of it), `backtrack` (whether a loss above
+        the one before halves the rate) and `settled` (callable (loss) -> bool, asked every 50 steps).
 
     Returns
     -------
@@ -90,8 +97,10 @@ def minimize(objective, params, *, method, max_iter, on_step=None, kept=(), per_
         status = "interrupted"
         if not keep(progress.reached):
             warnings.warn(f"interrupted {progress.reached}.", RuntimeWarning, stacklevel=2)
-    curve = np.asarray(progress.losses[: progress.n_iter])
-    return SolverResult(float(curve[-1]) if len(curve) else progress.loss, progress.n_iter, curve, status)
+    iterations = np.asarray([step for step in progress.iterations if step <= progress.n_iter], dtype=int)
+    curve = np.asarray(progress.losses[: len(iterations)])
+    loss = float(curve[-1]) if len(curve) else progress.loss
+    return SolverResult(loss, progress.n_iter, curve, status, iterations, progress.reason or status)
 
 
 def _run(progress, method, params, max_iter, options):
@@ -129,7 +138,8 @@ class _Progress:
         self.objective, self.params, self.on_step = objective, params, on_step
         self.changing = [*params, *kept]
         self.losses: list[float] = []
-        self.n_iter, self.loss = 0, float("nan")
+        self.iterations: list[int] = []
+        self.n_iter, self.loss, self.reason = 0, float("nan"), ""
         self.finite = self.whole = self._copies()
 
     def _copies(self):
@@ -155,10 +165,12 @@ class _Progress:
         self.loss, self.finite = loss, self.whole
         return loss, grads
 
-    def record(self, loss):
-        """Count a step; True where the caller asks to stop."""
+    def record(self, loss, computed=True):
+        """Count a step, and its loss if that is new; True where the caller asks to stop."""
         self.whole = self._copies()
-        self.losses.append(loss)
+        if computed:
+            self.losses.append(loss)
+            self.iterations.append(self.n_iter + 1)
         self.n_iter += 1
         return bool(self.on_step is not None and self.on_step(self.n_iter, loss)) or stop_training(self.reached)
 
@@ -209,17 +221,18 @@ def _momentum(
     gradient=None,
     loss_every=1,
     backtrack=False,
+    settled=None,
 ):
     """Descent with momentum and one adaptive gain per coordinate (Jacobs, 1988), as in t-SNE."""
     patience = max_iter if n_iter_without_progress is None else n_iter_without_progress
     moving = [_Moving(param, learning_rate, momentum, max_step) for param in params]
-    best, best_iter, before = np.inf, 0, np.inf
+    best, best_iter, before, improved = np.inf, 0, np.inf, False
     for iteration in range(max_iter):
         if gradient is None:
             loss, grads = progress.value_and_grad()
         else:
-            loss, grads = gradient(iteration % loss_every == 0)
-            loss, grads = progress.checked(progress.loss if loss is None else loss, grads)
+            new_loss, grads = gradient(iteration % loss_every == 0)
+            loss, grads = progress.checked(progress.loss if new_loss is None else new_loss, grads)
         if backtrack and iteration % loss_every == 0:
             if loss > before:
                 for mover in moving:
@@ -227,13 +240,19 @@ def _momentum(
             before = loss
         for mover, grad in zip(moving, grads, strict=True):
             mover.step(grad)
-        if progress.record(loss):
+        if progress.record(loss, gradient is None or new_loss is not None):
             return "interrupted"
         if loss < best:
-            best, best_iter = loss, iteration
+            best, best_iter, improved = loss, iteration, True
         if (iteration + 1) % _CHECK_EVERY == 0:
             grad_norm = float(sum(grad.square().sum() for grad in grads)) ** 0.5
-            if iteration - best_iter > patience or grad_norm <= min_grad_norm:
+            reasons = {
+                "n_iter_without_progress": not improved and iteration - best_iter > patience,
+                "min_grad_norm": grad_norm <= min_grad_norm,
+                "settled": settled is not None and settled(loss),
+            }
+            progress.reason, improved = next((reason for reason, holds in reasons.items() if holds), ""), False
+            if progress.reason:
                 return "converged"
     return "max_iter"
 

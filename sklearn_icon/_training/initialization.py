@@ -3,12 +3,17 @@
 import warnings
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from sklearn.manifold import spectral_embedding
 
 _SCALE = 1e-4
+_NOISE, _FLAT = 1e-2, 1e-4  # of a start's width: noise, and what is flat
+_WIDEST = 5.0  # times the root of the number of rows; from wider starts the loss hardly falls
+_FAR = 1e3  # widths from the origin
+_EQUAL = 1e-12  # of the largest magnitude: what is rounding alone
 
 
 def initial_map(init, n_components, X, p, random_state):
@@ -16,7 +21,7 @@ def initial_map(init, n_components, X, p, random_state):
 
     Parameters
     ----------
-    init : {"pca", "spectral", "random"} or ndarray of shape (n_samples, n_components)
+    init : {"pca", "spectral", "random"} or array-like of shape (n_samples, n_components)
         "pca" becomes "spectral" where there are no features (`X` is None).
     n_components : int
     X : array or sparse matrix of shape (n_samples, n_features) or None
@@ -27,20 +32,66 @@ def initial_map(init, n_components, X, p, random_state):
     Returns
     -------
     ndarray of shape (n_samples, n_components), float64
-        Its first column has standard deviation 1e-4, unless `init` is an array, which is taken as it is.
+        Its first column has standard deviation 1e-4. An array is taken as it is, unless its widest column is narrower
+        than 1e-4 or wider than a map of so many rows, where no descent begins: then it is centred and scaled likewise.
+        Directions in which a start is flat, and would stay so, get noise of a hundredth of its width.
 
     Raises
     ------
     ValueError
-        An array of another shape.
+        An array of another shape, of values that are no numbers, or not finite.
     """
     shape = (p.shape[0], n_components)
-    if isinstance(init, np.ndarray):
-        if init.shape != shape:
-            raise ValueError(f"init has shape {init.shape}, but the map has shape {shape} (n_samples, n_components).")
-        if not np.isfinite(init).all():
-            raise ValueError("init contains NaN or infinity.")
-        return init.astype(np.float64)
+    if not isinstance(init, str):
+        return _spread_out(_scaled(given_map(init, shape)), random_state)
+    return _spread_out(_found_map(init, shape, X, p, random_state), random_state)
+
+
+def given_map(init: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
+    """An array-like start as float64; refused unless it is finite and of this shape."""
+    try:
+        start = np.ma.filled(init, np.nan) if np.ma.isMaskedArray(init) else np.asarray(init)
+        if start.dtype.kind not in "biufO":
+            raise TypeError(f"values of type {start.dtype}.")
+        start = start.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"init must be 'pca', 'spectral', 'random' or real numbers of shape {shape} (n_samples, n_components), but "
+            f"a {type(init).__name__} holds others: {error}"
+        ) from error
+    if start.shape != shape:
+        raise ValueError(f"init has shape {start.shape}, but the map has shape {shape} (n_samples, n_components).")
+    if not np.isfinite(start).all():
+        row, column = np.argwhere(~np.isfinite(start))[0]
+        raise ValueError(f"init contains NaN or infinity: {start[row, column]} in row {row}, column {column}.")
+    return start
+
+
+def _scaled(start: np.ndarray) -> np.ndarray:
+    """A start of any units in those of a map; far from the origin, single precision would join its rows."""
+    magnitude = max(np.abs(start).max(), np.finfo(np.float64).tiny)
+    centred = start / magnitude - (start / magnitude).mean(axis=0)
+    width = centred.std(axis=0).max() * magnitude
+    if _SCALE <= width <= _WIDEST * max(len(start), 100) ** 0.5 and magnitude < _FAR * width:
+        return start
+    centred_width = centred.std(axis=0).max()
+    return _SCALE * centred / centred_width if centred_width > _EQUAL else np.zeros_like(start)
+
+
+def _spread_out(start: np.ndarray, random_state: np.random.RandomState) -> np.ndarray:
+    """Noise where a start is flat: by symmetry no gradient leads out of a line or a point."""
+    centred = start - start.mean(axis=0)
+    if not centred.any():
+        return start + _SCALE * random_state.standard_normal(start.shape)
+    values, directions = np.linalg.eigh(centred.T @ centred / len(start))
+    width = values[-1] ** 0.5
+    flat = directions[:, values < (_FLAT * width) ** 2]
+    return start + _NOISE * width * random_state.standard_normal((len(start), flat.shape[1])) @ flat.T
+
+
+def _found_map(init: str, shape: tuple[int, int], X, p, random_state: np.random.RandomState) -> np.ndarray:
+    """A start from the data, or at random."""
+    n_components = shape[1]
     start = random_state.standard_normal(shape)
     if init == "pca" and X is not None:
         found = _principal_components(X, n_components, random_state)
@@ -52,7 +103,7 @@ def initial_map(init, n_components, X, p, random_state):
         return _SCALE * start
     found = found / found[:, 0].std()
     start[:, : found.shape[1]] = found
-    start[:, found.shape[1] :] *= 1e-2
+    start[:, found.shape[1] :] *= _NOISE
     return _SCALE * start
 
 
@@ -69,7 +120,8 @@ def _principal_components(X, n_components, random_state):
     # A power of two, so that the division is exact; squares of wide scales stay finite.
     scale = 2.0 ** np.floor(np.log2(max(abs(X).max(), np.finfo(np.float64).tiny)))
     seed = random_state.randint(np.iinfo(np.int32).max)
-    return PCA(n_found, svd_solver=solver, random_state=seed).fit_transform(X / scale)
+    pca = PCA(n_found, svd_solver=solver, random_state=seed).set_output(transform="default")
+    return pca.fit_transform(X / scale)
 
 
 def _eigenvectors(p, n_components, random_state):

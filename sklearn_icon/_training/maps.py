@@ -1,11 +1,12 @@
 """How a map is solved: free places by descent as an exaggeration falls, encoders by L-BFGS or Adam."""
 
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from .._core.seeding import seeded, seeded_if
 from .._core.team import alone
@@ -14,18 +15,27 @@ from .._objective.objective import Objective, can_interpolate
 from .._optim.solver import SolverResult, minimize
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
 from ..learned import Learned, StudentT
+from .few_rows import SideBySide, n_side_by_side
 from .trained import TrainedEncoder
 
-_EXPLORATION_ITERATIONS = 250
+_MOST_STEPS, _DRAWN_STEPS, _ENCODER_STEPS = 1000, 250, 250  # unless max_iter says how many
+_EXPLORATION_ITERATIONS = 80
 _EXPLORATION_MOMENTUM = 0.8
+_TRIAL_STEPS = 150  # of maps side by side, after which their losses tell which is best
 _MOMENTUM, _MOMENTUM_OF_FEW, _FEW_ROWS = 0.93, 0.9, 1000
 _MAX_STEP = 5.0
 _LOSS_EVERY = 25
-_PATIENT_ROWS = 10_000  # more: the repulsion at every other step, an encoder's loss on a grid
+_PATIENT_ROWS = 10_000  # more: the repulsion at every other step
+_JUDGED_ROWS, _JUDGED_NEIGHBORS = 1000, 10  # whose recall tells whether a map has settled
+_LEAST_GAIN = 0.02  # neighbours of a row in 50 steps
+_LEAST_FALL, _FALL_ROWS = 4e-3, 1800  # of the loss in 50 steps, relative; of so many rows
+_LEAST_LOSS = 0.01
 _SMALLEST_RATE = 50.0
 _OF_KINKS = 1 / 8  # a loss with kinks has no slope that slows the descent near its minimum
 _DRAWN_KEYS, _FINAL_KEYS = 1000, 5000  # that stand for all in a step, and in the loss of the map
 _DRAWN_RATE = 1.0
+_FINE_ROWS = 10_000
+_FINE_RATE = 1 / 8  # of the rate, at which maps of many rows settle their neighbours: at the full one these fluctuate
 _GOES_ON = ("converged", "max_iter", "completed")  # after which another phase begins
 _TAIL_EVERY = 10  # steps between moves of the degrees of freedom
 _LEAST_DF, _MOST_DF = 0.05, 100.0
@@ -36,7 +46,7 @@ _LBFGS_TOLERANCE = 1e-6
 
 
 class MapSolution(NamedTuple):
-    """A solved map: places, each row's share of D (summing to D), the solver's report, the rate, q, the state."""
+    """A solved map: places, each row's share of D (summing to D), the solver's report, the rate, q, state, phases."""
 
     places: np.ndarray
     shares: np.ndarray
@@ -44,12 +54,13 @@ class MapSolution(NamedTuple):
     learning_rate: float
     learned: Learned
     state: dict
+    phases: list[tuple[str, int, str]]
 
 
 def solve_lookup(
-    p, learned, start, options, *, exaggeration, learning_rate, max_iter, finish, on_step, seed, **stopping
+    p, learned, start, options, *, exaggeration, learning_rate, max_iter, finish, on_step, seed, explore, **stopping
 ):
-    """Free places by momentum descent: exaggerated phases under KL, then the objective itself.
+    """Free places by momentum descent: exaggerated phases under KL, then the objective itself until it settles.
 
     The exaggeration falls in two steps of equal ratio, so that clusters grow before they part: in one step they tear.
 
@@ -63,13 +74,15 @@ def solve_lookup(
     exaggeration : (float, float)
         Factors on the attraction at first and at last; the first phases are left out where their factor is 1.
     learning_rate : float or "auto"
-    max_iter : int
-        Of all phases together.
+    max_iter : int or None
+        Of all phases together at the most. None: 1,000, or 250 where keys are drawn.
     finish : callable (places) -> places
         Applied to the solved places before their loss is computed.
     seed : int or None
         Of the keys from which normalisers are estimated; None where they are summed in full.
     on_step : callable (phase) -> callable (n_iter, loss)
+    explore : RandomState or None
+        Draws starts beside the given one, from which maps of few rows descend side by side; None: from that alone.
     **stopping
         `min_grad_norm` and `n_iter_without_progress` of the solver.
 
@@ -83,45 +96,96 @@ def solve_lookup(
     objective = Objective(p, learned, **options)
     z = torch.as_tensor(start, dtype=options["dtype"], device=options["device"]).requires_grad_()
     rng = None if seed is None else np.random.RandomState(seed)
-    results: list[SolverResult] = []
-    exploration = min(_EXPLORATION_ITERATIONS, max_iter // 3) if exaggeration[0] > 1 and not learned.is_limit else 0
-    final_momentum = _MOMENTUM if p.shape[0] > _FEW_ROWS else _MOMENTUM_OF_FEW
-    early, final = exaggeration
-    phases = [
-        ("early exaggeration", exploration // 2, early, _EXPLORATION_MOMENTUM),
-        ("falling exaggeration", exploration - exploration // 2, (early * final) ** 0.5, _EXPLORATION_MOMENTUM),
-        ("descent", max_iter - exploration, final, final_momentum),
-    ]
-    for task, n_steps, factor, momentum in phases:
-        last = task == "descent"
-        rate = _rate(learning_rate, p, factor, last, objective, rng)
-        if n_steps and (not results or results[-1].status in _GOES_ON):
-            with alone(getattr(objective.edges, "team", None)):
-                if rng is not None:
-                    loss = _estimate(objective, z, factor, rng)
-                    result = minimize(
-                        loss, [z], method="adam", max_iter=n_steps, learning_rate=rate, on_step=on_step(task)
-                    )
-                else:
-                    result = minimize(
-                        None,
-                        [z],
-                        gradient=_gradient(p, learned, objective, options, z, factor, tail if last else None),
-                        loss_every=_LOSS_EVERY,
-                        backtrack=learning_rate == "auto" and factor == 1,
-                        method="momentum",
-                        max_iter=n_steps,
-                        learning_rate=rate,
-                        momentum=momentum,
-                        max_step=_MAX_STEP,
-                        on_step=on_step(task),
-                        **stopping,
-                    )
-            results.append(result)
+    n_maps = n_side_by_side(objective, len(z)) if explore is not None and tail is None and rng is None else 1
+    several = SideBySide(objective, z, n_maps, explore) if n_maps > 1 else None
+    settled = _Settled(p, z)
+    phases: list[tuple[str, SolverResult]] = []
+    rate, left = 0.0, max_iter or (_MOST_STEPS if rng is None else _DRAWN_STEPS)
+    for name, n_steps, factor, momentum in _schedule(p, learned, exaggeration, left, rng is not None, several):
+        n_steps = min(n_steps, left)
+        if not n_steps or (phases and phases[-1][1].status not in _GOES_ON):
+            continue
+        last = name in ("descent", "refinement")
+        if last and several is not None:
+            z, several = several.best().requires_grad_(), None
+            settled.z = z
+        rate, report = _rate(learning_rate, p, factor, last, objective, rng), on_step(name)
+        rate *= _FINE_RATE if name == "refinement" else 1
+        with alone(getattr(objective.edges, "team", None)):
+            if rng is not None:
+                loss = _estimate(objective, z, factor, rng)
+                result = minimize(loss, [z], method="adam", max_iter=n_steps, learning_rate=rate, on_step=report)
+            else:
+                gradient = _gradient(p, learned, objective, options, z, factor, tail if last else None)
+                result = minimize(
+                    None,
+                    [z] if several is None else [several.maps],
+                    gradient=gradient if several is None else partial(several.gradient, factor),
+                    loss_every=_LOSS_EVERY,
+                    backtrack=learning_rate == "auto" and factor == 1 and several is None,
+                    method="momentum",
+                    max_iter=n_steps,
+                    learning_rate=rate,
+                    momentum=momentum,
+                    max_step=_MAX_STEP,
+                    settled=settled if last else None,
+                    on_step=report,
+                    **stopping,
+                )
+        phases.append((name, result))
+        left -= result.n_iter
+    z = z if several is None else several.best()
     places = finish(z.detach().cpu().numpy())
-    if rng is not None:
-        objective.draw(_FINAL_KEYS, rng)
-    return MapSolution(places, _shares(objective, places), _joined(results), rate, objective.learned, {})
+    objective.refine(_FINAL_KEYS, rng)
+    learned = objective.learned if tail else learned
+    return MapSolution(places, _shares(objective, places), _joined(phases), rate, learned, {}, _summary(phases))
+
+
+def _schedule(p, learned, exaggeration, most, drawn, several):
+    """(name, steps at the most, factor on the attraction, momentum) of each phase."""
+    early, final = exaggeration
+    n_early = min(_EXPLORATION_ITERATIONS, most // 3) if early > 1 and not learned.is_limit else 0
+    n_several = min(_TRIAL_STEPS, (most - n_early) // 2) if several is not None else 0
+    n_fine = most // 4 if p.shape[0] > _FINE_ROWS and not drawn else 0
+    momentum = _MOMENTUM if p.shape[0] > _FEW_ROWS else _MOMENTUM_OF_FEW
+    return [
+        ("early exaggeration", n_early // 2, early, _EXPLORATION_MOMENTUM),
+        ("falling exaggeration", n_early - n_early // 2, (early * final) ** 0.5, _EXPLORATION_MOMENTUM),
+        ("descent side by side", n_several, final, _EXPLORATION_MOMENTUM),
+        ("descent", most - n_early - n_several - n_fine, final, momentum),
+        ("refinement", most if n_fine else 0, final, momentum),
+    ]
+
+
+class _Settled:
+    """Whether a map gains no more, asked every 50 steps: its loss hardly falls, nor do more neighbours of p come near.
+
+    What counts as hardly grows with the rows, as their steps take longer.
+    """
+
+    def __init__(self, p, z):
+        n = p.shape[0]
+        self.z, self.least_fall = z, _LEAST_FALL * (n / _FALL_ROWS) ** 0.4
+        self.rows = np.unique(np.linspace(0, n - 1, min(n, _JUDGED_ROWS)).astype(int))
+        weights = p.weights[self.rows]
+        self.nearest = [
+            set(weights.indices[a:b][np.argsort(-weights.data[a:b], kind="stable")[:_JUDGED_NEIGHBORS]])
+            for a, b in pairwise(weights.indptr)
+        ]
+        self.loss, self.recall = np.inf, -np.inf
+
+    def __call__(self, loss):
+        """Tell whether it has settled since the last call."""
+        recall = self._recall()
+        gain, self.recall = recall - self.recall, recall
+        fall, self.loss = (self.loss - loss) / max(abs(loss), _LEAST_LOSS), loss
+        return fall < self.least_fall and gain < _LEAST_GAIN
+
+    def _recall(self):
+        """The fraction of p's nearest neighbours of some rows that are nearest in the map."""
+        z = self.z.detach().cpu().numpy()
+        found = cKDTree(z).query(z[self.rows], k=min(_JUDGED_NEIGHBORS + 1, len(z)))[1]
+        return float(np.mean([len(near.intersection(row)) for near, row in zip(self.nearest, found, strict=True)]))
 
 
 def _rate(learning_rate, p, exaggeration, last, objective, rng):
@@ -244,7 +308,7 @@ def solve_encoder(
     rate = default if learning_rate == "auto" else float(learning_rate)
     smooth = linear and not sampled
     solver = {"method": "lbfgs", "tol": _LBFGS_TOLERANCE} if smooth else {"method": "adam", "learning_rate": rate}
-    solver |= {"kept": trained.kept, "max_iter": max_iter, "per_pass": per_pass}
+    solver |= {"kept": trained.kept, "max_iter": max_iter or _ENCODER_STEPS, "per_pass": per_pass}
     report = on_step("training")
 
     def follow(n_iter, value):
@@ -261,9 +325,12 @@ def solve_encoder(
     else:
         z = encode(trained.represent, X) if headed else places
         keys = None if trained.represent_keys is None else encode(trained.represent_keys, X)
-        interpolate = keys is None and len(z) > _PATIENT_ROWS and can_interpolate(p, learned, z.shape[1])
-        shares = _shares(Objective(p, learned, interpolate=interpolate, **options), z, keys)
-    return MapSolution(places, shares, result, rate, learned, state_arrays(module))
+        interpolate = keys is None and can_interpolate(p, learned, z.shape[1])
+        objective = Objective(p, learned, interpolate=interpolate, **options)
+        objective.refine(_FINAL_KEYS, None)
+        shares = _shares(objective, z, keys)
+    summary = _summary([("training", result)])
+    return MapSolution(places, shares, result, rate, learned, state_arrays(module), summary)
 
 
 def _loss_of_encoder(p, learned, trained, X, options, sampled, batch_size, views, seed):
@@ -306,7 +373,15 @@ def _shares(objective, places, keys=None):
         return objective.per_row(z, keys).cpu().numpy()
 
 
-def _joined(results):
+def _joined(phases):
     """One report of consecutive phases."""
+    results = [result for _, result in phases]
+    starts = np.cumsum([0, *(result.n_iter for result in results)])
     curve = np.concatenate([result.loss_curve for result in results])
-    return SolverResult(results[-1].loss, sum(r.n_iter for r in results), curve, results[-1].status)
+    iterations = np.concatenate([start + result.iterations for start, result in zip(starts, results, strict=False)])
+    return results[-1]._replace(n_iter=int(starts[-1]), loss_curve=curve, iterations=iterations)
+
+
+def _summary(phases):
+    """(name, iterations, reason of its end) of each phase."""
+    return [(name, result.n_iter, result.reason) for name, result in phases]

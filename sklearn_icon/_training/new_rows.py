@@ -47,7 +47,7 @@ class FittedRows:
         n_positives, kernel = np.diff(p.weights.indptr)[p_spec.like_new(y)], p_spec.neighborhood
         few = _NEIGHBORS if kernel is not None and kernel.narrow else 0  # among which the nearest ones are sought
         self.n_positives = max(few, int(n_positives.max(initial=0))) or _NEIGHBORS
-        self.X = X if kind == "features" else None
+        self.X = X.copy() if kind == "features" else None
         self.digests = row_digests(X) if kind != "distances" else None
 
     def seen(self, X):

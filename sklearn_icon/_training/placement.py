@@ -29,7 +29,8 @@ def place_rows(weights, frozen, learned):
     at the weighted mean of its positives' places, or where one of its ten heaviest positives is if the loss is lower
     there: between far clusters the loss is flat, and no descent leaves. It goes on with momentum, at a rate set by the
     kernel's own curvature at zero; beside many frozen rows of one or two dimensions, the second sum is interpolated.
-    Other kernels than those of the squared distance keep the weighted mean.
+    A kernel that is not smooth at zero keeps its best start, one that is no function of the squared distance the
+    weighted mean.
 
     Parameters
     ----------
@@ -47,10 +48,11 @@ def place_rows(weights, frozen, learned):
     start = np.einsum("ik,ikd->id", values, frozen[columns])
     if not learned.euclidean or not len(start):
         return start
+    smooth, learned = learned.smooth_at_zero, learned.rounded()
     heaviest = np.argsort(-values, axis=1, kind="stable")[:, :_STARTS]
     starts = np.concatenate([start[:, None], frozen[np.take_along_axis(columns, heaviest, axis=1)]], axis=1)
-    rate = -0.25 / float(learned.slope(torch.zeros(())))
-    if len(frozen) > _GRID_ROWS and frozen.shape[1] <= 2:
+    rate = -0.25 / float(learned.slope(torch.zeros((), dtype=torch.float64))) if smooth else 0.0
+    if len(frozen) > _GRID_ROWS and frozen.shape[1] <= 2 and smooth and learned.slope_terms is not None:
         return _settle(starts, columns, values, frozen, learned, rate)
     keys = torch.from_numpy(np.ascontiguousarray(frozen.T))
     placed = np.empty_like(start)
@@ -58,7 +60,7 @@ def place_rows(weights, frozen, learned):
         block = np.arange(first, first + _ROWS_AT_ONCE) % len(start)  # full blocks: equal shapes round equally
         places, positives, weight = (torch.from_numpy(a[block]) for a in (starts, columns, values))
         z = _best(places, positives, weight, keys, learned)
-        done = _descend(z, positives, weight, keys, learned, rate).numpy()
+        done = (_descend(z, positives, weight, keys, learned, rate) if smooth else z).numpy()
         placed[block[: len(start) - first]] = done[: len(start) - first]
     return placed
 

@@ -32,6 +32,11 @@ class TokenMap(NamedTuple):
     learned: Learned
     state: dict
 
+    @property
+    def phases(self):
+        """As those of a map."""
+        return [("training", self.result.n_iter, self.result.reason)]
+
 
 def method_of(method, p):
     """Whether all contexts are seen at each step, "exact", or "sampled" ones: as asked, or by their number.

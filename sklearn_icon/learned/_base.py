@@ -1,11 +1,16 @@
 """What a learned distribution is: `Learned`, and kernels of squared distances."""
 
 from abc import abstractmethod
+from copy import copy
+from functools import partial
+from math import isfinite, log
 
 from .._core.spec import Spec
 
 LOG_FLOOR = -80.0
 """Kernels in linear space stop here, above float32's slow subnormal numbers."""
+_SMOOTH = 10.0  # the most by which a smooth kernel's slope changes, relative, within its squared width
+_ROUNDED = 1e-6  # of its squared width, within which a kernel with a kink or a pole is held constant
 
 
 class Learned(Spec):
@@ -63,9 +68,11 @@ class Learned(Spec):
 
 
 class DistanceKernel(Learned):
-    """A function of the squared Euclidean distance: subclasses give `log_kernel`."""
+    """A function of the squared Euclidean distance: subclasses give `log_kernel`, and `slope` where that is faster."""
 
     euclidean = True
+    slope_terms: tuple[float, float, float] | None = None
+    """(a, b, c) with slope = c / (a + b d^2), which compiled loops read; None where the slope is of no such form."""
     has_pole = False
     """Whether log k is unbounded where the distance is zero: distances are exact there, and `euclidean` is False."""
 
@@ -90,8 +97,45 @@ class DistanceKernel(Learned):
         return self.log_kernel(self.sq_distances(z, keys))
 
     def slope(self, sq_distance):
-        """d log k / d (d^2), elementwise: a tensor, or a number where it is constant."""
-        raise TypeError(f"{type(self).__name__} has no closed-form slope.")
+        """d log k / d (d^2), elementwise: a tensor, or a number where it is constant; by autograd unless overridden."""
+        import torch
+
+        with torch.enable_grad():
+            sq_distance = sq_distance.detach().requires_grad_()
+            return torch.autograd.grad(self.log_kernel(sq_distance).sum(), sq_distance)[0]
+
+    @property
+    def smooth_at_zero(self):
+        """Whether the slope is finite and negative at zero, and from there linear in the squared distance.
+
+        Grids and the placement of new rows need it; exp(-d) has a kink there and is summed exactly or sampled.
+        """
+        import torch
+
+        at_zero = float(self.slope(torch.zeros(1, dtype=torch.float64)))
+        if not (isfinite(at_zero) and at_zero < 0):
+            return False
+        parts = torch.tensor([1e-4, 1e-2], dtype=torch.float64)
+        slopes = self.slope(parts * (-0.5 / at_zero)) * torch.ones_like(parts)
+        return bool(((slopes / at_zero - 1).abs() < _SMOOTH * parts).all())
+
+    def rounded(self):
+        """Itself where it is smooth at zero, else held constant, and finite, within a thousandth of its width."""
+        if self.smooth_at_zero:
+            return self
+        least, held = _ROUNDED * self._sq_width(), copy(self)
+        for name in ("log_kernel", "slope"):
+            setattr(held, name, partial(_from, getattr(self, name), least))
+        return held
+
+    def _sq_width(self):
+        """The squared distance, to a factor of two, at which the kernel is half of what it is next to zero."""
+        import torch
+
+        sq = 2.0 ** torch.arange(-40, 41, dtype=torch.float64)
+        log_k = self.log_kernel(sq)
+        low = torch.nonzero(log_k < log_k[0] - log(2))
+        return float(sq[low[0, 0]]) if len(low) else 1.0
 
     def kernel_and_slope(self, sq_distance, spare):
         """(k, dk / d (d^2)), elementwise, k not below exp(LOG_FLOOR).
@@ -100,6 +144,10 @@ class DistanceKernel(Learned):
         """
         kernel = self.log_kernel(sq_distance).clamp_min_(LOG_FLOOR).exp_()
         return kernel, spare.copy_(kernel).mul_(self.slope(sq_distance))
+
+
+def _from(function, least, sq_distance):
+    return function(sq_distance.clamp_min(least))
 
 
 def sq_distances(a, b):

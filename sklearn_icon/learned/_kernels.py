@@ -37,6 +37,7 @@ class Gaussian(DistanceKernel):
     Gaussian(metric='cosine', tau=0.1)
     """
 
+    smooth_at_zero = True
     _parameter_constraints = {
         "sigma": [Interval(Real, 0, None, closed="neither")],
         "metric": [StrOptions({"euclidean", "cosine", "dot"})],
@@ -133,6 +134,7 @@ class StudentT(DistanceKernel):
     StudentT(df=2.0)
     """
 
+    smooth_at_zero = True
     _parameter_constraints = {"df": [Interval(Real, 0, None, closed="neither"), StrOptions({"learn"})]}
 
     def __init__(self, df=1.0):

@@ -1,5 +1,7 @@
 """`LossCurveDisplay` and `ReliabilityDisplay`: how a fit went, and how far probabilities can be trusted."""
 
+from itertools import pairwise
+
 import numpy as np
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._optional_dependencies import check_matplotlib_support
@@ -18,6 +20,8 @@ class LossCurveDisplay:
         Loss at each recorded step. Steps whose loss is not finite are left out.
     iterations : array-like of shape (n_steps,), default=None
         Iteration of each recorded step; None counts the steps from 1.
+    phases : list of (str, int, ...), default=None
+        Name and iterations of consecutive phases, which are marked where there are several.
     estimator_name : str, default=None
         Name of the curve in the legend.
 
@@ -34,22 +38,23 @@ class LossCurveDisplay:
     <...LossCurveDisplay object at ...>
     """
 
-    def __init__(self, loss_curve, *, iterations=None, estimator_name=None):
+    def __init__(self, loss_curve, *, iterations=None, phases=None, estimator_name=None):
         self.loss_curve = loss_curve
         self.iterations = iterations
+        self.phases = phases
         self.estimator_name = estimator_name
 
     @classmethod
     def from_estimator(cls, estimator, *, iterations=None, name=None, ax=None, **kwargs):
-        """Draw the ``loss_curve_`` of a fitted estimator.
+        """Draw the ``loss_curve_`` of a fitted estimator, and its ``phases_`` where it has several.
 
         Parameters
         ----------
         estimator : object
             Fitted, with `loss_curve_`.
         iterations : array-like of shape (n_steps,), default=None
-            Iteration of each recorded step; None takes 1, 2, ... where there are ``n_iter_`` of them, and
-            counts steps otherwise.
+            Iteration of each recorded step; None takes ``loss_iterations_``, or 1, 2, ... where there are ``n_iter_``
+            of them, and counts steps otherwise.
         name : str, default=None
             Name of the curve; None takes the estimator's class.
         ax : matplotlib Axes, default=None
@@ -66,10 +71,13 @@ class LossCurveDisplay:
         if not hasattr(estimator, "loss_curve_"):
             raise AttributeError(f"{type(estimator).__name__} has no loss_curve_; pass the losses themselves.")
         loss_curve = column_or_1d(np.asarray(estimator.loss_curve_, dtype=float))
+        phases = getattr(estimator, "phases_", None) if iterations is None else None
+        if iterations is None:
+            iterations = getattr(estimator, "loss_iterations_", None)
         if iterations is None and getattr(estimator, "n_iter_", None) == len(loss_curve):
             iterations = np.arange(1, len(loss_curve) + 1)
         name = type(estimator).__name__ if name is None else name
-        return cls(loss_curve, iterations=iterations, estimator_name=name).plot(ax=ax, **kwargs)
+        return cls(loss_curve, iterations=iterations, phases=phases, estimator_name=name).plot(ax=ax, **kwargs)
 
     def plot(self, ax=None, *, name=None, **kwargs):
         """Draw the curve.
@@ -100,9 +108,19 @@ class LossCurveDisplay:
         self.ax_.spines[["top", "right"]].set_visible(False)
         if self.ax_.get_xscale() == "linear":
             self.ax_.xaxis.get_major_locator().set_params(integer=True)
+        self._mark_phases()
         if name is not None:
             self.ax_.legend(frameon=False)
         return self
+
+    def _mark_phases(self):
+        """A dotted line between two phases, with the name of the one that begins."""
+        begin = 0
+        for (_, n_iter, *_), (name, *_) in pairwise(self.phases or []):
+            begin += n_iter
+            self.ax_.axvline(begin + 0.5, ls=":", lw=1, color=DARK)
+            place = {"xy": (begin + 0.5, 1), "xycoords": ("data", "axes fraction")}
+            self.ax_.annotate(name, **place, xytext=(3, -3), textcoords="offset points", va="top", size="small")
 
 
 class ReliabilityDisplay:
