@@ -4,10 +4,15 @@ Each maker takes a seed and gives (X, classes or None where there are none, clus
 outlier, which no score counts. A sparse X is a graph between rows without features.
 """
 
+import time
+import warnings
 from functools import partial
 
 import numpy as np
+from scipy import sparse
 from sklearn import datasets
+from sklearn.cluster import HDBSCAN, Birch, KMeans, MiniBatchKMeans, SpectralClustering
+from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import scale
 
@@ -97,7 +102,7 @@ def from_file(load, path, seed, *, n=3000, tailed=False):
 
 
 def panel(load, paths):
-    """{name: maker of (X, classes, clusters) from a seed}; of each path rows, and where there are ten classes a tail."""
+    """{name: maker of (X, classes, clusters)}; of each path rows, and where there are ten classes a long tail."""
     made = {name: partial(comparison_page, name) for name in ("circles", "moons", "varied", "aniso", "blobs", "none")}
     made |= {name: partial(real, name) for name in ("iris", "wine", "breast_cancer", "digits")}
     made |= {"-".join(map(str, s)): partial(corner_blobs, s) for s in ((400, 50, 50), (500, 25, 25), (450, 50))}
@@ -110,3 +115,104 @@ def panel(load, paths):
         if len(np.unique(y)) == 10:
             made[f"{name} tail"] = partial(from_file, load, path, tailed=True)
     return made
+
+
+def icon(k, n, seed, of_graph):
+    from sklearn_icon import ICONClustering
+
+    return ICONClustering(k, supervisory="graph" if of_graph else None, random_state=seed)
+
+
+def spectral(k, n, seed, of_graph):
+    affinity = "precomputed" if of_graph else "nearest_neighbors"
+    return SpectralClustering(k, affinity=affinity, n_neighbors=min(10, n), random_state=seed)
+
+
+PANEL_SYSTEMS = {
+    "icon": icon,
+    "kmeans": lambda k, n, seed, of_graph: KMeans(k, n_init=10, random_state=seed),
+    "spectral": spectral,
+    "gmm": lambda k, n, seed, of_graph: GaussianMixture(k, reg_covar=1e-3, random_state=seed),
+    "hdbscan": lambda k, n, seed, of_graph: HDBSCAN(copy=True),
+    "birch": lambda k, n, seed, of_graph: Birch(n_clusters=k),
+    "minibatch": lambda k, n, seed, of_graph: MiniBatchKMeans(k, n_init=10, random_state=seed),
+}
+OF_GRAPHS = ("icon", "spectral")
+
+
+def fit_panel(sets, systems, seeds, scores, save):
+    """Fit every system to every set and seed in this process, warm; {set: {system: [figures of each seed]}}."""
+    figures: dict = {name: {} for name in sets}
+    for name, make in sets.items():
+        for seed in range(seeds):
+            X, y, k = make(seed)
+            of_graph = sparse.issparse(X)
+            counted = np.ones(X.shape[0], bool) if y is None else y >= 0
+            for system in systems:
+                if of_graph and system not in OF_GRAPHS:
+                    continue
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    first = PANEL_SYSTEMS[system](k, X.shape[0], seed, of_graph)
+                    first.fit_predict(X)
+                    model, start = PANEL_SYSTEMS[system](k, X.shape[0], seed, of_graph), time.process_time()
+                    labels = model.fit_predict(X)
+                    found = {"CPU seconds": time.process_time() - start, "clusters": len(np.unique(labels))}
+                    proba = getattr(model, "predict_proba", None)
+                    if y is not None:
+                        of_classes = np.unique(y[counted], return_inverse=True)[1]
+                        codes = np.unique(labels[counted], return_inverse=True)[1]
+                        proba = proba(X)[counted] if proba is not None and codes.max() == of_classes.max() else None
+                        found |= scores(of_classes, codes, proba)
+                figures[name].setdefault(system, []).append(found)
+            shown = {s: round(runs[-1].get("ARI", 0.0), 3) for s, runs in figures[name].items()}
+            print(f"{name:<22} {shown}", flush=True)
+            save(figures)
+    return figures
+
+
+def regrets(figures):
+    """{set: mean over seeds of max(0, max(KMeans, Spectral) - ours) in ARI}."""
+    found = {}
+    for name, runs in figures.items():
+        peers = [runs[peer] for peer in ("kmeans", "spectral") if peer in runs]
+        ours = [run["ARI"] for run in runs["icon"] if "ARI" in run]
+        if ours:
+            theirs = np.max([[run["ARI"] for run in of] for of in peers], axis=0)
+            found[name] = float(np.maximum(theirs - ours, 0).mean())
+    return found
+
+
+def summarised(figures):
+    """Lines of a table: of each set the mean ARI of each system, the regret, CPU over that of both peers; means."""
+    systems, regret = list(PANEL_SYSTEMS), regrets(figures)
+    yield (f"{'':<22}" + "".join(f"{system:>11}" for system in systems) + "     regret  CPU ratio")
+    for name, runs in figures.items():
+        mean = {s: np.mean([run.get("ARI", np.nan) for run in runs[s]]) if s in runs else np.nan for s in systems}
+        cpu = {s: np.mean([run["CPU seconds"] for run in runs[s]]) for s in runs}
+        ratio = cpu["icon"] / sum(cpu.get(peer, 0.0) for peer in ("kmeans", "spectral"))
+        line = f"{name:<22}" + "".join(f"{mean[s]:11.3f}" for s in systems)
+        yield line + f"{regret.get(name, np.nan):11.3f}{ratio:11.1f}"
+    values = np.array(list(regret.values()))
+    many = (values > 0.05).sum()
+    yield f"regret: mean {values.mean():.4f}, above 0.05 on {many} of {len(values)}, most {values.max():.3f}"
+    for system in systems:
+        all_runs = [run for runs in figures.values() for run in runs.get(system, []) if "ARI" in run]
+        line = f"{system:<12} mean ARI {np.mean([run['ARI'] for run in all_runs]):.3f}"
+        error = [run["calibration error"] for run in all_runs if "calibration error" in run]
+        yield line + (f", calibration error {np.mean(error):.3f}" if error else "")
+
+
+def draw_regrets(figures, path):
+    """A bar a set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = regrets(figures)
+    figure, ax = plt.subplots(figsize=(6, 0.25 * len(found) + 1), layout="constrained")
+    ax.barh(list(found), list(found.values()))
+    ax.axvline(0.05, color="0.5", linestyle=":")
+    ax.set(xlabel="regret in ARI: the better of KMeans and SpectralClustering, less ICONClustering")
+    figure.savefig(path, dpi=100)

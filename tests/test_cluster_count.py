@@ -31,7 +31,7 @@ def close_figures():
 
 @pytest.fixture(scope="module")
 def display():
-    return measured(ICONClustering(**QUICK), X, n_clusters=[2, 3, 4, 8], random_state=0)
+    return measured(ICONClustering(encoder="linear", **QUICK), X, n_clusters=[2, 3, 4, 8], random_state=0)
 
 
 class Recorder(ClusterMixin, BaseEstimator):

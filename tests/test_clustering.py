@@ -29,7 +29,8 @@ from sklearn_icon.metrics import clustering_accuracy
 X, y = load_iris(return_X_y=True)
 QUICK = {"max_iter": 100, "n_init": 1, "random_state": 0}
 FITTED = {
-    "linear": ICONClustering(3, **QUICK),
+    "chosen": ICONClustering(3, random_state=0),
+    "linear": ICONClustering(3, encoder="linear", **QUICK),
     "lookup": ICONClustering(3, encoder="lookup", **QUICK),
     "mlp": ICONClustering(3, encoder=encoders.MLP(hidden=(8,)), **QUICK),
     "no debias": ICONClustering(3, debias=0.0, supervisory="knn", **QUICK),
@@ -83,8 +84,10 @@ def test_centers_and_inertia(estimator):
 
 
 def test_the_start_with_the_lowest_loss_is_kept():
-    losses = [ICONClustering(3, n_init=1, max_iter=20, random_state=seed).fit(X).loss_ for seed in range(3)]
-    best = ICONClustering(3, n_init=8, max_iter=20, random_state=0).fit(X).loss_
+    losses = [
+        ICONClustering(3, encoder="linear", n_init=1, max_iter=20, random_state=seed).fit(X).loss_ for seed in range(3)
+    ]
+    best = ICONClustering(3, encoder="linear", n_init=8, max_iter=20, random_state=0).fit(X).loss_
     assert best <= min(losses) + 0.01
 
 
@@ -214,8 +217,8 @@ def what_the_solver_receives(monkeypatch, estimator):
     "base, parameter, value",
     [(BASE, *change) for change in CHANGES.items()]
     + [(clone(BASE).set_params(supervisory__binary=True), "learned__weights", "degree")]  # walks that reach unlike many
-    + [(ICONClustering(3, **QUICK), "n_neighbors", 4), (ICONClustering(3, **QUICK), "metric", "cosine")]
-    + [(ICONClustering(3, metric="minkowski", **QUICK), "metric_params", {"p": 1.5})],
+    + [(ICONClustering(3, encoder="linear", **QUICK), *change) for change in (("n_neighbors", 4), ("metric", "cosine"))]
+    + [(ICONClustering(3, encoder="linear", metric="minkowski", **QUICK), "metric_params", {"p": 1.5})],
 )
 def test_every_parameter_reaches_the_solver(monkeypatch, base, parameter, value):
     before = what_the_solver_receives(monkeypatch, clone(base))
@@ -644,7 +647,7 @@ def test_batches_of_another_size():
 @pytest.mark.parametrize(("divergence", "steps"), [("kl", 240), ("total_variation", 180)])
 def test_curves_have_one_scale(divergence, steps):
     rows, _ = make_blobs(1500, centers=3, random_state=0)  # more than a batch of the rounds
-    clusters = ICONClustering(3, divergence=divergence, random_state=0).fit(rows)
+    clusters = ICONClustering(3, encoder="linear", divergence=divergence, random_state=0).fit(rows)
     assert clusters.loss_curve_.shape == (clusters.n_iter_,) == (steps,)
     np.testing.assert_allclose(clusters.loss_curve_[20:], clusters.loss_, atol=0.05)
 

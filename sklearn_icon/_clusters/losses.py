@@ -55,6 +55,7 @@ class ClusterLoss(ABC):
     """
 
     solver: str | None = None  # who solves it on the CPU alone
+    by_center = False  # whether a row belongs to the nearest centre of features
 
     def __init__(self, estimator, p_spec, q_spec, encoder):
         self.estimator, self.p_spec, self.q_spec, self.encoder = estimator, p_spec, q_spec, encoder
@@ -242,6 +243,11 @@ class Inertia(ReverseKL):
 
     solver = "sigma=0 is solved by KMeans"
 
+    @property
+    def by_center(self):
+        """Where distances are those of X."""
+        return self.p_spec.neighborhood is not None
+
     def walk(self):
         """Of a kernel of no width the row itself is left."""
         return supervisory.Identity(), 1
@@ -277,6 +283,15 @@ class Inertia(ReverseKL):
         centers = np.asarray((memberships / memberships.sum(axis=0)).T @ rows)
         each = [sq_distances(rows, centers, np.full(len(memberships), c)) for c in range(len(centers))]
         return float(sum(share @ sq for share, sq in zip(memberships.T, each, strict=True)) / len(memberships))
+
+
+def means_of(X, memberships, sample_weight):
+    """Means of rows weighted by membership, in double precision."""
+    weights = memberships.astype(np.float64) * sample_weight[:, None]
+    weights /= weights.sum(axis=0)
+    if sparse.issparse(X):
+        return np.asarray(weights.T @ X)
+    return sum(weights[part].T @ X[part] for part in gen_batches(len(X), 8192))
 
 
 def sq_distances(X, centers, labels):

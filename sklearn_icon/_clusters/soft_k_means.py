@@ -66,11 +66,16 @@ def solve_k_means(rows, X, n_clusters, *, sample_weight, n_init, max_iter, tol, 
         Its loss is the mean inertia.
     """
     k_means = KMeans(n_clusters, n_init=n_init, max_iter=max_iter, tol=tol, random_state=random_state)
+    offset = np.zeros(rows.shape[1])
+    if rows.dtype == np.float32 and isinstance(rows, np.ndarray):  # an offset would cost digits
+        offset = rows.mean(axis=0, dtype=np.float64)
+        rows = (rows - offset).astype(np.float32)
     with quiet():
         k_means.fit(rows, sample_weight=sample_weight)
     loss = float(k_means.inertia_ / sample_weight.sum())
     hard = average_duplicates(np.eye(n_clusters)[k_means.labels_], X)
-    return Partition(SURE * hard, loss, SolverResult(loss, k_means.n_iter_, np.array([loss]), "converged"), {})
+    result = SolverResult(loss, k_means.n_iter_, np.array([loss]), "converged")
+    return Partition(SURE * hard, loss, result, {"centers": k_means.cluster_centers_ + offset})
 
 
 def solve_soft_k_means(log_p, rows, X, n_clusters, *, sample_weight, n_init, max_iter, seed, device, on_step):

@@ -1,4 +1,4 @@
-"""`ICONClustering`: soft partitions, debiased InfoNCE clustering by default."""
+"""`ICONClustering`: partitions of rows, at the defaults the best of several."""
 
 import warnings
 from numbers import Integral, Real
@@ -9,11 +9,12 @@ from scipy import sparse
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from .. import supervisory
-from .._clusters.losses import Data, loss_of, sq_distances
+from .. import learned, supervisory
+from .._clusters.losses import Data, loss_of, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
 from .._core.rows import rows_of
@@ -21,35 +22,59 @@ from .._training.new_rows import FittedRows, input_kind
 from .base import ICon
 
 _BATCH_ROWS = 2048
+_WALK_STEPS = 2
+_DEFAULT_NEIGHBORS = 15
 _SHARE_UNDER_KL = 0.3
 _ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
 
 
 class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, ICon):
-    r"""Clusters as the learned distribution of an I-Con loss: debiased InfoNCE clustering by default.
+    r"""Clusters as the learned distribution of an I-Con loss; at the defaults chosen among several partitions.
 
     ::
 
-        minimise over phi = softmax(f(x)):   mean_i D( p~(.|i) || q~(.|i) )
+        minimise over phi:   mean_i D( p~(.|i) || q~(.|i) )
         q(j|i) = sum_c phi_ic phi_jc / sum_k phi_kc,     p~ = (1 - a) p + a / N,   q~ = (1 - a) q + a / N
 
     "A uniformly drawn member of i's cluster" should be whom p says: i's neighbours, its neighbours' neighbours, rows of
-    the same class. Starts are hard partitions of small groups of rows, the best of a search with the same loss; they
-    are trained together by minibatches of rows with one positive each, and the one with the lowest loss is kept.
+    the same class.
+
+    At the defaults p is local and three hard partitions are made that no move of a row improves: the best of a search,
+    and those reached from the eigenvectors of p (the relaxed cut) and from k-means. The loss also rewards even
+    clusters, so that the choice is by what is cut of p, over what is cut by labels of the same sizes that know
+    nothing of p,
+
+    ::
+
+        R = sum_i w_i sum_j p(j|i) [c_i != c_j] / (1 - sum_c m_c^2),     m_c the weight of cluster c, of all.
+
+    The search's partition is kept unless the cut's R is below 0.7 of its own: then its gain is evenness alone. That of
+    k-means replaces either where its R is higher by 1.5 standard errors of the difference at the most, and its
+    1 - sum_c m_c^2 is no less than a tenth. Memberships are those of a linear map, where its partition cuts no more
+    than one standard error above that, else each row's own. Of more than 10,000 rows that many are drawn to choose
+    among; the search's choice then means a linear map trained on all rows, the others' are carried over to all.
+    Equal rows are one row that weighs more.
+
+    Any other `supervisory` than a graph, `learned`, `encoder`, `divergence` or `debias`, or a `device` other than the
+    CPU, is a choice that is trained as it stands: phi = softmax(f(x)). Starts are hard partitions of small groups of
+    rows, the best of a search with the same loss; they are trained together by minibatches of rows with one positive
+    each, and the one with the lowest loss is kept.
 
     Parameters
     ----------
     n_clusters : int, default=8
-        Clusters at the most; unused ones are dropped with a warning.
+        Clusters: at the defaults as many wherever there are as many distinct rows; else at the most, unused ones are
+        dropped with a warning.
     supervisory : Supervisory or str, default=None
-        The distribution p. None: `RandomWalk(UniformKNN(n_neighbors, metric), n_steps=2)`, neighbours and their
-        neighbours, as "walk". Short names take `n_neighbors` and `metric` from this estimator.
-        `PositivePairs(augment)` draws views of the rows, for encoders.
+        The distribution p. None, at the defaults, is `RandomWalk(Gaussian(h, n_neighbors=3 h), n_steps=2)` of the
+        perplexity h = `n_neighbors` / 2, or half the rows of a cluster where these are fewer; beside other choices
+        `RandomWalk(UniformKNN(n_neighbors, metric), n_steps=2)`. Short names take `n_neighbors` and
+        `metric` from this estimator. `PositivePairs(augment)` draws views of the rows, for encoders.
     learned : Learned or str, default=None
         The distribution q, one over memberships. None is `learned.SharedCluster()`.
     encoder : Encoder or str, default=None
-        How rows become membership logits, `encoders.MomentumKeys` those of keys by its past. None is
-        `encoders.Linear()`, or `encoders.Lookup()` where X holds distances or a graph.
+        How rows become membership logits, `encoders.MomentumKeys` those of keys by its past. None is what was chosen,
+        and beside other choices `encoders.Linear()`, or `encoders.Lookup()` where X holds distances or a graph.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
         D. "total_variation" is for clusters of very unlike size, which KL evens out. "reverse_kl" is k-means, soft or
         heavy-tailed: it needs a lookup, a p such as `supervisory.Gaussian(sigma=...)`, all pairs, of 20,000 rows at the
@@ -62,18 +87,21 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         (1 - a)^2 for hard clusters, with uniform mass spread as q spreads its own: the normalised cut where q weighs by
         degree, solved by its relaxation, as in SpectralClustering. It needs a lookup and KL.
     n_neighbors : int, default=15
-        Neighbours of a row in the default p, and where changed in those of short names. The default shrinks, with a
-        warning, where there are no 16 rows, or X is a graph of fewer neighbours a row.
+        Neighbours of a row in the default p, and where changed in those of short names. At the defaults other values
+        than 15 need more rows; elsewhere the default shrinks, with a warning, where there are no 16 rows, or X is a
+        graph of fewer neighbours a row.
     metric : str or callable, default="euclidean"
         Distance of rows in the p of None and of short names; "precomputed" where X holds distances.
     metric_params : dict, default=None
         Further arguments of the metric.
     n_init : int or "auto", default="auto"
-        Starts that are trained at once, the best of a search over hard partitions; "auto" is 9. Three rounds of search
+        Starts of k-means, and partitions that a round of the search goes on with; "auto" is 10 and 6. Where memberships
+        are trained, starts that are trained at once, the best of a search; "auto" is 9. Three rounds of search
         and training take half of `max_iter`, each searching among groups of rows on which the one before agrees; the
         best start takes the rest. 1 is one search, and no more rounds. Of k-means they are its starts; "auto" is 10.
     max_iter : int, default=360
-        Steps of Adam, minibatches, of the kept start at the most; of k-means its iterations.
+        Passes over the rows of each descent, 30 at the most. Where memberships are trained, steps of Adam, minibatches,
+        of the kept start at the most; of k-means its iterations.
     batch_size : int or "auto", default="auto"
         Rows of a minibatch; "auto" is 2,048. As many positives come with them. In the rounds it is 1,024, or 50 a
         cluster where that is more, unless a batch is smaller.
@@ -102,8 +130,14 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Means of X weighted by membership. Only where X holds features.
     inertia_ : float
         Sum of squared distances of rows to the centre of their cluster. Only where X holds features.
+    chosen_ : {"search", "cut", "k-means", "distinct rows"}
+        At the defaults, how the kept partition was found; the last where there are no more of these than clusters.
+    candidates_ : dict of ndarray
+        At the defaults, a table of the candidates: "name", "loss", "cut" (R), "evenness" (1 - sum_c m_c^2) and
+        "n_clusters".
     loss_ : float
-        Mean loss of the kept start, on batches that all starts share; of k-means the mean inertia.
+        The loss of the kept partition, up to what all share. Where memberships are trained, mean loss of the kept
+        start, on batches that all starts share; of k-means the mean inertia.
     loss_curve_ : ndarray
         The loss of each step of the kept start, of the last round too where that is on the same scale: under KL with a
         `learned.SharedCluster`, or on batches of the same size.
@@ -140,6 +174,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     """
 
     __module__ = "sklearn_icon"  # where users find it
+    _by_center = False
+    _memberships: Any
+    _fitted_rows: Any
 
     _parameter_constraints: dict = ICon._parameter_constraints | {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
@@ -243,7 +280,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         X = rows_of(items)
         if X.shape[0] < self.n_clusters:
             raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
-        kind = input_kind(p_spec, X, y)
+        automatic = self._is_automatic(p_spec, y)
+        kind = input_kind(p_spec, X, None if automatic else y)
         p_spec.settle(kind)
         given = sample_weight is not None
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -252,6 +290,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if kind == "features" and not sample_weight.all():
             return self._fit_counted(items, y, sample_weight, p_spec)
         _check_specs(p_spec, q_spec, encoder, kind, X)
+        if automatic:
+            return self._fit_chosen(X, kind, sample_weight, device, random_state)
         loss = loss_of(self, p_spec, q_spec, encoder)
         loss.check(kind, X.shape[0])
         device = loss.place(device)
@@ -268,10 +308,47 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.debias_ = self._share
         self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
         self.n_iter_ = solution.result.n_iter
-        self._state = solution.state
+        self._state, self._by_center = solution.state, loss.by_center and has_features
         memberships = softmax(solution.logits, axis=1).astype(X.dtype, copy=False)
         self._set_partition(memberships, X if has_features else None, sample_weight)
-        self._fitted_rows: Any = None if encoder.parametric else FittedRows(X, kind, p, p_spec, y)
+        self._fitted_rows = None if encoder.parametric else FittedRows(X, kind, p, p_spec, y)
+        return self
+
+    def _is_automatic(self, p_spec, y):
+        """Whether the partition is chosen among candidates: no choice was made but that of a graph."""
+        ours = self.learned is None and self.encoder is None and self.divergence == "kl" and self.debias == "auto"
+        graph = isinstance(p_spec, supervisory.Graph) and y is None
+        return ours and self.device in ("auto", "cpu") and (self.supervisory is None or graph)
+
+    def _local(self, X, n_clusters):
+        """The default p of rows: a Gaussian of the width of few neighbours, of fewer where clusters are small."""
+        n, given = X.shape[0], supervisory.UniformKNN(metric=self.metric)
+        most = min(-(-3 * self.n_neighbors // 2), max(1, given._most_neighbors(X)[0]))
+        perplexity = max(1.0, min(self.n_neighbors / 2, n / (2 * n_clusters), most / 3))
+        local = supervisory.Gaussian(perplexity, None, most, self.metric, "X", self.metric_params)
+        return supervisory.RandomWalk(local, n_steps=_WALK_STEPS)
+
+    def _fit_chosen(self, X, kind, sample_weight, device, random_state):
+        """Fit the partition that is chosen among candidates."""
+        from .._clusters.automatic import Kept, fit_chosen
+
+        if self.supervisory is None and _DEFAULT_NEIGHBORS != self.n_neighbors >= X.shape[0]:
+            raise ValueError(
+                f"n_neighbors={self.n_neighbors} needs more than as many samples, got n_samples={X.shape[0]}; lower it."
+            )
+        with self._threads(X.shape[0] * X.shape[1]):
+            kept: Kept = fit_chosen(self, X, kind, sample_weight, device, random_state)
+        self.supervisory_, self.learned_, self.encoder_ = kept.p_spec, learned.SharedCluster(), kept.encoder
+        self.device_, self.debias_ = kept.device, self._share
+        self.chosen_, self.candidates_ = kept.chosen, kept.candidates
+        self.loss_, self.loss_curve_, self.n_iter_ = kept.loss, kept.loss_curve, len(kept.loss_curve)
+        self._state, self._by_center = kept.state, False
+        memberships, features = kept.memberships.astype(X.dtype, copy=False), X if kind == "features" else None
+        self._set_partition(memberships, features, sample_weight)
+        self._fitted_rows = None
+        if kept.rows is not None:
+            self._memberships = self._memberships[kept.first]
+            self._fitted_rows = FittedRows(kept.rows[0], kind, kept.rows[1], kept.p_spec, None)
         return self
 
     def fit_predict(self, X, y=None, sample_weight=None):
@@ -318,12 +395,13 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 stacklevel=3,
             )
         memberships = self._in_order(memberships)
-        self._memberships: Any = memberships if not self.encoder_.parametric else None
+        self._memberships = memberships if not self.encoder_.parametric else None
         self.labels_ = memberships.argmax(axis=1)
         if X is not None:
-            shares = memberships * sample_weight[:, None].astype(memberships.dtype)
-            self.cluster_centers_ = np.asarray((shares / shares.sum(axis=0)).T @ X)
-            self.inertia_ = float(sample_weight @ sq_distances(X, self.cluster_centers_, self.labels_))
+            by_center = "centers" in self._state and self._by_center
+            centers = self._state["centers"][self._columns] if by_center else means_of(X, memberships, sample_weight)
+            self.inertia_ = float(sample_weight @ sq_distances(X, centers, self.labels_))
+            self.cluster_centers_ = centers.astype(X.dtype, copy=False)
 
     def _in_order(self, memberships):
         """The columns in use, in order, rows summing to one."""
@@ -333,8 +411,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def predict_proba(self, X):
         """Memberships of rows.
 
-        An encoder gives them directly. With a lookup, a row that was seen in `fit` has its own and any
-        other row the mean of its neighbours' memberships; a row of a graph without any edge has the mean of all rows'.
+        An encoder gives them directly, and of k-means it is the nearest centre, sure. Else, with a lookup, a row that
+        was seen in `fit` has its own and any other row the mean of its neighbours' memberships; a row of a graph
+        without any edge has the mean of all rows'.
 
         Parameters
         ----------
@@ -350,6 +429,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         X = self._validate_items(X, self.encoder_, reset=False)
         if self.encoder_.parametric:
             return self._encoded(X)
+        if self._by_center:
+            nearest = pairwise_distances_argmin(X, self.cluster_centers_)
+            return np.eye(self.n_clusters_, dtype=self.cluster_centers_.dtype)[nearest]
         with self._threads(X.shape[0] * len(self._memberships)):
             weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
             memberships = (weights @ self._memberships).astype(self._memberships.dtype, copy=False)
@@ -397,7 +479,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         check_is_fitted(self)
         memberships = self._encoded(self._views_of(X)) if self.supervisory_.views else self.predict_proba(X)
         X = rows_of(self._validate_items(X, self.encoder_, reset=False))
-        return -loss_of(self, self.supervisory_, self.learned_, self.encoder_).value(X, y, memberships)
+        p_spec = self.supervisory_
+        if hasattr(self, "chosen_") and self.supervisory is None:
+            p_spec, y = self._local(X, self.n_clusters_), None
+        return -loss_of(self, p_spec, self.learned_, self.encoder_).value(X, y, memberships)
 
     def _views_of(self, X):
         """Views of items, drawn by a seed of their own."""

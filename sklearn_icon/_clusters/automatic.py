@@ -1,0 +1,307 @@
+"""The default clusters: candidates made on one p, one of them chosen, and memberships of what was chosen."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.sparse.linalg import ArpackError
+from scipy.special import softmax
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import spectral_embedding
+
+from .._core.conditional import Conditional, warn_rows_without_positives
+from .._core.rows import row_digests
+from .._graph.neighbors import cross_neighbors
+from ..encoders import Linear, Lookup
+from ..encoders._networks import build_module, encode, input_scale, state_arrays, torch_dtype
+from ..learned import SharedCluster
+from .choice import Candidate, as_good, candidate, choose
+from .cuts import measure_of
+from .local_search import cost_table, quiet
+from .losses import Data, Divergence, sq_distances
+from .row_search import Rows, searched, settled, symmetric_flow
+
+_K_MEANS_STARTS, _KEPT = 10, 6
+_MOST_EIGENVECTORS = 120
+_STRENGTH, _REGRESSION_STEPS, _REGRESSION = 1.0, 30, 1e8  # C, steps and the most rows x columns x clusters
+_LINEAR_ERRORS = 1.0
+_WALK_STEPS = 2
+_DENSE = 1 << 22  # numbers of a sparse matrix that is made dense
+_NEAR = 5  # neighbours that carry a label to other rows
+_MOST_ROWS = 10_000  # among which candidates are compared
+
+
+class Choice(NamedTuple):
+    """What was chosen, of which candidates."""
+
+    chosen: Candidate
+    candidates: list
+
+
+class Asked(NamedTuple):
+    """What the estimator asks for."""
+
+    n_clusters: int
+    n_steps: int
+    share: float
+    n_init: Any
+    max_iter: int
+    seed: int
+    report: Any
+
+
+def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
+    """Candidates and the one to keep.
+
+    Parameters
+    ----------
+    p : Conditional
+        One step, of distinct rows.
+    X : ndarray or sparse matrix or None
+        Features, for k-means.
+    asked : Asked
+    sample_weight : ndarray of shape (n,)
+    learned : SharedCluster
+    """
+    n, share = p.shape[0], sample_weight / sample_weight.sum()
+    table = cost_table("kl", n, asked.share, asked.share)
+    few = max(3, int(_K_MEANS_STARTS * min(1, 20 / asked.n_clusters)))
+    rows = Rows(symmetric_flow(p, asked.n_steps, sample_weight), share, table, asked.n_clusters)
+    found = {}
+    if X is not None:
+        found["k-means"] = settled(rows, _k_means(X, asked, sample_weight), asked.seed, asked.max_iter)
+    near = _eigenvectors(p, learned, asked, sample_weight)
+    if near is not None:
+        found["cut"] = settled(rows, _partition_of(near, asked, sample_weight, few), asked.seed, asked.max_iter)
+    else:
+        near = X
+    n_kept = _KEPT if asked.n_init == "auto" else asked.n_init
+    best = searched(rows, near, list(found.values()), n_kept, asked.seed, asked.max_iter)
+    whole = [each for each in best if each[0].max() + 1 == asked.n_clusters]
+    found["search"] = (whole or best)[0]
+    made = {name: candidate(name, labels, loss, p, share) for name, (labels, loss) in found.items()}
+    chosen = choose(made["search"], made.get("cut"), made.get("k-means"), share)
+    for each in made.values():
+        asked.report(f"{each.name}: loss {each.loss:.4f}, R {each.cut(share):.4f}, evenness {each.evenness:.3f}")
+    asked.report(f"kept that of {chosen.name}")
+    return Choice(chosen, list(made.values()))
+
+
+def _k_means(X, asked, sample_weight):
+    n_init = _K_MEANS_STARTS if asked.n_init == "auto" else asked.n_init
+    with quiet():
+        k_means = KMeans(asked.n_clusters, n_init=n_init, random_state=asked.seed)
+        return k_means.fit_predict(X, sample_weight=sample_weight)
+
+
+def _eigenvectors(p, learned, asked, sample_weight):
+    """The leading eigenvectors of p's flow, which relax the cut; None where they are too many to be worth it."""
+    if asked.n_clusters > _MOST_EIGENVECTORS:
+        return None
+    measure = measure_of(p, learned, sample_weight)
+    flow = symmetric_flow(p, 1, measure)
+    solver = "lobpcg" if p.shape[0] <= 5 * asked.n_clusters else None  # of so few rows all eigenvectors
+    how = {"n_components": asked.n_clusters, "random_state": asked.seed, "drop_first": False}
+    with quiet():
+        try:
+            return spectral_embedding(flow, eigen_solver=solver, **how)
+        except ArpackError:
+            return spectral_embedding(flow, eigen_solver="lobpcg", **how)
+
+
+def _partition_of(near, asked, sample_weight, n_init):
+    with quiet():
+        k_means = KMeans(asked.n_clusters, n_init=_K_MEANS_STARTS, random_state=asked.seed)
+        return k_means.fit_predict(near, sample_weight=sample_weight)
+
+
+def soft(p, labels):
+    """Memberships of rows: two thirds their own cluster, a third where p leads from them."""
+    n = len(labels)
+    members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), (n, int(labels.max()) + 1))
+    own = members.toarray()
+    return (2 * own + np.where(p.has_positives[:, None], (p.weights @ members).toarray(), own)) / 3
+
+
+def linear(X, chosen: Candidate, p, sample_weight):
+    """(weights, biases) of a linear map whose partition is as good as the chosen one, or None.
+
+    The nearest mean is tried first, under which logits are those of normal clusters of one spread; then softmax
+    regression on the labels.
+
+    Parameters
+    ----------
+    X : ndarray or sparse matrix of shape (n, n_features)
+    chosen : Candidate
+    p : Conditional
+    sample_weight : ndarray of shape (n,)
+    """
+    k, share = int(chosen.labels.max()) + 1, sample_weight / sample_weight.sum()
+    if k == 1:
+        return None
+    tries = [_nearest_mean] + [_regression] * (X.shape[0] * X.shape[1] * k <= _REGRESSION)
+    for made_of in tries:
+        coef, intercept = made_of(X, chosen.labels, share)
+        labels = np.asarray(X @ coef.T + intercept).argmax(axis=1)
+        whole = len(np.unique(labels)) == k
+        if whole and as_good(candidate("linear", labels, 0.0, p, share), chosen, share, _LINEAR_ERRORS):
+            return coef, intercept
+    return None
+
+
+def _nearest_mean(X, labels, share):
+    """2 s m_c and -s |m_c|^2 of means m_c, s one over twice the rows' variance around them; of centred rows."""
+    n, k = len(labels), int(labels.max()) + 1
+    center = np.asarray(share @ X)
+    members = sparse.csr_array((share, labels, np.arange(n + 1)), (n, k))
+    means = members.T @ X
+    means = (means.toarray() if sparse.issparse(means) else means) / np.maximum(members.sum(axis=0), 1e-300)[:, None]
+    variance = float(share @ sq_distances(X, means, labels)) / X.shape[1]
+    sharpness = 0.5 / max(variance, np.finfo(np.float64).tiny ** 0.5)
+    means = means - center
+    coef = 2 * sharpness * means
+    return coef, -sharpness * np.square(means).sum(axis=1) - coef @ center
+
+
+def _regression(X, labels, share):
+    """Coefficients of softmax regression of the labels on centred rows over their spread."""
+    shift, factor = input_scale(X, share)
+    rows = (X - shift) * factor if not sparse.issparse(X) else sparse.csr_array(X * factor)
+    with quiet():
+        fit = LogisticRegression(C=_STRENGTH, max_iter=_REGRESSION_STEPS)
+        fit.fit(rows, labels, sample_weight=share * len(share))
+    coef, intercept = fit.coef_ * factor, fit.intercept_
+    if len(fit.classes_) == 2:
+        coef, intercept = np.vstack([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
+    return coef, intercept - coef @ shift
+
+
+class Kept(NamedTuple):
+    """The chosen partition as the estimator keeps it; of a lookup also distinct rows, their p, and their positions
+    in X.
+    """
+
+    p_spec: Any
+    encoder: Any
+    memberships: np.ndarray
+    state: dict
+    rows: Any
+    first: np.ndarray
+    chosen: str
+    candidates: dict
+    loss: float
+    loss_curve: np.ndarray
+    device: str
+
+
+def fit_chosen(estimator, X, kind, sample_weight, device, random_state) -> Kept:
+    """Choose a partition of the distinct rows of X, and give it memberships."""
+    if sparse.issparse(X) and kind == "features" and np.prod(X.shape) <= _DENSE:
+        X = X.toarray()
+    n = X.shape[0]
+    first, inverse = np.arange(n), np.arange(n)
+    if kind == "features":
+        first, inverse = np.unique(row_digests(X), return_index=True, return_inverse=True)[1:]
+        order = np.argsort(first)
+        first, inverse = first[order], np.argsort(order)[inverse]
+    weight = np.bincount(inverse, sample_weight)
+    distinct = X if len(first) == n else X[first]
+    seed = random_state.randint(np.iinfo(np.int32).max)
+    report = (lambda line: print(f"[{type(estimator).__name__}] {line}")) if estimator.verbose else (lambda line: None)
+    asked = Asked(
+        estimator.n_clusters, _WALK_STEPS, estimator._share, estimator.n_init, estimator.max_iter, seed, report
+    )
+    if len(first) > _MOST_ROWS and kind == "features":
+        return _of_many(estimator, distinct, weight, first, inverse, asked, device, random_state)
+    p_spec, p = _local_p(estimator, distinct, kind, weight, asked)
+    if len(first) <= asked.n_clusters:
+        labels = np.arange(len(first))
+        only = candidate("distinct rows", labels, 0.0, p, weight / weight.sum())
+        choice = Choice(only, [only])
+    else:
+        choice = solve(p, distinct if kind == "features" else None, asked, weight, SharedCluster())
+    return _kept(estimator, choice, p_spec, p, distinct, weight, first, inverse, kind)
+
+
+def _of_many(estimator, distinct, weight, first, inverse, asked, device, random_state):
+    """Choose on a draw of the rows; then train on all, or carry the choice to all and settle them."""
+    n, k = len(first), asked.n_clusters
+    some = np.sort(np.random.RandomState(asked.seed).permutation(n)[:_MOST_ROWS])
+    _, p_of_some = _local_p(estimator, distinct[some], "features", weight[some], asked)
+    choice = solve(p_of_some, distinct[some], asked, weight[some], SharedCluster())
+    p_spec, p = _local_p(estimator, distinct, "features", weight, asked)
+    name, share = choice.chosen.name, weight / weight.sum()
+    if name == "search":
+        data = Data(distinct, None, distinct, p, weight, device, random_state)
+        trained = Divergence(estimator, p_spec, SharedCluster(), Linear()).solve(data)
+        memberships = softmax(trained.logits, axis=1)[inverse]
+        table, curve = _table(choice, weight[some]), trained.result.loss_curve
+        rows = None
+        return Kept(
+            p_spec, Linear(), memberships, trained.state, rows, first, name, table, trained.loss, curve, str(device)
+        )
+    measure = {"metric": estimator.metric, "metric_params": estimator.metric_params, "n_jobs": estimator.n_jobs}
+    near = cross_neighbors(distinct, distinct[some], _NEAR, **measure).indices
+    labels = np.eye(k)[choice.chosen.labels][near].sum(axis=1).argmax(axis=1)
+    table = cost_table("kl", n, asked.share, asked.share)
+    rows = Rows(symmetric_flow(p, 1, weight), share, table, k)
+    labels, loss = settled(rows, labels, asked.seed, asked.max_iter)
+    choice = Choice(candidate(name, labels, loss, p, share), choice.candidates)
+    return _kept(estimator, choice, p_spec, p, distinct, weight, first, inverse, "features", weight[some])
+
+
+def _table(choice, weight):
+    """The candidates, column by column."""
+    share = weight / weight.sum()
+    return {
+        "name": np.array([each.name for each in choice.candidates]),
+        "loss": np.array([each.loss for each in choice.candidates]),
+        "cut": np.array([each.cut(share) for each in choice.candidates]),
+        "evenness": np.array([each.evenness for each in choice.candidates]),
+        "n_clusters": np.array([int(each.labels.max()) + 1 for each in choice.candidates]),
+    }
+
+
+def _local_p(estimator, rows, kind, weight, asked):
+    """(spec, one step of p) of rows; of no more rows than clusters none is joined to another."""
+    n = rows.shape[0]
+    if n <= asked.n_clusters and kind == "features":
+        p_spec = estimator._local(rows, n)
+        return p_spec, Conditional(sparse.csr_array((n, n)), exclude_self=True)
+    p_spec = estimator._local(rows, asked.n_clusters) if estimator.supervisory is None else estimator._resolve_specs()[0]
+    step = p_spec.base if estimator.supervisory is None else p_spec
+    with estimator._threads(n**2):
+        p = step.conditional(rows, n_jobs=estimator.n_jobs, random_state=asked.seed)
+    if np.ptp(weight):
+        p = p.with_copies(weight)
+    warn_rows_without_positives(p, weight > 0)
+    return p_spec, p
+
+
+def _kept(estimator, choice, p_spec, p, distinct, weight, first, inverse, kind, of_table=None):
+    """A linear map where that is as good, else a lookup."""
+    chosen = choice.chosen
+    made = None
+    if kind == "features" and len(first) > estimator.n_clusters:
+        made = linear(distinct, chosen, p, weight)
+    encoder: Any = Lookup() if made is None else Linear()
+    state: dict = {}
+    rows = None
+    if made is None:
+        memberships = soft(p, chosen.labels)
+        rows = distinct, p
+    else:
+        module = build_module(encoder, distinct, estimator.n_clusters, 0, torch_dtype(distinct), weight)
+        shift, factor = (part.double().numpy() for part in (module[0].shift, module[0].factor))
+        with torch.no_grad():
+            module[-1].weight.copy_(torch.as_tensor(made[0] / factor))
+            module[-1].bias.copy_(torch.as_tensor(made[1] + made[0] @ shift))
+        module.eval()
+        memberships, state = softmax(encode(module, distinct), axis=1), state_arrays(module)
+    table = _table(choice, weight if of_table is None else of_table)
+    curve = np.array([chosen.loss])
+    return Kept(
+        p_spec, encoder, memberships[inverse], state, rows, first, chosen.name, table, chosen.loss, curve, "cpu"
+    )

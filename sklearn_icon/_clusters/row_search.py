@@ -1,0 +1,186 @@
+"""Local minima of the loss over hard partitions of single rows, from groups of rows down to rows.
+
+As in `local_search`, the loss is a sum over clusters of f_c g(m_c) + m_c h(m_c); here rows move, over a sparse flow of
+p, so that a sweep costs as much as a pass over p's entries. The rows on which the best partitions agree are groups for
+another search, as hundreds of searches among groups cost less than one among rows.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from scipy import sparse
+from sklearn.cluster import KMeans
+
+from .local_search import _interpolated, agreed_groups, quiet, search
+
+_ROUNDS, _SWEEPS = 3, 30
+_GROUPS_PER_CLUSTER, _MOST_GROUPS = 20, 1000
+_SEARCHES, _LEAST_SEARCHES, _WORK = 128, 8, 4e7  # searches of a round: fewer where groups times clusters are many
+_SAME = 0.95  # Rand index, adjusted, above which two partitions are one
+
+
+class Rows(NamedTuple):
+    """Rows as the search sees them: symmetric flow of p that sums to one, masses that do, and the table of costs."""
+
+    flow: sparse.csr_array
+    masses: np.ndarray
+    table: tuple
+    n_clusters: int
+
+
+def symmetric_flow(p, n_steps, sample_weight):
+    """w_i P_ij + w_j P_ji over two, P the mean of walks of one to n_steps steps along p; sums to one."""
+    power = total = p.weights
+    for _ in range(n_steps - 1):
+        power = power @ p.weights
+        total = total + power
+    flow = sparse.diags_array(sample_weight) @ total
+    flow = sparse.csr_array(flow + flow.T)
+    return flow / flow.sum()
+
+
+def settled(rows: Rows, labels: np.ndarray, seed: int, max_sweeps: int = _SWEEPS) -> tuple[np.ndarray, float]:
+    """Labels from which no move of a row lowers the loss, and the loss; no cluster loses its last row."""
+    labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    rng, n = np.random.RandomState(seed), len(labels)
+    orders = np.stack([rng.permutation(n) for _ in range(min(max_sweeps, _SWEEPS))])
+    flow = rows.flow
+    cost = _settle_rows(flow.indptr, flow.indices, flow.data, rows.masses, *rows.table, rows.n_clusters, orders, labels)
+    return labels, cost
+
+
+def searched(rows: Rows, near: np.ndarray, starts: list, n_kept: int, seed: int, max_sweeps: int = _SWEEPS):
+    """Local minima of the lowest loss, the best first, as (labels, loss): rounds of search among groups, then rows.
+
+    Parameters
+    ----------
+    rows : Rows
+    near : ndarray or sparse matrix of shape (n, n_columns)
+        Rows that are near each other where p joins them; k-means of it gives the first groups.
+    starts : list of (labels, loss)
+        Local minima that are known already.
+    n_kept : int
+        How many are kept from round to round; one is one round.
+    seed, max_sweeps : int
+    """
+    found, n, groups = list(starts), len(rows.masses), _first_groups(rows, near, seed)
+    for number in range(_ROUNDS if n_kept > 1 else 1):
+        if groups.max() >= _MOST_GROUPS:
+            found += [settled(rows, labels, seed, max_sweeps) for labels in _k_means_starts(rows, near, seed)]
+            return _distinct(found, n_kept)
+        best = found[0][1] if found else np.inf
+        found += [settled(rows, labels, seed + number, max_sweeps) for labels in _of_groups(rows, groups, n_kept, seed)]
+        found = _distinct(found, n_kept)
+        groups = agreed_groups(np.stack([labels for labels, _ in found]), rows.n_clusters)
+        if len(found) == 1 or groups.max() < rows.n_clusters or (number and found[0][1] > best - 1e-6) or n <= 2:
+            break
+    return found
+
+
+def _first_groups(rows, near, seed):
+    """The group of each row: k-means of `near`, or each row its own."""
+    n_groups = _GROUPS_PER_CLUSTER * rows.n_clusters
+    if len(rows.masses) <= n_groups or n_groups > _MOST_GROUPS:
+        return np.arange(len(rows.masses))
+    with quiet():
+        labels = KMeans(n_groups, n_init=1, max_iter=5, random_state=seed).fit_predict(near)
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _k_means_starts(rows, near, seed):
+    """Where clusters are too many for groups: k-means from three seeds."""
+    with quiet():
+        return [
+            KMeans(rows.n_clusters, n_init=1, max_iter=20, random_state=seed + more).fit_predict(near)
+            for more in range(3)
+        ]
+
+
+def _of_groups(rows, groups, n_kept, seed):
+    """Labels of rows under the partitions of groups of the lowest loss that differ."""
+    n_groups = groups.max() + 1
+    members = sparse.csr_array((np.ones(len(groups)), groups, np.arange(len(groups) + 1)), (len(groups), n_groups))
+    flow, masses = (members.T @ rows.flow @ members).toarray(), members.T @ rows.masses
+    n_searches = int(np.clip(_WORK / (n_groups * (n_groups + 10 * rows.n_clusters)), _LEAST_SEARCHES, _SEARCHES))
+    labels, costs = search(flow, masses, rows.n_clusters, rows.table, np.random.RandomState(seed), n_searches)
+    which = np.unique(np.round(costs, 9), return_index=True)[1]  # of equal costs one is enough
+    return [labels[of][groups] for of in which[:n_kept]]
+
+
+def _distinct(found, n_kept):
+    """The best that differ."""
+    kept: list = []
+    for labels, loss in sorted(found, key=lambda each: each[1]):
+        if all(_rand(labels, other) < _SAME for other, _ in kept):
+            kept.append((labels, loss))
+        if len(kept) == n_kept:
+            break
+    return kept
+
+
+def _rand(labels, others):
+    """Adjusted Rand index, by one pass over the rows."""
+    k = int(others.max()) + 1
+    table = np.bincount(labels * k + others, minlength=k * (int(labels.max()) + 1)).reshape(-1, k).astype(float)
+    both, one, other = (np.square(part).sum() for part in (table, table.sum(axis=1), table.sum(axis=0)))
+    n = float(len(labels))
+    one, other, both, pairs = one - n, other - n, both - n, n * (n - 1)
+    expected, most = one * other / pairs, (one + other) / 2
+    return 1.0 if most == expected else (both - expected) / (most - expected)
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def _settle_rows(indptr, indices, flow, masses, gain, rest, low, per_unit, n_clusters, orders, label):
+    """Move rows between clusters until no move lowers the loss, which is returned; labels change in place."""
+    n = len(label)
+    inside, mass, cost = np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters)
+    links, count, touched = np.zeros(n_clusters), np.zeros(n_clusters, np.int64), np.empty(n_clusters, np.int64)
+    for row in range(n):
+        mass[label[row]] += masses[row]
+        count[label[row]] += 1
+        for edge in range(indptr[row], indptr[row + 1]):
+            if label[indices[edge]] == label[row]:
+                inside[label[row]] += flow[edge]
+    for cluster in range(n_clusters):
+        cost[cluster] = _interpolated(inside[cluster], mass[cluster], gain, rest, low, per_unit)
+    for order in orders:
+        moved = False
+        for row in order:
+            old, own, n_touched = label[row], 0.0, 0
+            if count[old] == 1:
+                continue
+            for edge in range(indptr[row], indptr[row + 1]):
+                other = indices[edge]
+                if other == row:
+                    own += flow[edge]
+                    continue
+                if links[label[other]] == 0:
+                    touched[n_touched] = label[other]
+                    n_touched += 1
+                links[label[other]] += flow[edge]
+            left, mass_left = inside[old] - 2 * links[old] - own, mass[old] - masses[row]
+            cost_left = _interpolated(left, mass_left, gain, rest, low, per_unit)
+            new, least, cost_joined = old, -1e-12, 0.0
+            for which in range(n_touched):
+                cluster = touched[which]
+                if cluster == old:
+                    continue
+                joined = inside[cluster] + 2 * links[cluster] + own
+                trial = _interpolated(joined, mass[cluster] + masses[row], gain, rest, low, per_unit)
+                change = trial - cost[cluster] + cost_left - cost[old]
+                if change < least:
+                    new, least, cost_joined = cluster, change, trial
+            if new != old:
+                moved = True
+                inside[new] += 2 * links[new] + own
+                mass[new] += masses[row]
+                count[new] += 1
+                inside[old], mass[old], cost[old] = left, mass_left, cost_left
+                count[old] -= 1
+                cost[new], label[row] = cost_joined, new
+            for which in range(n_touched):
+                links[touched[which]] = 0.0
+        if not moved:
+            break
+    return cost.sum()

@@ -1,0 +1,237 @@
+"""The default clusters of `ICONClustering`: candidates, the rule that keeps one, and what is kept of it."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_digits, load_iris, make_blobs, make_moons
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_icon import ICONClustering, learned, methods, supervisory
+from sklearn_icon._clusters import automatic, choice, row_search
+from sklearn_icon._clusters.local_search import cost_table
+from sklearn_icon.supervisory import Gaussian
+
+IRIS = load_iris().data
+
+
+def corners(sizes, seed=3):
+    return make_blobs(sizes, centers=[[0, 0], [7, 0], [0, 7]], cluster_std=0.8, random_state=seed)
+
+
+def far_blobs(k, size, n_columns, seed=4):
+    rng = np.random.RandomState(seed)
+    y = np.repeat(np.arange(k), size)
+    return 12 * rng.normal(size=(k, n_columns))[y] + rng.normal(size=(len(y), n_columns)), y
+
+
+def moons(n=260, seed=5):
+    return make_moons(n, noise=0.05, random_state=seed)
+
+
+def line_and_a_far_value():
+    rng = np.random.RandomState(6)
+    return np.r_[rng.normal(1, 0.1, 90), rng.normal(2, 0.1, 90), 500.0][:, None], np.repeat([0, 1, 2], [90, 90, 1])
+
+
+SETS = {
+    "uneven": (*corners((330, 40, 30)), 3),
+    "very uneven": (*corners((420, 20, 20)), 3),
+    "small": (*far_blobs(4, 8, 5), 4),
+    "tiny": (*far_blobs(5, 4, 4), 5),
+    "many": (*far_blobs(30, 9, 8), 30),
+    "moons": (*moons(), 2),
+    "a far value": (*line_and_a_far_value(), 3),
+    "columns": (np.array([[0.0, 5], [0, 7], [0, 3], [20, 5], [20, 7], [20, 3]]), np.repeat([0, 1], 3), 2),
+}
+
+
+@pytest.mark.parametrize("X, y, k", list(SETS.values()), ids=list(SETS))
+def test_groups_that_are_plain_to_see_are_found(X, y, k):
+    clusters = ICONClustering(k, random_state=0).fit(X)
+    assert adjusted_rand_score(y, clusters.labels_) > 0.97
+    assert clusters.n_clusters_ == k
+    np.testing.assert_array_equal(clusters.predict(X), clusters.labels_)
+    memberships = clusters.predict_proba(X + 1e-3)
+    np.testing.assert_allclose(memberships.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_outliers_do_not_join_the_others():
+    X, y = far_blobs(4, 60, 6)
+    X[[5, 100]] = 1e6 * np.random.RandomState(0).normal(size=(2, 6))
+    found = np.delete(ICONClustering(4, random_state=0).fit_predict(X), [5, 100])
+    assert adjusted_rand_score(np.delete(y, [5, 100]), found) == 1
+
+
+@pytest.mark.parametrize("k", [2, 9, 17, 19, 20])
+def test_as_many_clusters_as_asked_for_where_rows_are_distinct(k):
+    X = np.random.RandomState(k).normal(size=(20, 3))
+    clusters = ICONClustering(k, random_state=0).fit(X)
+    assert clusters.n_clusters_ == k
+    np.testing.assert_array_equal(np.unique(clusters.labels_), np.arange(k))
+    np.testing.assert_array_equal(clusters.predict(X), clusters.labels_)
+
+
+@pytest.mark.parametrize("distinct", [1, 3])
+def test_fewer_distinct_rows_than_clusters(distinct):
+    X = np.repeat(np.random.RandomState(1).normal(size=(distinct, 4)), 7, axis=0)
+    clusters = ICONClustering(5, random_state=0)
+    with pytest.warns(ConvergenceWarning, match=f"only {distinct} of n_clusters=5"):
+        clusters.fit(X)
+    np.testing.assert_array_equal(np.unique(clusters.labels_), np.arange(distinct))
+    assert clusters.chosen_ == "distinct rows"
+    memberships = clusters.predict_proba(np.random.RandomState(2).normal(size=(30, 4)))
+    np.testing.assert_allclose(memberships.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_copies_are_weights():
+    X, counts = IRIS[::3], np.random.RandomState(0).randint(1, 4, len(IRIS[::3]))
+    weighted = ICONClustering(3, random_state=0).fit(X, sample_weight=counts)
+    copied = ICONClustering(3, random_state=0).fit(np.repeat(X, counts, axis=0))
+    np.testing.assert_array_equal(np.repeat(weighted.labels_, counts), copied.labels_)
+    np.testing.assert_allclose(weighted.cluster_centers_, copied.cluster_centers_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("of", [moons, lambda: far_blobs(4, 30, 6)])
+def test_sparse_rows_are_dense_ones(of):
+    X, y = of()
+    X = np.where(np.abs(X) < 0.2, 0, X)
+    k = y.max() + 1
+    dense, other = (ICONClustering(k, random_state=0).fit(kind(X)) for kind in (np.array, sparse.csr_matrix))
+    np.testing.assert_array_equal(dense.labels_, other.labels_)
+    new = X[::5] + (X[::5] != 0) * 0.01
+    np.testing.assert_allclose(dense.predict_proba(new), other.predict_proba(sparse.csr_array(new)), atol=1e-9)
+
+
+def test_y_is_ignored_in_a_pipeline():
+    X, y = corners((60, 50, 40))
+    alone = make_pipeline(StandardScaler(), ICONClustering(3, random_state=0)).fit(X)
+    told = make_pipeline(StandardScaler(), ICONClustering(3, random_state=0)).fit(X, y[::-1])
+    np.testing.assert_array_equal(alone.predict(X), told.predict(X))
+    assert np.isfinite(told.score(X[:9], y[:9]))
+
+
+def test_what_is_cut_by_a_naive_loop():
+    labels, weights = np.arange(len(IRIS)) % 3, np.random.RandomState(0).uniform(size=len(IRIS))
+    p, share = Gaussian(5, n_neighbors=15).conditional(IRIS), weights / weights.sum()
+    found = choice.candidate("some", labels, 0.0, p, share)
+    dense = p.toarray()
+    cut = sum(
+        share[i] * dense[i, j] for i in range(len(labels)) for j in range(len(labels)) if labels[i] != labels[j]
+    )
+    even = 1 - sum(share[labels == c].sum() ** 2 for c in range(3))
+    assert found.evenness == pytest.approx(even)
+    assert found.cut(share) == pytest.approx(cut / even)
+
+
+def made_up(cuts, evenness=0.6):
+    return choice.Candidate("made up", np.zeros(len(cuts), int), 0.0, np.asarray(cuts, float), evenness)
+
+
+def test_the_rule():
+    share, rng = np.full(400, 1 / 400), np.random.RandomState(0)
+    noise = 0.01 * rng.normal(size=400)
+    search, far_less, little_less = (made_up(np.full(400, cut)) for cut in (0.1, 0.06, 0.08))
+    assert choice.choose(search, far_less, None, share) is far_less
+    assert choice.choose(search, little_less, None, share) is search
+    as_good, worse = made_up(0.1 + noise - noise.mean() + 2e-4), made_up(0.102 + noise - noise.mean())
+    assert choice.choose(search, little_less, as_good, share) is as_good
+    assert choice.choose(search, little_less, worse, share) is search
+    outliers = made_up(0.1 + noise - noise.mean() + 2e-4, evenness=0.01)
+    assert choice.choose(search, little_less, outliers, share) is search
+
+
+@pytest.mark.parametrize("n_steps", [1, 2])
+def test_no_move_of_a_row_lowers_the_loss_where_rows_are_settled(n_steps):
+    X, weights = IRIS[::4], np.random.RandomState(0).uniform(0.5, 1.5, size=38)
+    p, n = Gaussian(4, n_neighbors=9).conditional(X), len(X)
+    table = cost_table("kl", n, 0.3, 0.3)
+    rows = row_search.Rows(row_search.symmetric_flow(p, n_steps, weights), weights / weights.sum(), table, 3)
+    flow, (gain, rest, low, per_unit) = rows.flow.toarray(), table
+    grid = low + np.arange(len(gain)) / per_unit
+    assert flow.sum() == pytest.approx(1)
+
+    def loss(labels):
+        one_hot = np.eye(3)[labels]
+        inside, mass = np.einsum("ic,ij,jc->c", one_hot, flow, one_hot), rows.masses @ one_hot
+        log_mass = np.log(np.maximum(mass, 1e-300))
+        return (inside * np.interp(log_mass, grid, gain) + mass * np.interp(log_mass, grid, rest)).sum()
+
+    labels, found = row_search.settled(rows, np.arange(n) % 3, seed=0)
+    assert found == pytest.approx(loss(labels), abs=1e-9)
+    for i in range(n):
+        for c in np.unique(labels[np.flatnonzero(flow[i])]):  # clusters that p leads to
+            assert loss(np.where(np.arange(n) == i, c, labels)) >= found - 1e-9
+
+
+def test_the_table_says_what_was_chosen():
+    X, _ = corners((330, 40, 30))
+    clusters = ICONClustering(3, random_state=0).fit(X)
+    table = clusters.candidates_
+    assert list(table["name"]) == ["k-means", "cut", "search"]
+    at = list(table["name"]).index(clusters.chosen_)
+    assert clusters.loss_ == table["loss"][at]
+    assert table["cut"][at] < 0.7 * table["cut"][2]  # whose evenness is not worth its cuts
+    assert table["evenness"][2] > table["evenness"][at]
+    assert table["loss"][2] < table["loss"][at]
+
+
+def test_digits_are_the_search_s():
+    X, y = load_digits(return_X_y=True)
+    clusters = ICONClustering(10, random_state=1).fit(X)
+    assert clusters.chosen_ == "search"
+    assert adjusted_rand_score(y, clusters.labels_) > 0.85
+
+
+@pytest.mark.parametrize("of, k", [(moons, 2), (lambda: corners((400, 40, 30)), 3), (lambda: far_blobs(5, 60, 8), 5)])
+def test_of_many_rows_some_are_drawn_to_choose(monkeypatch, of, k):
+    X, y = of()
+    monkeypatch.setattr(automatic, "_MOST_ROWS", 200)
+    clusters = ICONClustering(k, random_state=0).fit(X)
+    if clusters.chosen_ == "search":  # linear memberships
+        assert clusters.loss_curve_.size > 1
+    else:
+        assert adjusted_rand_score(y, clusters.labels_) > 0.97
+    np.testing.assert_array_equal(clusters.predict(X), clusters.labels_)
+
+
+def test_any_other_choice_chooses_nothing():
+    for change in ({"encoder": "linear"}, {"debias": 0.3}, {"learned": learned.SharedCluster()}):
+        assert not hasattr(ICONClustering(3, max_iter=20, n_init=1, random_state=0, **change).fit(IRIS), "chosen_")
+    graph = supervisory.UniformKNN(8).conditional(IRIS).weights
+    assert ICONClustering(3, supervisory="graph", random_state=0).fit(graph).chosen_ in ("search", "cut")
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [ICONClustering(3), methods.get("k-means").make_estimator(n_clusters=3), ICONClustering(3, encoder="linear")],
+)
+def test_verbose_speaks(capsys, estimator):
+    estimator.set_params(verbose=1, random_state=0).fit(IRIS)
+    assert "[ICONClustering]" in capsys.readouterr().out
+
+
+# --- k-means --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_new_rows_go_to_the_nearest_centre_of_k_means(dtype):
+    X = np.random.RandomState(7).uniform(size=(900, 4)).astype(dtype)
+    clusters = methods.get("k-means").make_estimator(n_clusters=11, random_state=0).fit(X[:300])
+    nearest = np.square(X[:, None] - clusters.cluster_centers_).sum(axis=2).argmin(axis=1)
+    np.testing.assert_array_equal(clusters.predict(X), nearest)
+    np.testing.assert_array_equal(clusters.predict(X[:300]), clusters.labels_)
+
+
+def test_k_means_of_single_precision_far_from_zero():
+    X, _ = make_blobs(300, 3, centers=4, random_state=8)
+    far = (X + 1e4).astype(np.float32)
+    clusters = methods.get("k-means").make_estimator(n_clusters=4, random_state=0).fit(far)
+    theirs = KMeans(4, n_init=10, random_state=0).fit(far.astype(np.float64))
+    assert clusters.inertia_ == pytest.approx(theirs.inertia_, rel=1e-5)
+    np.testing.assert_allclose(
+        np.sort(clusters.cluster_centers_, axis=0), np.sort(theirs.cluster_centers_, axis=0), rtol=1e-7
+    )
