@@ -27,6 +27,7 @@ _K_MEANS_STARTS, _KEPT = 10, 6
 _MOST_EIGENVECTORS = 120
 _STRENGTH, _REGRESSION_STEPS, _REGRESSION = 1.0, 30, 1e8  # C, steps and the most rows x columns x clusters
 _LINEAR_ERRORS = 1.0
+_OF_ALL = 0.01  # of a membership, so that none is impossible
 _WALK_STEPS = 2
 _DENSE = 1 << 22  # numbers of a sparse matrix that is made dense
 _NEAR = 5  # neighbours that carry a label to other rows
@@ -118,11 +119,12 @@ def _partition_of(near, asked, sample_weight, n_init):
 
 
 def soft(p, labels):
-    """Memberships of rows: two thirds their own cluster, a third where p leads from them."""
-    n = len(labels)
-    members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), (n, int(labels.max()) + 1))
-    own = members.toarray()
-    return (2 * own + np.where(p.has_positives[:, None], (p.weights @ members).toarray(), own)) / 3
+    """Memberships of rows: two thirds their own cluster, a third where p leads from them, a little of all."""
+    n, k = len(labels), int(labels.max()) + 1
+    members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), (n, k))
+    own, led = members.toarray(), (p.weights @ members).toarray()
+    led = np.where(p.has_positives[:, None], led, own)
+    return (1 - _OF_ALL) * (2 * own + led) / 3 + _OF_ALL / k
 
 
 def linear(X, chosen: Candidate, p, sample_weight):
