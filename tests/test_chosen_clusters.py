@@ -119,16 +119,14 @@ def test_what_is_cut_by_a_naive_loop():
     p, share = Gaussian(5, n_neighbors=15).conditional(IRIS), weights / weights.sum()
     found = choice.candidate("some", labels, 0.0, p, share)
     dense = p.toarray()
-    cut = sum(
-        share[i] * dense[i, j] for i in range(len(labels)) for j in range(len(labels)) if labels[i] != labels[j]
-    )
+    cut = sum(share[i] * dense[i, j] for i in range(len(labels)) for j in range(len(labels)) if labels[i] != labels[j])
     even = 1 - sum(share[labels == c].sum() ** 2 for c in range(3))
     assert found.evenness == pytest.approx(even)
     assert found.cut(share) == pytest.approx(cut / even)
 
 
-def made_up(cuts, evenness=0.6):
-    return choice.Candidate("made up", np.zeros(len(cuts), int), 0.0, np.asarray(cuts, float), evenness)
+def made_up(cuts, alone=0):
+    return choice.Candidate("made up", np.zeros(len(cuts), int), 0.0, np.asarray(cuts), 0.6, np.arange(len(cuts)) < alone)
 
 
 def test_the_rule():
@@ -140,8 +138,11 @@ def test_the_rule():
     as_good, worse = made_up(0.1 + noise - noise.mean() + 2e-4), made_up(0.102 + noise - noise.mean())
     assert choice.choose(search, little_less, as_good, share) is as_good
     assert choice.choose(search, little_less, worse, share) is search
-    outliers = made_up(0.1 + noise - noise.mean() + 2e-4, evenness=0.01)
-    assert choice.choose(search, little_less, outliers, share) is search
+    outlier = made_up(0.1 + noise - noise.mean() + 2e-4, alone=1)
+    assert choice.choose(search, little_less, outlier, share) is search
+    split, outlier_alone = made_up(np.full(400, 1e-3)), made_up((np.arange(400) < 1).astype(float), alone=1)
+    assert choice.choose(split, split, outlier_alone, share) is outlier_alone
+    assert choice.choose(made_up(np.zeros(400)), None, outlier_alone, share) is not outlier_alone
 
 
 @pytest.mark.parametrize("n_steps", [1, 2])
@@ -168,7 +169,9 @@ def test_no_move_of_a_row_lowers_the_loss_where_rows_are_settled(n_steps):
 
 
 def test_the_table_says_what_was_chosen():
-    X, _ = corners((330, 40, 30))
+    rng = np.random.RandomState(0)
+    stick = np.c_[rng.uniform(0, 30, 300), rng.normal(size=300)]
+    X = np.r_[stick, rng.normal([10, 12], 1, (25, 2)), rng.normal([20, -12], 1, (25, 2))]
     clusters = ICONClustering(3, random_state=0).fit(X)
     table = clusters.candidates_
     assert list(table["name"]) == ["k-means", "cut", "search"]

@@ -80,8 +80,7 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
         near = X
     n_kept = _KEPT if asked.n_init == "auto" else asked.n_init
     best = searched(rows, near, list(found.values()), n_kept, asked.seed, asked.max_iter)
-    whole = [each for each in best if each[0].max() + 1 == asked.n_clusters]
-    found["search"] = (whole or best)[0]
+    found["search"] = best[0]
     made = {name: candidate(name, labels, loss, p, share) for name, (labels, loss) in found.items()}
     chosen = choose(made["search"], made.get("cut"), made.get("k-means"), share)
     for each in made.values():
@@ -272,8 +271,9 @@ def _local_p(estimator, rows, kind, weight, asked):
     if n <= asked.n_clusters and kind == "features":
         p_spec = estimator._local(rows, n)
         return p_spec, Conditional(sparse.csr_array((n, n)), exclude_self=True)
-    p_spec = estimator._local(rows, asked.n_clusters) if estimator.supervisory is None else estimator._resolve_specs()[0]
-    step = p_spec.base if estimator.supervisory is None else p_spec
+    given = estimator.supervisory is not None
+    p_spec = estimator._resolve_specs()[0] if given else estimator._local(rows, asked.n_clusters)
+    step = p_spec if given else p_spec.base
     with estimator._threads(n**2):
         p = step.conditional(rows, n_jobs=estimator.n_jobs, random_state=asked.seed)
     if np.ptp(weight):

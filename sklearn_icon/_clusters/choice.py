@@ -16,17 +16,22 @@ from scipy import sparse
 
 _MUCH_LESS = 0.7  # of what the search's partition cuts
 _STANDARD_ERRORS = 1.5  # within which a simpler partition is as good
-_LEAST_EVENNESS = 0.1  # of that of the other, of a simpler partition: fewer are outliers on their own
+_ALONE = 0.5  # of a cluster's p stays inside, or it holds outliers
+_NOTHING = 0.1  # of what another cuts of the other rows, where outliers may have clusters of their own
 
 
 class Candidate(NamedTuple):
-    """A partition, its loss, and what is cut: R by row, whose mean is R, and 1 - sum_c m_c^2."""
+    """A partition, its loss, and what is cut: R by row, whose mean is R, 1 - sum_c m_c^2, and which rows are outliers.
+
+    Outliers are rows of clusters in which less than half of p stays.
+    """
 
     name: str
     labels: np.ndarray
     loss: float
     cut_of_rows: np.ndarray
     evenness: float
+    alone: np.ndarray
 
     def cut(self, share):
         """R."""
@@ -40,7 +45,8 @@ def candidate(name, labels, loss, p, share):
     inside = np.asarray((p.weights @ members)[np.arange(n), labels]).ravel()
     evenness = 1 - float(np.square(np.bincount(labels, share)).sum())
     cut = np.where(p.has_positives, 1 - inside, 0.0)
-    return Candidate(name, labels, loss, np.clip(cut, 0, 1) / max(evenness, 1e-12), evenness)
+    of_clusters = np.bincount(labels, share * cut) > (1 - _ALONE) * np.bincount(labels, share * p.has_positives)
+    return Candidate(name, labels, loss, np.clip(cut, 0, 1) / max(evenness, 1e-12), evenness, of_clusters[labels])
 
 
 def as_good(simple, other, share, errors=_STANDARD_ERRORS):
@@ -48,7 +54,16 @@ def as_good(simple, other, share, errors=_STANDARD_ERRORS):
     more = simple.cut_of_rows - other.cut_of_rows
     mean = share @ more
     error = np.sqrt(np.square(share) @ np.square(more - mean))
-    return mean <= errors * error + 1e-12 and simple.evenness >= _LEAST_EVENNESS * other.evenness
+    return mean <= errors * error + 1e-12
+
+
+def parts_outliers(simple, other, share):
+    """Whether the simpler partition has clusters of outliers, and what the other does instead is a split of a group.
+
+    Then, of all other rows, the simpler one cuts next to nothing.
+    """
+    rest = share * ~simple.alone
+    return rest @ simple.cut_of_rows < _NOTHING * (rest @ other.cut_of_rows) - 1e-12
 
 
 def choose(by_search, by_cut, by_k_means, share):
@@ -56,10 +71,13 @@ def choose(by_search, by_cut, by_k_means, share):
 
     1. That of the search, of the lowest loss, unless that of the cut has less than 0.7 of its R.
     2. That of k-means instead, where its R is higher by no more than 1.5 standard errors of the difference over rows.
+       Clusters of outliers, that the other has not, must be worth it: of the other rows it cuts less than a tenth.
     """
     kept = by_search
     if by_cut is not None and by_cut.cut(share) < _MUCH_LESS * by_search.cut(share) - 1e-12:
         kept = by_cut
-    if by_k_means is not None and as_good(by_k_means, kept, share):
-        kept = by_k_means
-    return kept
+    if by_k_means is None or not as_good(by_k_means, kept, share):
+        return kept
+    if by_k_means.alone.any() and not kept.alone.any() and not parts_outliers(by_k_means, kept, share):
+        return kept
+    return by_k_means

@@ -42,12 +42,27 @@ def symmetric_flow(p, n_steps, sample_weight):
 
 def settled(rows: Rows, labels: np.ndarray, seed: int, max_sweeps: int = _SWEEPS) -> tuple[np.ndarray, float]:
     """Labels from which no move of a row lowers the loss, and the loss; no cluster loses its last row."""
-    labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    labels = _whole(rows, np.unique(labels, return_inverse=True)[1].astype(np.int64))
     rng, n = np.random.RandomState(seed), len(labels)
     orders = np.stack([rng.permutation(n) for _ in range(min(max_sweeps, _SWEEPS))])
     flow = rows.flow
     cost = _settle_rows(flow.indptr, flow.indices, flow.data, rows.masses, *rows.table, rows.n_clusters, orders, labels)
     return labels, cost
+
+
+def _whole(rows, labels):
+    """Labels with a row to each cluster that had none, of those that hold least to their own."""
+    missing = rows.n_clusters - labels.max() - 1
+    if missing <= 0:
+        return labels
+    members = sparse.csr_array((np.ones(len(labels)), labels, np.arange(len(labels) + 1)))
+    held = np.asarray((rows.flow @ members)[np.arange(len(labels)), labels]).ravel() / np.maximum(rows.masses, 1e-300)
+    counts = np.bincount(labels)
+    for row in np.argsort(held, kind="stable"):
+        if missing and counts[labels[row]] > 1:
+            counts[labels[row]] -= 1
+            labels[row], missing = rows.n_clusters - missing, missing - 1
+    return labels
 
 
 def searched(rows: Rows, near: np.ndarray, starts: list, n_kept: int, seed: int, max_sweeps: int = _SWEEPS):

@@ -49,8 +49,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         R = sum_i w_i sum_j p(j|i) [c_i != c_j] / (1 - sum_c m_c^2),     m_c the weight of cluster c, of all.
 
     The search's partition is kept unless the cut's R is below 0.7 of its own: then its gain is evenness alone. That of
-    k-means replaces either where its R is higher by 1.5 standard errors of the difference at the most, and its
-    1 - sum_c m_c^2 is no less than a tenth. Memberships are those of a linear map, where its partition cuts no more
+    k-means replaces either where its R is higher by 1.5 standard errors of the difference at the most, unless it
+    gives outliers clusters of their own, in which less than half of p stays, for nothing: the other has none such, and
+    cuts no more than ten times as much of the other rows. Memberships are those of a linear map, where its partition cuts no more
     than one standard error above that, else each row's own. Of more than 10,000 rows that many are drawn to choose
     among; the search's choice then means a linear map trained on all rows, the others' are carried over to all.
     Equal rows are one row that weighs more.
@@ -304,6 +305,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         has_features = kind == "features"
         with self._threads(self._batch_rows(X.shape[0]) * X.shape[1]):
             solution = loss.solve(Data(X, y, items if has_features else None, p, sample_weight, device, random_state))
+        if self.verbose:
+            print(f"[{type(self).__name__}] loss {solution.loss:.6f} after {solution.result.n_iter} iterations")
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
         self.debias_ = self._share
         self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
