@@ -126,7 +126,9 @@ def test_what_is_cut_by_a_naive_loop():
 
 
 def made_up(cuts, alone=0):
-    return choice.Candidate("made up", np.zeros(len(cuts), int), 0.0, np.asarray(cuts), 0.6, np.arange(len(cuts)) < alone)
+    return choice.Candidate(
+        "made up", np.zeros(len(cuts), int), 0.0, np.asarray(cuts), 0.6, np.arange(len(cuts)) < alone
+    )
 
 
 def test_the_rule():

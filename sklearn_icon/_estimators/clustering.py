@@ -49,12 +49,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         R = sum_i w_i sum_j p(j|i) [c_i != c_j] / (1 - sum_c m_c^2),     m_c the weight of cluster c, of all.
 
     The search's partition is kept unless the cut's R is below 0.7 of its own: then its gain is evenness alone. That of
-    k-means replaces either where its R is higher by 1.5 standard errors of the difference at the most, unless it
-    gives outliers clusters of their own, in which less than half of p stays, for nothing: the other has none such, and
-    cuts no more than ten times as much of the other rows. Memberships are those of a linear map, where its partition cuts no more
-    than one standard error above that, else each row's own. Of more than 10,000 rows that many are drawn to choose
-    among; the search's choice then means a linear map trained on all rows, the others' are carried over to all.
-    Equal rows are one row that weighs more.
+    k-means replaces either where its R is higher by 1.5 standard errors of the difference at the most, unless it gives
+    outliers clusters of their own, in which less than half of p stays, for nothing: the other has none such, and cuts
+    no more than ten times as much of the other rows. Memberships are those of a linear map, where its partition cuts no
+    more than one standard error above that, else each row's own. Of more than 10,000 rows that many are drawn to choose
+    among; the search's choice then means a linear map trained on all rows, the others' are carried over to all. Equal
+    rows are one row that weighs more.
 
     Any other `supervisory` than a graph, `learned`, `encoder`, `divergence` or `debias`, or a `device` other than the
     CPU, is a choice that is trained as it stands: phi = softmax(f(x)). Starts are hard partitions of small groups of
