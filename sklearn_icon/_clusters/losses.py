@@ -15,8 +15,7 @@ from sklearn.utils import gen_batches
 from .. import learned, supervisory
 
 _STARTS, _K_MEANS_STARTS = 9, 10
-_RATES = {"Linear": 0.02, "Lookup": 0.1}
-_NETWORK_RATE = 1e-3
+_LINEAR_RATE, _LOOKUP_RATE, _NETWORK_RATE = 0.02, 0.1, 1e-3
 _MOST_ROWS_IN_PAIRS = 20_000
 
 
@@ -105,9 +104,9 @@ class Divergence(ClusterLoss):
         from .multistart import solve_partition
 
         estimator, inner = self.estimator, self.encoder.plain()
-        kind = type(inner).__name__ if not getattr(inner, "orthonormal", False) else "network"
-        dtype = torch.float32 if kind in _RATES else torch_dtype(data.X)
-        rate, network_rate = _RATES.get(kind, _RATES["Linear"]), _NETWORK_RATE
+        single = not inner.parametric or (inner.is_linear and not inner.orthonormal)
+        dtype = torch.float32 if single else torch_dtype(data.X)
+        rate, network_rate = _LINEAR_RATE if inner.parametric else _LOOKUP_RATE, _NETWORK_RATE
         if estimator.learning_rate != "auto":
             rate = network_rate = estimator.learning_rate
         seed = data.random_state.randint(np.iinfo(np.int32).max)

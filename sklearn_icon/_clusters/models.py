@@ -211,7 +211,7 @@ class _Modules(Models):
 
 def is_free_linear(encoder):
     """Whether any weights of a linear map will do."""
-    return type(encoder).__name__ == "Linear" and not encoder.orthonormal
+    return encoder.is_linear and not encoder.orthonormal
 
 
 def build_models(encoder, X, n_clusters, options, sample_weight, seed):

@@ -115,6 +115,13 @@ class Conditional:
         """Some of the rows, in the order given; for keys that are not the rows."""
         return Conditional(self.weights[rows], self.uniform)
 
+    def with_keys(self, numbers, n_keys):
+        """The same over more keys: column k there is column numbers[k] of n_keys; the others have no weight."""
+        if self.weights.shape[1] == n_keys:
+            return self
+        parts = self.weights.data, np.asarray(numbers)[self.weights.indices], self.weights.indptr
+        return replace(self, weights=sparse.csr_array(parts, shape=(self.weights.shape[0], n_keys)))
+
     def unmixed(self):
         """The same rows without the uniform part."""
         return replace(self, uniform=0.0)

@@ -1,6 +1,7 @@
 """What a user's labels say: classes, rows of shares, and which are unknown."""
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils.class_weight import compute_class_weight
 
 _SUM_TOLERANCE = 1e-3  # of rows of shares, which may be rounded
@@ -9,6 +10,11 @@ _SUM_TOLERANCE = 1e-3  # of rows of shares, which may be rounded
 def is_known(y):
     """Which labels are known: all but -1."""
     return np.ones(len(y), dtype=bool) if y.dtype.kind in "US" else np.asarray(y != -1)
+
+
+def is_one_hot(y):
+    """Whether each row of a 0/1 matrix has a single one, and so names a class."""
+    return bool((np.asarray(y.sum(axis=1) if sparse.issparse(y) else np.asarray(y).sum(axis=1)) == 1).all())
 
 
 def shares(y):

@@ -198,8 +198,8 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
 
 def check_bounded(q_spec, encoder):
     """Refuse a loss that falls without bound as an encoder spreads the rows; networks are held to the unit sphere."""
-    plain = not encoder.parametric or isinstance(encoder, encoders.Linear)
-    if isinstance(q_spec, learned.WideGaussian) and plain and not getattr(encoder, "orthonormal", False):
+    plain = not encoder.parametric or encoder.is_linear
+    if isinstance(q_spec, learned.WideGaussian) and plain and not encoder.orthonormal:
         raise ValueError(
             f"the loss of {q_spec} falls without bound as {encoder} spreads the rows; use an encoder that cannot: "
             "encoders.Linear(orthonormal=True), or a network such as 'mlp', whose rows are scaled to unit length."

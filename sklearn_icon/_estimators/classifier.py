@@ -9,15 +9,16 @@ from scipy.special import log_softmax
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted, validate_data
 
 from .. import learned, supervisory
 from .._core.conditional import warn_left_out, warn_rows_without_positives
 from .._core.device import working_on
-from .._core.labels import class_weights, classes_and_codes, is_known, shares
+from .._core.labels import class_weights, classes_and_codes, is_known, is_one_hot, shares
 from .._core.rows import refuse_hidden, rows_of
 from .base import ICon, check_bounded
+from .linear import LinearPart, linear_map
 
 _MAX_REPRESENTATION = 64
 _NAMED = {
@@ -28,12 +29,13 @@ _NAMED = {
 _OF_PROTOTYPES = {"student_t": partial(learned.StudentT, df=10.0), "harmonic": partial(learned.Harmonic, n=4.0)}
 
 
-class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, ICon):
+class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, ICon):
     r"""Classifiers as I-Con losses: softmax regression by default, other losses by choice of p, q and encoder.
 
     ::
 
-        minimise  sum_i s_i D( p(.|i) || q(.|i) ) / sum_i s_i  +  |W|^2 / (2 C sum_i s_i)
+        minimise  sum_i s_i D( p(.|i) || q(.|i) ) / sum_i s_i  +  R(W) / (C sum_i s_i)
+        R(W) = (1 - l1_ratio) |W|^2 / 2  +  l1_ratio |W|_1
         p(c|i) = 1[i belongs to c],     q(c|i) = k(f(x_i), w_c) / sum_b k(f(x_i), w_b)
 
     with prototypes w_c, sample weights s_i and W all weight matrices. With the defaults this is
@@ -58,15 +60,17 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     debias : float in [0, 1), default=0.0
         Uniform mass mixed into p: label smoothing.
     C : float, default=1.0
-        Inverse strength of the penalty. Cosine and harmonic q, which do not change with scale, have none.
+        Inverse strength of the penalty; `np.inf` is none. Cosine and harmonic q, which do not change with scale, have
+        none.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in LogisticRegression.
     max_iter : int or "auto", default="auto"
-        Iterations of L-BFGS, which solves linear encoders, "auto" is 100; passes over the rows of Adam, which trains
-        networks, "auto" is 10, or as many as make 300 steps.
+        Iterations of Newton's method or L-BFGS, which solve linear encoders, "auto" is 100; passes over the rows of
+        Adam, which trains networks, "auto" is 10, or as many as make 300 steps.
     tol : float, default=1e-4
-        L-BFGS ends where no entry of the gradient exceeds this; Adam where a pass over the rows, or 50 steps, lower the
-        mean loss by a smaller share.
+        Softmax regression of up to 2,000 coefficients under KL is solved until no entry of the gradient exceeds this,
+        and on to about 1e-8 of the coefficients. L-BFGS, for the others, ends where no entry of the gradient exceeds
+        it; Adam where a pass over the rows, or 50 steps, lower the mean loss by a smaller fraction.
     learning_rate : float or "auto", default="auto"
         Rate of Adam, which falls to zero along a cosine; "auto" is 0.003.
     early_stopping : bool, default=False
@@ -86,6 +90,21 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         Whether to print progress.
     warm_start : bool, default=False
         Start a softmax regression from the last fit's coefficients.
+    fit_intercept : bool, default=True
+        Whether softmax regression has intercepts.
+    penalty : {"auto", "l1", "l2", "elasticnet"} or None, default="auto"
+        Another way to say `l1_ratio`: "l2" is 0, "l1" is 1, "auto" and "elasticnet" are what it says. None is no
+        penalty, as is C=np.inf.
+    l1_ratio : float in [0, 1], default=None
+        Part of the l1 norm in the penalty of softmax regression, which sets coefficients to zero; None is 0. With
+        divergence="kl", on the CPU, without `early_stopping`.
+    solver : {"auto", "lbfgs", "liblinear", "newton-cg", "newton-cholesky", "sag", "saga"}, default="auto"
+        For code written for LogisticRegression: all names stand for one method here, and the optimum is theirs, but
+        for "liblinear", which penalises intercepts there. What a solver has not got there is an error here.
+    dual : bool, default=False
+        Likewise: liblinear's dual problem has the optimum of the primal one, which is solved.
+    intercept_scaling : float, default=1
+        Likewise: without effect, as intercepts are not penalised.
 
     Attributes
     ----------
@@ -101,7 +120,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         The objective at each iteration.
     validation_loss_curve_ : ndarray
         D on the held-out rows after each iteration; empty without `early_stopping`.
-    n_iter_ : int
+    n_iter_ : ndarray of shape (1,)
         Iterations run; passes over the rows where Adam trains.
     device_ : str
         Where the fit ran.
@@ -131,18 +150,21 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
 
     __module__ = "sklearn_icon"  # where users find it
 
-    _parameter_constraints: dict = ICon._parameter_constraints | {
-        "debias": [Interval(Real, 0, 1, closed="left")],
-        "C": [Interval(Real, 0, None, closed="neither")],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
-        "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "warm_start": ["boolean"],
-    }
+    _parameter_constraints: dict = (
+        ICon._parameter_constraints
+        | LinearPart._linear_constraints
+        | {
+            "debias": [Interval(Real, 0, 1, closed="left")],
+            "class_weight": [dict, StrOptions({"balanced"}), None],
+            "max_iter": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
+            "tol": [Interval(Real, 0, None, closed="left")],
+            "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+            "early_stopping": ["boolean"],
+            "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+            "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+            "warm_start": ["boolean"],
+        }
+    )
 
     def __init__(
         self,
@@ -165,6 +187,12 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         n_jobs=None,
         verbose=0,
         warm_start=False,
+        fit_intercept=True,
+        penalty="auto",
+        l1_ratio=None,
+        solver="auto",
+        dual=False,
+        intercept_scaling=1,
     ):
         self.supervisory = supervisory
         self.learned = learned
@@ -184,6 +212,12 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.warm_start = warm_start
+        self.fit_intercept = fit_intercept
+        self.penalty = penalty
+        self.l1_ratio = l1_ratio
+        self.solver = solver
+        self.dual = dual
+        self.intercept_scaling = intercept_scaling
 
     def _default_specs(self):
         return "data_label", "cosine" if self._is_over_rows() else "dot", "linear"
@@ -201,6 +235,10 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
 
     def _contrasts(self, specs):
         return specs[0].keys == "rows"
+
+    def _is_softmax_regression(self, specs):
+        p_spec, q_spec, encoder = specs
+        return not p_spec.over_rows and q_spec.is_dot and encoder.is_linear and not encoder.orthonormal
 
     def fit(self, X, y, sample_weight=None):
         """Fit the classifier.
@@ -233,21 +271,27 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not sample_weight.any():  # older scikit-learn lets this pass
             raise ValueError("Sample weights must contain at least one non-zero number.")
-        rows = np.flatnonzero(sample_weight)
-        X, y, sample_weight = X[rows], y[rows], sample_weight[rows]
         known = is_known(y) if p_spec.allows_unknown else np.ones(len(y), dtype=bool)
         classes, codes = classes_and_codes(y, known, names)
+        rows = np.flatnonzero(sample_weight)
+        X, codes, sample_weight, known = X[rows], codes[rows], sample_weight[rows], known[rows]
         with self._threads(prod(X.shape) if X.ndim == 2 else None), working_on(device):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
             labels = (supervisory.DataLabel() if p_spec.over_rows else p_spec).conditional(rows_of(X), codes, **how)
+            if codes.ndim == 1:
+                labels = labels.with_keys(np.unique(codes[known]), len(classes))
+            unit = sample_weight.max()
+            sample_weight = sample_weight / unit  # neither sums nor squares overflow
             weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
             if not p_spec.over_rows:
                 labels = labels.mix(self.debias)
                 warn_rows_without_positives(labels)
-            solution = self._solve(X, codes, labels, weights, known, (p_spec, q_spec, encoder), device, random_state)
+            solution = self._solve(
+                X, codes, labels, (weights, unit), known, (p_spec, q_spec, encoder), device, random_state
+            )
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, solution.learned, encoder, str(device)
         self.classes_ = classes
-        self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
+        self.n_iter_, self.loss_curve_ = np.array([solution.result.n_iter], dtype=np.int32), solution.result.loss_curve
         self.validation_loss_curve_ = np.asarray(solution.held_losses)
         self.prototypes_, self._state = solution.prototypes, solution.state
         self._coef, self._intercept = solution.coef, solution.intercept
@@ -257,8 +301,14 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     def _validate_y(self, y, p_spec):
         """(y, names of its columns or None): labels, or rows of probabilities."""
         refuse_hidden(y, "y")
+        shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+        if len(shape) == 2 and type_of_target(y) == "multilabel-indicator" and not is_one_hot(y):
+            raise ValueError(
+                f"y of shape {shape} says of each row which labels it has, any number of them; wrap "
+                f"{type(self).__name__} in sklearn.multiclass.OneVsRestClassifier or "
+                "sklearn.multioutput.MultiOutputClassifier, or pass class probabilities, whose rows sum to one."
+            )
         names = np.asarray(y.columns) if hasattr(y, "columns") else None
-        shape = np.asarray(y).shape
         soft = len(shape) == 2 and shape[1] > 1
         y = validate_data(self, y=y, multi_output=soft, y_numeric=soft)
         if not soft:
@@ -272,28 +322,32 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         return shares(y), names
 
     def _solve(self, X, codes, labels, weights, known, specs, device, random_state):
-        """Solve by the route that the specs call for."""
-        from .._training.prototypes import Labelled, is_dot, solve_linear, solve_prototypes
+        """Solve by the route that the specs call for; weights come with their unit."""
+        from .._training.prototypes import Labelled, solve_linear, solve_prototypes, solves_exactly
         from ..encoders._networks import torch_dtype
 
         p_spec, q_spec, encoder = specs
+        weights, unit = weights
         options = {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device}
         how = {
             "max_iter": None if self.max_iter == "auto" else self.max_iter,
             "tol": self.tol,
             "on_step": self._on_step("training"),
         }
-        seed, penalty = random_state.randint(np.iinfo(np.int32).max), 1 / (self.C * weights.sum())
+        seed, (penalty, l1_ratio) = random_state.randint(np.iinfo(np.int32).max), self._penalties(unit * weights.sum())
+        linear = self._is_softmax_regression(specs)
+        exact = solves_exactly(options) and not self.early_stopping
+        self._check_linear_options(linear, exact, penalty, l1_ratio, labels.shape[1])
         if p_spec.over_rows:
             if self.early_stopping:
                 raise ValueError(f"early_stopping=True needs p over classes, not {p_spec}; use 'data_label'.")
             return self._represent(X, codes, labels, weights, specs, penalty, options, how, seed)
         how["patience"] = self.n_iter_no_change
-        linear = type(encoder).__name__ == "Linear" and is_dot(q_spec)
         rows, held = Labelled(labels, rows_of(X) if linear else X, weights), None
         if self.early_stopping:
             rows, held = self._split(rows, codes, known, random_state)
         if linear:
+            how |= {"l1_ratio": l1_ratio, "fit_intercept": self.fit_intercept}
             return solve_linear(rows, held, q_spec, penalty, options, start=self._start(labels.shape[1]), **how)
         how |= {"n_outputs": labels.shape[1], "learning_rate": self.learning_rate, "seed": seed}
         return solve_prototypes(rows, held, q_spec, encoder, penalty, options, **how)
@@ -301,22 +355,28 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     def _split(self, rows, codes, known, random_state):
         """(rows to fit, rows held out of those whose label is known)."""
         candidates = np.flatnonzero(known)
-        stratify = codes[candidates] if codes.ndim == 1 else None
-        how = {"test_size": self.validation_fraction, "stratify": stratify, "random_state": random_state}
-        try:
+        strata = codes[candidates] if codes.ndim == 1 else None
+        n_held = max(1, int(np.ceil(self.validation_fraction * len(candidates))))
+        if strata is not None and _can_stratify(strata, n_held):
+            how = {"test_size": self.validation_fraction, "stratify": strata, "random_state": random_state}
             held = train_test_split(candidates, **how)[1]
-        except ValueError as error:
-            raise ValueError(
-                f"early_stopping=True cannot hold out validation_fraction={self.validation_fraction}: {error} "
-                "Use another fraction, leave rare classes out, or early_stopping=False."
-            ) from error
+        else:  # one row of each class stays, whatever is drawn; of probabilities any row
+            drawn = random_state.permutation(len(candidates))
+            stays = drawn[:1] if strata is None else drawn[np.unique(strata[drawn], return_index=True)[1]]
+            candidates = np.delete(candidates, stays)
+            if not len(candidates):
+                raise ValueError(
+                    f"early_stopping=True cannot hold out validation_fraction={self.validation_fraction} of the rows: "
+                    "one of each class has to stay, and there are no others. Use early_stopping=False."
+                )
+            held = random_state.choice(candidates, min(n_held, len(candidates)), replace=False)
         return rows.take(np.setdiff1d(np.arange(len(known)), held)), rows.take(held)
 
     def _represent(self, X, codes, labels, weights, specs, penalty, options, how, seed):
         """Representations of rows under a p over rows, and softmax regression on them at unit spread."""
         from .._training.contrast import solve_representation
         from .._training.prototypes import LBFGS_ITERATIONS, Labelled, solve_linear
-        from ..encoders._networks import input_scale
+        from ..encoders._scaling import input_scale
 
         p_spec, q_spec, encoder = specs
         draws = {"n_jobs": self.n_jobs, "random_state": np.random.RandomState(seed)}
@@ -340,29 +400,6 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         head = solve_linear(rows, None, _NAMED["dot"](), penalty, kl, start=None, patience=None, **how)
         return head._replace(learned=q_spec, state=represented.state, coef=head.coef * factor)
 
-    def _start(self, n_classes):
-        """The last fit's coefficients where they fit this one and `warm_start` asks for them."""
-        shape = (1 if n_classes == 2 else n_classes, self.n_features_in_)
-        if not self.warm_start or getattr(self, "_coef", None) is None or self._coef.shape != shape or self._state:
-            return None
-        return self._coef, self._intercept
-
-    @property
-    def coef_(self):
-        """Coefficients of softmax regression on X."""
-        return self._linear_part("_coef")
-
-    @property
-    def intercept_(self):
-        """Intercepts of softmax regression on X."""
-        return self._linear_part("_intercept")
-
-    def _linear_part(self, name):
-        check_is_fitted(self, "classes_")
-        if self._coef is None or self._state:
-            raise AttributeError(f"{type(self).__name__} with {self.learned_} and {self.encoder_} is not linear in X.")
-        return getattr(self, name)
-
     def _represented(self, X):
         """Items through the encoder, or as rows where there is no separate one."""
         if not self._state:
@@ -378,7 +415,7 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         represented = self._represented(X)
         if self._coef is None:
             return _log_kernel(self.learned_, represented, self.prototypes_)
-        logits = np.asarray(represented @ self._coef.T) + self._intercept
+        logits = linear_map(represented, self._coef, self._intercept)
         return np.hstack([np.zeros_like(logits), logits]) if len(self.classes_) == 2 else logits
 
     def decision_function(self, X):
@@ -435,13 +472,15 @@ class ICONClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         ndarray of shape (n_samples, n_outputs)
         """
         represented = self._represented(self._validate_rows(X))
-        return represented if self._state else np.asarray(represented @ self._coef.T) + self._intercept
+        if self._state:
+            return represented
+        return linear_map(represented, self._coef, self._intercept).astype(represented.dtype, copy=False)
 
     @property
     def _n_outputs(self):
         """Columns of the representation."""
         if not self._state:
-            return len(self._intercept)
+            return self._coef.shape[0]
         return self.prototypes_.shape[1] if self._coef is None else self._coef.shape[1]
 
     @property
@@ -483,5 +522,17 @@ def _check_specs(p_spec, q_spec, encoder):
         )
     if not encoder.parametric:
         raise ValueError(f"{encoder} does not map new rows; use encoder='linear', 'mlp' or a Module.")
+    if not p_spec.over_rows and q_spec.centred:
+        raise ValueError(
+            f"the loss of {q_spec} against prototypes of the classes falls without bound as these spread; use "
+            "learned='dot', 'gaussian', 'student_t' or 'harmonic'."
+        )
     if p_spec.over_rows:
         check_bounded(q_spec, encoder)
+
+
+def _can_stratify(codes, n_held):
+    """Whether rows can be held out of each class in proportion, and some stay."""
+    counts = np.bincount(codes)
+    counts = counts[counts > 0]
+    return counts.min() >= 2 and len(counts) <= n_held <= len(codes) - len(counts)

@@ -12,6 +12,19 @@ from .objective import Objective
 _REDRAWS = 20
 
 
+def batch_count(n_rows: int, batch_rows: int) -> int:
+    """Minibatches of a pass, of `batch_rows` rows at the most, but of two where there are as many.
+
+    One row has no others to be told from, and no spread for a network to normalise by.
+    """
+    return max(1, min(-(-n_rows // batch_rows), n_rows // 2))
+
+
+def shuffled(n_rows: int, batch_rows: int, rng: np.random.RandomState) -> list[np.ndarray]:
+    """The rows of the minibatches of one pass, in a new order; their sizes differ by one at the most."""
+    return np.array_split(rng.permutation(n_rows), batch_count(n_rows, batch_rows))
+
+
 class PositiveSampler:
     """Draws keys of rows from the weights of p, or from the walks along them.
 
@@ -105,12 +118,12 @@ class BatchLoss:
     def __init__(self, p, learned, represent, batch_rows, options, represent_keys=None):
         self.p, self.learned, self.represent, self.represent_keys = p, learned, represent, represent_keys
         self.batch_rows, self.options = batch_rows, options
-        self.sampler = PositiveSampler(p)
+        self.sampler, self.drawable = PositiveSampler(p), np.flatnonzero(p.has_positives)
         self.objectives: dict[int, Objective] = {}  # by the rows of a batch that have positives
 
     def __call__(self, rng):
         """The loss of a batch drawn with a RandomState."""
-        rows = rng.permutation(self.p.shape[0])[: self.batch_rows]
+        rows = rng.permutation(self.drawable)[: self.batch_rows]
         rows, positives = self.sampler.draw(rows, rng)
         n = len(rows)
         if n not in self.objectives:
@@ -149,12 +162,12 @@ class ViewLoss:
         self.views, self.learned, self.items, self.trained = views, learned, items, trained
         self.uniform, self.options = p.uniform, options
         self.n_items = p.shape[0] // views.n_views
-        self.n_batches = -(-self.n_items // batch_items)
+        self.batch_items, self.n_batches = batch_items, batch_count(self.n_items, batch_items)
         self.objectives: dict[int, Objective] = {}  # by the items of a batch
 
     def batches(self, rng):
         """Yield the items of the batches of one pass, shuffled with a RandomState."""
-        yield from np.array_split(rng.permutation(self.n_items), self.n_batches)
+        yield from shuffled(self.n_items, self.batch_items, rng)
 
     def passes(self, rng):
         """Yield the items of batches, pass after pass."""

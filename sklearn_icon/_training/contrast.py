@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._core.seeding import seeded_if
+from .._objective.batches import batch_count
 from .._objective.objective import Objective
 from .._optim.solver import SolverResult, adam_schedule, minimize
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
@@ -40,7 +41,7 @@ class ClassBatches:
         self.first = np.searchsorted(codes[self.order], codes)
         self.paired = np.flatnonzero(self.sizes > 1)
         whole = len(codes) <= 2 * n_batch or not len(self.paired)
-        self.per_pass = 1 if whole else -(-len(self.paired) // n_batch)
+        self.per_pass = 1 if whole else batch_count(len(self.paired), n_batch)
 
     def __iter__(self):
         while self.per_pass == 1:
@@ -99,7 +100,7 @@ def solve_representation(
     Representation
     """
     kind = options["dtype"], options["device"]
-    linear, headed = type(encoder).__name__ == "Linear", encoder.build_head(n_components) is not None
+    linear, headed = encoder.is_linear, encoder.build_head(n_components) is not None
     bounded = (learned.is_limit or learned.scale_free) and not linear
     module = build_module(encoder, X, n_components, seed, kind[0], weights, unit_rows=bounded and not headed)
     trained = TrainedEncoder(encoder, module.to(kind[1]), n_components, seed, unit_rows=bounded)

@@ -298,7 +298,7 @@ def solve_encoder(
         The shares are those of rows, or of items in a pass of views.
     """
     dtype, device = options["dtype"], options["device"]
-    linear = type(encoder).__name__ == "Linear"
+    linear = encoder.is_linear
     bounded, headed = learned.is_limit and not linear, encoder.build_head(n_components) is not None
     how = {"by_column": views is None, "unit_rows": bounded and not headed}
     module = build_module(encoder, X, n_components, seed, dtype, **how).to(device)

@@ -17,6 +17,7 @@ from sklearn.utils import gen_batches
 from .._core.conditional import Conditional
 from .._core.seeding import seeded_if
 from .._core.unit_rows import unit_rows
+from .._objective.batches import batch_count, shuffled
 from .._objective.objective import Objective
 from .._optim.solver import SolverResult, minimize
 from ..encoders._networks import as_tensor, build_module, state_arrays
@@ -112,7 +113,7 @@ def solve_pairs(
     Pairs
     """
     loss = _PairLoss(X, y, uniform, learned, encoders, n_components, options, batch_rows, seeds)
-    steps = -(-X.shape[0] // batch_rows)
+    steps = batch_count(X.shape[0], batch_rows)
     rate = _RATE if learning_rate == "auto" else float(learning_rate)
     how = {"method": "adam", "learning_rate": rate, "tol": tol, "window": max(_LEAST_WINDOW, steps), "per_pass": steps}
     draw = any(encoder.draws for encoder in encoders)
@@ -166,9 +167,9 @@ class _PairLoss:
 
 def _batches(n, batch_rows, seed):
     """Yield the rows of minibatches for ever, in a new order at each pass."""
-    rng, n_batches = np.random.RandomState(seed), -(-n // batch_rows)
+    rng = np.random.RandomState(seed)
     while True:
-        yield from np.array_split(rng.permutation(n), n_batches)
+        yield from shuffled(n, batch_rows, rng)
 
 
 def recall_at_one(learned, z, w, items=()):

@@ -11,11 +11,13 @@ from sklearn.base import clone
 from .._core.conditional import Conditional
 from .._core.seeding import seeded_if
 from .._core.team import alone
+from .._objective.batches import batch_count, shuffled
 from .._objective.objective import Objective
 from .._optim.solver import SolverResult, adam_schedule, minimize
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
 from ..learned import Learned
 from .early_stopping import EarlyStopping
+from .softmax import Penalty, solve_softmax
 from .whitening import ScaledRows
 
 _BATCH_ROWS = 256
@@ -52,19 +54,17 @@ class Classifier(NamedTuple):
     held_losses: list
 
 
-def is_dot(learned):
-    """Whether q is a Gaussian of dot products, whose prototypes a last linear layer absorbs."""
-    return learned.affinity == "dot" and not learned.mixture
-
-
-def solve_linear(rows, held, learned, penalty, options, *, start, max_iter, tol, on_step, patience):
-    """Softmax regression: logits W x + b against fixed one-hot prototypes, by L-BFGS.
+def solve_linear(
+    rows, held, learned, penalty, options, *, start, max_iter, tol, on_step, patience, l1_ratio=0.0, fit_intercept=True
+):
+    """Softmax regression: logits W x + b against fixed one-hot prototypes.
 
     ::
 
-        sum_i s_i D(p_i || q_i) / sum_i s_i  +  penalty / 2 |W|^2
+        sum_i s_i D(p_i || q_i) / sum_i s_i  +  penalty ((1 - l1_ratio) / 2 |W|^2 + l1_ratio |W|_1)
 
-    Two classes share one row of W, whose sign is that of the second, as in logistic regression.
+    Two classes share one row of W, whose sign is that of the second, as in logistic regression. KL is solved by
+    Newton's method on the CPU; other divergences, on other devices and with rows held out by L-BFGS.
 
     Parameters
     ----------
@@ -80,18 +80,51 @@ def solve_linear(rows, held, learned, penalty, options, *, start, max_iter, tol,
         (coef, intercept) to start from; None for zeros.
     max_iter, tol, on_step
         Of the solver.
+    l1_ratio : float, default=0.0
+    fit_intercept : bool, default=True
 
     Returns
     -------
     Classifier
+        Coefficients in the precision of the rows, intercepts in double precision.
     """
+    max_iter = LBFGS_ITERATIONS if max_iter is None else max_iter
+    how = {"max_iter": max_iter, "tol": tol, "on_step": on_step}
+    tau = learned.temperature  # by which the logits are divided
+    losses: list[float] = []
+    if held is None and solves_exactly(options):
+        counted = np.flatnonzero(rows.p.has_positives & (rows.weight > 0))
+        given = rows if len(counted) == len(rows.weight) else rows.take(counted)
+        penalties = Penalty(penalty * l1_ratio * tau, penalty * (1 - l1_ratio) * tau**2)
+        targets = given.p.toarray().astype(np.float64, copy=False)
+        coef, intercept, result = solve_softmax(given.X, targets, given.weight, penalties, fit_intercept, start, **how)
+    else:
+        coef, intercept, result, losses = _by_lbfgs(
+            rows, held, penalty * tau**2, options, start, patience, fit_intercept, how
+        )
+    rounded = coef.astype(rows.X.dtype, copy=False)
+    if rounded.dtype != coef.dtype and fit_intercept:  # what rounding takes of a mean far from zero
+        share = rows.weight / rows.weight.sum()
+        intercept = intercept + (coef - rounded) @ np.asarray(share @ rows.X, dtype=np.float64)
+    prototypes = np.eye(rows.p.shape[1], dtype=rows.X.dtype)
+    return Classifier(prototypes, learned, {}, rounded, intercept, result, losses)
+
+
+def solves_exactly(options):
+    """Whether softmax regression has a second-order method: KL on the CPU."""
+    return options["divergence"] == "kl" and options["device"].type == "cpu"
+
+
+def _by_lbfgs(rows, held, penalty, options, start, patience, fit_intercept, how):
+    """(coef, intercept, report, losses on held-out rows) under any divergence, on any device."""
     kind = options["dtype"], options["device"]
     n_features, n_classes = rows.X.shape[1], rows.p.shape[1]
     n_logits = 1 if n_classes == 2 else n_classes
-    penalty = penalty * learned.temperature**2  # the logits are products over the temperature
-    scaled = ScaledRows(rows.X, rows.weight, penalty * n_classes**2 / (n_classes - 1), *kind)
+    ridge = penalty * n_classes**2 / (n_classes - 1)
+    scaled = ScaledRows(rows.X, rows.weight, ridge, *kind, fit_intercept)
     start = (np.zeros((n_logits, n_features)), np.zeros(n_logits)) if start is None else start
-    params = [torch.tensor(part, dtype=kind[0], device=kind[1], requires_grad=True) for part in scaled.scale(*start)]
+    both = [torch.tensor(part, dtype=kind[0], device=kind[1]) for part in scaled.scale(*start)]
+    params = [param.requires_grad_() for param in (both if fit_intercept else both[:1])]
     objective = rows.objective(_Logits(), options)
     prototypes = torch.eye(n_classes, dtype=kind[0], device=kind[1])
 
@@ -99,23 +132,25 @@ def solve_linear(rows, held, learned, penalty, options, *, start, max_iter, tol,
         return torch.cat([torch.zeros_like(logits), logits], dim=1) if n_classes == 2 else logits
 
     def loss():
-        weight, bias = params
+        weight, bias = both
         logits = scaled.rows @ weight.T + (bias - weight @ scaled.shift)
         return objective(of_two(logits), prototypes) + penalty / 2 * scaled.unscaled(weight).square().sum()
 
     def unscaled():
-        return scaled.unscale(*(param.detach() for param in params))
+        return scaled.unscale(*(param.detach() for param in both))
 
     def held_loss():
         coef, intercept = unscaled()
         return held_objective(of_two(as_tensor(held.X @ coef.T + intercept, *kind)), prototypes)
 
+    def size(of_weight, of_bias=None):
+        return scaled.gradient_size(of_weight, torch.zeros_like(both[1]) if of_bias is None else of_bias)
+
     held_objective = held and held.objective(_Logits(), options)
-    how = {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol, "size": scaled.gradient_size}
+    solver = {"method": "lbfgs", "max_iter": how["max_iter"], "tol": how["tol"], "size": size}
     with alone(kind[1] == torch.device("cpu")):  # NumPy multiplies, and its threads need the cores
-        result, losses = _minimize(loss, params, held and held_loss, 1, patience, on_step, how)
-    coef, intercept = unscaled()
-    return Classifier(prototypes.cpu().numpy(), learned, {}, coef, intercept, result, losses)
+        result, losses = _minimize(loss, params, held and held_loss, 1, patience, how["on_step"], solver)
+    return *unscaled(), result, losses
 
 
 class _Logits(Learned):
@@ -168,10 +203,11 @@ def solve_prototypes(
     kind = options["dtype"], options["device"]
     module = build_module(encoder, rows.X, n_outputs, seed, kind[0], rows.weight).to(kind[1])
     params, kept = [param for param in module.parameters() if param.requires_grad], list(module.buffers())
-    matrices = [] if learned.scale_free else [param for param in params if param.ndim > 1]
+    free = learned.scale_free or encoder.orthonormal  # torch keeps signs in the weights behind an orthonormal map
+    matrices = [] if free else [param for param in params if param.ndim > 1]
     with seeded_if(encoder.draws, seed, kind[1]):  # what modules draw, here and below, as in dropout
         prototypes = first_prototypes(rows, module, learned, options)
-    if not is_dot(learned):
+    if not learned.is_dot:
         params.append(prototypes.requires_grad_())
     log_temperature = None
     if "tau" in learned.learns:
@@ -184,8 +220,7 @@ def solve_prototypes(
             return learned
         return type(learned)(metric=learned.metric, tau=log_temperature.exp())
 
-    smooth = type(encoder).__name__ == "Linear"
-    n = len(rows.weight)
+    smooth, n = encoder.is_linear, len(rows.weight)
     batches = _batches(rows, present(), n if smooth else _BATCH_ROWS, seed, options)
 
     def loss():
@@ -217,7 +252,7 @@ def _schedule(smooth, n, max_iter, tol, learning_rate):
     """(method and options of the solver, steps in a pass over n rows)."""
     if smooth:
         return {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol}, 1
-    steps_per_pass = -(-n // _BATCH_ROWS)
+    steps_per_pass = batch_count(n, _BATCH_ROWS)
     return adam_schedule(steps_per_pass, max_iter, tol, learning_rate), steps_per_pass
 
 
@@ -241,9 +276,8 @@ def _batches(rows, learned, n_batch, seed, options):
             yield everything
     rng = np.random.RandomState(seed)
     while True:
-        order = rng.permutation(n)
-        for first in range(0, n, n_batch):
-            batch = rows.take(order[first : first + n_batch])
+        for part in shuffled(n, n_batch, rng):
+            batch = rows.take(part)
             yield batch.objective(learned, options), as_tensor(batch.X, *kind)
 
 
@@ -255,7 +289,7 @@ def first_prototypes(rows, module, learned, options):
     """
     kind = options["dtype"], options["device"]
     prototypes = torch.eye(rows.p.shape[1], dtype=kind[0], device=kind[1])
-    if is_dot(learned):
+    if learned.is_dot:
         return prototypes
     if options["divergence"] != "kl":
         share = rows.p.weights.T.multiply(rows.weight).tocsr()

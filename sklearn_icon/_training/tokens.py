@@ -109,7 +109,7 @@ def solve_tokens(
     batches = contexts.batches(-(-n * _VISITS // max_iter) if sampled else n, rng)
     rate = (_LOOKUP_RATE if free else _ADAM_RATE) if learning_rate == "auto" else float(learning_rate)
     how = {"method": "adam", "learning_rate": rate}
-    if not sampled and (free or type(encoder).__name__ == "Linear"):
+    if not sampled and (free or encoder.is_linear):
         how = {"method": "lbfgs", "tol": _TOLERANCE / (n if free else 1)}
     with seeded_if(encoder.draws, seed, kind["device"]):  # what a module draws, as in dropout
         result = minimize(

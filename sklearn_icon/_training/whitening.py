@@ -5,6 +5,7 @@ import torch
 from scipy import linalg, sparse
 
 from ..encoders._networks import FixedRows
+from ..encoders._scaling import nearness
 
 _MOST_COLUMNS = 1024  # whitened fully; more, and sparse ones, are only divided by their deviations
 _ROWS_AT_ONCE = 8192
@@ -30,6 +31,8 @@ class ScaledRows:
         The L2 penalty over the curvature of the loss.
     dtype, device
         Of the tensors.
+    fit_intercept : bool, default=True
+        Whether there is a b: without one m is zero.
 
     Attributes
     ----------
@@ -37,23 +40,15 @@ class ScaledRows:
     shift : tensor of shape (n_features,)
     """
 
-    def __init__(self, X, sample_weight, ridge, dtype, device):
-        share = sample_weight / sample_weight.sum()
-        self.mean = np.asarray(share @ X, dtype=np.float64)
+    def __init__(self, X, sample_weight, ridge, dtype, device, fit_intercept=True):
+        self.mean, self.factor = whitening(X, sample_weight / sample_weight.sum(), ridge, fit_intercept)
         shift, kind = np.zeros_like(self.mean), {"dtype": dtype, "device": device}
-        if sparse.issparse(X) or X.shape[1] > min(_MOST_COLUMNS, X.shape[0]):
-            squares = X.multiply(X) if sparse.issparse(X) else np.square(X, dtype=np.float64)
-            variance = np.asarray(share @ squares) - self.mean**2 + ridge
-            self.factor = np.sqrt(np.maximum(variance, _floor(variance)))
-            if sparse.issparse(X):
-                rows, shift = X.multiply(1 / self.factor), self.mean / self.factor
-            else:
-                rows = (X - self.mean) / self.factor
+        if sparse.issparse(X):
+            rows, shift = X.multiply(1 / self.factor), self.mean / self.factor
+        elif self.factor.ndim == 1:
+            rows = (X - self.mean) / self.factor
         else:
-            covariance = _covariance(X, self.mean, share) + ridge * np.eye(X.shape[1])
-            covariance[np.diag_indices_from(covariance)] += _floor(np.diag(covariance))
-            self.factor = linalg.cholesky(covariance)
-            inverse = linalg.solve_triangular(self.factor, np.eye(len(covariance)))
+            inverse = linalg.solve_triangular(self.factor, np.eye(len(self.factor)))
             rows = np.concatenate([(block - self.mean) @ inverse for block in _blocks(X)])
         self.rows = FixedRows(rows, **kind)
         self.shift, self._factor, self._mean = (torch.as_tensor(a, **kind) for a in (shift, self.factor, self.mean))
@@ -77,8 +72,34 @@ class ScaledRows:
 
     def unscale(self, weight, bias):
         """(W, b) of tensors (V, b'), as NumPy arrays."""
-        coef = self.unscaled(weight).cpu().numpy()
-        return coef, bias.cpu().numpy() - coef @ self.mean.astype(coef.dtype)
+        coef = self.unscaled(weight).double().cpu().numpy()
+        return coef, bias.double().cpu().numpy() - coef @ self.mean
+
+
+def whitening(X, share, ridge, centred=True, fully=True):
+    """(mean, R): R^T R = cov(x) + ridge, of rows of which a few extreme ones have a bounded say, or its diagonal.
+
+    Parameters
+    ----------
+    X : ndarray or sparse matrix of shape (n, d)
+    share : ndarray of shape (n,)
+        Weights that sum to one.
+    ridge : float
+    centred : bool, default=True
+        Whether moments are about the mean, or the mean is taken for zero.
+    fully : bool, default=True
+        Whether R may be triangular.
+    """
+    near = nearness(X, share)
+    share = share if near is None else share * near**2
+    mean = np.asarray(share @ X, dtype=np.float64) / share.sum() if centred else np.zeros(X.shape[1])
+    if fully and not sparse.issparse(X) and X.shape[1] <= min(_MOST_COLUMNS, X.shape[0]):
+        covariance = _covariance(X, mean, share)
+        covariance[np.diag_indices_from(covariance)] += ridge + _floor(np.diag(covariance) + ridge)
+        return mean, linalg.cholesky(covariance)
+    squares = X.multiply(X) if sparse.issparse(X) else np.square(X, dtype=np.float64)
+    variance = np.asarray(share @ squares) - share.sum() * mean**2 + ridge
+    return mean, np.sqrt(np.maximum(variance, _floor(variance)))
 
 
 def _floor(variances):

@@ -12,6 +12,10 @@ class Encoder(Spec):
     """Whether the map extends to new rows by itself."""
     flat = False
     """Whether the module reads rows of features, whatever the shape of an item."""
+    is_linear = False
+    """Whether the module is z = W x + b, whose loss is smooth in W and b."""
+    orthonormal = False
+    """Whether the rows of W are orthonormal, so that the module keeps distances as they are in X."""
     momentum: float | None = None
     """Of an average of past weights that represents the keys; None where the encoder itself does."""
     draws = True

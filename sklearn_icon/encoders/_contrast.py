@@ -45,7 +45,7 @@ class _Contrast(Encoder):
     @property
     def orthonormal(self):
         """As the base."""
-        return getattr(self.base, "orthonormal", False)
+        return self.base.orthonormal
 
     @property
     def momentum(self):

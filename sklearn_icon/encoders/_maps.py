@@ -63,6 +63,11 @@ class Linear(Encoder):
     def __init__(self, orthonormal=False):
         self.orthonormal = orthonormal
 
+    @property
+    def is_linear(self):
+        """Whether a subclass builds no other module."""
+        return type(self).build is Linear.build
+
     def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
         """Make the torch module; see `Encoder.build`."""
         import torch

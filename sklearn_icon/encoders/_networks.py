@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.utils import gen_batches
 
 from .._core.quiet import quiet
 from .._core.unit_rows import unit_rows
+from ._scaling import FAR, ROWS_AT_ONCE, input_scale
 
-_ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 8192, 1 << 20
+_NUMBERS_AT_ONCE = 1 << 20
 
 
 def as_tensor(X, dtype, device):
@@ -26,15 +26,25 @@ def torch_dtype(X):
 
 
 class _InputScale(torch.nn.Module):
-    """(x - shift) * factor, so that encoders see rows around zero and of unit spread."""
+    """(x - shift) * factor, so that encoders see rows around zero and of unit spread.
 
-    def __init__(self, shift, factor):
+    Rows whose root mean square is then above `limit` are shortened to it.
+    """
+
+    def __init__(self, shift, factor, limit=None):
         super().__init__()
         self.register_buffer("shift", shift)
         self.register_buffer("factor", factor)
+        self.register_buffer("limit", limit)
 
     def forward(self, x):
-        return (x - self.shift) * self.factor
+        z = (x - self.shift) * self.factor
+        if self.limit is None:
+            return z
+        largest = torch.finfo(z.dtype).max ** 0.5
+        z = z.clamp(-largest, largest)
+        size = (z.flatten(1) / z.shape[1:].numel() ** 0.5).norm(dim=1)
+        return z * (self.limit / size.clamp_min(self.limit)).view(-1, *[1] * (z.ndim - 1))
 
 
 class UnitRows(torch.nn.Module):
@@ -94,42 +104,11 @@ def build_module(encoder, X, n_outputs, seed, dtype, sample_weight=None, *, by_c
     """
     module = encoder.build(prod(X.shape[1:]), n_outputs, seed=seed, dtype=dtype)
     parts = [module]
-    if not getattr(encoder, "orthonormal", False):
-        columns = by_column and X.ndim == 2
-        scale = (input_scale if columns else _overall_scale)(X, sample_weight)
-        parts.insert(0, _InputScale(*(torch.as_tensor(part, dtype=dtype) for part in scale)))
+    if not encoder.orthonormal:
+        scale = input_scale(X, sample_weight, by_column and X.ndim == 2)
+        limit = () if encoder.is_linear else (FAR,)
+        parts.insert(0, _InputScale(*(torch.as_tensor(part, dtype=dtype) for part in (*scale, *limit))))
     return _Rows(parts + [UnitRows()] * unit_rows, encoder.flat, n_outputs)
-
-
-def input_scale(X, sample_weight=None):
-    """(shift, factor): column means, zero for sparse rows, and one over the overall standard deviation."""
-    share = _shares(X, sample_weight)
-    if sparse.issparse(X):
-        shift = np.zeros(X.shape[1])
-        variance = (share @ X.multiply(X)).mean() - (share @ X).mean() ** 2
-    else:
-        parts = list(gen_batches(len(X), _ROWS_AT_ONCE))
-        shift = sum(share[part] @ X[part].astype(np.float64) for part in parts)
-        variance = sum(share[part] @ np.square(X[part] - shift) for part in parts).mean()
-    return shift, 1 / np.sqrt(variance) if variance > 0 else 1.0
-
-
-def _overall_scale(X, sample_weight=None):
-    """(shift, factor): the mean of all numbers and one over their standard deviation, a block of items at a time."""
-    share = _shares(X, sample_weight)
-    if sparse.issparse(X):
-        shift = (share @ X).mean()
-        variance = (share @ X.multiply(X)).mean() - shift**2
-    else:
-        blocks = [(share[part], X[part].reshape(len(share[part]), -1)) for part in gen_batches(len(X), _ROWS_AT_ONCE)]
-        shift = sum(shares @ block.mean(axis=1, dtype=np.float64) for shares, block in blocks)
-        variance = sum(shares @ np.square(block - shift).mean(axis=1) for shares, block in blocks)
-    return shift, 1 / np.sqrt(variance) if variance > 0 else 1.0
-
-
-def _shares(X, sample_weight):
-    """Each item's share of all weight."""
-    return np.full(X.shape[0], 1 / X.shape[0]) if sample_weight is None else sample_weight / sample_weight.sum()
 
 
 class FixedRows:
@@ -188,7 +167,7 @@ def load_module(encoder, n_inputs, n_outputs, state):
     tensors = {name: torch.as_tensor(value) for name, value in state.items()}
     dtype = next(value.dtype for value in tensors.values() if value.is_floating_point())
     parts = [encoder.build(n_inputs, n_outputs, dtype=dtype)]
-    scale = [tensors[name] for name in ("0.shift", "0.factor") if name in tensors]
+    scale = [tensors[name] for name in ("0.shift", "0.factor", "0.limit") if name in tensors]
     if scale:
         parts.insert(0, _InputScale(*scale))
     if any(name.endswith(".unit") for name in tensors):
@@ -200,7 +179,7 @@ def load_module(encoder, n_inputs, n_outputs, state):
 
 def block_rows(X):
     """How many items go through a module at once."""
-    return min(X.shape[0], _ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // max(1, prod(X.shape[1:]))))
+    return min(X.shape[0], ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // max(1, prod(X.shape[1:]))))
 
 
 def encode(module, X):

@@ -42,6 +42,11 @@ class Learned(Spec):
     learns: tuple = ()
     """Names of the parameters that are to be learned beside the representations."""
 
+    @property
+    def is_dot(self):
+        """Whether the log-kernel is a dot product over a temperature, whose keys a last linear layer absorbs."""
+        return self.affinity == "dot" and not self.mixture
+
     def unmixed(self):
         """The distribution inside of uniform mixtures."""
         return self
