@@ -20,7 +20,7 @@ _ESTIMATORS = {
     "ICONClassifier": "classifier",
     "ICONCrossModal": "cross_modal",
 }
-_MODULES = ("supervisory", "learned", "encoders", "methods", "metrics", "plotting", "nn")
+_MODULES = ("supervisory", "learned", "encoders", "methods", "metrics", "plotting", "nn", "testing")
 
 __all__ = ["ICONClassifier", "ICONClustering", "ICONCrossModal", "ICONEmbedding", *sorted(_MODULES)]
 

@@ -16,7 +16,7 @@ FLOORS = [
     {"_graph", "_optim", "learned", "encoders"},
     {"supervisory", "_objective"},
     {"_training", "_clusters", "nn", "methods"},
-    {"_estimators", "plotting", "__init__"},
+    {"_estimators", "plotting", "testing", "__init__"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
