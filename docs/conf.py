@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+from latex2mathml.converter import convert
 
 import sklearn_icon
 
@@ -20,14 +21,25 @@ release = version = sklearn_icon.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_design",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 default_role = "literal"
-html_theme = "furo"
+html_theme = "pydata_sphinx_theme"
+html_math_renderer = "mathml"
+html_theme_options = {
+    "show_toc_level": 2,
+    "navbar_end": ["theme-switcher"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "friendly",
+    "pygments_dark_style": "github-dark",
+}
+html_show_sourcelink = False
 
 autosummary_ignore_module_all = False  # a module's page lists its __all__, so that it cannot fall behind
 numpydoc_show_class_members = False
@@ -40,6 +52,9 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
+    "doc_module": ("sklearn_icon",),
+    "backreferences_dir": "generated/backreferences",
+    "inspect_global_variables": True,
 }
 
 
@@ -48,6 +63,23 @@ def skip_generated(app, what, name, obj, skip, options):
     return True if re.fullmatch(r"set_(\w+_request|output)|get_metadata_routing", name) else None
 
 
+def inline_math(self, node):
+    """Mathematics as MathML, which browsers render themselves: pages need no script from elsewhere."""
+    from docutils.nodes import SkipNode
+
+    self.body.append(convert(node.astext()))
+    raise SkipNode
+
+
+def displayed_math(self, node):
+    """The same on a line of its own."""
+    from docutils.nodes import SkipNode
+
+    self.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    raise SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (inline_math, None), (displayed_math, None))
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-skip-member", skip_generated)
