@@ -1,0 +1,30 @@
+r"""
+Clusters of unlike size
+=======================
+
+KL counts a positive inside a cluster :math:`\log 1 / m_c`, :math:`m_c` the fraction of rows in it, and so favours
+clusters of like size. Total variation counts :math:`1 / m_c`, and the normalised cut (``debias=1``) likewise: a group that
+holds together is worth the same whatever its size.
+"""
+
+import matplotlib.pyplot as plt
+from sklearn.cluster import KMeans
+from sklearn.datasets import make_blobs
+from sklearn.metrics import adjusted_rand_score
+
+from sklearn_icon import ICONClustering, supervisory
+
+X, y = make_blobs([500, 60, 40], centers=[[0, 0], [5, 0], [0, 5]], cluster_std=[1.2, 0.5, 0.5], random_state=0)
+p = supervisory.UniformKNN(n_neighbors=10)
+clusterings = {
+    "KMeans": KMeans(3, n_init=10, random_state=0),
+    "KL": ICONClustering(3, supervisory=p, encoder="linear", random_state=0),
+    "debias=1": ICONClustering(3, supervisory=p, encoder="lookup", debias=1, random_state=0),
+}
+
+fig, axes = plt.subplots(1, 3, figsize=(13, 4.5), layout="constrained")
+for ax, (name, estimator) in zip(axes, clusterings.items(), strict=True):
+    labels = estimator.fit_predict(X)
+    ax.scatter(*X.T, c=labels, s=8, cmap="tab10")
+    ax.set(title=f"{name}: ARI {adjusted_rand_score(y, labels):.2f}", xticks=[], yticks=[], aspect="equal")
+plt.show()
