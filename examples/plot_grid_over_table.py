@@ -2,8 +2,8 @@
 A grid search over the table
 ============================
 
-The parts of the loss are parameters, so cross-validation may choose among methods: here p and q of a map, by how well ten
-neighbours on it tell the class of held-out rows.
+The parts of the loss are parameters, so cross-validation may choose among methods: here p and q of a map, by how well
+ten neighbours on it tell the class of held-out rows.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@ r"""
 New rows on a map
 =================
 
-``transform`` places a new row with the training embedding fixed: it starts at the mean of its neighbours' coordinates and
-descends its own divergence,
+``transform`` places a new row with the training embedding fixed: it starts at the mean of its neighbours' coordinates
+and descends its own divergence,
 
 .. math:: D\big(p(\cdot \mid x) \,\|\, q(\cdot \mid z)\big),
 

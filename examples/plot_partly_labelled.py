@@ -2,8 +2,8 @@
 Labels of some rows
 ===================
 
-Where labels are known, :math:`p` may say "the other rows of my class"; where they are not, "my nearest rows". A third of
-the wines keep their label here, and the others, -1, are placed by what they are like.
+Where labels are known, :math:`p` may say "the other rows of my class"; where they are not, "my nearest rows". A third
+of the wines keep their label here, and the others, -1, are placed by what they are like.
 """
 
 import matplotlib.pyplot as plt

@@ -3,8 +3,8 @@ Clusters of unlike size
 =======================
 
 KL counts a positive inside a cluster :math:`\log 1 / m_c`, :math:`m_c` the fraction of rows in it, and so favours
-clusters of like size. Total variation counts :math:`1 / m_c`, and the normalised cut (``debias=1``) likewise: a group that
-holds together is worth the same whatever its size.
+clusters of like size. Total variation counts :math:`1 / m_c`, and the normalised cut (``debias=1``) likewise: a group
+that holds together is worth the same whatever its size.
 """
 
 import matplotlib.pyplot as plt
