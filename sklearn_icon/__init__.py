@@ -11,8 +11,7 @@ the average divergence between a *supervisory* distribution p over the neighbour
 from importlib import import_module
 
 from ._core.moved import keep_old_names
-
-__version__ = "0.1.0"
+from ._core.versions import __version__, show_versions
 
 _ESTIMATORS = {
     "ICONEmbedding": "embedding",
@@ -22,7 +21,15 @@ _ESTIMATORS = {
 }
 _MODULES = ("supervisory", "learned", "encoders", "methods", "metrics", "plotting", "nn", "testing")
 
-__all__ = ["ICONClassifier", "ICONClustering", "ICONCrossModal", "ICONEmbedding", *sorted(_MODULES)]
+__all__ = [
+    "ICONClassifier",
+    "ICONClustering",
+    "ICONCrossModal",
+    "ICONEmbedding",
+    "__version__",
+    "show_versions",
+    *sorted(_MODULES),
+]
 
 
 keep_old_names(__name__)

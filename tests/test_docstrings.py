@@ -17,3 +17,10 @@ def test_examples(name):
     for test in found:
         runner.run(test)
     assert runner.tries > 0 and runner.failures == 0
+
+
+def test_versions_are_shown(capsys):
+    sklearn_icon.show_versions()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"sklearn_icon: {sklearn_icon.__version__}"
+    assert any(line.startswith("torch: ") for line in lines) and "__version__" in dir(sklearn_icon)

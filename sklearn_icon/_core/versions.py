@@ -1,0 +1,43 @@
+"""Which versions run, for reports of faults."""
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+_LIBRARIES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "numba",
+    "pynndescent",
+    "joblib",
+    "threadpoolctl",
+    "matplotlib",
+)
+
+
+def show_versions() -> None:
+    """Print the versions of the library, of Python, of what it builds on, and the threads and devices found.
+
+    Examples
+    --------
+    >>> import sklearn_icon
+    >>> sklearn_icon.show_versions()  # doctest: +ELLIPSIS
+    sklearn_icon: ...
+    """
+    import torch
+    from threadpoolctl import threadpool_info
+
+    print(f"sklearn_icon: {__version__}")
+    print(f"python: {sys.version.split()[0]}, {platform.platform()}")
+    for name in _LIBRARIES:
+        try:
+            print(f"{name}: {version(name)}")
+        except PackageNotFoundError:
+            print(f"{name}: not installed")
+    print(
+        f"torch: {torch.get_num_threads()} threads, CUDA {torch.version.cuda}, GPU found: {torch.cuda.is_available()}"
+    )
+    for pool in threadpool_info():
+        print(f"{pool['internal_api']}: {pool['num_threads']} threads, version {pool.get('version')}")
