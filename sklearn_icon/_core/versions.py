@@ -4,6 +4,8 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+__version__ = "0.2.0"
+
 _LIBRARIES = (
     "numpy",
     "scipy",

@@ -1,6 +1,5 @@
 """`ICon`: what the estimators share."""
 
-import sys
 import warnings
 from abc import ABCMeta, abstractmethod
 from inspect import signature
@@ -18,10 +17,10 @@ from .. import encoders, learned, supervisory
 from .._core.device import resolve_device
 from .._core.rows import check_item_shape, refuse_hidden, rows_of, with_int32_indices
 from .._core.spec import resolve
+from .._core.versions import __version__
 from .._objective.divergences import DIVERGENCES
 from .whole import undisturbed, whole
 
-_VERSION = sys.modules[__name__.partition(".")[0]].__version__
 _FITS = {"fit", "fit_transform", "fit_predict"}
 _PROBABILITIES = {"predict_proba", "predict_log_proba", "decision_function"}
 _PUBLIC = _FITS | _PROBABILITIES | {"transform", "transform_y", "predict", "score"}
@@ -54,14 +53,14 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
     }
 
     def __getstate__(self):
-        return super().__getstate__() | {"_icon_version": _VERSION}
+        return super().__getstate__() | {"_icon_version": __version__}
 
     def __setstate__(self, state):
         version = state.get("_icon_version", "0.1.0")
-        if version != _VERSION:
+        if version != __version__:
             warnings.warn(
                 f"this {type(self).__name__} was pickled by version {version} of sklearn_icon and is loaded by version "
-                f"{_VERSION}: it may behave otherwise or fail; fit it anew, or install sklearn_icon=={version}.",
+                f"{__version__}: it may behave otherwise or fail; fit it anew, or install sklearn_icon=={version}.",
                 UserWarning,
                 stacklevel=2,
             )
