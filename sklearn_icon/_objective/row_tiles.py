@@ -20,7 +20,7 @@ from .divergences import kl
 from .objective import divergence_of, infinite_where_zero
 
 _PAIRS_AT_ONCE = 1 << 18  # of rows and keys, without tiles
-_PAIRS_OF_A_TILE, _PAIRS_ELSEWHERE = 1 << 19, 1 << 22  # on the CPU, on other devices; by benchmarks/loss.py
+_PAIRS_OF_A_TILE, _PAIRS_ELSEWHERE = 1 << 19, 1 << 25  # on the CPU; on a GPU, which 2^22 left waiting
 
 
 class Batch(NamedTuple):
