@@ -255,6 +255,8 @@ def run(seed, show=False):
         if show:
             traceback.print_exc()
         where = traceback.extract_tb(error.__traceback__)[-1].filename
+        if "has no finite values" in str(error):
+            return f"NaN, refused, in {stage}"
         own = "sklearn_icon" in where or "sklearn/utils" in where or "sklearn/base" in where
         return "refused" if own else f"foreign {type(error).__name__} in {stage}, of {where[-50:]}: {str(error)[:120]}"
     except Hang:
