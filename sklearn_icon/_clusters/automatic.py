@@ -23,7 +23,7 @@ from .local_search import cost_table, quiet
 from .losses import Data, Divergence, sq_distances
 from .row_search import Rows, searched, settled, symmetric_flow
 
-_K_MEANS_STARTS, _KEPT = 10, 6
+_K_MEANS_STARTS, _KEPT = 10, 5
 _MOST_EIGENVECTORS = 120
 _STRENGTH, _REGRESSION_STEPS, _REGRESSION = 1.0, 30, 1e8  # C, steps and the most rows x columns x clusters
 _LINEAR_ERRORS = 1.0
