@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from _fresh import machine, peak_mb
 from _images import load_images, more_images
+from _map_panel import MANIFOLDS, SETS, draw_frontier, n_pieces
 from sklearn.decomposition import PCA
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -44,16 +45,16 @@ def icon_by_tiles(X, seed, jobs):
     return icon(X, seed, jobs, method="exact")
 
 
-def scikit_learn(X, seed, jobs):
+def scikit_learn(X, seed, jobs, **options):
     from sklearn.manifold import TSNE
 
-    return TSNE(random_state=seed, n_jobs=jobs).fit(X)
+    return TSNE(random_state=seed, n_jobs=jobs, **options).fit(X)
 
 
-def open_tsne(X, seed, jobs):
+def open_tsne(X, seed, jobs, **options):
     from openTSNE import TSNE
 
-    return TSNE(random_state=seed, n_jobs=jobs).fit(X)
+    return TSNE(random_state=seed, n_jobs=jobs, **options).fit(X)
 
 
 def umap(X, seed, jobs):
@@ -112,9 +113,16 @@ def fit_here(args):
     for _ in range(2 if args.warm else 1):
         stages.clear()
         start = time.perf_counter()
-        fitted = SYSTEMS[args.fit](X, args.seed, args.jobs)
+        cpu = time.process_time()
+        fitted = SYSTEMS[args.fit](X, args.seed, args.jobs, **json.loads(args.options))
+        cpu = time.process_time() - cpu
         seconds.append(time.perf_counter() - start)
-    figures = {"cold": imports + seconds[0], "MB": peak_mb(), "stages": {"imports": imports, **stages}}
+    figures = {
+        "cold": imports + seconds[0],
+        "CPU seconds": cpu,
+        "MB": peak_mb(),
+        "stages": {"imports": imports, **stages},
+    }
     if args.warm:
         figures["warm"] = seconds[1]
     Z = np.asarray(getattr(fitted, "embedding_", fitted), dtype=np.float64)
@@ -141,11 +149,11 @@ def _watch(module, name, stage, stages):
     setattr(module, name, timed)
 
 
-def fit_elsewhere(system, rows, folder, args, seed):
+def fit_elsewhere(system, rows, folder, args, seed, **options):
     """(figures, map) of a fit in a fresh process."""
     out = Path(folder) / f"{system}.npy"
     command = [sys.executable, __file__, "--fit", system, "--rows", rows, "--map", out, "--seed", seed]
-    command += ["--jobs", args.jobs, "--new", args.new] + ["--warm"] * args.warm
+    command += ["--jobs", args.jobs, "--new", args.new, "--options", json.dumps(options)] + ["--warm"] * args.warm
     done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.strip().splitlines()[-1]), np.load(out)
 
@@ -166,9 +174,11 @@ class Judge:
         n = len(Z) - self.n_new
         scores = {
             "recall@10": knn_recall(self.X[:n], Z[:n]),
-            "accuracy": float(cross_val_score(KNeighborsClassifier(10), Z[:n], self.y[:n], cv=3).mean()),
+            "recall@50": knn_recall(self.X[:n], Z[:n], n_neighbors=50),
             "triplets": random_triplet_accuracy(self.X[:n], Z[:n]),
         }
+        if len(np.unique(self.y[:n])) > 1:
+            scores["accuracy"] = float(cross_val_score(KNeighborsClassifier(10), Z[:n], self.y[:n], cv=3).mean())
         if self.p is not None:
             scores["KL"] = self._kl(Z[:n])
         if self.n_new:
@@ -205,6 +215,36 @@ def draw(figures, maps, y, path):
     figure.savefig(path, dpi=100)
 
 
+STEPS = {
+    "icon": [{"max_iter": n} for n in (100, 150, 250)] + [{}],
+    "TSNE": [{"max_iter": n} for n in (300, 500)] + [{}],
+    "openTSNE": [{"n_iter": n} for n in (100, 250)] + [{}],
+}
+
+
+def panel(args):
+    """Every set by every system, with fewer steps and at its default, all of one thread."""
+    args.jobs, report = 1, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.data.split(",") if args.data else SETS:
+            X, rows, report[name] = SETS[name](), Path(folder) / "rows.npy", {}
+            np.save(rows, X)
+            judge = Judge(X, np.zeros(len(X)), 0, not args.no_kl)
+            for system in args.systems.split(","):
+                points = report[name].setdefault(system, [])
+                for options in STEPS.get(system, [{}]):
+                    run, Z = fit_elsewhere(system, rows, folder, args, 0, **options)
+                    found = {"options": options, "CPU seconds": run["CPU seconds"], "MB": run["MB"], **judge(Z)}
+                    if name in MANIFOLDS:
+                        found["pieces"] = n_pieces(X, Z)
+                    points.append(found)
+                    print(f"{name:<13}{system:<10}", {key: _short(part) for key, part in found.items()}, flush=True)
+    if args.json:
+        args.json.write_text(json.dumps({"machine": machine(), "figures": report}, indent=1) + "\n")
+    if args.plot:
+        draw_frontier(report, args.plot)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder of Fashion-MNIST's idx files, an npz with X and y, or 'digits'")
@@ -216,6 +256,10 @@ def main():
     parser.add_argument("--new", type=int, default=0, help="leave the last rows out and time `transform` of them")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--no-kl", action="store_true", help="skip KL, which takes all pairs of each map")
+    parser.add_argument(
+        "--panel", action="store_true", help="sets of unlike kinds; --data names some, --plot a frontier"
+    )
+    parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--plot", type=Path, help="write a picture of the maps")
     for name in ("--fit", "--rows", "--map"):
@@ -224,6 +268,8 @@ def main():
     args = parser.parse_args()
     if args.fit:
         return fit_here(args)
+    if args.panel:
+        return panel(args)
 
     name, X, y = load_images(args.data)
     n = args.n or len(X)

@@ -74,8 +74,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         lookups under "counts" until contexts are drawn, at 0.05.
     max_iter : int, default=None
         Iterations at the most: None is 1,000 of a lookup map, which ends before them where it has settled, and 250
-        elsewhere. Settled is a map whose loss falls by less than 0.4 % in 50 iterations (times (n / 1800)^0.4: 0.15 %
-        of 150 rows, 1.7 % of 70,000) while no more of a row's neighbours come near; beyond 10,000 rows it then goes on
+        elsewhere. Settled is a map whose loss falls by less than 0.4 % in 50 iterations (times (n / 1800)^0.55: 0.1 %
+        of 150 rows, 3 % of 70,000) while no more of a row's neighbours come near; beyond 10,000 rows it then goes on
         in finer steps until it has settled again. Of encoders on minibatches each minibatch is one: a pass over the
         rows takes n_samples / batch_size of them, rounded up.
     batch_size : int or "auto", default="auto"

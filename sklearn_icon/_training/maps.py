@@ -165,7 +165,7 @@ class _Settled:
 
     def __init__(self, p, z):
         n = p.shape[0]
-        self.z, self.least_fall = z, _LEAST_FALL * (n / _FALL_ROWS) ** 0.4
+        self.z, self.least_fall = z, _LEAST_FALL * (n / _FALL_ROWS) ** 0.55
         self.rows = np.unique(np.linspace(0, n - 1, min(n, _JUDGED_ROWS)).astype(int))
         weights = p.weights[self.rows]
         self.nearest = [
