@@ -69,9 +69,9 @@ def nearest_neighbors(
 
     A row is excluded by its index: its copies are neighbours, at distance 0. The result is exact, and the same for any
     number of threads, up to some 100,000 rows (the more, the fewer features), in metrics that lack an approximate
-    search, and in up to 6 features. Otherwise pynndescent proposes the neighbours, and their distances are computed
-    afresh. Where a fit works on CUDA, the euclidean neighbours of 5,000 and more dense rows are exact up to some
-    millions.
+    search, and in up to 6 features. Otherwise a partition proposes the neighbours, of dense rows in euclidean and
+    cosine distance that lend themselves to one, or pynndescent does, and their distances are computed afresh. Where a
+    fit works on CUDA, the euclidean neighbours of 5,000 and more dense rows are exact up to some millions.
 
     Parameters
     ----------
@@ -198,7 +198,10 @@ def _search(space: Space, k, n_jobs, random_state, ranked=True) -> Neighbors:
     elif affordable:
         candidates, doubt = _propose_compiled(space, k, n_jobs)
     else:
-        candidates, doubt = _descend(space, k, n_jobs, random_state), np.isinf
+        candidates = _propose_by_partition(space, k, n_jobs, run) if space.compiled else None
+        if candidates is None:
+            candidates = _descend(space, k, n_jobs, random_state)
+        doubt = partial(_missing_or_copies, bool(space.root) and not sparse)
     indices, distances, last = run(lambda part: _rank(space, k, candidates[part], part), rows)
     unsure = rows[doubt(last)]
     if unsure.size:
@@ -209,6 +212,11 @@ def _search(space: Space, k, n_jobs, random_state, ranked=True) -> Neighbors:
     farthest = _scan_all(space, k, sample, run)[1][:, -1:]
     near = distances[sample] <= farthest * (1 + 16 * np.finfo(space.dtype).eps)
     return Neighbors(indices, distances, exact=False, recall=float(near.mean()))
+
+
+def _missing_or_copies(has_copies, last):
+    """Which rows lack neighbours, or have copies alone as such, of which there may be more."""
+    return np.isinf(last) | (has_copies & (last == 0))
 
 
 def _search_on(device, space, k, rows, run) -> Neighbors:
@@ -261,12 +269,7 @@ def _propose_compiled(space, k, n_jobs):
     """(candidates, what leaves a doubt), by products in single precision of rows brought near zero."""
     from .brute_force import FAR_NORM, nearest_candidates
 
-    sample = space.reference[:: max(1, len(space.reference) // 1024)]
-    centre = np.median(sample, axis=0).astype(np.float64)
-    norms = np.sqrt(sq_norms(sample - centre))
-    scale = 2.0 ** np.ceil(np.log2(np.median(norms[norms > 0]) if norms.any() else 1.0))
-    reference = _rescaled(space.reference, centre, scale)
-    X = reference if space.own else _rescaled(space.X, centre, scale)
+    X, reference, scale = _near_zero(space)
     n_candidates = min(len(reference), k + space.own + _SPARE)
     candidates, sq_limit = nearest_candidates(X, reference, n_candidates, effective_n_jobs(n_jobs))
     if n_candidates == len(reference):
@@ -282,6 +285,28 @@ def _propose_compiled(space, k, n_jobs):
         return ~((sq * (1 + 32 * np.finfo(space.dtype).eps) < sq_limit - error) & (reach < FAR_NORM))
 
     return candidates, doubt
+
+
+def _propose_by_partition(space, k, n_jobs, run):
+    """Candidates in the nearest cells of a partition, or None where that would compare most rows with most others."""
+    from .partition import cells_needed, part, partition_candidates
+
+    X, n = _near_zero(space)[0], len(space.X)
+    partition, sample = part(X, space.seed), np.linspace(0, n - 1, min(n, _SAMPLE) + 2, dtype=np.intp)[1:-1:2]
+    n_cells = cells_needed(partition, sample, _scan_all(space, k, sample, run)[0])
+    if n_cells is None:
+        return None
+    return partition_candidates(X, partition, n_cells, min(k + 1 + _SPARE, n), effective_n_jobs(n_jobs))
+
+
+def _near_zero(space):
+    """(rows, reference, scale): in single precision, about the centre and in units of a usual distance from it."""
+    sample = space.reference[:: max(1, len(space.reference) // 1024)]
+    centre = np.median(sample, axis=0).astype(np.float64)
+    norms = np.sqrt(sq_norms(sample - centre))
+    scale = 2.0 ** np.ceil(np.log2(np.median(norms[norms > 0]) if norms.any() else 1.0))
+    reference = _rescaled(space.reference, centre, scale)
+    return (reference if space.own else _rescaled(space.X, centre, scale)), reference, scale
 
 
 def _rescaled(rows, centre, scale):

@@ -1,0 +1,163 @@
+"""Nearest candidates among very many rows: a partition into cells, products with the rows of the nearest cells alone.
+
+Rows are parted by k-means of a sample. Rows of a cell are compared, tile by tile as in `brute_force`, with those of
+the cells whose centres lie nearest to its own; a pass over neighbours' neighbours finds most of what lies elsewhere.
+How many cells are compared follows from the data: as many as hold the neighbours of some rows that were compared with
+all, where that is worth it.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import pairwise_distances_argmin
+from threadpoolctl import threadpool_limits
+
+from .._core.compiled import njit
+from .._core.interrupts import raise_if_interrupted
+from .._core.quiet import quiet
+from .brute_force import _FAR, _FINITE, _RUN, _TILE, _enter, _factors, _keep_smallest, _offer_to_rows, _Rows, _settle
+
+_SAMPLE_OF_A_CELL = 32  # rows from which its centre is found
+_STEPS = 10  # of k-means
+_USUAL = 1e3  # norms that are not outliers, where half of all are below one
+_FOUND = 0.97  # of the neighbours, in the cells that are compared
+_MOST = 0.3  # of all rows to compare a row with; beyond, the partition tells too little
+_NEAREST = 12  # neighbours whose as many nearest are looked at
+
+
+class Partition(NamedTuple):
+    """Rows by cell: `order` holds -1 where a cell is filled up to whole runs; cell c is `order[starts[c]:starts[c+1]]`.
+
+    `near[c]` are all cells by the distance of their centres from that of c, itself first.
+    """
+
+    order: np.ndarray
+    starts: np.ndarray
+    cell: np.ndarray
+    near: np.ndarray
+
+
+def part(X, seed) -> Partition:
+    """Cells of about as many rows as there are cells."""
+    n = len(X)
+    n_cells = max(1, int(np.sqrt(n)))
+    rng = np.random.RandomState(seed)
+    usual = np.flatnonzero(np.einsum("ij,ij->i", X, X) < _USUAL**2)  # k-means takes the mean from all rows
+    sample = X[rng.choice(usual, min(len(usual), _SAMPLE_OF_A_CELL * n_cells), replace=False)]
+    n_cells = min(n_cells, len(sample))
+    centres = sample[rng.choice(len(sample), n_cells, replace=False)]
+    means = KMeans(n_cells, init=centres, n_init=1, max_iter=_STEPS, tol=0)
+    with quiet(category=ConvergenceWarning):  # fewer distinct rows
+        centres = means.fit(sample).cluster_centers_
+    cell = pairwise_distances_argmin(X, centres)
+    sizes = np.bincount(cell, minlength=n_cells)
+    starts = np.r_[0, np.cumsum(-(-sizes // _RUN) * _RUN)]
+    by_cell = np.argsort(cell, kind="stable")
+    order = np.full(starts[-1], -1)
+    order[np.arange(n) - np.repeat(np.r_[0, np.cumsum(sizes)[:-1]], sizes) + np.repeat(starts[:-1], sizes)] = by_cell
+    sq = np.einsum("ij,ij->i", centres, centres)
+    gaps = sq - 2 * centres @ centres.T
+    gaps[np.arange(n_cells), np.arange(n_cells)] = -np.inf
+    return Partition(order, starts, cell, np.argsort(gaps, axis=1, kind="stable"))
+
+
+def cells_needed(partition, rows, neighbors):
+    """How many of the nearest cells hold most neighbours of some rows, or None where these are too many rows."""
+    own = partition.cell[rows]
+    places = np.argsort(partition.near[own], axis=1)
+    ranks = np.take_along_axis(places, partition.cell[neighbors], axis=1)
+    n_cells = int(np.quantile(ranks, _FOUND, method="higher")) + 1
+    sizes = np.diff(partition.starts)
+    compared = sizes[partition.near[:, :n_cells]].sum(axis=1) @ sizes / sizes.sum()
+    return n_cells if compared <= _MOST * len(partition.cell) else None
+
+
+def partition_candidates(X, partition, n_cells, n_candidates, n_threads):
+    """The keys nearest to each row among those of the nearest cells and among neighbours' neighbours; -1 is none.
+
+    Parameters
+    ----------
+    X : ndarray of float32 of shape (n, n_features)
+    partition : Partition
+    n_cells : int
+    n_candidates : int
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of int of shape (n, n_candidates)
+    """
+    order, starts, _, near = partition
+    padding = order < 0
+    X = X[np.maximum(order, 0)]
+    left, right = _factors(X)
+    right[-1, : len(order)][padding] = _FAR
+    rows = _Rows(left, n_candidates)
+    cells = [slice(start, stop) for start, stop in pairwise(starts)]
+    blocks = [range(start, min(start + 8 * n_threads, len(cells))) for start in range(0, len(cells), 8 * n_threads)]
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+        for block in blocks:
+            others = [[cells[c] for c in near[own, :n_cells]] for own in block]
+            list(pool.map(partial(_meet, rows, right), [cells[own] for own in block], others))
+            raise_if_interrupted()
+        _settle(rows.sq_limit, rows.count, rows.sq, rows.keys, n_candidates)
+        parts = [slice(start, start + 4096) for start in range(0, len(order), 4096)]
+        list(pool.map(lambda p: _bring_nearest(rows.sq[p], rows.keys[p], n_candidates), parts))
+        nearest = rows.keys[:, : min(_NEAREST, n_candidates)].copy()
+        rows.count[:] = n_candidates
+        rows.count[rows.keys[:, n_candidates - 1] < 0] = 0  # too few to look at others
+        list(pool.map(lambda p: _look_further(p.start, X, nearest, *rows.buffers(p), n_candidates), parts))
+    found = rows.keys[:, :n_candidates]
+    candidates = np.empty((len(partition.cell), n_candidates), dtype=np.int64)
+    candidates[order[~padding]] = np.where(found < 0, -1, order[found])[~padding]
+    return candidates
+
+
+def _meet(rows, right, cell, others):
+    """Offer the keys of other cells to the rows of a cell."""
+    for start in range(cell.start, cell.stop, _TILE):
+        part = slice(start, min(start + _TILE, cell.stop))
+        for number, keys in enumerate(others):
+            tile = rows.left[part] @ right[:, keys]
+            if number == 0 and tile.shape[1] > rows.n_candidates:
+                nearest = np.partition(tile, rows.n_candidates - 1, axis=1)[:, rows.n_candidates - 1]
+                rows.sq_limit[part] = np.nextafter(nearest, _FAR)
+            _offer_to_rows(tile, keys.start, *rows.buffers(part), rows.n_candidates)
+
+
+@njit(nogil=True)
+def _bring_nearest(sq, keys, n_candidates):
+    """Bring the few nearest of every full buffer to its front."""
+    for i in range(len(sq)):
+        if keys[i, n_candidates - 1] >= 0 and n_candidates > _NEAREST:
+            _keep_smallest(sq[i], keys[i], n_candidates, _NEAREST)
+
+
+@njit(nogil=True, fastmath=_FINITE)
+def _look_further(first, X, nearest, limit, count, sq, keys, n_candidates):
+    """Offer to rows the nearest of their nearest, of those that are not yet in their buffers."""
+    seen = np.full(len(X), -1, dtype=np.int32)
+    for i in range(len(limit)):
+        if count[i] < n_candidates:
+            continue
+        seen[first + i] = i
+        for a in range(n_candidates):
+            seen[keys[i, a]] = i
+        for a in nearest[first + i]:
+            for b in nearest[a]:
+                if b < 0 or seen[b] == i:
+                    continue
+                seen[b] = i
+                total = np.float32(0)
+                for f in range(X.shape[1]):
+                    difference = X[first + i, f] - X[b, f]
+                    total += difference * difference
+                if total < limit[i]:
+                    _enter(i, total, b, limit, count, sq, keys, n_candidates)
+        if count[i] > n_candidates:
+            limit[i] = _keep_smallest(sq[i], keys[i], count[i], n_candidates)
