@@ -23,7 +23,8 @@ from .local_search import cost_table, quiet
 from .losses import Data, Divergence, sq_distances
 from .row_search import Rows, searched, settled, symmetric_flow
 
-_K_MEANS_STARTS, _KEPT = 10, 5
+_K_MEANS_STARTS = 10
+_LEAST_KEPT, _MOST_KEPT, _KEPT_ROWS = 6, 9, 12_000  # partitions between rounds: fewer of many rows
 _MOST_EIGENVECTORS = 120
 _STRENGTH, _REGRESSION_STEPS, _REGRESSION = 1.0, 30, 1e8  # C, steps and the most rows x columns x clusters
 _LINEAR_ERRORS = 1.0
@@ -78,7 +79,7 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
         found["cut"] = settled(rows, _partition_of(near, asked, sample_weight, few), asked.seed, asked.max_iter)
     else:
         near = X
-    n_kept = _KEPT if asked.n_init == "auto" else asked.n_init
+    n_kept = int(np.clip(_KEPT_ROWS // n, _LEAST_KEPT, _MOST_KEPT)) if asked.n_init == "auto" else asked.n_init
     best = searched(rows, near, list(found.values()), n_kept, asked.seed, asked.max_iter)
     found["search"] = best[0]
     made = {name: candidate(name, labels, loss, p, share) for name, (labels, loss) in found.items()}

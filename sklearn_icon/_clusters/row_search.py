@@ -14,9 +14,9 @@ from sklearn.cluster import KMeans
 
 from .local_search import _interpolated, agreed_groups, quiet, search
 
-_ROUNDS, _SWEEPS = 2, 30
+_ROUNDS, _SWEEPS = 3, 30
 _GROUPS_PER_CLUSTER, _MOST_GROUPS = 20, 1000
-_SEARCHES, _LEAST_SEARCHES, _WORK = 64, 8, 4e7  # searches of a round: fewer where groups times clusters are many
+_SEARCHES, _LEAST_SEARCHES, _WORK = 128, 8, 4e6  # searches of a round: fewer where groups times clusters are many
 _SAME = 0.95  # Rand index, adjusted, above which two partitions are one
 
 
