@@ -1,12 +1,12 @@
 r"""
-Uniform mass keeps clusters humble
-==================================
+Uniform mass in clusters
+========================
 
 Mixing a share :math:`a` of uniform mass into both distributions,
 
 .. math:: \tilde p = (1 - a)\, p + a / N, \qquad \tilde q = (1 - a)\, q + a / N,
 
-says that a neighbour may be wrong. Memberships then stop short of certainty.
+says that a neighbour may be wrong: fewer memberships are certain.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 Calibration and label smoothing
 ===============================
 
-With prototypes as keys, uniform mass in :math:`p` is label smoothing. A network that is trained to the end is too sure;
-smoothed labels hold it back.
+With prototypes as keys, uniform mass in :math:`p` is label smoothing: no class is certain. It raises the accuracy of this
+network a little and takes away confidence, of which it had not too much: log loss and calibration say that it pays.
 """
 
 import matplotlib.pyplot as plt
@@ -24,3 +24,7 @@ for ax, debias in zip(axes, [0.0, 0.05, 0.3], strict=True):
     ReliabilityDisplay.from_predictions(y_test, proba, labels=model.classes_, name=f"debias={debias}", ax=ax)
     print(f"debias={debias}: accuracy {model.score(X_test, y_test):.3f}, log loss {log_loss(y_test, proba):.3f}")
 plt.show()
+
+# %%
+# Smoothed probabilities are to be read as what they are trained to be, not as how often the network is right. Where
+# probabilities matter, leave ``debias`` at 0, or calibrate on held-out rows.

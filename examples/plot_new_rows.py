@@ -32,8 +32,8 @@ knn = KNeighborsClassifier(10).fit(embedding.embedding_, y[old])
 print(f"accuracy by ten neighbours on the map: {knn.score(Z, y[new]):.3f}")
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 5), layout="constrained", sharex=True, sharey=True)
-EmbeddingDisplay(embedding.embedding_, y=y[old]).plot(ax=axes[0])
-EmbeddingDisplay(Z, y=y[new]).plot(ax=axes[1])
+EmbeddingDisplay(embedding.embedding_, labels=y[old]).plot(ax=axes[0])
+EmbeddingDisplay(Z, labels=y[new]).plot(ax=axes[1])
 for ax, title in zip(axes, ["1,000 rows of the fit", "300 new rows"], strict=True):
     ax.set_title(title)
 plt.show()

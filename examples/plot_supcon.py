@@ -27,6 +27,6 @@ fig, axes = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
 for ax, (name, model) in zip(axes, models.items(), strict=True):
     model.fit(X_train, y_train)
     Z = ICONEmbedding(random_state=0).fit_transform(model.transform(X_test))
-    EmbeddingDisplay(Z, y=y_test).plot(ax=ax)
+    EmbeddingDisplay(Z, labels=y_test).plot(ax=ax)
     ax.set_title(f"{name}: accuracy {model.score(X_test, y_test):.3f}")
 plt.show()
