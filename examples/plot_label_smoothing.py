@@ -2,8 +2,8 @@
 Calibration and label smoothing
 ===============================
 
-With prototypes as keys, uniform mass in :math:`p` is label smoothing: no class is certain. It raises the accuracy of this
-network a little and takes away confidence, of which it had not too much: log loss and calibration say that it pays.
+With prototypes as keys, uniform mass in :math:`p` is label smoothing: no class is certain. It raises the accuracy of
+this network a little and takes away confidence, of which it had not too much: log loss and calibration say that it pays.
 """
 
 import matplotlib.pyplot as plt

@@ -31,7 +31,7 @@ print("the first new row, alone and among others:", np.array_equal(alone[0], Z[0
 knn = KNeighborsClassifier(10).fit(embedding.embedding_, y[old])
 print(f"accuracy by ten neighbours on the map: {knn.score(Z, y[new]):.3f}")
 
-fig, axes = plt.subplots(1, 2, figsize=(10, 5), layout="constrained", sharex=True, sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
 EmbeddingDisplay(embedding.embedding_, labels=y[old]).plot(ax=axes[0])
 EmbeddingDisplay(Z, labels=y[new]).plot(ax=axes[1])
 for ax, title in zip(axes, ["1,000 rows of the fit", "300 new rows"], strict=True):
