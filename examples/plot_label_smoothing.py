@@ -3,7 +3,7 @@ Calibration and label smoothing
 ===============================
 
 With prototypes as keys, uniform mass in :math:`p` is label smoothing: no class is certain. It raises the accuracy of
-this network a little and takes away confidence, of which it had not too much: log loss and calibration say that it pays.
+this network a little and takes away confidence, of which it had not too much, so that log loss and calibration suffer.
 """
 
 import matplotlib.pyplot as plt
