@@ -23,7 +23,7 @@ from .local_search import cost_table, quiet
 from .losses import Data, Divergence, sq_distances
 from .row_search import Rows, searched, settled, symmetric_flow
 
-_K_MEANS_STARTS = 10
+_K_MEANS_STARTS = 6
 _LEAST_KEPT, _MOST_KEPT, _KEPT_ROWS = 6, 9, 12_000  # partitions between rounds: fewer of many rows
 _MOST_EIGENVECTORS = 120
 _STRENGTH, _REGRESSION_STEPS, _REGRESSION = 1.0, 30, 1e8  # C, steps and the most rows x columns x clusters

@@ -99,7 +99,7 @@ def _first_groups(rows, near, seed):
     if len(rows.masses) <= n_groups or n_groups > _MOST_GROUPS:
         return np.arange(len(rows.masses))
     with quiet():
-        labels = KMeans(n_groups, n_init=1, max_iter=5, random_state=seed).fit_predict(near)
+        labels = KMeans(n_groups, n_init=1, max_iter=3, random_state=seed).fit_predict(near)
     return np.unique(labels, return_inverse=True)[1]
 
 

@@ -96,7 +96,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     metric_params : dict, default=None
         Further arguments of the metric.
     n_init : int or "auto", default="auto"
-        Starts of k-means, and partitions that a round of the search goes on with; "auto" is 10, and 9 to 6. Where
+        Starts of k-means, and partitions that a round of the search goes on with; "auto" is 6, and 9 to 6. Where
         memberships are trained, starts that are trained at once, the best of a search; "auto" is 9. Three rounds of
         search and training take half of `max_iter`, each searching among groups of rows on which the one before agrees;
         the best start takes the rest. 1 is one search, and no more rounds. Of k-means they are its starts; "auto" is
