@@ -12,7 +12,8 @@ from sklearn.model_selection import cross_val_score
 from torch import nn
 
 from sklearn_icon import ICONClassifier, ICONCrossModal, encoders
-from sklearn_icon.encoders._networks import _overall_scale, build_module
+from sklearn_icon.encoders._networks import build_module
+from sklearn_icon.encoders._scaling import input_scale
 
 IMAGES, Y = load_digits().images[:500, None].astype(np.float32), load_digits().target[:500]  # (n, 1, 8, 8)
 NEW, Y_NEW = load_digits().images[500:700, None], load_digits().target[500:700]
@@ -137,8 +138,8 @@ def test_images_on_the_other_side_and_on_both():
 
 def test_one_scale_of_all_numbers_counts_weights_as_copies():
     weights = np.random.RandomState(0).randint(1, 4, size=500)
-    copied = _overall_scale(np.repeat(IMAGES, weights, axis=0))
-    assert_allclose(_overall_scale(IMAGES, weights), copied, rtol=1e-6)
-    assert_allclose(_overall_scale(IMAGES), (IMAGES.mean(), 1 / IMAGES.std()), rtol=1e-5)
+    copied = input_scale(np.repeat(IMAGES, weights, axis=0), by_column=False)
+    assert_allclose(input_scale(IMAGES, weights, by_column=False), copied, rtol=1e-6)
+    assert_allclose(input_scale(IMAGES, by_column=False), (IMAGES.mean(), 1 / IMAGES.std()), rtol=1e-5)
     module = build_module(NET, IMAGES, 3, 0, torch.float32, weights)
     assert float(module[0].shift) == pytest.approx(copied[0])
