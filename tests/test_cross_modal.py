@@ -111,7 +111,7 @@ def test_debiased_pairs_are_smoothed_labels():
 
 @pytest.mark.parametrize("spec", ["clip", "t-clip"])
 def test_recall_is_that_of_a_loop(spec, monkeypatch):
-    monkeypatch.setattr(_pairs, "_ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(_pairs, "ROWS_AT_ONCE", 4)
     z, w = (side.detach().numpy() for side in representations(30, 2))
     w = z + 0.3 * w
     if spec == "clip":
@@ -135,7 +135,7 @@ def recall_by_a_loop(affinity, same):
 @pytest.mark.parametrize("q", ["clip", "dot", "t-clip"])
 def test_ties_and_equal_items_are_those_of_a_loop(q, monkeypatch):
     """Representations on a coarse grid: many are equally near, some are equal."""
-    monkeypatch.setattr(_pairs, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(_pairs, "ROWS_AT_ONCE", 7)
     rng = np.random.RandomState(2)
     z, w = (rng.randint(-1, 2, size=(40, 3)) * 1.0 for _ in range(2))
     z, w = (np.where((side == 0).all(1, keepdims=True), [0.0, 0.0, 1.0], side) for side in (z, w))
