@@ -10,12 +10,12 @@ from sklearn.base import clone
 from sklearn.cross_decomposition import CCA
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_icon import ICONCrossModal, encoders, learned, supervisory
-from sklearn_icon._objective.objective import Objective
 from sklearn_icon._optim.solver import SolverResult
 from sklearn_icon._training import pairs as _pairs
 
@@ -32,8 +32,7 @@ def representations(n=7, d=3, unit=False):
 
 
 def ours(q, z, w, uniform=0.0, divergence="kl"):
-    objective = Objective(_pairs.pairs_conditional(len(z), uniform), q, divergence=divergence)
-    return _pairs.symmetric_loss(objective, z, w)
+    return _pairs.symmetric_loss(_pairs.batch_of_pairs(len(z), q, divergence, uniform, z.detach()), z, w)
 
 
 def cross_entropy(similarity, smoothing=0.0):
@@ -387,7 +386,7 @@ def test_frames_as_those_of_cca():
 
 def test_in_pipelines_searches_and_frames():
     pipeline = make_pipeline(StandardScaler(), ICONCrossModal(**QUICK)).fit(X, Y)
-    assert pipeline.fit_transform(X, Y).shape == (len(X), 32)
+    assert [side.shape for side in pipeline.fit_transform(X, Y)] == [(len(X), 32)] * 2
     search = GridSearchCV(ICONCrossModal(**QUICK), {"learned": ["cosine", "student_t"], "n_components": [4]}, cv=2)
     assert search.fit(X, Y).best_score_ > 1 / len(X)
     frame = ICONCrossModal(3, **QUICK).set_output(transform="pandas").fit(X, Y).transform(X_NEW)
@@ -486,3 +485,126 @@ def test_every_parameter_reaches_the_solver(monkeypatch, parameter, value):
     before = what_the_solver_receives(monkeypatch, clone(BASE))
     assert what_the_solver_receives(monkeypatch, clone(BASE)) == before
     assert what_the_solver_receives(monkeypatch, clone(BASE).set_params(**{parameter: value})) != before
+
+
+# --- linear maps, and the names of CCA --------------------------------------------------------------------------------
+
+LATENT = np.random.RandomState(7)
+HIDDEN = LATENT.normal(size=(240, 2))
+LEFT, RIGHT = (HIDDEN @ LATENT.normal(size=(2, d)) + LATENT.normal(size=(240, d)) + 3 for d in (9, 6))
+
+
+def penalised(pairs, left, right):
+    """The objective of two linear maps, by loops over the definition."""
+    z, w = pairs.transform(left, right)
+    rows = [(side - side.mean(0)) / side.std(0) for side in (left, right)]
+    weights = [np.linalg.lstsq(x, s - s.mean(0), rcond=None)[0] for x, s in zip(rows, (z, w), strict=True)]
+    value = LOSSES["t-clip"][1](torch.tensor(z), torch.tensor(w))
+    return float(value) + sum(np.square(part).sum() for part in weights) / (2 * len(left))
+
+
+def test_two_linear_maps_are_at_a_minimum_of_the_penalised_loss():
+    pairs = ICONCrossModal(2, learned=learned.StudentT(df=2.0), tol=1e-9, max_iter=500).fit(LEFT[:60], RIGHT[:60])
+    best = penalised(pairs, LEFT[:60], RIGHT[:60])
+    for seed in range(4):
+        moved = pickle.loads(pickle.dumps(pairs))
+        for state in moved._states:
+            state["1.weight"] = state["1.weight"] + 0.02 * np.random.RandomState(seed).normal(
+                size=state["1.weight"].shape
+            )
+        assert penalised(moved, LEFT[:60], RIGHT[:60]) > best
+    assert len(pairs.loss_curve_) == pairs.n_iter_ and pairs.loss_curve_[-1] == pytest.approx(best, rel=1e-9)
+
+
+def test_a_few_components_are_linear_maps_whatever_the_units():
+    pairs = ICONCrossModal(2).fit(LEFT, RIGHT)
+    assert (str(pairs.learned_), str(pairs.encoder_), str(pairs.encoder_y_)) == ("StudentT()", "Linear()", "Linear()")
+    units = np.array([1e-6, 1.0, 1e6] * 3)
+    other = ICONCrossModal(2, random_state=5).fit(LEFT * units - 7, sparse.csr_array(RIGHT * 1e-3))
+    for one, two in zip(pairs.transform(LEFT, RIGHT), other.transform(LEFT * units - 7, RIGHT * 1e-3), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-4)
+    assert pairs.score(LEFT, RIGHT) > 5 / len(LEFT)
+    lengths = np.linalg.norm(pairs.transform(LEFT), axis=1)
+    assert lengths.std() > 0.2 * lengths.mean()  # not on a circle
+
+
+def test_items_of_few_rows_and_of_small_batches():
+    few = ICONCrossModal(4).fit(LEFT[:40], RIGHT[:40])
+    assert few.encoder_.is_linear and not ICONCrossModal(4, **QUICK).fit(LEFT, RIGHT).encoder_.is_linear
+    batches = ICONCrossModal(2, batch_size=50, **QUICK).fit(LEFT, RIGHT)  # by Adam
+    assert len(batches.loss_curve_) == 15
+    ICONCrossModal(2, divergence="total_variation", **QUICK).fit(LEFT, RIGHT)
+
+
+@pytest.mark.parametrize("container", [np.asarray, np.float32, sparse.csr_array])
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("parameters", [{}, {"learned": "cosine"}, {"batch_size": 100, "max_iter": 3}])
+def test_weights_loadings_and_predictions_of_linear_maps(container, scale, parameters):
+    pairs = ICONCrossModal(2, encoder="linear", scale=scale, random_state=0, **parameters)
+    pairs.fit(container(LEFT), container(RIGHT))
+    tol = 1e-3 if container is np.float32 else 1e-8
+    for name, rows, scores in zip("xy", (LEFT, RIGHT), pairs.transform(LEFT, RIGHT), strict=True):
+        weights, rotations, loadings = (
+            getattr(pairs, f"{name}_{what}_") for what in ("weights", "rotations", "loadings")
+        )
+        assert weights.shape == rotations.shape == loadings.shape == (rows.shape[1], 2)
+        units = rows.std(axis=0, ddof=1) if scale else 1.0
+        centred = (rows - rows.mean(axis=0)) / units
+        mapped = centred @ rotations
+        if "learned" not in parameters:
+            np.testing.assert_allclose(scores - scores.mean(axis=0), mapped, atol=tol * np.abs(mapped).max())
+        np.testing.assert_allclose(weights, rotations / np.linalg.norm(rotations, axis=0), rtol=1e-9)
+        expected = np.linalg.lstsq(mapped, centred, rcond=None)[0].T
+        np.testing.assert_allclose(loadings, expected, atol=tol * np.abs(expected).max() * 10)
+    scores = (LEFT - LEFT.mean(axis=0)) / (LEFT.std(axis=0, ddof=1) if scale else 1.0) @ pairs.x_rotations_
+    fitted = scores @ np.linalg.lstsq(scores, RIGHT - RIGHT.mean(axis=0), rcond=None)[0] + RIGHT.mean(axis=0)
+    np.testing.assert_allclose(pairs.predict(container(LEFT)), fitted, atol=100 * tol)
+    np.testing.assert_allclose(pairs.intercept_, RIGHT.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(
+        pairs.predict(LEFT), (LEFT - LEFT.mean(axis=0)) @ pairs.coef_.T + pairs.intercept_, atol=100 * tol
+    )
+
+
+def test_back_from_representations():
+    everything = ICONCrossModal(6, encoder="linear", learned="student_t").fit(LEFT[:, :6], RIGHT)
+    z, w = everything.transform(LEFT[:, :6], RIGHT)
+    for found, rows in zip(everything.inverse_transform(z, w), (LEFT[:, :6], RIGHT), strict=True):
+        np.testing.assert_allclose(found, rows, atol=1e-6)
+    np.testing.assert_allclose(everything.inverse_transform(z), LEFT[:, :6], atol=1e-6)
+    cosines = ICONCrossModal(3, encoder="linear", learned="cosine").fit(LEFT, RIGHT)
+    with pytest.raises(AttributeError, match="are unit rows, which have lost their lengths"):
+        cosines.inverse_transform(z[:, :3])
+
+
+def test_predictions_have_the_dimensions_of_y():
+    column = ICONCrossModal(1).fit(LEFT, RIGHT[:, 0])
+    assert column.predict(LEFT).shape == (240,) and column.coef_.shape == (1, 9)
+    assert np.corrcoef(column.predict(LEFT), RIGHT[:, 0])[0, 1] > 0.4
+
+
+def test_networks_have_no_weights():
+    pairs = ICONCrossModal(3, encoder="mlp", **QUICK)
+    with pytest.raises(AttributeError, match="is not fitted yet, and has no x_weights_"):
+        pairs.x_weights_  # noqa: B018
+    pairs.fit(LEFT, RIGHT)
+    assert not hasattr(pairs, "predict") and not hasattr(pairs, "coef_") and not hasattr(pairs, "inverse_transform")
+    with pytest.raises(AttributeError, match=r"MLP\(\) and MLP\(\) are not both linear maps.*; use encoder='linear'"):
+        pairs.x_loadings_  # noqa: B018
+
+
+def test_fit_transform_is_the_pair_of_cca_and_goes_on_in_pipelines():
+    pairs = ICONCrossModal(2)
+    z, w = pairs.fit_transform(LEFT, RIGHT)
+    np.testing.assert_array_equal(z, pairs.transform(LEFT))
+    np.testing.assert_array_equal(w, pairs.transform_y(RIGHT))
+    step = make_pipeline(StandardScaler(), ICONCrossModal(2), LinearRegression()).fit(LEFT, RIGHT)
+    by_hand = LinearRegression().fit(step[:-1].transform(LEFT), RIGHT)
+    np.testing.assert_allclose(step.predict(LEFT), by_hand.predict(step[:-1].transform(LEFT)))
+
+
+@pytest.mark.parametrize("far", [1e5, 1e12])
+def test_a_few_outliers_leave_the_other_rows_their_partners(far):
+    left, right = LEFT.copy(), RIGHT.copy()
+    left[:2], right[3, 1] = far * np.random.RandomState(1).normal(size=(2, 9)), far
+    score = ICONCrossModal(2).fit(LEFT[4:], RIGHT[4:]).score(LEFT[4:], RIGHT[4:])
+    assert ICONCrossModal(2).fit(left, right).score(LEFT[4:], RIGHT[4:]) > 0.8 * score > 4 / len(LEFT)

@@ -5,25 +5,29 @@ from math import prod
 from numbers import Integral, Real
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import _wrap_data_with_container
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
 from .. import encoders, learned
 from .._core.device import working_on
 from .._core.rows import check_item_shape, refuse_hidden, row_digests, rows_of, with_int32_indices
 from .._core.spec import resolve
+from .._objective.divergences import DIVERGENCES
 from .base import ICon
+from .linear_maps import LinearMaps, PairOfModalities
 
 _PASSES, _LEAST_STEPS = 20, 600  # unless max_iter says how many passes
-_BATCH_ROWS = 256
+_FLAT, _FEW_ROWS = 2, 100  # components up to which, and rows below which, maps are linear
+_BATCH_ROWS, _ALL_ROWS = 256, 2048
 _COSINE = partial(learned.Gaussian, metric="cosine", tau="learn")
 _NAMED = {"gaussian": _COSINE, "cosine": _COSINE}
 
 
-class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
+class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     r"""Two encoders, one a modality, under which row i of X and row i of y find each other: CLIP by default.
 
     ::
@@ -44,10 +48,11 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     supervisory : Supervisory or str, default=None
         The distribution p. None is `supervisory.CrossModalPairs()`; wrappers of it are accepted.
     learned : Learned or str, default=None
-        The distribution q. None, "gaussian" and "cosine" are `learned.Gaussian(metric="cosine", tau="learn")`.
+        The distribution q. "gaussian" and "cosine" are `learned.Gaussian(metric="cosine", tau="learn")`, as is None,
+        unless there are one or two components: unit rows would lie on a circle, and None is `learned.StudentT()`.
     encoder : Encoder or str, default=None
-        How rows of X become representations. None is `encoders.MLP()`. Any of them reads items of any shape, such as
-        images; "mlp" and linear maps as rows.
+        How rows of X become representations. None is `encoders.MLP()`; of one or two components, and of fewer than 100
+        rows, `encoders.Linear()`. Any of them reads items of any shape, such as images; "mlp" and linear maps as rows.
     encoder_y : Encoder or str, default=None
         How rows of y do. None: as `encoder`, with weights of its own.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
@@ -55,13 +60,21 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     debias : float in [0, 1), default=0.0
         Uniform mass mixed into p.
     max_iter : int or "auto", default="auto"
-        Passes over the rows; "auto" is 20, or as many as make 600 steps.
-    batch_size : int, default=256
-        Rows of a minibatch at the most, which are each other's keys.
+        Passes over the rows; "auto" is 20, or as many as make 600 steps. Iterations of L-BFGS are passes: at most 200.
+    batch_size : int or "auto", default="auto"
+        Rows of a minibatch at the most, which are each other's keys. "auto" is 256, and 2,048 of linear maps: where all
+        rows are one batch, two linear maps are found by L-BFGS, without randomness, with a penalty of
+        (|R_x|^2 + |R_y|^2) / 2n on the weights of standardised columns unless q is of cosines.
     learning_rate : float or "auto", default="auto"
         Rate of Adam, which falls to zero along a cosine; "auto" is 0.002.
     tol : float, default=1e-4
-        Training ends where a pass over the rows, or 50 steps, lower the mean loss by a smaller share.
+        Training ends where a pass over the rows, or 50 steps, lower the mean loss by a smaller fraction; L-BFGS, where
+        five iterations lower it by less, or by a smaller fraction if it is above one.
+    scale : bool, default=True
+        Whether `x_rotations_`, `x_loadings_` and the like are of standardised columns. Linear maps themselves are found
+        whatever the units of columns.
+    copy : bool, default=True
+        As in CCA; data are never changed.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
     random_state : int, RandomState instance or None, default=None
@@ -85,6 +98,8 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Columns of X; numbers of an item where X has more than two axes.
     n_features_y_ : int
         Likewise of y.
+    x_weights_, y_weights_, x_rotations_, y_rotations_, x_loadings_, y_loadings_, coef_, intercept_ : ndarray
+        Where both maps are linear: as of `CCA`, of the maps before rows are scaled to unit length.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of X's columns, where all are strings.
 
@@ -120,9 +135,11 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         "encoder_y": "no_validation",
         "debias": [Interval(Real, 0, 1, closed="left")],
         "max_iter": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "tol": [Interval(Real, 0, None, closed="left")],
+        "scale": ["boolean"],
+        "copy": ["boolean"],
     }
 
     def __init__(
@@ -136,9 +153,11 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         divergence="kl",
         debias=0.0,
         max_iter="auto",
-        batch_size=256,
+        batch_size="auto",
         learning_rate="auto",
         tol=1e-4,
+        scale=True,
+        copy=True,
         device="auto",
         random_state=None,
         n_jobs=None,
@@ -155,13 +174,16 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.tol = tol
+        self.scale = scale
+        self.copy = copy
         self.device = device
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
 
     def _default_specs(self):
-        return "cross_modal", "cosine", "mlp"
+        flat = self.n_components <= _FLAT
+        return "cross_modal", "student_t" if flat else "cosine", "linear" if flat else "mlp"
 
     def _learned_names(self):
         return super()._learned_names() | _NAMED
@@ -190,11 +212,14 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             X and y of different lengths, or specs that do not map pairs.
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
+        if self.encoder is None and _num_samples(X) < _FEW_ROWS:
+            encoder = encoders.Linear()
         encoder_y = resolve(
             encoder if self.encoder_y is None else self.encoder_y, encoders.Encoder, encoders.NAMES, "encoder_y"
         )
         _check_specs(p_spec, q_spec, encoder, encoder_y)
         X = self._validate_items(X, encoder, reset=True)
+        one_dimensional = not issparse(y) and np.asarray(y).ndim == 1
         y = None if y is None else self._validate_y(y, X.dtype)
         with working_on(device):
             p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state).mix(self.debias)
@@ -204,25 +229,29 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
         self.n_features_y_, self._item_shape_y = prod(y.shape[1:]), y.shape[1:]
         self._states = solution.states
+        self._keep_linear(X, y, one_dimensional)
         return self
 
     def _solve(self, X, y, uniform, q_spec, both, device, random_state):
         """Train with what the parameters choose."""
+        from .._training.linear_pairs import solve_linear_pairs, solves_all_rows
         from .._training.pairs import solve_pairs
         from ..encoders._networks import torch_dtype
 
-        batch_rows = min(self.batch_size, X.shape[0])
+        linear = solves_all_rows(X, y, q_spec, both, DIVERGENCES[self.divergence].smooth)
+        batch_rows = (_ALL_ROWS if linear else _BATCH_ROWS) if self.batch_size == "auto" else self.batch_size
+        linear, batch_rows = linear and X.shape[0] <= batch_rows, min(batch_rows, X.shape[0])
+        options = {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device}
+        arguments = X, y, uniform, q_spec, both, self.n_components, options
+        if linear:
+            how = {"max_iter": self.max_iter, "tol": self.tol, "on_step": self._on_step("training")}
+            with self._threads(batch_rows * max(X.shape[1], y.shape[1])):
+                return solve_linear_pairs(*arguments, **how)
         steps = -(-X.shape[0] // batch_rows)
         flat = X.ndim == y.ndim == 2
         with self._threads(batch_rows * max(X.shape[1], y.shape[1]) if flat else None):
             return solve_pairs(
-                X,
-                y,
-                uniform,
-                q_spec,
-                both,
-                self.n_components,
-                {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device},
+                *arguments,
                 batch_rows=batch_rows,
                 learning_rate=self.learning_rate,
                 n_passes=max(_PASSES, -(-_LEAST_STEPS // steps)) if self.max_iter == "auto" else self.max_iter,
@@ -303,7 +332,24 @@ class ICONCrossModal(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             w = self._encode_y(self._checked_y(y))
             return _wrap_data_with_container("transform", w, y, self)  # a frame's index is that of y
         z = self._encode_X(self._checked_X(X))
-        return z if y is None else (z, self._encode_y(self._checked_y(y)))
+        return z if y is None else PairOfModalities(z, self._encode_y(self._checked_y(y)))
+
+    def fit_transform(self, X, y):
+        """Train both encoders and return (f(x), g(y)), as CCA does.
+
+        The pair counts as f(x) where one array is expected, so that in the midst of a Pipeline the next step reads
+        that; the names of a frame's columns are then lost.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : {array-like, sparse matrix} of shape (n_samples, n_features_y) or (n_samples,)
+
+        Returns
+        -------
+        tuple of two ndarrays of shape (n_samples, n_components)
+        """
+        return self.fit(X, y).transform(X, y)
 
     def transform_y(self, y):
         """Representations g(y) of the other modality alone: `transform(None, y)`.

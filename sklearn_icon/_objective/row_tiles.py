@@ -81,9 +81,14 @@ def summed_divergence(batch, rows, keys, *values):
 def _of_tile(batch, rows, keys, values, part):
     """The sum over a slice of rows."""
     learned = batch.learned_of(*values)
+    return of_affinity(batch, learned, part, learned.pairwise(rows, keys))
+
+
+def of_affinity(batch, learned, part, affinity):
+    """The sum over a slice of rows from `Learned.pairwise` of them and all keys."""
     if batch.divergence == "kl" and not (learned.normalized or learned.is_limit or learned.mixture):
-        return _KL.apply(batch, learned, part, learned.pairwise(rows, keys))
-    return _by_operations(batch, rows, keys, values, part)
+        return _KL.apply(batch, learned, part, affinity)
+    return _of_affinity(batch, learned, part, affinity)
 
 
 def _by_operations(batch, rows, keys, values, part):
@@ -93,7 +98,7 @@ def _by_operations(batch, rows, keys, values, part):
 
 
 def _of_affinity(batch, learned, part, affinity):
-    """The same from `Learned.pairwise`."""
+    """The same from `Learned.pairwise`, by operations."""
     n_rows, n_keys = affinity.shape
     term, at_zero, _ = divergence_of(learned, batch.divergence)
     (p, mass), own = batch.p_of(part, n_keys), None

@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils import gen_batches
 
-from .._core.conditional import Conditional
 from .._core.seeding import seeded_if
 from .._core.unit_rows import unit_rows
 from .._objective.batches import batch_count, shuffled
-from .._objective.objective import Objective
+from .._objective.objective import check_limit
+from .._objective.row_tiles import Batch, of_affinity
 from .._optim.solver import SolverResult, minimize
 from ..encoders._networks import as_tensor, build_module, state_arrays
 from ..learned import Learned
+from ..supervisory import CrossModalPairs
 
 _RATE = 2e-3
 _FIRST_TEMPERATURE, _LEAST_TEMPERATURE = 0.3, 0.01
@@ -43,25 +43,39 @@ def on_sphere(learned):
     return learned.unmixed().is_limit or learned.affinity == "cosine"
 
 
-def pairs_conditional(n_rows, uniform):
-    """p of a batch of pairs: key i belongs to row i.
+def batch_of_pairs(n_rows, learned, divergence, uniform, like):
+    """What is known of a batch of pairs, in which key i belongs to row i.
 
     Parameters
     ----------
     n_rows : int
+    learned : Learned
+        Which may change between one use and the next.
+    divergence : str
     uniform : float
         Mass spread over all keys of the batch.
+    like : tensor
+        Of the device and dtype of representations.
 
     Returns
     -------
-    Conditional of shape (n_rows, n_rows)
+    Batch
     """
-    return Conditional(sparse.eye_array(n_rows, format="csr"), uniform=uniform)
+    own = CrossModalPairs()
+
+    def weights_of(part):
+        return own.of_batch(None, part, n_rows, like)
+
+    partners = own.partners_of_batch(None, slice(0, n_rows), n_rows, like)
+    return Batch(lambda: learned, divergence, weights_of, partners, uniform, skips_self=False, first=0)
 
 
-def symmetric_loss(objective, z, w):
-    """The mean of D from one modality to the other and back."""
-    return (objective(z, w) + objective(w, z)) / 2
+def symmetric_loss(batch, z, w):
+    """The mean of D from one modality to the other and back; the kernel of all pairs serves both ways."""
+    learned, part = batch.learned_of(), slice(0, len(z))
+    affinity = learned.pairwise(*learned.prepare(z, w))
+    both = (of_affinity(batch, learned, part, pairs) for pairs in (affinity, affinity.T))
+    return sum(both) / (2 * len(z))
 
 
 def solve_pairs(
@@ -97,7 +111,7 @@ def solve_pairs(
     n_components : int
         Columns of both representations.
     options : dict
-        Of `Objective`: divergence, dtype, device.
+        divergence, dtype, device.
     batch_rows : int
         Rows of a batch at the most; batches are of equal size, give or take one row.
     learning_rate : float or "auto"
@@ -120,13 +134,36 @@ def solve_pairs(
     with seeded_if(draw, seeds[2], options["device"]):
         result = minimize(loss, loss.params, kept=loss.kept, max_iter=n_passes * steps, on_step=on_step, **how)
     states = tuple(state_arrays(module.cpu().eval()) for module in loss.modules)
-    return Pairs(states, loss.final(), result._replace(n_iter=-(-result.n_iter // steps)))
+    return Pairs(states, loss.temperature.final(), result._replace(n_iter=-(-result.n_iter // steps)))
+
+
+class Temperature:
+    """A temperature of cosines that is learned, where q has one: tau = 0.01 + exp(a)."""
+
+    def __init__(self, learned, dtype, device):
+        self.learned = clone(learned)
+        self.kernel, self.params = self.learned.unmixed(), []
+        if "tau" in self.kernel.learns:
+            start = log(_FIRST_TEMPERATURE - _LEAST_TEMPERATURE)
+            self.params = [torch.tensor(start, dtype=dtype, device=device, requires_grad=True)]
+
+    def set(self):
+        """Give q the present temperature."""
+        for exponent in self.params:
+            self.kernel.tau = _LEAST_TEMPERATURE + exponent.exp()
+
+    def final(self):
+        """q with the temperature as a number."""
+        for exponent in self.params:
+            self.kernel.tau = _LEAST_TEMPERATURE + float(exponent.detach().exp())
+        return self.learned
 
 
 class _PairLoss:
     """The loss of the next minibatch at each call, the parameters it depends on, and what changes with these."""
 
     def __init__(self, X, y, uniform, learned, encoders, n_components, options, batch_rows, seeds):
+        check_limit(learned, options["divergence"])
         self.kind = options["dtype"], options["device"]
         self.sides, self.uniform, self.options = (X, y), uniform, options
         self.modules = [
@@ -135,34 +172,24 @@ class _PairLoss:
         ]
         self.params = [param for module in self.modules for param in module.parameters() if param.requires_grad]
         self.kept = [buffer for module in self.modules for buffer in module.buffers()]
-        self.learned, self.unit = clone(learned), on_sphere(learned)
-        self.kernel, self.exponent = self.learned.unmixed(), None
-        if "tau" in self.kernel.learns:
-            start = log(_FIRST_TEMPERATURE - _LEAST_TEMPERATURE)
-            self.exponent = torch.tensor(start, dtype=self.kind[0], device=self.kind[1], requires_grad=True)
-            self.params.append(self.exponent)
+        self.temperature, self.unit = Temperature(learned, *self.kind), on_sphere(learned)
+        self.learned = self.temperature.learned
+        self.params += self.temperature.params
         self.batches = _batches(X.shape[0], batch_rows, seeds[2])
-        self.objectives: dict[int, Objective] = {}  # by the rows of a batch
+        self.known: dict[int, Batch] = {}  # by the rows of a batch
 
     def __call__(self):
         rows = next(self.batches)
-        if self.exponent is not None:
-            self.kernel.tau = _LEAST_TEMPERATURE + self.exponent.exp()
-        if len(rows) not in self.objectives:
-            p = pairs_conditional(len(rows), self.uniform)
-            self.objectives[len(rows)] = Objective(p, self.learned, **self.options)
+        self.temperature.set()
         z, w = (self._represent(*side, rows) for side in zip(self.modules, self.sides, strict=True))
-        return symmetric_loss(self.objectives[len(rows)], z, w)
+        if len(rows) not in self.known:
+            about = self.learned, self.options["divergence"], self.uniform, z
+            self.known[len(rows)] = batch_of_pairs(len(rows), *about)
+        return symmetric_loss(self.known[len(rows)], z, w)
 
     def _represent(self, module, side, rows):
         z = module(as_tensor(side[rows], *self.kind))
         return unit_rows(z) if self.unit else z
-
-    def final(self):
-        """q with the temperature as a number."""
-        if self.exponent is not None:
-            self.kernel.tau = _LEAST_TEMPERATURE + float(self.exponent.detach().exp())
-        return self.learned
 
 
 def _batches(n, batch_rows, seed):
