@@ -689,8 +689,11 @@ def test_extreme_places_stay_finite(extreme, name, normalization, dtype):
         value.backward()
         assert torch.isfinite(value), (divergence, uniform)
         assert torch.isfinite(z.grad).all(), (divergence, uniform)
-        assert value > -1e-5
-        assert_allclose(objective.per_row(z).sum().item(), value.item(), rtol=1e-4, atol=1e-5)
+        rounding = 1e-5  # and that of two large terms, whose difference plain KL is
+        if objective.is_plain_kl:
+            rounding += 4 * torch.finfo(dtype).eps * abs(objective.terms(z)[0].item())
+        assert value > -rounding
+        assert_allclose(objective.per_row(z).sum().item(), value.item(), rtol=1e-4, atol=rounding)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
