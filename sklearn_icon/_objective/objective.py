@@ -127,8 +127,13 @@ class Objective:
             self.grid = GridPotential(learned, self.grid.team)
 
     def refine(self, n_keys: int, random_state: np.random.RandomState | None) -> None:
-        """Let normalisers be those that are reported: exact, on a finer grid, or from more keys, as n allows."""
+        """Let normalisers be those that are reported: exact, on a finer grid, or from more keys, as n allows.
+
+        Exact ones are of double precision: in single, distances of a wide map by a product miss 1e-3 of the loss.
+        """
         few = self.n_rows <= _EXACT_ROWS
+        if few and torch.device(self.device).type != "mps":  # which has no double precision
+            self.dtype = torch.float64
         if self.drawn is not None and not few:
             self.draw(n_keys, random_state)
             return
