@@ -165,14 +165,15 @@ def test_searches_at_the_same_time_put_the_precision_back():
     matmul = torch.backends.cuda.matmul
     name = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
     before = getattr(matmul, name)
-    first, second = cuda._full_precision("cpu"), cuda._full_precision("cpu")
-    first.__enter__()
-    within = getattr(matmul, name)
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert getattr(matmul, name) == within != "tf32"
-    second.__exit__(None, None, None)
-    assert getattr(matmul, name) == before
+    with torch.enable_grad():  # whose mode the two, not nested as in threads of their own, would change for each other
+        first, second = cuda._full_precision("cpu"), cuda._full_precision("cpu")
+        first.__enter__()
+        within = getattr(matmul, name)
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert getattr(matmul, name) == within != "tf32"
+        second.__exit__(None, None, None)
+        assert getattr(matmul, name) == before
 
 
 def test_only_dense_rows_of_many_features_searched_among_themselves(monkeypatch, by_torch):
