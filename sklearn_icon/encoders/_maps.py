@@ -141,7 +141,8 @@ class Module(Encoder):
         z = factory(n_inputs, n_outputs)(x)
 
     The module is in training mode in `fit`, in evaluation mode afterwards. It reads items in the shape in which X holds
-    them, scaled so that X has mean zero and unit spread.
+    them, scaled so that X has mean zero and unit spread; items that are more than ten times as long as that are
+    shortened, so that a few extreme ones leave the others theirs.
 
     Parameters
     ----------
