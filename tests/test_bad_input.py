@@ -263,10 +263,10 @@ def test_one_bad_sample_weight(weights, supervision):
         ICONClassifier(supervisory=supervision).fit(X, y, sample_weight=weights)
 
 
-def test_sample_weights_that_leave_one_class():
+def test_one_class_alone():
     with pytest.raises(ValueError, match="only one class, 2; a classifier needs samples of two or more"):
-        ICONClassifier().fit(X, y, sample_weight=(y == 2).astype(float))
-    assert ICONClassifier(max_iter=500).fit(X, y, sample_weight=(y > 0).astype(float)).classes_.tolist() == [1, 2]
+        ICONClassifier().fit(X[y == 2], y[y == 2])
+    assert ICONClassifier().fit(X, y, sample_weight=(y == 2).astype(float)).classes_.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("supervision", ["data_label", "same_class", "propagated_label"])
@@ -304,11 +304,6 @@ def test_a_class_absent_from_a_fold(learned_):
     assert cross_val_score(classifier, X, target, cv=folds).min() > 0.9
 
 
-def test_a_class_too_small_to_hold_rows_out():
-    with pytest.raises(ValueError, match=r"The least populated class.* in y ha(s|ve) only 1 member"):
-        ICONClassifier(early_stopping=True).fit(X, np.append(y[:-1], 9))
-
-
 def test_continuous_target():
     with pytest.raises(ValueError, match="Unknown label type"):
         ICONClassifier().fit(X, X[:, 0])
@@ -335,7 +330,7 @@ def test_specs_that_do_not_go_together(estimator, message):
 
 
 @pytest.mark.parametrize("kind", [ICONEmbedding, ICONClustering, ICONClassifier])
-@pytest.mark.parametrize("parameter, value", [("divergence", "klf"), ("debias", 1.5), ("max_iter", 0), ("device", 3)])
+@pytest.mark.parametrize("parameter, value", [("divergence", "klf"), ("debias", 1.5), ("max_iter", -1), ("device", 3)])
 def test_invalid_parameters(kind, parameter, value):
     with pytest.raises(ValueError, match=f"The '{parameter}' parameter of {kind.__name__} must be"):
         kind(**{parameter: value}).fit(X, y)

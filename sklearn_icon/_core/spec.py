@@ -44,7 +44,7 @@ class Spec(BaseEstimator):
             Parameters of who asks.
         """
         make = names[name]
-        known = signature(make).parameters
+        known = signature(make).parameters if offered else {}
         return make(**{parameter: value for parameter, value in offered.items() if parameter in known})
 
     def owner(self, parameter):

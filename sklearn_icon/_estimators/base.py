@@ -64,7 +64,8 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
                 UserWarning,
                 stacklevel=2,
             )
-        super().__setstate__({name: value for name, value in state.items() if name != "_icon_version"})
+        added = {name: parameter.default for name, parameter in signature(type(self)).parameters.items()}
+        super().__setstate__(added | {name: value for name, value in state.items() if name != "_icon_version"})
 
     @abstractmethod
     def _default_specs(self):
@@ -173,25 +174,25 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
                 stacklevel=3,
             )
 
-    def _spec_or_none(self, parameter):
-        """The spec that a parameter stands for, or None where it is not valid; for tags."""
+    def _specs_or_none(self):
+        """What `_resolve_specs` gives, or Nones where a parameter is not valid; for tags."""
         try:
-            return dict(zip(("supervisory", "learned", "encoder"), self._resolve_specs(), strict=True))[parameter]
+            return self._resolve_specs()
         except (TypeError, ValueError):
-            return None
+            return None, None, None
 
     def _is_pairwise(self):
         """Whether X holds distances or a graph."""
-        spec = self._spec_or_none("supervisory")
+        spec = self._specs_or_none()[0]
         return spec is not None and spec.pairwise
 
     def __sklearn_tags__(self):
         """Sparse input; items of any shape to encoders; y required where p reads it."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.three_d_array = bool(getattr(self._spec_or_none("encoder"), "parametric", False))
-        spec = self._spec_or_none("supervisory")
-        tags.target_tags.required = bool(spec is not None and spec.needs_y)
+        p_spec, _, encoder = self._specs_or_none()
+        tags.input_tags.three_d_array = encoder is not None and encoder.parametric
+        tags.target_tags.required = p_spec is not None and bool(p_spec.needs_y)
         return tags
 
 

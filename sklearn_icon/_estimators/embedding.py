@@ -527,7 +527,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """Distances of rows where metric is "precomputed"."""
         tags = super().__sklearn_tags__()
         tags.input_tags.pairwise = self._is_pairwise()
-        spec = self._spec_or_none("supervisory")
+        spec = self._specs_or_none()[0]
         tags.input_tags.positive_only = spec is not None and spec.keys == "tokens"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

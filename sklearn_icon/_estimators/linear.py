@@ -75,8 +75,6 @@ class LinearPart:
             )
         if solver != "liblinear":
             return
-        if n_classes > 2:
-            raise ValueError("The 'liblinear' solver does not support multiclass classification; use solver='auto'.")
         if 0 < ratio < 1 or (self.dual and ratio):
             raise ValueError(
                 f"Only 'saga' solver supports elasticnet penalty, got solver={solver}, dual={self.dual}; use "
@@ -86,6 +84,8 @@ class LinearPart:
             raise ValueError(
                 "C=np.inf as well as penalty=None is not supported for the liblinear solver; use solver='auto'."
             )
+        if n_classes > 2:
+            raise ValueError("The 'liblinear' solver does not support multiclass classification; use solver='auto'.")
 
     def _check_linear_options(self, linear, exact, penalty, ratio, n_classes):
         """Refuse what only softmax regression has, where the specs call for another model."""

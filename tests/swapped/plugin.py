@@ -1,9 +1,11 @@
 """A pytest plugin: scikit-learn's tests with a class of this library in the place of theirs.
 
 `run.py` loads it, and names the suite, a file of `suites/`, in SWAPPED_SUITE and where to report in SWAPPED_REPORT.
-Only tests in which the class is made are counted, or fitted where a module made it as it was imported.
+Tests whose code does not reach the class are left out. Of the others those count in which it is made, or fitted where
+a module made it as it was imported.
 """
 
+import ast
 import inspect
 import json
 import os
@@ -59,6 +61,30 @@ def matches(key, item):
     return re.fullmatch(pattern, item.name) is not None or key == item.name.partition("[")[0]
 
 
+def names_in(statement):
+    """Names that a top-level statement reads, fixtures included, and those that it defines."""
+    nodes = list(ast.walk(statement))
+    read = {node.id for node in nodes if isinstance(node, ast.Name)} | {n.arg for n in nodes if isinstance(n, ast.arg)}
+    if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+        return read, {statement.name}
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        defined = {alias.asname or alias.name for alias in statement.names}
+        return defined, defined
+    return read, {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def reaching(module, name):
+    """Names of a module's top level whose statements read a name, or others that do."""
+    statements = [names_in(statement) for statement in ast.parse(inspect.getsource(module)).body]
+    reached, before = {name}, set()
+    while reached != before:
+        before = set(reached)
+        for read, defined in statements:
+            if read & reached:
+                reached |= defined
+    return reached
+
+
 class Swap:
     """Puts the class in the peer's place, deselects, and counts."""
 
@@ -94,13 +120,15 @@ class Swap:
 
     def pytest_collection_modifyitems(self, config, items):
         wanted, deselected = self.suite.get("deselected", {}), []
+        reached = {item.module: reaching(item.module, found(self.suite["peer"])[1]) for item in items}
         every = os.environ.get("SWAPPED_ALL") == "1"
         used = {key for key in wanted for item in items if matches(key, item)}
         self.unused = sorted(set(wanted) - used)
         for item in items:
             key = next((key for key in wanted if matches(key, item)), None)
             item.user_properties.append(("reason", wanted.get(key)))
-            if key is not None and not every:
+            top = item.cls.__name__ if item.cls else item.originalname
+            if top not in reached[item.module] or (key is not None and not every):
                 deselected.append(item)
         if deselected:
             config.hook.pytest_deselected(items=deselected)
