@@ -5,8 +5,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${1:-.venv/bin/python}
-files=(tests/test_{affinity,conditional,dense_rows,differences,divergences,embedding,grid,learned,objective}.py
-    tests/test_{oracles,prototypes,ranks,search,softmax,solver,sums}.py)
+files=(tests/test_{affinity,conditional,dense_rows,differences,divergences,embedding,grid,learned,objective,sums}.py)
 long="on_digits or land_among or as_good_as_exact"
 
 numeric_tests() {
