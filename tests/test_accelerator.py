@@ -234,7 +234,7 @@ def test_an_accelerator_is_that_of_the_block_and_of_its_thread():
     ("module", "estimator"),
     [
         (embedding, ICONEmbedding(max_iter=3, device="cpu")),
-        (clustering, ICONClustering(3, max_iter=3, device="cpu")),
+        (clustering, ICONClustering(3, encoder="linear", max_iter=3, device="cpu")),
         (classifier, ICONClassifier(device="cpu")),
         (cross_modal, ICONCrossModal(2, device="cpu")),
     ],
