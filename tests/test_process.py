@@ -93,6 +93,9 @@ def assert_same(ones, others):
         np.testing.assert_array_equal(one, other)
 
 
+_OF_LIBRARIES = ("PYTEST", "TORCHINDUCTOR")  # torch's own name for a folder, at its first import of a compiler
+
+
 def state_of_process():
     """What a fit is to leave as it was."""
     import numba
@@ -111,7 +114,7 @@ def state_of_process():
         "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")),
         "configuration": sklearn.get_config(),
         "numpy errors": np.geterr(),
-        "environment": {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
+        "environment": {name: value for name, value in os.environ.items() if not name.startswith(_OF_LIBRARIES)},
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
