@@ -162,7 +162,7 @@ def test_clusters_are_shown_as_bars(options):
 def test_clusters_have_the_divergence_of_the_loss():
     import torch
 
-    estimator = ICONClustering(3, max_iter=20, n_init=1, random_state=0).fit(X)
+    estimator = ICONClustering(3, encoder="linear", max_iter=20, n_init=1, random_state=0).fit(X)
     logits = torch.as_tensor(np.log(estimator.predict_proba(X)))
     p = estimator.supervisory_.conditional(X).mix(estimator.debias_)
     wanted = (
