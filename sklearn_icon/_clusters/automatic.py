@@ -69,14 +69,13 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
     """
     n, share = p.shape[0], sample_weight / sample_weight.sum()
     table = cost_table("kl", n, asked.share, asked.share)
-    few = max(3, int(_K_MEANS_STARTS * min(1, 20 / asked.n_clusters)))
     rows = Rows(symmetric_flow(p, asked.n_steps, sample_weight), share, table, asked.n_clusters)
     found = {}
     if X is not None:
         found["k-means"] = settled(rows, _k_means(X, asked, sample_weight), asked.seed, asked.max_iter)
     near = _eigenvectors(p, learned, asked, sample_weight)
     if near is not None:
-        found["cut"] = settled(rows, _partition_of(near, asked, sample_weight, few), asked.seed, asked.max_iter)
+        found["cut"] = settled(rows, _partition_of(near, asked, sample_weight), asked.seed, asked.max_iter)
     else:
         near = X
     n_kept = int(np.clip(_KEPT_ROWS // n, _LEAST_KEPT, _MOST_KEPT)) if asked.n_init == "auto" else asked.n_init
@@ -112,7 +111,7 @@ def _eigenvectors(p, learned, asked, sample_weight):
             return spectral_embedding(flow, eigen_solver="lobpcg", **how)
 
 
-def _partition_of(near, asked, sample_weight, n_init):
+def _partition_of(near, asked, sample_weight):
     with quiet():
         k_means = KMeans(asked.n_clusters, n_init=_K_MEANS_STARTS, random_state=asked.seed)
         return k_means.fit_predict(near, sample_weight=sample_weight)
