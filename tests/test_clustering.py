@@ -852,3 +852,14 @@ def test_fit_predict_reads_y_and_weights():
     weights = 1.0 + np.arange(len(X)) % 3
     fitted = clone(estimator).fit(X, y, weights)
     np.testing.assert_array_equal(estimator.fit_predict(X, y, weights), fitted.labels_)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
+def test_distances_to_centres_of_sparse_rows_of_any_scale(scale):
+    from sklearn_icon._clusters.losses import sq_distances
+
+    rows, labels = np.random.RandomState(0).rand(9, 4), np.arange(9) % 2
+    centers = np.stack([rows[labels == c].mean(axis=0) for c in (0, 1)])
+    wanted = np.square(rows - centers[labels]).sum(axis=1) * scale**2
+    for X in (rows * scale, sparse.csr_array(rows * scale)):
+        np.testing.assert_allclose(sq_distances(X, centers * scale, labels), wanted, rtol=1e-9)

@@ -296,9 +296,11 @@ def means_of(X, memberships, sample_weight):
 def sq_distances(X, centers, labels):
     """Squared distance of each row to the center of its cluster."""
     if sparse.issparse(X):
+        unit = np.ldexp(1.0, max(np.frexp(float(abs(X).max()))[1] - 1, -1000))  # whose square is exact
+        X, centers = X * (1 / unit), centers / unit
         cross = np.asarray(X.multiply(centers[labels]).sum(axis=1)).ravel()
         own, of_centers = np.asarray(X.multiply(X).sum(axis=1)).ravel(), np.square(centers).sum(axis=1)
-        return np.maximum(own - 2 * cross + of_centers[labels], 0)
+        return np.maximum(own - 2 * cross + of_centers[labels], 0) * unit * unit
     return np.concatenate(
         [np.square(X[part] - centers[labels[part]]).sum(axis=1) for part in gen_batches(len(X), 8192)]
     )
