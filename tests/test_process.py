@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklearn_icon import (
     ICONClassifier,
@@ -28,6 +29,7 @@ from sklearn_icon import (
 )
 from sklearn_icon._core.quiet import quiet
 from sklearn_icon._core.team import _BLAS, Team, threads
+from sklearn_icon._estimators.whole import undisturbed, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -250,6 +252,30 @@ def test_blas_keeps_the_least_that_is_asked_for(unchanged):
     assert blas_threads() == before
     one.__exit__(None, None, None)
     assert blas_threads() == before
+
+
+@pytest.mark.parametrize("around", [whole, undisturbed])
+def test_limits_of_calls_side_by_side_do_not_stay(around, unchanged):
+    """Scikit-learn limits BLAS around its own loops; what the first found and put back, the second put at one again."""
+    first_in, second_in, first_out = Event(), Event(), Event()
+
+    @around
+    def first(self):
+        with threadpool_limits(1, user_api="blas"):
+            first_in.set()
+            assert second_in.wait(60)
+        first_out.set()
+
+    @around
+    def second(self):
+        assert first_in.wait(60)
+        with threadpool_limits(1, user_api="blas"):
+            second_in.set()
+            assert first_out.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        for call in [pool.submit(method, ICONClassifier()) for method in (first, second)]:
+            call.result()
 
 
 def test_filters_of_others_stay(unchanged):

@@ -46,6 +46,11 @@ def n_threads(n_jobs=None):
     return torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs)
 
 
+def blas_in_one_thread():
+    """Limit BLAS to one thread inside, as threads of a caller's own multiply."""
+    return _BLAS.limited(1)
+
+
 class _Blas:
     """The threads of BLAS, which are the process's: as few as any work in progress asks for."""
 

@@ -81,8 +81,7 @@ def _usual_state(training):
             state.enter_context(torch.inference_mode(False))
             state.enter_context(torch.enable_grad())
             state.enter_context(torch.autocast("cpu", enabled=False))
-            if training:
-                state.enter_context(threads())
+            state.enter_context(threads())  # scikit-learn's own limits, of calls side by side, would undo each other
         yield
 
 

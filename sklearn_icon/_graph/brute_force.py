@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from .._core.compiled import njit
+from .._core.team import blas_in_one_thread
 
 _BLOCK = 1024
 _TILE = 128
@@ -47,7 +47,7 @@ def nearest_candidates(X, reference, n_candidates, n_threads):
     order = _near_together(X) if own else np.arange(n)
     left, right = _factors(X[order])
     rows, right = _Rows(left, n_candidates), right if own else _factors(reference)[1]
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+    with blas_in_one_thread(), ThreadPoolExecutor(n_threads) as pool:
         for meetings in _tournament(_blocks(len(left))) if own else [[(block, None) for block in _blocks(len(left))]]:
             list(pool.map(partial(_meet, rows, right), *zip(*meetings, strict=True)))
     _settle(rows.sq_limit, rows.count[:n], rows.sq, rows.keys, n_candidates)

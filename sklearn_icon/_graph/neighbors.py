@@ -20,7 +20,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_random_state
-from threadpoolctl import threadpool_limits
 
 from .._core.device import accelerator
 from .._core.interrupts import raise_if_interrupted
@@ -251,8 +250,10 @@ def _propose(space, k, tree, n_jobs):
     else:
         rows, reference, sq_left, _, rounding = space.products
         order, norm = np.arange(n), np.sqrt(sq_left)
+    from .._core.team import threads
+
     search = NearestNeighbors(algorithm="kd_tree" if tree else "brute", n_jobs=n_jobs).fit(reference)
-    with threadpool_limits(None if n_jobs is None else effective_n_jobs(n_jobs)):
+    with threads(n_jobs):
         distances, candidates = search.kneighbors(rows, n_candidates)
     beyond = distances[:, -1].astype(np.float64) ** 2
 

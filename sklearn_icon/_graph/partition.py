@@ -15,11 +15,11 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_argmin
-from threadpoolctl import threadpool_limits
 
 from .._core.compiled import njit
 from .._core.interrupts import raise_if_interrupted
 from .._core.quiet import quiet
+from .._core.team import blas_in_one_thread
 from .brute_force import _FAR, _FINITE, _RUN, _TILE, _enter, _factors, _keep_smallest, _offer_to_rows, _Rows, _settle
 
 _SAMPLE_OF_A_CELL = 32  # rows from which its centre is found
@@ -100,7 +100,7 @@ def partition_candidates(X, partition, n_cells, n_candidates, n_threads):
     rows = _Rows(left, n_candidates)
     cells = [slice(start, stop) for start, stop in pairwise(starts)]
     blocks = [range(start, min(start + 8 * n_threads, len(cells))) for start in range(0, len(cells), 8 * n_threads)]
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+    with blas_in_one_thread(), ThreadPoolExecutor(n_threads) as pool:
         for block in blocks:
             others = [[cells[c] for c in near[own, :n_cells]] for own in block]
             list(pool.map(partial(_meet, rows, right), [cells[own] for own in block], others))
