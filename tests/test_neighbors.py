@@ -11,7 +11,6 @@ import scipy.sparse as sp
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph
 
-from sklearn_icon._core import team
 from sklearn_icon._graph import brute_force as _brute_force
 from sklearn_icon._graph import neighbors as _neighbors
 from sklearn_icon._graph import space as _space
@@ -304,7 +303,7 @@ def test_threads_and_blocks_change_nothing(metric, monkeypatch):
 def test_number_of_threads_reaches_scikit_learn(n_jobs, limit, monkeypatch):
     limits = []
     monkeypatch.setattr(_neighbors, "_TREE_ROWS", 0)
-    monkeypatch.setattr(team, "threads", lambda limit: limits.append(limit) or nullcontext())
+    monkeypatch.setattr(_neighbors, "library_threads", lambda limit: limits.append(limit) or nullcontext())
     nearest_neighbors(blobs(200), 5, n_jobs=n_jobs)
     assert limits == [limit]
 

@@ -27,8 +27,9 @@ from sklearn_icon import (
     methods,
     supervisory,
 )
+from sklearn_icon._core.pools import _BLAS
 from sklearn_icon._core.quiet import quiet
-from sklearn_icon._core.team import _BLAS, Team, threads
+from sklearn_icon._core.team import Team, threads
 from sklearn_icon._estimators.whole import undisturbed, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -8,16 +8,15 @@ fork, nest in other threads, and wait without work.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from functools import cache
+from contextlib import contextmanager
 from itertools import pairwise
-from threading import Lock, Thread
-from typing import Any
+from threading import Thread
 
 import numpy as np
 import torch
 from joblib import effective_n_jobs
-from threadpoolctl import ThreadpoolController
+
+from .pools import library_threads
 
 _SMALL = 1 << 20  # numbers; an operation on fewer takes less time than threads that wait for each other
 
@@ -37,67 +36,13 @@ def threads(n_jobs=None, size=None):
     """
     small = size is not None and size < _SMALL
     count = 1 if small else None if n_jobs is None else effective_n_jobs(n_jobs)
-    with _BLAS.limited(count), _openmp_threads(count), torch_threads(count):
+    with library_threads(count), torch_threads(count):
         yield
 
 
 def n_threads(n_jobs=None):
     """How many threads may compute in this Python thread now, of those that `n_jobs` asks for."""
     return torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs)
-
-
-def blas_in_one_thread():
-    """Limit BLAS to one thread inside, as threads of a caller's own multiply."""
-    return _BLAS.limited(1)
-
-
-class _Blas:
-    """The threads of BLAS, which are the process's: as few as any work in progress asks for."""
-
-    def __init__(self):
-        self._lock = Lock()
-        self._wanted: list[list[int | None]] = []
-        self._before: Any = None
-
-    @contextmanager
-    def limited(self, count):
-        """At most so many inside; None asks for nothing, but has the count of now put back at the end."""
-        asked = [count]  # an entry of its own, found again by identity
-        try:
-            with self._lock:
-                if not self._wanted:
-                    self._before = _pools("blas").limit(limits=None)
-                self._wanted.append(asked)
-                self._apply()
-            yield
-        finally:
-            with self._lock:
-                self._wanted = [other for other in self._wanted if other is not asked]
-                self._apply()
-
-    def _apply(self):
-        asked = [count for (count,) in self._wanted if count is not None]
-        if asked:
-            _pools("blas").limit(limits=min(asked))
-        else:
-            self._before.restore_original_limits()
-
-
-_BLAS = _Blas()
-
-
-@cache
-def _pools(user_api):
-    """The thread pools of one kind that are loaded; NumPy's, scipy's, scikit-learn's and torch's are by now."""
-    import scipy.linalg  # noqa: F401
-    import sklearn.cluster  # noqa: F401
-
-    return ThreadpoolController().select(user_api=user_api)
-
-
-def _openmp_threads(count):
-    """The threads of OpenMP that this Python thread may start."""
-    return nullcontext() if count is None else _pools("openmp").limit(limits=count)
 
 
 @contextmanager

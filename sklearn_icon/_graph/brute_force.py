@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from .._core.compiled import njit
-from .._core.team import blas_in_one_thread
+from .._core.pools import blas_in_one_thread
 
 _BLOCK = 1024
 _TILE = 128

@@ -23,6 +23,7 @@ from sklearn.utils import check_array, check_random_state
 
 from .._core.device import accelerator
 from .._core.interrupts import raise_if_interrupted
+from .._core.pools import library_threads
 from .._core.quiet import quiet
 from .._core.rows import mixed_bits, row_digests
 from .checks import SHIFT_FREE, checked_matrix, without_negatives
@@ -250,10 +251,8 @@ def _propose(space, k, tree, n_jobs):
     else:
         rows, reference, sq_left, _, rounding = space.products
         order, norm = np.arange(n), np.sqrt(sq_left)
-    from .._core.team import threads
-
     search = NearestNeighbors(algorithm="kd_tree" if tree else "brute", n_jobs=n_jobs).fit(reference)
-    with threads(n_jobs):
+    with library_threads(None if n_jobs is None else effective_n_jobs(n_jobs)):
         distances, candidates = search.kneighbors(rows, n_candidates)
     beyond = distances[:, -1].astype(np.float64) ** 2
 

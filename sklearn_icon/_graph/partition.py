@@ -18,8 +18,8 @@ from sklearn.metrics import pairwise_distances_argmin
 
 from .._core.compiled import njit
 from .._core.interrupts import raise_if_interrupted
+from .._core.pools import blas_in_one_thread
 from .._core.quiet import quiet
-from .._core.team import blas_in_one_thread
 from .brute_force import _FAR, _FINITE, _RUN, _TILE, _enter, _factors, _keep_smallest, _offer_to_rows, _Rows, _settle
 
 _SAMPLE_OF_A_CELL = 32  # rows from which its centre is found
