@@ -4,7 +4,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test cpus lint docs bench clean
+.PHONY: demo test cpus lint docs site-test bench clean
 
 demo: $(VENV)/.installed-plot
 	$(PY) examples/demo.py
@@ -21,8 +21,11 @@ lint: $(VENV)/.installed-test,dev
 	$(PY) -m mypy
 
 docs: $(VENV)/.installed-docs
-	@rm -rf docs/generated
+	@rm -rf docs/_build docs/generated
 	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
+
+site-test: docs $(VENV)/.installed-test,dev
+	$(PY) -m pytest -rs tests/test_site.py
 
 bench: $(VENV)/.installed-plot
 	$(PY) benchmarks/import_time.py
@@ -31,7 +34,7 @@ bench: $(VENV)/.installed-plot
 
 clean:
 	rm -rf $(VENV) build *.egg-info demo_output docs/_build docs/generated docs/methods docs/auto_examples \
-	    docs/sg_execution_times.rst .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	    .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(PY):

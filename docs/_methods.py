@@ -22,6 +22,7 @@ from sklearn_icon import ICONEmbedding, methods
 from sklearn_icon._objective.divergences import DIVERGENCES
 from sklearn_icon.methods._published import OTHER
 from sklearn_icon.plotting import EmbeddingDisplay, PeriodicTableDisplay
+from sklearn_icon.plotting._table import _FAMILY_COLORS
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
@@ -42,7 +43,6 @@ def write_pages(app):
     """Write docs/methods/: an index and a page for each method."""
     folder = Path(app.srcdir) / "methods"
     folder.mkdir(exist_ok=True)
-    _picture(PeriodicTableDisplay.from_methods().figure_, folder / "table.png", 120)
     for name in methods.names():
         method = methods.get(name)
         _picture(PeriodicTableDisplay.from_methods(highlight=name).figure_, folder / f"{name}-table.png", 80)
@@ -72,19 +72,44 @@ def _index():
         _heading("Methods"),
         "Every method is a choice of :math:`p`, :math:`q`, an encoder and a divergence. "
         "``methods.get(name).make_estimator()`` puts it together; see :mod:`sklearn_icon.methods`.\n",
-        ".. image:: table.png\n   :alt: The periodic table of methods\n",
+        ".. raw:: html\n\n" + "\n".join(f"   {line}" for line in _table()) + "\n",
     ]
     for family in methods.FAMILIES:
         parts.append(_heading(family.capitalize(), "-"))
         for name in methods.names(family):
             method = methods.get(name)
-            parts.append(
-                f"- :doc:`{method.title} <{name}>`{'' if method.published else ', a gap that the table predicts'}"
-            )
+            parts.append(f"- :doc:`{method.title} <{name}>`{'' if method.published else ', not published'}")
         parts.append("")
     parts.append(".. toctree::\n   :hidden:\n")
     parts += [f"   {name}" for name in methods.names()]
     return "\n".join(parts) + "\n"
+
+
+def _table():
+    """The table as HTML: a column for each p, a row for each q, each method a link."""
+    records = [methods.get(name) for name in methods.names()]
+    columns = [title for title in methods.COLUMNS.values() if any(m.column == title for m in records)]
+    rows = [title for title in dict.fromkeys(methods.ROWS.values()) if any(m.row == title for m in records)]
+    yield "<p>" + "".join(f'<span class="family" {_tint(name)}>{name}</span>' for name in methods.FAMILIES)
+    yield "dashed: not published, a combination that the table predicts</p>"
+    yield '<div class="methods-table" tabindex="0"><table><thead><tr><th>q \\ p</th>'
+    yield "".join(f"<th>{title}</th>" for title in columns) + "</tr></thead><tbody>"
+    for row in rows:
+        yield f"<tr><th>{row}</th>"
+        for column in columns:
+            here = [m for m in records if (m.row, m.column) == (row, column)]
+            yield "<td>" + "".join(map(_tile, here)) + "</td>"
+        yield "</tr>"
+    yield "</tbody></table></div>"
+
+
+def _tile(method):
+    kind = "" if method.published else ' class="unpublished"'
+    return f'<a href="{method.name}.html"{kind} {_tint(method.family)}>{method.title}</a>'
+
+
+def _tint(family):
+    return f'style="--family: {_FAMILY_COLORS[family]}"'
 
 
 def _page(method, caption):

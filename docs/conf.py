@@ -30,9 +30,15 @@ exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 default_role = "literal"
 html_theme = "pydata_sphinx_theme"
+html_title = "sklearn_icon"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_sidebars = {name: [] for name in ("coming_from", "faq", "limits", "theory", "user_guide")}  # none below them
+toc_object_entries_show_parents = "hide"
 html_math_renderer = "mathml"
 html_theme_options = {
     "show_toc_level": 2,
+    "secondary_sidebar_items": {"**": ["page-toc"], "methods/index": [], "index": []},  # the table takes the width
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
     "footer_end": [],
@@ -55,6 +61,7 @@ sphinx_gallery_conf = {
     "doc_module": ("sklearn_icon",),
     "backreferences_dir": "generated/backreferences",
     "inspect_global_variables": True,
+    "write_computation_times": False,  # that page would load a script from elsewhere
 }
 
 
@@ -75,7 +82,7 @@ def displayed_math(self, node):
     """The same on a line of its own."""
     from docutils.nodes import SkipNode
 
-    self.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    self.body.append(f'<div class="displayed-math">{convert(node.astext(), display="block")}</div>')
     raise SkipNode
 
 

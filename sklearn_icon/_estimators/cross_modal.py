@@ -64,7 +64,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
     batch_size : int or "auto", default="auto"
         Rows of a minibatch at the most, which are each other's keys. "auto" is 256, and 2,048 of linear maps: where all
         rows are one batch, two linear maps are found by L-BFGS, without randomness, with a penalty of
-        (|R_x|^2 + |R_y|^2) / 2n on the weights of standardised columns unless q is of cosines.
+        `(|R_x|^2 + |R_y|^2) / 2n` on the weights of standardised columns unless q is of cosines.
     learning_rate : float or "auto", default="auto"
         Rate of Adam, which falls to zero along a cosine; "auto" is 0.002.
     tol : float, default=1e-4

@@ -84,7 +84,7 @@ class LinearMaps:
     y_rotations_ = _of("y_rotations_", "Map of centred columns of y, standardised where `scale`, to representations.")
     x_loadings_ = _of("x_loadings_", "Regression of these columns of X on f(x), of shape (n_features, n_components).")
     y_loadings_ = _of("y_loadings_", "Regression of these columns of y on g(y), of shape (n_features_y, n_components).")
-    coef_ = _of("coef_", "Of the regression of y on f(x): y = (x - mean x) coef_.T + intercept_.")
+    coef_ = _of("coef_", "Of the regression of y on f(x): `y = (x - mean x) coef_.T + intercept_`.")
     intercept_ = _of("intercept_", "The mean of y.")
 
     def _keep_linear(self, X, y, one_dimensional):

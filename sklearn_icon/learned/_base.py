@@ -82,7 +82,7 @@ class DistanceKernel(Learned):
     """Whether log k is unbounded where the distance is zero: distances are exact there, and `euclidean` is False."""
 
     def sq_distances(self, z, keys):
-        """|z_i - y_j|^2 of all pairs: from differences under a pole, which would magnify a product's rounding."""
+        """`|z_i - y_j|^2` of all pairs: from differences under a pole, which would magnify a product's rounding."""
         if not self.has_pole:
             return sq_distances(z, keys)
         from .._core.differences import sq_distances_by_differences
