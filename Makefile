@@ -10,7 +10,7 @@ demo: $(VENV)/.installed-plot
 	$(PY) examples/demo.py
 
 test: lint
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist worksteal
 
 cpus: $(VENV)/.installed-test,dev
 	tests/other_processors.sh $(PY)

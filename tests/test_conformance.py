@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from sklearn_icon import (
     ICONClassifier,
@@ -23,38 +23,66 @@ def noisy(batch):
 
 FEW = {"max_iter": 60, "random_state": 0}
 PASSES = {"max_iter": 20, "random_state": 0}
-CONFIGURATIONS = [
-    ICONEmbedding(perplexity=3, **FEW),
-    ICONEmbedding(supervisory="knn", learned="gaussian", normalization="conditional", init="random", **FEW),
-    ICONEmbedding(
+# By route: name -> estimator. The first four of each kind pass all checks, the others all but those OF_THE_SHELL.
+CONFIGURATIONS = {
+    "map": ICONEmbedding(perplexity=3, **FEW),
+    "map-of-neighbours": ICONEmbedding(
+        supervisory="knn", learned="gaussian", normalization="conditional", init="random", **FEW
+    ),
+    "linear-map": ICONEmbedding(
         supervisory=supervisory.StudentT(perplexity=4), learned=learned.StudentT(df=0.5), encoder="linear", **FEW
     ),
-    ICONEmbedding(perplexity=3, divergence="jensen_shannon", encoder=encoders.MLP(hidden=(8,)), **FEW),
-    ICONEmbedding(supervisory="counts", learned=learned.Gaussian(metric="dot"), normalization="conditional", **FEW),
-    ICONEmbedding(supervisory=supervisory.SameClass(unlabelled=supervisory.UniformKNN(n_neighbors=3)), **FEW),
-    ICONEmbedding(
+    "views": ICONEmbedding(
         supervisory=supervisory.PositivePairs(noisy),
         encoder=encoders.MomentumKeys(encoders.ProjectionHead(encoders.MLP(hidden=(8,)), n_outputs=4)),
         **FEW,
     ),
-    ICONClustering(3, **PASSES),
-    ICONClustering(3, supervisory="knn", learned=learned.SharedCluster(weights="degree"), encoder="lookup", **PASSES),
-    ICONClustering(3, debias=0.0, encoder=encoders.MLP(hidden=(8,)), n_init=1, **PASSES),
-    methods.get("k-means").make_estimator(n_clusters=3, **PASSES),
-    methods.get("spectral").make_estimator(n_clusters=3, **PASSES),
-    ICONClassifier(),
-    ICONClassifier(learned=learned.Gaussian(metric="dot", tau=0.5), debias=0.1, C=0.5, tol=1e-10, max_iter=1000),
-    ICONClassifier(learned="harmonic", debias=0.1, encoder=encoders.MLP(hidden=(8,)), **FEW),
-    ICONClassifier(learned="harmonic", random_state=0),
-    ICONClassifier(learned="student_t", encoder=encoders.MLP(hidden=(8,)), **FEW),
-    ICONClassifier(encoder="mlp", **FEW),
-    ICONClassifier(supervisory="same_class", **FEW),
-    ICONClassifier(supervisory="same_class", learned="student_t", encoder="mlp", **FEW),
-    ICONClassifier(supervisory="propagated_label", random_state=0),
-    ICONCrossModal(random_state=0, max_iter=5),
-    ICONCrossModal(3, learned="student_t", encoder="linear", encoder_y=encoders.MLP(hidden=(8,)), debias=0.1, **PASSES),
-    ICONCrossModal(3, learned="wide_gaussian", encoder="linear", batch_size=16, **PASSES),
-]
+    "network-map": ICONEmbedding(perplexity=3, divergence="jensen_shannon", encoder=encoders.MLP(hidden=(8,)), **FEW),
+    "tokens": ICONEmbedding(
+        supervisory="counts", learned=learned.Gaussian(metric="dot"), normalization="conditional", **FEW
+    ),
+    "map-of-classes": ICONEmbedding(
+        supervisory=supervisory.SameClass(unlabelled=supervisory.UniformKNN(n_neighbors=3)), **FEW
+    ),
+    "clusters": ICONClustering(3, **PASSES),
+    "clusters-by-a-lookup": ICONClustering(
+        3, supervisory="knn", learned=learned.SharedCluster(weights="degree"), encoder="lookup", **PASSES
+    ),
+    "k-means": methods.get("k-means").make_estimator(n_clusters=3, **PASSES),
+    "spectral": methods.get("spectral").make_estimator(n_clusters=3, **PASSES),
+    "clusters-by-a-network": ICONClustering(3, debias=0.0, encoder=encoders.MLP(hidden=(8,)), n_init=1, **PASSES),
+    "softmax": ICONClassifier(),
+    "harmonic": ICONClassifier(learned="harmonic", random_state=0),
+    "network": ICONClassifier(encoder="mlp", **FEW),
+    "supcon": ICONClassifier(supervisory="same_class", **FEW),
+    "debiased-softmax": ICONClassifier(
+        learned=learned.Gaussian(metric="dot", tau=0.5), debias=0.1, C=0.5, tol=1e-10, max_iter=1000
+    ),
+    "harmonic-network": ICONClassifier(learned="harmonic", debias=0.1, encoder=encoders.MLP(hidden=(8,)), **FEW),
+    "student-t-network": ICONClassifier(learned="student_t", encoder=encoders.MLP(hidden=(8,)), **FEW),
+    "supcon-network": ICONClassifier(supervisory="same_class", learned="student_t", encoder="mlp", **FEW),
+    "propagated-labels": ICONClassifier(supervisory="propagated_label", random_state=0),
+    "pairs": ICONCrossModal(random_state=0, max_iter=5),
+    "pairs-by-a-network": ICONCrossModal(
+        3, learned="student_t", encoder="linear", encoder_y=encoders.MLP(hidden=(8,)), debias=0.1, **PASSES
+    ),
+    "pairs-in-batches": ICONCrossModal(3, learned="wide_gaussian", encoder="linear", batch_size=16, **PASSES),
+}
+# What the estimators' common code answers before anything is solved, or whatever was: of parameters, of tags, of
+# arguments that are refused, and of containers that are arrays by the time a solver reads them.
+OF_THE_SHELL = frozenset(
+    """
+    check_class_weight_classifiers check_classifier_data_not_an_array check_classifiers_regression_target
+    check_complex_data check_do_not_raise_errors_in_init_or_set_params check_dtype_object check_estimator_repr
+    check_estimator_sparse_tag check_estimator_tags_renamed check_estimators_empty_data_messages
+    check_estimators_nan_inf check_estimators_unfitted check_fit1d check_fit2d_predict1d check_get_params_invariance
+    check_mixin_order check_n_features_in_after_fitting check_no_attributes_set_in_init
+    check_parameters_default_constructible check_requires_y_none check_sample_weights_list
+    check_sample_weights_not_an_array check_sample_weights_pandas_series check_sample_weights_shape check_set_params
+    check_supervised_y_2d check_supervised_y_no_nan check_transformer_data_not_an_array check_transformers_unfitted
+    check_valid_tag_types
+    """.split()
+)
 SPARSE = ("check_estimator_sparse_array", "check_estimator_sparse_matrix")
 WEIGHTS = ("check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data")
 
@@ -77,18 +105,42 @@ def expected_failures(estimator):
     return {}
 
 
+def names_of(kind):
+    """The configurations of an estimator."""
+    return [name for name, estimator in CONFIGURATIONS.items() if isinstance(estimator, kind)]
+
+
+def checks_of(name):
+    """The checks of a configuration, each with its id and, where it cannot hold, a mark."""
+    estimator = CONFIGURATIONS[name]
+    failures = expected_failures(estimator)
+    whole = name in names_of(type(estimator))[:4]
+    for _, check in estimator_checks_generator(estimator):
+        title = check.func.__name__
+        if whole or title not in OF_THE_SHELL:
+            marks = [pytest.mark.xfail(reason=failures[title])] if title in failures else []
+            settings = "".join(f"-{key}={value}" for key, value in check.keywords.items())
+            yield pytest.param(estimator, check, id=f"{name}-{title}{settings}", marks=marks)
+
+
 # Small checks let defaults shrink and stop iterations early, which warns; scikit-learn's checks ask for results only.
 @pytest.mark.filterwarnings("ignore:the default .* is too large", "ignore:.*stopped after .* iterations before")
 @pytest.mark.filterwarnings("ignore:.*clusters are in use", "ignore:.*rows have no positive")
-@parametrize_with_checks(CONFIGURATIONS, expected_failed_checks=expected_failures)
+@pytest.mark.parametrize("estimator, check", [param for name in CONFIGURATIONS for param in checks_of(name)])
 def test_estimator_checks(estimator, check):
     check(estimator)
 
 
 @pytest.mark.parametrize(
-    "kind, at_least", [(ICONEmbedding, 45), (ICONClustering, 45), (ICONClassifier, 55), (ICONCrossModal, 45)]
+    "kind, whole, others",
+    [(ICONEmbedding, 45, 25), (ICONClustering, 45, 25), (ICONClassifier, 55, 25), (ICONCrossModal, 45, 25)],
 )
-def test_number_of_checks(kind, at_least):
-    estimators = [estimator for estimator in CONFIGURATIONS if isinstance(estimator, kind)]
-    counts = [len(list(estimator_checks_generator(estimator))) for estimator in estimators]
-    assert min(counts) >= at_least
+def test_number_of_checks(kind, whole, others):
+    counts = [len(list(checks_of(name))) for name in names_of(kind)]
+    assert min(counts[:4]) >= whole
+    assert min(counts[4:], default=others) >= others
+
+
+def test_each_check_of_the_shell_runs_somewhere():
+    ran = {param.values[1].func.__name__ for name in CONFIGURATIONS for param in checks_of(name)}
+    assert ran >= OF_THE_SHELL

@@ -124,14 +124,19 @@ def state_of_process():
 
 @pytest.fixture
 def unchanged():
-    """Fail where a test changed the state of the process."""
+    """Fail where a test changed the state of a process whose libraries may use three threads each."""
     import sympy  # noqa: F401  # torch does at the first use of some functions, and it filters warnings of its own
 
     from sklearn_icon._training import maps  # noqa: F401
 
-    before = state_of_process()
-    yield
-    after = state_of_process()
+    state_of_process()  # numba counts OpenMP's threads anew as it first starts its own
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with threadpool_limits(3):
+        before = state_of_process()
+        yield
+        after = state_of_process()
+    torch.set_num_threads(threads)
     after["pools"] = {path: count for path, count in after["pools"].items() if path in before["pools"]}
     for name, value in before.items():
         assert after[name] == value, name
@@ -242,6 +247,7 @@ def test_threads_by_the_size_of_the_work():
 
 def test_blas_keeps_the_least_that_is_asked_for(unchanged):
     before = blas_threads()
+    assert before == {3}
     one, other, third = (_BLAS.limited(count) for count in (None, 1, 1))
     one.__enter__()
     other.__enter__()

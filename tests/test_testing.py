@@ -23,7 +23,7 @@ SPECS = [
     (supervisory.SameClass(), LABELS),
     (supervisory.SameClass(unlabelled=supervisory.UniformKNN(n_neighbors=2)), LABELS - 1),
     (supervisory.PositivePairs(), LABELS),
-    (supervisory.PositivePairs(torch.clone), None),
+    pytest.param(supervisory.PositivePairs(torch.clone), None, id="PositivePairs(augment=torch.clone)"),
     (supervisory.DataLabel(), LABELS),
     (supervisory.PropagatedLabel(supervisory.UniformKNN(n_neighbors=2)), LABELS - 1),
     (supervisory.UniformMixture(supervisory.UniformKNN(n_neighbors=1), 0.3), None),
