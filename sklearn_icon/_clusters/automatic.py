@@ -48,6 +48,7 @@ class Asked(NamedTuple):
     n_clusters: int
     n_steps: int
     share: float
+    k_means: dict
     n_init: Any
     max_iter: int
     seed: int
@@ -91,8 +92,11 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
 
 def _k_means(X, asked, sample_weight):
     n_init = _K_MEANS_STARTS if asked.n_init == "auto" else asked.n_init
+    init = asked.k_means["init"]
+    if not isinstance(init, str) and not callable(init):
+        n_init = 1
     with quiet():
-        k_means = KMeans(asked.n_clusters, n_init=n_init, random_state=asked.seed)
+        k_means = KMeans(asked.n_clusters, n_init=n_init, random_state=asked.seed, **asked.k_means)
         return k_means.fit_predict(X, sample_weight=sample_weight)
 
 
@@ -211,14 +215,17 @@ def fit_chosen(estimator, X, kind, sample_weight, device, random_state) -> Kept:
     distinct = X if len(first) == n else X[first]
     seed = random_state.randint(np.iinfo(np.int32).max)
     report = (lambda line: print(f"[{type(estimator).__name__}] {line}")) if estimator.verbose else (lambda line: None)
-    asked = Asked(
-        estimator.n_clusters, _WALK_STEPS, estimator._share, estimator.n_init, estimator.max_iter, seed, report
-    )
+    k_means = {"init": estimator.init, "algorithm": estimator.algorithm}
+    if kind != "features":
+        estimator.refuse_k_means(f"X holds {kind}, which have no means")
+    n_init, max_iter = estimator.n_init, estimator.max_iter
+    asked = Asked(estimator.n_clusters, _WALK_STEPS, estimator._share, k_means, n_init, max_iter, seed, report)
     if len(first) > _MOST_ROWS and kind == "features":
         return _of_many(estimator, distinct, weight, first, inverse, asked, device, random_state)
     p_spec, p = _local_p(estimator, distinct, kind, weight, asked)
     if len(first) <= asked.n_clusters:
         labels = np.arange(len(first))
+        report(f"{len(first)} distinct rows, each of which is a cluster")
         only = candidate("distinct rows", labels, 0.0, p, weight / weight.sum())
         choice = Choice(only, [only])
     else:

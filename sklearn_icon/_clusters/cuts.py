@@ -52,7 +52,7 @@ def measure_of(p, learned, sample_weight):
     return sample_weight * p.has_positives * (p.degrees if by_degree else 1.0)
 
 
-def solve_cut(p, n_steps, learned, n_clusters, *, sample_weight, n_init, seed):
+def solve_cut(p, n_steps, learned, n_clusters, *, sample_weight, starts, seed):
     """Hard clusters by the relaxation of the cut: k-means of the graph's leading eigenvectors.
 
     Parameters
@@ -64,8 +64,10 @@ def solve_cut(p, n_steps, learned, n_clusters, *, sample_weight, n_init, seed):
     learned : SharedCluster
     n_clusters : int
     sample_weight : ndarray of shape (n,)
-    n_init, seed : int
-        Of k-means.
+    starts : dict
+        Options of KMeans.
+    seed : int
+        Of the eigenvectors.
 
     Returns
     -------
@@ -79,7 +81,7 @@ def solve_cut(p, n_steps, learned, n_clusters, *, sample_weight, n_init, seed):
         rows = spectral_embedding(
             flow, n_components=n_clusters, eigen_solver=solver, random_state=seed, drop_first=False
         )
-        k_means = KMeans(min(n_clusters, len(counted)), n_init=n_init, random_state=seed)
+        k_means = KMeans(min(n_clusters, len(counted)), **starts)
         k_means.fit(rows, sample_weight=sample_weight[counted])
     hard = np.zeros((p.shape[0], n_clusters))
     hard[:, 0] = 1

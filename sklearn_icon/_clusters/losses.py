@@ -88,12 +88,25 @@ class ClusterLoss(ABC):
     def _n_init(self, auto):
         return auto if self.estimator.n_init == "auto" else self.estimator.n_init
 
+    def _k_means(self, random_state):
+        """Options of KMeans: its starts, and how it descends from them."""
+        given = self.estimator.init
+        once = not isinstance(given, str) and not callable(given)
+        return {
+            "init": given,
+            "n_init": self._n_init(1 if once else _K_MEANS_STARTS),
+            "algorithm": self.estimator.algorithm,
+            "verbose": self.estimator.verbose,
+            "random_state": random_state,
+        }
+
 
 class Divergence(ClusterLoss):
     """mean_i D(p~_i || q~_i), by minibatches of rows with a positive each."""
 
     def check(self, kind, n_samples):
-        """It takes all."""
+        """It takes all specs, and finds its starts itself."""
+        self.estimator.refuse_k_means("memberships are trained from starts that are searched among hard partitions")
 
     def solve(self, data):
         """By search over hard partitions and Adam."""
@@ -167,14 +180,15 @@ class NormalizedCut(ClusterLoss):
         """By its relaxation."""
         from .cuts import solve_cut
 
+        seed = data.random_state.randint(np.iinfo(np.int32).max)
         return solve_cut(
             data.p,
             self.walk()[1],
             self.q_spec,
             self.estimator.n_clusters,
             sample_weight=data.sample_weight,
-            n_init=self._n_init(_K_MEANS_STARTS),
-            seed=data.random_state.randint(np.iinfo(np.int32).max),
+            starts=self._k_means(seed),
+            seed=seed,
         )
 
     def value(self, X, y, memberships):
@@ -192,7 +206,8 @@ class ReverseKL(ClusterLoss):
     def check(self, kind, n_samples):
         """It is one of lookups, and of a p whose kernel reaches all pairs of rows."""
         mixture = self.estimator._share or self.p_spec.mixture or self.q_spec.mixture
-        if self.encoder.parametric or kind == "distances" or not self.p_spec.compares_all_pairs or mixture:
+        without_rows = kind == "distances" and self.p_spec.neighborhood is not None
+        if self.encoder.parametric or without_rows or not self.p_spec.compares_all_pairs or mixture:
             raise ValueError(
                 "divergence='reverse_kl' compares q with p on all pairs of rows: it needs encoder='lookup', rows of "
                 "features, a p such as supervisory.Gaussian(sigma=...) and no uniform mass; got "
@@ -219,10 +234,9 @@ class ReverseKL(ClusterLoss):
             data.X,
             self.estimator.n_clusters,
             sample_weight=data.sample_weight,
-            n_init=self._n_init(_K_MEANS_STARTS),
+            starts=self._k_means(seed),
             max_iter=self.estimator.max_iter,
             device=data.device,
-            seed=seed,
             on_step=self.estimator._on_step("descent"),
         )
 
@@ -269,10 +283,9 @@ class Inertia(ReverseKL):
             data.X,
             self.estimator.n_clusters,
             sample_weight=data.sample_weight,
-            n_init=self._n_init(_K_MEANS_STARTS),
             max_iter=self.estimator.max_iter,
             tol=self.estimator.tol,
-            random_state=data.random_state,
+            **self._k_means(data.random_state),
         )
 
     def value(self, X, y, memberships):

@@ -46,8 +46,8 @@ def mean_reverse_kl(log_p, logits, mass):
     return mass @ (log_q.exp() * (log_q - log_p)).sum(1)
 
 
-def solve_k_means(rows, X, n_clusters, *, sample_weight, n_init, max_iter, tol, random_state):
-    """Hard clusters of the least inertia that scikit-learn's KMeans finds, by Lloyd's algorithm.
+def solve_k_means(rows, X, n_clusters, *, sample_weight, **options):
+    """Hard clusters of the least inertia that scikit-learn's KMeans finds.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def solve_k_means(rows, X, n_clusters, *, sample_weight, n_init, max_iter, tol, 
         Of equal rows of X memberships are equal.
     n_clusters : int
     sample_weight : ndarray of shape (n,)
-    n_init, max_iter, tol, random_state
+    **options
         Of KMeans.
 
     Returns
@@ -65,11 +65,12 @@ def solve_k_means(rows, X, n_clusters, *, sample_weight, n_init, max_iter, tol, 
     Partition
         Its loss is the mean inertia.
     """
-    k_means = KMeans(n_clusters, n_init=n_init, max_iter=max_iter, tol=tol, random_state=random_state)
+    k_means = KMeans(n_clusters, **options)
     offset = np.zeros(rows.shape[1])
     if rows.dtype == np.float32 and isinstance(rows, np.ndarray):  # an offset would cost digits
         offset = rows.mean(axis=0, dtype=np.float64)
         rows = (rows - offset).astype(np.float32)
+        k_means.init = _shifted(k_means.init, offset)
     with quiet():
         k_means.fit(rows, sample_weight=sample_weight)
     loss = float(k_means.inertia_ / sample_weight.sum())
@@ -78,7 +79,17 @@ def solve_k_means(rows, X, n_clusters, *, sample_weight, n_init, max_iter, tol, 
     return Partition(SURE * hard, loss, result, {"centers": k_means.cluster_centers_ + offset})
 
 
-def solve_soft_k_means(log_p, rows, X, n_clusters, *, sample_weight, n_init, max_iter, seed, device, on_step):
+def _shifted(init, offset):
+    """Starts of k-means for rows less an offset."""
+    if isinstance(init, str):
+        return init
+    if callable(init):
+        return lambda X, n_clusters, random_state: init(X + offset, n_clusters, random_state=random_state) - offset
+    init = np.asarray(init, dtype=np.float64)
+    return init - offset if init.shape[1:] == offset.shape else init
+
+
+def solve_soft_k_means(log_p, rows, X, n_clusters, *, sample_weight, starts, max_iter, device, on_step):
     """Memberships that minimise the mean of KL(q_i || p_i) over all pairs.
 
     Parameters
@@ -88,8 +99,10 @@ def solve_soft_k_means(log_p, rows, X, n_clusters, *, sample_weight, n_init, max
     rows, X, n_clusters
         As in `solve_k_means`, which finds the start.
     sample_weight : ndarray of shape (n,)
-    n_init, max_iter, seed : int
-        Starts of k-means; iterations of the descent; its seed.
+    starts : dict
+        Options of KMeans.
+    max_iter : int
+        Iterations of the descent.
     device : torch.device
         Where the descent runs.
     on_step : callable (n_iter, loss) or None
@@ -98,7 +111,7 @@ def solve_soft_k_means(log_p, rows, X, n_clusters, *, sample_weight, n_init, max
     -------
     Partition
     """
-    labels = KMeans(n_clusters, n_init=n_init, random_state=seed).fit(rows, sample_weight=sample_weight).labels_
+    labels = KMeans(n_clusters, **starts).fit(rows, sample_weight=sample_weight).labels_
     counted = np.flatnonzero(sample_weight)
     weights = sample_weight[counted] / sample_weight.sum()
     log_p = log_p[np.ix_(counted, counted)] + np.log(weights)

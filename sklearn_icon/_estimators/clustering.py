@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import pairwise_distances_argmin
+from sklearn.metrics import euclidean_distances, pairwise_distances_argmin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
@@ -18,6 +18,7 @@ from .._clusters.losses import Data, loss_of, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
 from .._core.rows import rows_of
+from .._core.spec import shown
 from .._training.new_rows import FittedRows, input_kind
 from .base import ICon
 
@@ -101,6 +102,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         search and training take half of `max_iter`, each searching among groups of rows on which the one before agrees;
         the best start takes the rest. 1 is one search, and no more rounds. Of k-means they are its starts; "auto" is
         10.
+    init : {"k-means++", "random"}, array-like of shape (n_clusters, n_features) or callable, default="k-means++"
+        Starts of k-means, as in KMeans: at the defaults of the candidate that it finds, elsewhere where it solves the
+        loss or starts its descent. Under reverse KL with sigma=0 clusters are then numbered as the rows of an array.
+    algorithm : {"lloyd", "elkan"}, default="lloyd"
+        How KMeans computes its steps, whose results are the same.
     max_iter : int, default=360
         Passes over the rows of each descent, 30 at the most. Where memberships are trained, steps of Adam, minibatches,
         of the kept start at the most; of k-means its iterations.
@@ -113,6 +119,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     tol : float, default=0.0
         The last start ends where the mean loss of 50 steps is within this share of that of the 50 before. Of k-means it
         is the tolerance of KMeans.
+    output : {"memberships", "distances"}, default="memberships"
+        What `transform` gives: memberships, or Euclidean distances to the centres, as KMeans does.
+    copy_x : bool, default=True
+        For code written for KMeans: without effect, as data are never changed.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
     random_state : int, RandomState instance or None, default=None
@@ -125,7 +135,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     Attributes
     ----------
     labels_ : ndarray of int of shape (n_samples,)
-        Each row's likeliest cluster. Clusters are numbered by size, the largest first, ties by first row.
+        Each row's likeliest cluster. Clusters are numbered by size, the largest first, ties by first row; or as `init`
+        says.
     n_clusters_ : int
         Clusters in use.
     cluster_centers_ : ndarray of shape (`n_clusters_`, `n_features_in_`)
@@ -187,6 +198,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         "metric": [str, callable],
         "metric_params": [dict, None],
         "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "init": [StrOptions({"k-means++", "random"}), callable, "array-like"],
+        "algorithm": [StrOptions({"lloyd", "elkan"})],
+        "output": [StrOptions({"memberships", "distances"})],
+        "copy_x": ["boolean"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
@@ -206,10 +221,14 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         metric="euclidean",
         metric_params=None,
         n_init="auto",
+        init="k-means++",
+        algorithm="lloyd",
         max_iter=360,
         batch_size="auto",
         learning_rate="auto",
         tol=0.0,
+        output="memberships",
+        copy_x=True,
         device="auto",
         random_state=None,
         n_jobs=None,
@@ -225,10 +244,14 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.metric = metric
         self.metric_params = metric_params
         self.n_init = n_init
+        self.init = init
+        self.algorithm = algorithm
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.tol = tol
+        self.output = output
+        self.copy_x = copy_x
         self.device = device
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -292,6 +315,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if kind == "features" and not sample_weight.all():
             return self._fit_counted(items, y, sample_weight, p_spec)
         _check_specs(p_spec, q_spec, encoder, kind, X)
+        if self.output == "distances" and kind != "features":
+            raise ValueError(f"output='distances' needs centres, but X holds {kind}; use output='memberships'.")
         if automatic:
             return self._fit_chosen(X, kind, sample_weight, device, random_state)
         loss = loss_of(self, p_spec, q_spec, encoder)
@@ -317,6 +342,16 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self._set_partition(memberships, X if has_features else None, sample_weight)
         self._fitted_rows = None if encoder.parametric else FittedRows(X, kind, p, p_spec, y)
         return self
+
+    def refuse_k_means(self, why):
+        """Refuse what is said of k-means, where there is none."""
+        for name, default in (("init", "k-means++"), ("algorithm", "lloyd")):
+            given = getattr(self, name)
+            if not isinstance(given, str) or given != default:
+                raise ValueError(
+                    f"{name}={shown(given)} is of k-means, which has no part here: {why}. Leave it out, or choose "
+                    "k-means by supervisory=Gaussian(sigma=0) and divergence='reverse_kl'."
+                )
 
     def _is_automatic(self, p_spec, y):
         """Whether the partition is chosen among candidates: no choice was made but that of a graph."""
@@ -389,11 +424,16 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if np.ptp(memberships, axis=0).max() < _ALIKE:
             labels[:] = memberships.mean(axis=0).argmax()
         used, first, codes = np.unique(labels, return_index=True, return_inverse=True)
-        self._columns = used[np.lexsort((first, -np.bincount(codes, weights=sample_weight)))]
+        self._columns = used
+        if isinstance(self.init, str) or callable(self.init) or not self._by_center:
+            self._columns = used[np.lexsort((first, -np.bincount(codes, weights=sample_weight)))]
         self.n_clusters_ = len(used)
         if self.n_clusters_ < self.n_clusters:
+            few = f"({self.n_clusters_}) found smaller than n_clusters ({self.n_clusters}). Possibly due to duplicate"
             warnings.warn(
-                f"only {self.n_clusters_} of n_clusters={self.n_clusters} clusters are in use; there may be fewer "
+                f"Number of distinct clusters {few} points in X."  # as KMeans says it
+                if self._by_center
+                else f"only {self.n_clusters_} of n_clusters={self.n_clusters} clusters are in use; there may be fewer "
                 "distinct rows or groups than that. Lower n_clusters or n_neighbors, or raise n_init.",
                 ConvergenceWarning,
                 stacklevel=3,
@@ -457,13 +497,17 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return self.predict_proba(X).argmax(axis=1)
 
     def transform(self, X):
-        """Soft memberships as features; see `predict_proba`.
+        """Soft memberships as features; see `predict_proba`. Or distances to the centres, as `output` says.
 
         Returns
         -------
         ndarray of shape (n_samples, `n_clusters_`)
         """
-        return self.predict_proba(X)
+        if self.output == "memberships":
+            return self.predict_proba(X)
+        check_is_fitted(self)
+        X = rows_of(self._validate_items(X, self.encoder_, reset=False))
+        return euclidean_distances(X, self.cluster_centers_)
 
     def score(self, X, y=None):
         """Minus the mean divergence of the rows' own p from the q of their memberships; higher is better.

@@ -99,11 +99,14 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         How the sum over all pairs is computed: exactly in tiles; by interpolation on a grid, for lookup maps of one or
         two dimensions; or from some of the keys ("sampled"): of lookup maps from 1,000 drawn at each step, of encoders
         on minibatches whose rows are each other's keys, which minimise the conditional form. "auto" is exact up to
-        3,000 rows (5,000 of an encoder, 10,000 of a map that no grid suits), and "barnes_hut" is accepted for "auto".
+        3,000 rows (5,000 of an encoder, 10,000 of a map that no grid suits), and "barnes_hut" is accepted for "auto" in
+        up to 3 dimensions.
         On CUDA with triton, Student-t and Gaussian lookup maps are exact up to 30,000 rows, and those of three to eight
         dimensions up to 100,000, in one compiled pass a step.
         Under "counts" the sum is over all tokens, and "sampled" draws contexts; "auto" does beyond 8 million pairs.
         Views that p draws are always in minibatches, in the conditional form.
+    angle : float in [0, 1], default=0.5
+        For code written for TSNE: without effect, as no sum is by a tree.
     device : str, default="auto"
         "auto" is CUDA where there is one, else the CPU; "cuda" without CUDA raises.
     random_state : int, RandomState instance or None, default=None
@@ -189,6 +192,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         "metric_params": [dict, None],
         "init": [StrOptions({"pca", "random", "spectral"}), "array-like"],
         "method": [StrOptions({"auto", "exact", "interpolation", "sampled", "barnes_hut"})],
+        "angle": [Interval(Real, 0, 1, closed="both")],
         "warm_start": ["boolean"],
     }
 
@@ -215,6 +219,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         metric_params=None,
         init="pca",
         method="auto",
+        angle=0.5,
         device="auto",
         random_state=None,
         n_jobs=None,
@@ -241,6 +246,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.metric_params = metric_params
         self.init = init
         self.method = method
+        self.angle = angle
         self.device = device
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -315,7 +321,17 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         elif hasattr(self, "prototypes_"):
             del self.prototypes_
         self.embedding_ = solution.places.astype(X.dtype, copy=False)
+        if self.verbose:
+            print(
+                f"[{type(self).__name__}] Iteration {self.n_iter_}: error = {self.kl_divergence_:.7f}, {self._ended()}"
+            )
         return self.embedding_.copy()
+
+    def _ended(self):
+        """Why the descent ended, in words."""
+        if self.stop_reason_ == "n_iter_without_progress":
+            return f"did not make any progress during the last {self.n_iter_without_progress} episodes. Finished."
+        return self.stop_reason_
 
     def _solve(self, X, kind, p, q_spec, encoder, device, random_state, views):
         """Solve for the map with what the parameters choose."""
@@ -407,6 +423,10 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
                 "method='sampled' needs an encoder to train, or divergence='kl', debias=0 and a given kernel of "
                 f"Euclidean distance ('student_t', 'gaussian'); got {encoder}, divergence={self.divergence!r} and "
                 f"{q_spec}. Use method='auto'."
+            )
+        if self.method == "barnes_hut" and free and self.n_components > 3:
+            raise ValueError(
+                f"'n_components' should be at most 3 under method='barnes_hut', got {self.n_components}; use 'auto'."
             )
         if views and self.method == "exact":
             raise ValueError(f"method='exact' sums over all rows at once, but {views} draws views; use method='auto'.")

@@ -171,7 +171,8 @@ def without_negatives(d, what):
         r, c = _place(d, lambda values: values == least)
         raise ValueError(
             f"{what} needs distances, but that of [{r}, {c}] is {least:g}, which is negative; clip it at 0, or "
-            "pass distances where these are similarities"
+            "pass distances where these are similarities. All distances should be positive or zero, those of a metric "
+            "given as a function too"
         )
     d = d.copy()
     np.maximum(d.data if sp.issparse(d) else d, 0, out=d.data if sp.issparse(d) else d)

@@ -43,6 +43,8 @@ def initial_map(init, n_components, X, p, random_state):
     """
     shape = (p.shape[0], n_components)
     if not isinstance(init, str):
+        if X is not None and not sparse.issparse(X) and (X == X[0]).all():  # one place, which no step moves
+            return given_map(init, shape)
         return _spread_out(_scaled(given_map(init, shape)), random_state)
     return _spread_out(_found_map(init, shape, X, p, random_state), random_state)
 

@@ -22,7 +22,8 @@ def input_kind(p_spec, X, y):
     kind = p_spec.reads(X, y)
     if kind in ("distances", "graph") and X.shape[0] != X.shape[1]:
         remedy = f" {supervisory.GRAPH_OF_FEATURES}" if kind == "graph" else ""
-        raise ValueError(f"X must be a square matrix ({kind} between rows), got shape {X.shape}.{remedy}")
+        what = {"distances": "distance matrix", "graph": "matrix (weights of a graph of the rows)"}[kind]
+        raise ValueError(f"X must be a square {what}, got shape {X.shape}.{remedy}")
     return kind
 
 
@@ -77,7 +78,8 @@ class FittedRows:
         if self.kind == "graph":
             return Conditional.from_weights(X).weights, self.seen(X)
         by_kernel = p_spec.neighborhood is not None
-        kernel = p_spec.neighborhood if by_kernel else supervisory.UniformKNN()
+        metric = "precomputed" if self.kind == "distances" else "euclidean"
+        kernel = p_spec.neighborhood if by_kernel else supervisory.UniformKNN(metric=metric)
         neighbors = cross_neighbors(
             X,
             self.X,

@@ -128,8 +128,8 @@ class Method:
         ----------
         **params
             Parameters of the estimator, which go before those of the record; nested ones
-            (`supervisory__perplexity`) change a single parameter of a spec. `perplexity`, `n_neighbors`, `metric` and
-            `metric_params` are set on p too.
+            (`supervisory__perplexity`) change a single parameter of a spec. Those that p alone has, as `affinity` of
+            "spectral", are set on it; `perplexity`, `n_neighbors`, `metric` and `metric_params` on both.
 
         Returns
         -------
@@ -153,9 +153,16 @@ class Method:
         own = {name: clone(getattr(self, name)) for name in SPECS} | dict(self.parameters)
         own |= {"divergence": self.divergence, "debias": self.debias}
         own |= {"normalization": self.normalization} if self.estimator == "ICONEmbedding" else {}
-        estimator.set_params(**(own | params))
+        estimator.set_params(**own)
+        ours = estimator.get_params(deep=False)
+        of_p = {name for name in params if name not in ours and name in self._owner(estimator, name).get_params(False)}
+        estimator.set_params(**{name: value for name, value in params.items() if name not in of_p})
         if "supervisory" not in params:
-            handed_on = {name: value for name, value in params.items() if name in _HANDED_ON}
-            for name, value in handed_on.items():
-                estimator.supervisory.owner(name).set_params(**{name: value})
+            of_p |= params.keys() & set(_HANDED_ON)
+        for name in of_p:
+            self._owner(estimator, name).set_params(**{name: params[name]})
         return estimator
+
+    @staticmethod
+    def _owner(estimator, parameter):
+        return estimator.supervisory.owner(parameter)

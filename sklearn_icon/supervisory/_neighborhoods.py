@@ -187,8 +187,9 @@ class _DistanceKernel(_Neighborhood):
                     "or build the graph by KNeighborsTransformer(mode='distance', "
                     f"n_neighbors={int(3 * perplexity) + 1})."
                 )
+            bound = f"perplexity ({perplexity:g}) must be less than n_samples ({n}): " if perplexity >= n else ""
             raise ValueError(
-                f"perplexity={perplexity:g} needs at least {int(np.ceil(perplexity)) + 1} samples, got {n}; "
+                f"{bound}perplexity={perplexity:g} needs at least {int(np.ceil(perplexity)) + 1} samples, got {n}; "
                 f"set perplexity to at most {n - 1}."
             )
         if self.n_neighbors is not None or n <= _FULL_ROWS:

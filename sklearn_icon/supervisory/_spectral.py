@@ -1,10 +1,11 @@
 """`Spectral`: p measured on the leading eigenvectors of a graph."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from scipy import sparse
 from sklearn.manifold import spectral_embedding
+from sklearn.metrics.pairwise import kernel_metrics, pairwise_kernels
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -14,8 +15,10 @@ from .._core.rows import with_int32_indices
 from .._graph.neighbors import nearest_neighbors
 from ._base import Wrapper, shrink
 from ._given import GRAPH_OF_FEATURES
+from ._neighborhoods import UniformKNN
 
 _DEFAULT_N_NEIGHBORS = 10
+_GRAPHS = ("nearest_neighbors", "precomputed", "precomputed_nearest_neighbors")
 _SYMMETRIC = 1e-10  # the largest asymmetry of a graph, as a share of its largest weight
 
 
@@ -27,8 +30,8 @@ class Spectral(Wrapper):
         p(j|i) = p_base(j|i) between the rows of U = D^(-1/2) [u_1 ... u_m],
         u_1 ... u_m the leading eigenvectors of D^(-1/2) W D^(-1/2),     D = diag(sum_j w_ij)
 
-    The graph W is that of the nearest neighbours of the rows of X, A + A^T over two, or X itself. A row's edge to
-    itself does not count.
+    The graph W is that of the nearest neighbours of the rows of X, A + A^T over two, a kernel of all pairs of rows, or
+    X itself. A row's edge to itself does not count.
 
     Parameters
     ----------
@@ -36,13 +39,21 @@ class Spectral(Wrapper):
         A p that measures distances on X, such as `Gaussian(sigma=0)`, or a wrapper of one.
     n_components : int, default=None
         How many eigenvectors m, the constant one included. None: `n_clusters` of `ICONClustering`; elsewhere it raises.
-    affinity : {"auto", "nearest_neighbors", "precomputed"}, default="auto"
+    affinity : {"auto", "nearest_neighbors", "precomputed", "precomputed_nearest_neighbors"}, the name of a kernel \
+            such as "rbf", or callable, default="auto"
         "nearest_neighbors": X holds rows of features. "precomputed": X is a symmetric graph of non-negative weights,
-        dense or sparse. "auto": a square, symmetric, sparse X is the graph itself, anything else rows of features;
-        cross-validation, which takes rows and columns of a graph alike, has to be told "precomputed".
+        dense or sparse; "precomputed_nearest_neighbors": distances of neighbours, the graph that of the nearest ones.
+        "auto": a square, symmetric, sparse X is the graph itself, anything else rows of features of which neighbours
+        are sought; cross-validation, which takes rows and columns of a graph alike, has to be told "precomputed". A
+        kernel of `sklearn.metrics.pairwise`, or a function of two rows, is computed of all pairs.
     n_neighbors : int, default=10
         Neighbours of a row in the graph, the row itself included. The default shrinks, with a warning, where there are
         fewer rows.
+    gamma : float, default=1.0
+        Of a kernel by name that has one: "rbf" is exp(-gamma |x - y|^2).
+    eigen_solver : {"arpack", "lobpcg", "amg"}, default=None
+        How `sklearn.manifold.spectral_embedding` finds the eigenvectors; None is "arpack", and all of them where rows
+        are few.
 
     Raises
     ------
@@ -69,15 +80,27 @@ class Spectral(Wrapper):
 
     _parameter_constraints = Wrapper._parameter_constraints | {
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
-        "affinity": [StrOptions({"auto", "nearest_neighbors", "precomputed"})],
+        "affinity": [StrOptions({"auto", *_GRAPHS, *kernel_metrics()}), callable],
         "n_neighbors": [Interval(Integral, 2, None, closed="left")],
+        "gamma": [Interval(Real, 0, None, closed="left")],
+        "eigen_solver": [StrOptions({"arpack", "lobpcg", "amg"}), None],
     }
 
-    def __init__(self, base, n_components=None, affinity="auto", n_neighbors=_DEFAULT_N_NEIGHBORS):
+    def __init__(
+        self,
+        base,
+        n_components=None,
+        affinity="auto",
+        n_neighbors=_DEFAULT_N_NEIGHBORS,
+        gamma=1.0,
+        eigen_solver=None,
+    ):
         self.base = base
         self.n_components = n_components
         self.affinity = affinity
         self.n_neighbors = n_neighbors
+        self.gamma = gamma
+        self.eigen_solver = eigen_solver
 
     @property
     def narrow(self):
@@ -112,11 +135,13 @@ class Spectral(Wrapper):
 
     @property
     def pairwise(self):
-        """Whether X is the graph, for sure; see `Supervisory.pairwise`."""
-        return self.affinity == "precomputed"
+        """Whether X is the graph, for sure, or distances; see `Supervisory.pairwise`."""
+        return self.affinity in ("precomputed", "precomputed_nearest_neighbors")
 
     def reads(self, X, y=None):
-        """The graph, or rows of features; see `Supervisory.reads`."""
+        """The graph, distances, or rows of features; see `Supervisory.reads`."""
+        if self.affinity == "precomputed_nearest_neighbors":
+            return "distances"
         return "graph" if self.reads_graph(X) else "features"
 
     def complete(self, n_clusters):
@@ -126,7 +151,8 @@ class Spectral(Wrapper):
 
     def settle(self, kind):
         """Take other rows for what X was; see `Supervisory.settle`."""
-        self.set_params(affinity="precomputed" if kind == "graph" else "nearest_neighbors")
+        if self.affinity == "auto":
+            self.set_params(affinity="precomputed" if kind == "graph" else "nearest_neighbors")
 
     def check_batch(self):
         """A batch has no graph; see `Supervisory.check_batch`."""
@@ -158,12 +184,12 @@ class Spectral(Wrapper):
             )
         if n_components > n:
             raise ValueError(f"n_components={n_components} in {self} must be at most n_samples={n}.")
-        solver = "lobpcg" if n <= 5 * n_components else None  # of so few rows all eigenvectors
+        few = self.eigen_solver is None and n <= 5 * n_components  # of so few rows all eigenvectors
         with quiet("Graph is not fully connected"):  # clusters may be its parts
             return spectral_embedding(
                 graph,
                 n_components=n_components,
-                eigen_solver=solver,
+                eigen_solver="lobpcg" if few else self.eigen_solver,
                 random_state=0 if random_state is None else random_state,
                 drop_first=False,
             )
@@ -173,10 +199,16 @@ class Spectral(Wrapper):
         X = with_int32_indices(check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32]))
         if self.reads_graph(X):
             return _checked(X)
+        if self.affinity not in ("auto", *_GRAPHS):
+            how = {} if callable(self.affinity) else {"filter_params": True, "gamma": self.gamma}
+            return _checked(pairwise_kernels(X, metric=self.affinity, n_jobs=n_jobs, **how))
         n, n_neighbors = X.shape[0], self.n_neighbors
-        if n_neighbors == _DEFAULT_N_NEIGHBORS > n:
-            n_neighbors = shrink("n_neighbors", n_neighbors, n, f"{n} samples")
-        others = nearest_neighbors(X, n_neighbors - 1, n_jobs=n_jobs, random_state=random_state, ranked=False).indices
+        metric = "precomputed" if self.pairwise else "euclidean"
+        most, data = UniformKNN(metric=metric)._most_neighbors(X)
+        if n_neighbors == _DEFAULT_N_NEIGHBORS > most + 1:
+            n_neighbors = shrink("n_neighbors", n_neighbors, most + 1, data)
+        how = {"metric": metric, "n_jobs": n_jobs, "random_state": random_state, "ranked": False}
+        others = nearest_neighbors(X, n_neighbors - 1, **how).indices
         indptr = np.arange(0, others.size + 1, n_neighbors - 1)
         graph = sparse.csr_array((np.ones(others.size), others.ravel(), indptr), shape=(n, n))
         return with_int32_indices(sparse.csr_array(0.5 * (graph + graph.T) + sparse.eye_array(n)))

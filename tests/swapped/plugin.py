@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from sklearn.base import clone
 
 try:
     import tomllib
@@ -33,23 +34,43 @@ def found(name):
     return import_module(module), attribute
 
 
-def of_method(name):
-    """The estimator of a method's row, its parameters those of the row unless they are given."""
+def of_method(name, defaults, only):
+    """The estimator of a method's row, its parameters those of the row unless they are given, p's beside its own.
+
+    Parameters of the peer alone are taken where they have the only value that means something here.
+    """
     from sklearn_icon import methods
 
-    of_row = methods.get(name).make_estimator()
+    of_row = methods.get(name).make_estimator(**defaults)
     base, values = type(of_row), of_row.get_params(deep=False)
+    p_has = of_row.supervisory.get_params(deep=False)
+    more = {key: value for key, value in p_has.items() if key not in values} | only
+    of_p = p_has.keys() & (more.keys() | {"n_neighbors"})
     signature = inspect.signature(base.__init__)
     parameters = [p if p.name == "self" else p.replace(default=values[p.name]) for p in signature.parameters.values()]
+    parameters += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=more[key]) for key in more]
     signature = signature.replace(parameters=parameters)
 
     def __init__(self, *args, **kwargs):
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
+        for key in more:
+            setattr(self, key, bound.arguments.pop(key))
+            if key in only and getattr(self, key) != only[key]:
+                raise TypeError(f"{key}={getattr(self, key)!r} has no counterpart")
         base.__init__(*bound.args, **bound.kwargs)
 
+    def _resolve_specs(self):
+        given = self.supervisory
+        self.supervisory = clone(given).set_params(**{key: getattr(self, key) for key in of_p})
+        try:
+            return base._resolve_specs(self)
+        finally:
+            self.supervisory = given
+
     __init__.__signature__ = signature  # where scikit-learn looks for the parameters
-    return type(base.__name__, (base,), {"__init__": __init__, "__module__": __name__})
+    methods_of = {"__init__": __init__, "_resolve_specs": _resolve_specs, "__module__": __name__}
+    return type(base.__name__, (base,), methods_of)
 
 
 def matches(key, item):
@@ -95,7 +116,8 @@ class Swap:
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self):
         """Replace the peer, in its public module and in the one that defines it, while the tests are imported."""
-        stand_in = of_method(self.suite["method"]) if "method" in self.suite else getattr(*found(self.suite["class"]))
+        of_row = self.suite.get("method"), self.suite.get("parameters", {}), self.suite.get("only", {})
+        stand_in = of_method(*of_row) if of_row[0] else getattr(*found(self.suite["class"]))
         for name in ("__init__", "fit"):
             setattr(stand_in, name, self.noted(getattr(stand_in, name)))
         globals()[stand_in.__name__] = stand_in  # where a pickle finds a class of a row
@@ -145,7 +167,8 @@ class Swap:
 
     def pytest_sessionfinish(self, session):
         rows = [(name, *outcome, name in self.made) for name, outcome in self.outcomes.items()]
-        Path(os.environ["SWAPPED_REPORT"]).write_text(json.dumps({"tests": rows, "unused": self.unused}))
+        report = {"tests": rows, "unused": self.unused, "cpu": sum(os.times()[:4])}
+        Path(os.environ["SWAPPED_REPORT"]).write_text(json.dumps(report))
 
 
 def pytest_configure(config):

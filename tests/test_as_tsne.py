@@ -1,0 +1,74 @@
+"""ICONEmbedding where TSNE stood: what it takes, says and refuses."""
+
+import re
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy import sparse
+from sklearn.neighbors import kneighbors_graph
+
+from sklearn_icon import ICONEmbedding
+
+ROWS = np.random.RandomState(4).normal(size=(60, 5))
+
+
+def test_the_end_is_told(capsys):
+    model = ICONEmbedding(verbose=1, random_state=0, max_iter=351, n_iter_without_progress=-1, learning_rate=1e6)
+    model.set_params(perplexity=8, init="random").fit(ROWS)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f"Iteration {model.n_iter_}: error = {model.kl_divergence_:.7f}, " in last
+    assert model.stop_reason_ == "n_iter_without_progress"
+    assert "did not make any progress during the last -1 episodes. Finished." in last
+
+
+def test_as_many_iterations_as_ran():
+    model = ICONEmbedding(max_iter=73, perplexity=8, learning_rate=0.1, random_state=0).fit(ROWS)
+    assert model.n_iter_ == 73 == sum(n for _, n, _ in model.phases_)
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_distances_below_zero_are_shown_with_their_place(container):
+    bad = np.ones((7, 7)) - np.eye(7)
+    bad[2, 5] = bad[5, 2] = -0.5
+    said = r"\[2, 5\] is -0.5, which is negative.*All distances should be positive"
+    with pytest.raises(ValueError, match=said):
+        ICONEmbedding(metric="precomputed", perplexity=2).fit(container(bad))
+
+
+def test_a_metric_below_zero():
+    with pytest.raises(ValueError, match="All distances should be positive or zero, those of a metric given"):
+        ICONEmbedding(metric=lambda a, b: -2.0, perplexity=2).fit(ROWS[:9])
+
+
+@pytest.mark.parametrize("X", [np.ones((5, 2)), sparse.csr_array(np.ones((5, 2)))])
+def test_distances_that_are_not_square(X):
+    with pytest.raises(ValueError, match=r"X must be a square distance matrix, got shape \(5, 2\)"):
+        ICONEmbedding(metric="precomputed").fit(X)
+
+
+@pytest.mark.parametrize("perplexity", [60, 75])
+def test_perplexities_of_no_fewer_than_all_rows(perplexity):
+    said = re.escape(f"perplexity ({perplexity}) must be less than n_samples (60)")
+    with pytest.raises(ValueError, match=said):
+        ICONEmbedding(perplexity=perplexity).fit(ROWS)
+
+
+def test_no_tree_beyond_three_dimensions():
+    with pytest.raises(ValueError, match="'n_components' should be at most 3 under method='barnes_hut', got 4"):
+        ICONEmbedding(4, method="barnes_hut", perplexity=5).fit(ROWS)
+    assert ICONEmbedding(4, perplexity=5, max_iter=30).fit_transform(ROWS).shape == (60, 4)
+    assert ICONEmbedding(3, method="barnes_hut", angle=0.2, perplexity=5, max_iter=30).fit_transform(ROWS).shape[1] == 3
+
+
+def test_equal_rows_stay_where_they_are_put():
+    start = np.zeros((20, 2))
+    placed = ICONEmbedding(init=start, perplexity=5, random_state=0).fit_transform(np.full((20, 4), 1.5))
+    assert_array_equal(placed, start)
+
+
+def test_a_graph_of_nine_neighbors_is_read_as_it_is():
+    graph = kneighbors_graph(ROWS, 9, mode="distance")
+    model = ICONEmbedding(metric="precomputed", perplexity=4, max_iter=60, random_state=0).fit(graph)
+    other = ICONEmbedding(n_neighbors=9, perplexity=4, max_iter=60, random_state=0, init="spectral").fit(ROWS)
+    assert_array_equal(model.embedding_, other.embedding_)
