@@ -282,7 +282,7 @@ def _check_spec(spec: Any, kind: Any) -> None:
     _require(twin.validate() is twin, f"validate of {spec} must return the spec")
 
 
-def _require(holds: bool, what: str) -> None:
+def _require(holds: Any, what: str) -> None:
     if not holds:
         raise AssertionError(what + ".")
 

@@ -37,7 +37,7 @@ def test_edges(threads, kernel, n_components, dtype):
     weights = sparse.csr_array(weights + weights.T)
     z = torch.as_tensor(3 * rng.standard_normal((60, n_components)), dtype=dtype)
     compiled = CompiledEdges(weights, dtype)
-    assert len(compiled.shares) == 3
+    assert len(compiled.parts) == 3
     value, gradient = SparseEdges(weights, dtype, "cpu").sum_and_gradient(kernel, z)
     for _ in range(2):
         compiled_value, compiled_gradient = compiled.sum_and_gradient(kernel, z)
@@ -89,17 +89,20 @@ def test_momentum(monkeypatch, dtype, max_step):
     assert not torch.equal(ends[0], start)
 
 
-@pytest.mark.parametrize("size", [None, 2, 5])
-def test_shares_cover_all_items_evenly(threads, size):
+def test_parts_cover_all_items_evenly(threads):
     weights = np.random.RandomState(0).randint(0, 9, size=1000)
-    shares = Team().shares(weights, size)
-    assert len(shares) == (size or 3)
-    assert [i for share in shares for i in range(1000)[share]] == list(range(1000))
-    sums = [weights[share].sum() for share in shares]
+    parts = Team().split_by_weight(weights)
+    assert len(parts) == 3
+    assert [i for part in parts for i in range(1000)[part]] == list(range(1000))
+    sums = [weights[part].sum() for part in parts]
     assert max(sums) - min(sums) < 20
-    equal = Team().shares(1000, size)
-    assert [i for share in equal for i in range(1000)[share]] == list(range(1000))
-    assert {share.stop - share.start for share in equal} <= {1000 // (size or 3), 1000 // (size or 3) + 1}
+
+
+@pytest.mark.parametrize("size", [None, 2, 5])
+def test_parts_of_equal_items(threads, size):
+    parts = Team().split(1000, size)
+    assert [i for part in parts for i in range(1000)[part]] == list(range(1000))
+    assert {part.stop - part.start for part in parts} <= {1000 // (size or 3), 1000 // (size or 3) + 1}
 
 
 def test_a_team_passes_errors_on(threads):

@@ -186,7 +186,7 @@ def search(flow, masses, n_clusters, table, rng, n_searches=_SEARCHES):
 
     def settled(labels):
         costs = np.empty((len(labels), n_clusters))
-        parts = team.shares(len(labels))
+        parts = team.split(len(labels))
         team.run(_settle, [(flow, masses, *table, orders, labels[part], costs[part]) for part in parts])
         return costs.sum(axis=1)
 

@@ -1,5 +1,7 @@
 """Compiled loops, kept on disk between processes wherever a folder for them can be written."""
 
+from __future__ import annotations
+
 import atexit
 import shutil
 import tempfile
@@ -14,7 +16,7 @@ import numba
 _LOCK = RLock()
 
 
-def njit(**options):
+def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit` with a cache on disk."""
     return lambda function: with_cache(lambda: numba.njit(cache=True, **options)(function))
 

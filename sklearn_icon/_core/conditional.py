@@ -1,13 +1,17 @@
 """`Conditional`: the value that every supervisory spec returns and every objective reads."""
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
 
+from .types import Rows
 
-def no_positives():
+
+def no_positives() -> ValueError:
     """The error where no row is left to learn from."""
     return ValueError(
         "no row has a positive: every p(.|i) is empty, so there is nothing to learn from; check the labels, groups, "
@@ -38,7 +42,7 @@ class Conditional:
     degrees : ndarray of shape (n_rows,), default=None
         The row sums before they were normalised: a graph's degrees. None: all one.
     recall : float, default=1.0
-        The share of true neighbours that an approximate search found; 1 where it was exact, or there was none.
+        The fraction of true neighbours that an approximate search found; 1 where it was exact, or there was none.
 
     Raises
     ------
@@ -53,7 +57,7 @@ class Conditional:
     degrees: np.ndarray | None = None
     recall: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sums = np.asarray(self.weights.sum(axis=1)).ravel()
         if not 0.0 <= self.uniform <= 1.0:
             raise ValueError(f"uniform must lie in [0, 1], got {self.uniform}.")
@@ -66,7 +70,9 @@ class Conditional:
             raise ValueError("weights put mass on a row itself although exclude_self=True.")
 
     @classmethod
-    def from_weights(cls, weights, *, uniform=0.0, exclude_self=False, recall=1.0):
+    def from_weights(
+        cls, weights: Rows, *, uniform: float = 0.0, exclude_self: bool = False, recall: float = 1.0
+    ) -> Conditional:
         """Normalise the rows of any non-negative matrix, dense or sparse; empty rows stay empty."""
         weights = sparse.csr_array(weights, copy=True)
         if weights.dtype not in (np.float32, np.float64):
@@ -83,50 +89,50 @@ class Conditional:
         return cls(weights, uniform, exclude_self, sums, recall)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """(n_rows, n_keys)."""
         return self.weights.shape
 
     @property
-    def n_choices(self):
+    def n_choices(self) -> int:
         """How many keys each row chooses from."""
         return self.weights.shape[1] - self.exclude_self
 
     @property
-    def has_positives(self):
+    def has_positives(self) -> np.ndarray:
         """Boolean mask of the rows that put mass on some key."""
         return np.asarray(self.weights.sum(axis=1)).ravel() > 0
 
-    def mix(self, alpha):
+    def mix(self, alpha: float) -> Conditional:
         """(1 - alpha) p + alpha / n_choices: the same rows, debiased."""
         return replace(self, uniform=1 - (1 - self.uniform) * (1 - alpha)) if alpha else self
 
-    def with_copies(self, counts):
+    def with_copies(self, counts: np.ndarray) -> Conditional:
         """p where key j is there counts[j] times, its copies taken together: p(j|i) ~ w_ij counts[j].
 
-        Degrees are those of the graph with copies; the uniform mass keeps its share.
+        Degrees are those of the graph with copies; the uniform mass stays.
         """
         copies = Conditional.from_weights(
             self.weights * counts, uniform=self.uniform, exclude_self=self.exclude_self, recall=self.recall
         )
         return copies if self.degrees is None else replace(copies, degrees=self.degrees * copies.degrees)
 
-    def take(self, rows):
+    def take(self, rows: np.ndarray) -> Conditional:
         """Some of the rows, in the order given; for keys that are not the rows."""
         return Conditional(self.weights[rows], self.uniform)
 
-    def with_keys(self, numbers, n_keys):
+    def with_keys(self, numbers: np.ndarray, n_keys: int) -> Conditional:
         """The same over more keys: column k there is column numbers[k] of n_keys; the others have no weight."""
         if self.weights.shape[1] == n_keys:
             return self
         parts = self.weights.data, np.asarray(numbers)[self.weights.indices], self.weights.indptr
         return replace(self, weights=sparse.csr_array(parts, shape=(self.weights.shape[0], n_keys)))
 
-    def unmixed(self):
+    def unmixed(self) -> Conditional:
         """The same rows without the uniform part."""
         return replace(self, uniform=0.0)
 
-    def toarray(self):
+    def toarray(self) -> np.ndarray:
         """The dense (n_rows, n_keys) matrix; rows without positives are zero."""
         dense = (1 - self.uniform) * self.weights.toarray() + self.uniform / max(self.n_choices, 1)
         if self.exclude_self:
@@ -134,14 +140,14 @@ class Conditional:
         return dense * self.has_positives[:, None]
 
 
-def warn_rows_without_positives(p, counted=True):
+def warn_rows_without_positives(p: Conditional, counted: np.ndarray | bool = True) -> None:
     """One warning where some rows, of those that count, have no positive and are left out; an error where all are."""
     if not (p.has_positives & counted).any():
         raise no_positives()
     warn_left_out(~p.has_positives & counted, stacklevel=4)
 
 
-def warn_left_out(is_left_out, stacklevel=3):
+def warn_left_out(is_left_out: np.ndarray, stacklevel: int = 3) -> None:
     """One warning where rows are left out."""
     missing = np.flatnonzero(is_left_out)
     if len(missing):
@@ -153,17 +159,8 @@ def warn_left_out(is_left_out, stacklevel=3):
         )
 
 
-def view_conditional(n_items, n_views):
-    """p of views, draw after draw: uniform over the other views of the same item.
-
-    Parameters
-    ----------
-    n_items, n_views : int
-
-    Returns
-    -------
-    Conditional of shape (n_views * n_items, n_views * n_items)
-    """
+def view_conditional(n_items: int, n_views: int) -> Conditional:
+    """p of views, draw after draw: uniform over the other views of the same item."""
     n = n_views * n_items
     rows = np.arange(n)
     others = (rows[:, None] + n_items * np.arange(1, n_views)) % n

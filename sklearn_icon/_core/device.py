@@ -1,15 +1,24 @@
 """Where torch computes."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from .spec import shown
+
+if TYPE_CHECKING:
+    import torch
+
 
 _WORKING = ContextVar("device of the fit at hand", default="cpu")
 
 
 @contextmanager
-def working_on(device):
+def working_on(device: torch.device | str) -> Iterator[None]:
     """Let what the block calls, in this thread, work on the device of a fit; see `accelerator`."""
     token = _WORKING.set(str(device))
     try:
@@ -18,28 +27,16 @@ def working_on(device):
         _WORKING.reset(token)
 
 
-def accelerator():
+def accelerator() -> str | None:
     """The CUDA device that the fit at hand works on, by name, or None: no part of a fit on the CPU runs elsewhere."""
     name = _WORKING.get()
     return name if name.startswith("cuda") else None
 
 
-def resolve_device(device):
-    """The torch device that `device` asks for.
+def resolve_device(device: str) -> torch.device:
+    """The torch device that `device` asks for: "auto" is CUDA where there is one, else the CPU.
 
-    Parameters
-    ----------
-    device : str
-        "auto" is CUDA where there is one, else the CPU. Anything else is taken at its word.
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    ValueError
-        No such device, or a device that this machine or this build of torch has not got.
+    A ValueError where there is no such device, or this machine or this build of torch has not got it.
     """
     import torch
 
@@ -58,7 +55,7 @@ def resolve_device(device):
     return resolved
 
 
-def _why_no_cuda(torch):
+def _why_no_cuda(torch: ModuleType) -> str:
     if torch.version.cuda is None and torch.version.hip is None:
         return f"this build of torch ({torch.__version__}) has no CUDA"
     return "torch finds no CUDA device"

@@ -4,28 +4,24 @@ By a matrix product, |a|^2 + |b|^2 - 2 a.b, the error is a rounding of |a|^2: be
 itself, and another on every processor. Differences cost several times as much; a kernel with a pole at zero needs them.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 
 
-def sq_distances_by_differences(a, b):
-    """|a_i - b_j|^2 of all pairs, zero where rows are equal.
+def sq_distances_by_differences(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """|a_i - b_j|^2 of all pairs of rows, shape (n, m), zero where rows are equal.
 
     No more differences are held than those of one coordinate, but in second derivatives.
-
-    Parameters
-    ----------
-    a, b : tensor of shape (n, d) and (m, d)
-
-    Returns
-    -------
-    tensor of shape (n, m)
     """
     if torch.compiler.is_compiling():  # which makes one loop of it, and cannot read a function with its own gradient
         return _all_at_once(a, b)
     return _SqDistances.apply(a, b)
 
 
-def _all_at_once(a, b):
+def _all_at_once(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a[:, None] - b).square().sum(2)
 
 
@@ -33,7 +29,7 @@ class _SqDistances(torch.autograd.Function):
     """`sq_distances_by_differences`; d s_ij / d a_i = 2 (a_i - b_j), from differences as well."""
 
     @staticmethod
-    def forward(a, b):
+    def forward(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         sq = a.new_zeros(len(a), len(b))
         difference = torch.empty_like(sq)
         for of_a, of_b in zip(a.T.contiguous(), b.T.contiguous(), strict=True):
@@ -42,11 +38,11 @@ class _SqDistances(torch.autograd.Function):
         return sq
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         a, b = ctx.saved_tensors
         if torch.is_grad_enabled():
             return torch.autograd.grad(_all_at_once(a, b), (a, b), gradient, create_graph=True)

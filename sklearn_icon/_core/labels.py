@@ -1,30 +1,34 @@
-"""What a user's labels say: classes, rows of shares, and which are unknown."""
+"""What a user's labels say: classes, rows of probabilities, and which are unknown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 from sklearn.utils.class_weight import compute_class_weight
 
-_SUM_TOLERANCE = 1e-3  # of rows of shares, which may be rounded
+from .types import Rows
+
+if TYPE_CHECKING:
+    from .conditional import Conditional
 
 
-def is_known(y):
+_SUM_TOLERANCE = 1e-3  # of rows of probabilities, which may be rounded
+
+
+def is_known(y: np.ndarray) -> np.ndarray:
     """Which labels are known: all but -1."""
     return np.ones(len(y), dtype=bool) if y.dtype.kind in "US" else np.asarray(y != -1)
 
 
-def is_one_hot(y):
+def is_one_hot(y: Rows) -> bool:
     """Whether each row of a 0/1 matrix has a single one, and so names a class."""
     return bool((np.asarray(y.sum(axis=1) if sparse.issparse(y) else np.asarray(y).sum(axis=1)) == 1).all())
 
 
-def shares(y):
-    """Rows of class probabilities in double precision.
-
-    Raises
-    ------
-    ValueError
-        A row has a negative entry or does not sum to one.
-    """
+def class_probabilities(y: np.ndarray) -> np.ndarray:
+    """Rows of class probabilities in double precision; a ValueError where one is negative or does not sum to one."""
     sums = y.sum(axis=1)
     wrong = np.flatnonzero((y.min(axis=1) < 0) | (np.abs(sums - 1) > _SUM_TOLERANCE))
     if len(wrong):
@@ -36,13 +40,10 @@ def shares(y):
     return y.astype(np.float64)
 
 
-def classes_and_codes(y, known, names):
-    """(classes, codes of y, -1 where not known); shares stay what they are, their classes the names of the columns.
+def classes_and_codes(y: np.ndarray, known: np.ndarray, names: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(classes, codes of y, -1 where not known); of fewer than two classes a ValueError.
 
-    Raises
-    ------
-    ValueError
-        Fewer than two classes.
+    Rows of probabilities stay what they are, their classes the names of the columns.
     """
     if y.ndim == 2:
         return np.arange(y.shape[1]) if names is None else names, y
@@ -55,13 +56,12 @@ def classes_and_codes(y, known, names):
     return classes, codes
 
 
-def class_weights(class_weight, classes, labels, sample_weight):
+def class_weights(
+    class_weight: dict | str | None, classes: np.ndarray, labels: Conditional, sample_weight: np.ndarray
+) -> np.ndarray:
     """The weight of each class; "balanced" counts a row as often as its weight says.
 
-    Raises
-    ------
-    ValueError
-        Keys that are no classes, weights that are negative or not finite, or none that is positive.
+    A ValueError where keys are no classes, weights are negative or not finite, or none is positive.
     """
     if class_weight == "balanced":
         mass = sample_weight @ labels.weights

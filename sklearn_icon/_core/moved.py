@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 _MOVED = {
     "_classifier": "_estimators.classifier",
@@ -20,7 +21,7 @@ class _Moved(ModuleType):
         super().__init__(name, f"Moved to `{now}`.")
         self._now = now
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(import_module(self._now), name)

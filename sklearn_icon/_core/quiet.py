@@ -1,7 +1,10 @@
 """Warnings of libraries that are no news to users, left out while others' stay."""
 
+from __future__ import annotations
+
 import re
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
@@ -11,8 +14,8 @@ _IN_USE: dict[tuple, int] = {}
 
 
 @contextmanager
-def quiet(message="", category=Warning, module=""):
-    """Leave out warnings of a kind inside.
+def quiet(message: str = "", category: type[Warning] = Warning, module: str = "") -> Iterator[None]:
+    """Leave out warnings that match inside.
 
     The filters are the process's, and `warnings.catch_warnings` puts back those that it found, which in several
     threads are those of another. Here a filter of our own is added, and taken away as the last that needs it ends.

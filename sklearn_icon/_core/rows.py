@@ -1,21 +1,26 @@
 """Rows: which are equal, by digests, duplicates and rows seen before; and those of sparse matrices as all can read."""
 
+from __future__ import annotations
+
 from math import prod
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
+from .types import Rows
+
 _ROWS_AT_ONCE = 4096
 
 
-def with_int32_indices(X):
+def with_int32_indices(X: Rows) -> Rows:
     """A copy of a csr matrix with 32-bit indices where they suffice, as k-means takes no wider ones; else X itself."""
     if not sparse.issparse(X) or X.indices.dtype == X.indptr.dtype == np.int32 or max(X.nnz, *X.shape) >= 2**31:
         return X
     return type(X)((X.data.copy(), X.indices.astype(np.int32), X.indptr.astype(np.int32)), shape=X.shape)
 
 
-def row_digests(X):
+def row_digests(X: Rows) -> np.ndarray:
     """A 64-bit digest of each row's values: equal rows have equal digests, dense or sparse."""
     if sparse.issparse(X):
         X = sparse.csr_array(X, copy=True)
@@ -27,38 +32,28 @@ def row_digests(X):
     return np.concatenate(parts).view(np.int64)
 
 
-def _entry_digests(columns, values):
+def _entry_digests(columns: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A pseudo-random number of each (column, value), zero where the value is zero."""
     bits = (values.astype(np.float64) + 0.0).view(np.uint64)  # one zero only
     return np.where(values != 0, mixed_bits(bits ^ mixed_bits(columns.astype(np.uint64) + np.uint64(1))), np.uint64(0))
 
 
-def mixed_bits(x):
+def mixed_bits(x: np.ndarray) -> np.ndarray:
     """A bijection of 64-bit integers that changes about half of all bits where one changes (splitmix64's finalizer)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-def match_rows(digests, known_digests):
-    """For each digest the first position at which it is known, or -1.
-
-    Parameters
-    ----------
-    digests : ndarray of shape (n_new,)
-    known_digests : ndarray of shape (n_known,)
-
-    Returns
-    -------
-    ndarray of int of shape (n_new,)
-    """
+def match_rows(digests: np.ndarray, known_digests: np.ndarray) -> np.ndarray:
+    """For each digest the first position at which it is known, or -1."""
     order = np.argsort(known_digests, kind="stable")
     position = np.searchsorted(known_digests, digests, sorter=order)
     candidate = order[np.minimum(position, len(order) - 1)]
     return np.where(known_digests[candidate] == digests, candidate, -1)
 
 
-def average_duplicates(values, X):
+def average_duplicates(values: np.ndarray, X: Rows | None) -> np.ndarray:
     """Give equal rows of X one value: the mean of theirs. Without features (X is None) no rows are equal."""
     if X is None:
         return values
@@ -72,12 +67,12 @@ def average_duplicates(values, X):
     return np.where((counts[inverse] > 1)[:, None], merged, values)
 
 
-def rows_of(items):
+def rows_of(items: Rows) -> Rows:
     """Items of any shape as rows of features; sparse rows are such."""
     return items.reshape(len(items), prod(items.shape[1:])) if items.ndim > 2 else items
 
 
-def refuse_hidden(items, name):
+def refuse_hidden(items: Any, name: str) -> None:
     """Refuse what a plain array does not hold: masks, and the history of tensors that require a gradient."""
     if np.ma.is_masked(items):
         raise ValueError(
@@ -91,7 +86,7 @@ def refuse_hidden(items, name):
         )
 
 
-def check_item_shape(items, shape, name):
+def check_item_shape(items: Rows, shape: tuple[int, ...], name: str) -> None:
     """Refuse items of another shape than those of the fit."""
     if items.shape[1:] != shape:
         raise ValueError(f"{name} holds items of shape {items.shape[1:]}, but was fitted on items of shape {shape}.")

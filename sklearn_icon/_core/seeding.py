@@ -4,14 +4,22 @@ What the library draws itself comes from generators of its own. Modules and augm
 global generator, which is the process's: it is lent to one fit at a time.
 """
 
-from contextlib import contextmanager, nullcontext
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import RLock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
 
 _GLOBAL_GENERATOR = RLock()
 
 
 @contextmanager
-def seeded(seed, device=None):
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Give torch's generator, and that of a CUDA device, this seed inside, and the state that it had before outside.
 
     Other threads that ask for it here wait meanwhile.
@@ -27,6 +35,6 @@ def seeded(seed, device=None):
         yield
 
 
-def seeded_if(draws, seed, device=None):
+def seeded_if(draws: bool, seed: int, device: torch.device | None = None) -> AbstractContextManager[None]:
     """As `seeded` where code inside draws from the global generator, else nothing."""
     return seeded(seed, device) if draws else nullcontext()

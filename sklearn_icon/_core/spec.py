@@ -1,10 +1,17 @@
 """Specs: small objects that hold the parameters of a choice, and how names become specs."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable, Mapping
 from inspect import signature
+from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class Spec(BaseEstimator):
@@ -12,7 +19,7 @@ class Spec(BaseEstimator):
 
     _parameter_constraints: dict = {}
 
-    def validate(self):
+    def validate(self) -> Self:
         """Check the parameters, those of wrapped specs included. Returns the spec.
 
         Raises
@@ -26,28 +33,22 @@ class Spec(BaseEstimator):
             )
         except InvalidParameterError as error:
             raise InvalidParameterError(shortened(str(error))) from None
-        base = getattr(self, "base", None)
+        base = self.get_params(deep=False).get("base")
         if isinstance(base, Spec):
             base.validate()
         return self
 
     @classmethod
-    def from_name(cls, name, names, **offered):
+    def from_name(cls, name: str, names: Mapping[str, Callable[..., Spec]], **offered: Any) -> Spec:
         """What a short name stands for, with those of the offered parameters that it has.
 
-        Parameters
-        ----------
-        name : str
-        names : dict of str to callable
-            What each short name makes: a class of specs, or a function.
-        **offered
-            Parameters of who asks.
+        `names` says what each name makes: a class of specs, or a function.
         """
         make = names[name]
         known = signature(make).parameters if offered else {}
         return make(**{parameter: value for parameter, value in offered.items() if parameter in known})
 
-    def owner(self, parameter):
+    def owner(self, parameter: str) -> Spec:
         """The outermost of wrapped specs that has a parameter, or the innermost."""
         return self
 
@@ -63,42 +64,22 @@ def shortened(text: str, most: int = 5000) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} ...({len(text)} characters)... {text[-most // 2 :]}"
 
 
-def resolve(spec, kind, names, parameter, **offered):
-    """Turn a spec instance or a short name into a fresh, validated spec.
+def resolve(spec: Any, base: Any, names: Mapping[str, Any], parameter: str, **offered: Any) -> Any:
+    """A spec, or what a short name stands for, as a fresh, validated spec that is an instance of `base`.
 
-    Parameters
-    ----------
-    spec : Spec or str
-        An instance is cloned, so that a fit never changes the object the user holds.
-    kind : type
-        The class a spec must be an instance of.
-    names : dict of str to callable
-        What each short name makes.
-    parameter : str
-        The name of the parameter, for messages.
-    **offered
-        What a short name takes where it has such a parameter; see `Spec.from_name`.
-
-    Returns
-    -------
-    Spec
-
-    Raises
-    ------
-    ValueError
-        An unknown name; the message lists the valid ones.
-    TypeError
-        Neither a name nor an instance of `kind`.
+    An instance is cloned, so that a fit never changes the object the user holds. `parameter` is what errors call it;
+    `offered` is what a short name takes where it has such a parameter. An unknown name is a ValueError that lists those
+    that are known, anything else a TypeError.
     """
     if isinstance(spec, str):
         if spec not in names:
             raise ValueError(f"{parameter}={shown(spec)} is not known; use one of {sorted(names)} or a spec instance.")
-        return kind.from_name(spec, names, **offered).validate()
+        return base.from_name(spec, names, **offered).validate()
     if isinstance(spec, type):
         raise TypeError(f"{parameter}={spec.__name__} is a class; pass an instance, {spec.__name__}(...).")
-    if not isinstance(spec, kind):
+    if not isinstance(spec, base):
         raise TypeError(
             f"{parameter} must be None, one of {sorted(names)}, or an instance of a class of "
-            f"sklearn_icon.{kind.__module__.split('.')[1]}; got {shown(spec)}."
+            f"sklearn_icon.{base.__module__.split('.')[1]}; got {shown(spec)}."
         )
     return clone(spec).validate()

@@ -1,4 +1,4 @@
-"""How many threads compute: decided here alone, by the size of the work; and threads for compiled loops.
+"""How many threads compute: decided here, by the size of the work; and threads for compiled loops.
 
 Torch counts its threads for each Python thread, BLAS for the whole process. The first is set and put back around a
 piece of work; the second is held at the least that any work in progress asks for, and put back as the last one ends.
@@ -7,8 +7,11 @@ Compiled loops release the interpreter's lock and run in Python's own threads, n
 fork, nest in other threads, and wait without work.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from threading import Thread
 
@@ -22,17 +25,12 @@ _SMALL = 1 << 20  # numbers; an operation on fewer takes less time than threads 
 
 
 @contextmanager
-def threads(n_jobs=None, size=None):
-    """Limit the threads of torch and of the numerical libraries inside.
+def threads(n_jobs: int | None = None, size: int | None = None) -> Iterator[None]:
+    """Limit the threads of torch and of the numerical libraries inside, to `n_jobs` as in joblib; None: as many as now.
 
-    Parameters
-    ----------
-    n_jobs : int or None, default=None
-        As in joblib; None is as many as there are now.
-    size : int, default=None
-        How many numbers an operation of this work reads or writes, one after the other. Short operations run in one
-        thread: waiting for others at the end of each costs more than they bring, and on a busy machine many times
-        more. None where the work is one long operation.
+    `size` is how many numbers an operation of this work reads or writes, one after the other; None where it is one long
+    operation. Short ones run in one thread: waiting for others at the end of each costs more than they bring, and on a
+    busy machine many times more.
     """
     small = size is not None and size < _SMALL
     count = 1 if small else None if n_jobs is None else effective_n_jobs(n_jobs)
@@ -40,13 +38,13 @@ def threads(n_jobs=None, size=None):
         yield
 
 
-def n_threads(n_jobs=None):
+def n_threads(n_jobs: int | None = None) -> int:
     """How many threads may compute in this Python thread now, of those that `n_jobs` asks for."""
     return torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs)
 
 
 @contextmanager
-def torch_threads(count=None):
+def torch_threads(count: int | None = None) -> Iterator[None]:
     """Torch with so many threads in this Python thread; at the end as many as at the start, whoever changed it.
 
     Torch also hands the count to threads that are new to it; these go on having what they would have had.
@@ -66,7 +64,7 @@ def torch_threads(count=None):
                 _in_new_thread(lambda: torch.set_num_threads(of_others))
 
 
-def _in_new_thread(function):
+def _in_new_thread(function: Callable[[], Any]) -> Any:
     """What a function returns in a thread of its own."""
     returned = []
     thread = Thread(target=lambda: returned.append(function()))
@@ -78,31 +76,30 @@ def _in_new_thread(function):
 class Team:
     """As many threads as torch may use; the caller is one of them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.size = n_threads()
         self._pool = ThreadPoolExecutor(max(self.size - 1, 1))  # starts threads as they are needed
 
-    def run(self, function, tasks):
+    def run(self, function: Callable[..., Any], tasks: Sequence[tuple]) -> None:
         """Call function(*task) for each of at most `size` tasks."""
         others = [self._pool.submit(function, *task) for task in tasks[1:]]
         function(*tasks[0])
         for other in others:
             other.result()
 
-    def shares(self, weights, size=None):
-        """Slices of as many items as there are weights, one a thread, whose weights sum to about the same.
-
-        A number stands for so many equal weights.
-        """
+    def split(self, count: int, size: int | None = None) -> list[slice]:
+        """Slices of so many items, one a thread, or as many as are asked for."""
         size = size or self.size
-        if isinstance(weights, int):
-            return [slice(weights * t // size, weights * (t + 1) // size) for t in range(size)]
+        return [slice(count * t // size, count * (t + 1) // size) for t in range(size)]
+
+    def split_by_weight(self, weights: np.ndarray) -> list[slice]:
+        """Slices of as many items as there are weights, one a thread, whose weights sum to about the same."""
         sums = np.cumsum(weights)
-        cuts = np.searchsorted(sums, sums[-1] * np.arange(1, size) / size)
+        cuts = np.searchsorted(sums, sums[-1] * np.arange(1, self.size) / self.size)
         bounds = [0, *cuts, len(sums)]
         return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
-def alone(team):
+def leaving_cores_to(team: Any) -> AbstractContextManager[None]:
     """Torch in one thread where a team (or None) works: its own threads, which spin as they wait, would take cores."""
     return torch_threads(1 if team else None)

@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_consistent_leng
 from .. import learned, supervisory
 from .._core.conditional import warn_left_out, warn_rows_without_positives
 from .._core.device import working_on
-from .._core.labels import class_weights, classes_and_codes, is_known, is_one_hot, shares
+from .._core.labels import class_probabilities, class_weights, classes_and_codes, is_known, is_one_hot
 from .._core.rows import refuse_hidden, rows_of
 from .base import ICon, check_bounded
 from .linear import LinearPart, linear_map
@@ -319,7 +319,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
                 f"y of shape {y.shape} holds class probabilities, which {p_spec} does not read; use "
                 "supervisory='data_label', or pass 1-D labels."
             )
-        return shares(y), names
+        return class_probabilities(y), names
 
     def _solve(self, X, codes, labels, weights, known, specs, device, random_state):
         """Solve by the route that the specs call for; weights come with their unit."""

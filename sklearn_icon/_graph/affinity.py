@@ -1,10 +1,15 @@
 """From distances to affinities: kernels of a distance, and the bandwidth that gives a row its perplexity."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import numpy as np
 
 from .._core.device import accelerator
+from .._core.types import Array, ArrayOrTensor
 
 _MAX_STEPS = 64
 _CHUNK = 1 << 17
@@ -15,28 +20,32 @@ _LOG_ZERO = -800.0  # whose exponential is zero
 _LOG_RANGE, _LOG_MARGIN = 700.0, 60.0  # of log s^2 in double precision; beyond the least and largest distance
 
 
-def gaussian_log_affinity(sq_distances, sq_sigma, xp=np):
+def gaussian_log_affinity(
+    sq_distances: ArrayOrTensor, sq_sigma: ArrayOrTensor | float, xp: ModuleType = np
+) -> ArrayOrTensor:
     """-d^2 / (2 s^2), of arrays of a namespace such as NumPy or torch."""
     return -sq_distances / (2 * sq_sigma)
 
 
-def narrow_log_affinity(sq_distances, sq_sigma):
+def narrow_log_affinity(sq_distances: Array, sq_sigma: float) -> Array:
     """The limit of a Gaussian of no width, its largest value one: 0 at a row's least distance, else minus infinity."""
     return np.where(sq_distances == sq_distances.min(axis=1, keepdims=True), 0.0, -np.inf)
 
 
-def student_t_log_affinity(sq_distances, sq_sigma, df, xp=np):
+def student_t_log_affinity(
+    sq_distances: ArrayOrTensor, sq_sigma: ArrayOrTensor | float, df: float, xp: ModuleType = np
+) -> ArrayOrTensor:
     """-(nu + 1) / 2 * log(1 + d^2 / (nu s^2)), of arrays of a namespace such as NumPy or torch."""
     return -(df + 1) / 2 * xp.log1p(sq_distances / (df * sq_sigma))
 
 
-def normalize_log_rows(log_affinities):
+def normalize_log_rows(log_affinities: Array) -> Array:
     """Exponentiate each row after subtracting its log-sum: rows of probabilities."""
     weights = np.exp(log_affinities - log_affinities.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _rows_and_entropies(log_affinities, xp):
+def _rows_and_entropies(log_affinities: ArrayOrTensor, xp: ModuleType) -> tuple[ArrayOrTensor, ArrayOrTensor]:
     """(rows of probabilities, -sum_j p_j log p_j of each), of affinities a: log sum e^a - sum p a."""
     shifted = log_affinities - xp.amax(log_affinities, axis=1, keepdims=True)
     if shifted.min() < _LOG_ZERO:
@@ -47,31 +56,18 @@ def _rows_and_entropies(log_affinities, xp):
     return rows, xp.log(sums[:, 0]) - xp.einsum("ij,ij->i", rows, shifted)
 
 
-def perplexity_rows(sq_distances, perplexity, log_affinity=gaussian_log_affinity):
-    """Rows p(.|i) with exp(entropy) = perplexity, by a search for the row's bandwidth.
+def perplexity_rows(
+    sq_distances: Array, perplexity: float, log_affinity: Callable[..., ArrayOrTensor] = gaussian_log_affinity
+) -> Array:
+    """Rows p(.|i), float64, with exp(entropy) = perplexity, by a search for the row's bandwidth.
 
     The entropy of every kernel used here grows with its bandwidth s. A secant in log s^2, kept inside a bracket once
     there is one, is run for many rows at once; steps double until then, as one far neighbour can hide the scale of all
     others by any factor. Distances are measured from the row's nearest neighbour, which leaves a Gaussian row as it
     is; other kernels see the true distances. A row that cannot reach the entropy (ties among its nearest neighbours,
-    say) takes the nearest it can reach.
-
-    Parameters
-    ----------
-    sq_distances : ndarray of shape (n_rows, n_neighbors)
-        Squared distances, finite.
-    perplexity : float
-        At least 1 and at most n_neighbors.
-    log_affinity : callable (sq_distances, sq_sigma, xp) -> array
-        The log-kernel, of arrays of the namespace xp: NumPy, or torch where a fit works on CUDA and the rows are many.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, n_neighbors), float64, whose rows sum to one
-
-    References
-    ----------
-    van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008, section 2.
+    say) takes the nearest it can reach. The log-kernel takes (sq_distances, sq_sigma, xp), arrays of the namespace xp:
+    NumPy, or torch where a fit works on CUDA and the rows are many. See van der Maaten and Hinton, "Visualizing data
+    using t-SNE", JMLR 2008, section 2.
     """
     device = accelerator() if len(sq_distances) >= _ROWS_ON_GPU else None
     probabilities, target = np.empty(sq_distances.shape), np.log(perplexity)
@@ -83,15 +79,17 @@ def perplexity_rows(sq_distances, perplexity, log_affinity=gaussian_log_affinity
     return probabilities
 
 
-def _search_on(device, sq_distances, target, log_affinity):
+def _search_on(device: str, sq_distances: Array, target: float, log_affinity: Callable[..., ArrayOrTensor]) -> Array:
     """Rows whose entropy is the target, on a device of torch."""
     import torch
 
-    sq_distances = torch.tensor(sq_distances, device=device)
-    return _search(sq_distances, target, log_affinity, xp=torch).cpu().numpy()
+    on_device = torch.tensor(sq_distances, device=device)
+    return _search(on_device, target, log_affinity, xp=torch).cpu().numpy()
 
 
-def _search(sq_distances, target, log_affinity, xp=np):
+def _search(
+    sq_distances: ArrayOrTensor, target: float, log_affinity: Callable[..., ArrayOrTensor], xp: ModuleType = np
+) -> ArrayOrTensor:
     """Rows whose entropy is the target, of a chunk that fits a cache."""
     if log_affinity is gaussian_log_affinity:
         sq_distances = sq_distances - xp.amin(sq_distances, axis=1, keepdims=True)
@@ -125,7 +123,7 @@ def _search(sq_distances, target, log_affinity, xp=np):
     return probabilities
 
 
-def _log_bounds(sq_distances, xp):
+def _log_bounds(sq_distances: ArrayOrTensor, xp: ModuleType) -> list[ArrayOrTensor]:
     """Of log s^2: below, only the nearest count; above, all count the same."""
     least = xp.amin(xp.where(sq_distances > 0, sq_distances, np.inf), axis=1)
     bounds = xp.log(least) - _LOG_MARGIN, xp.log(xp.amax(sq_distances, axis=1)) + _LOG_MARGIN

@@ -6,6 +6,9 @@ tile once for its rows and once for its columns. In a round, blocks meet as in a
 threads share no buffer, and the result is the same for any number of them.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -13,6 +16,7 @@ import numpy as np
 
 from .._core.compiled import njit
 from .._core.pools import blas_in_one_thread
+from .._core.types import Array
 
 _BLOCK = 1024
 _TILE = 128
@@ -24,24 +28,12 @@ FAR_NORM = 1e15  # of rows that products in single precision cannot tell apart: 
 _FINITE = {"nnan", "nsz", "reassoc", "contract", "arcp"}
 
 
-def nearest_candidates(X, reference, n_candidates, n_threads):
-    """The keys nearest to each row, in single precision, unordered.
+def nearest_candidates(X: Array, reference: Array, n_candidates: int, n_threads: int) -> tuple[Array, Array]:
+    """(the keys nearest to each row, squared distance that no other is within), of rows in single precision.
 
-    Parameters
-    ----------
-    X : ndarray of float32 of shape (n, n_features)
-    reference : ndarray of float32 of shape (m, n_features)
-        X itself where rows are searched among themselves; every row is then a candidate of its own.
-    n_candidates : int
-        At most m.
-    n_threads : int
-
-    Returns
-    -------
-    candidates : ndarray of int32 of shape (n, n_candidates)
-    sq_limit : ndarray of float32 of shape (n,)
-        No other key lies nearer than this squared distance, but for rounding and rows beyond `FAR_NORM`; -1 where those
-        left too few candidates (-1 is none).
+    Candidates come unordered, -1 where there are too few. Rows are searched among themselves where X is the reference,
+    each a candidate of its own. The distance holds but for rounding and rows beyond `FAR_NORM`, and is -1 where those
+    left too few candidates.
     """
     own, n = X is reference, len(X)
     order = _near_together(X) if own else np.arange(n)
@@ -58,7 +50,7 @@ def nearest_candidates(X, reference, n_candidates, n_threads):
     return candidates, sq_limit
 
 
-def _near_together(X):
+def _near_together(X: Array) -> Array:
     """An order of the rows in which those nearest to the same pivot follow each other."""
     X = np.clip(X, -FAR_NORM, FAR_NORM)
     pivots = X[:: max(1, len(X) // _PIVOTS)]
@@ -70,18 +62,18 @@ def _near_together(X):
 class _Rows:
     """The left factor of rows, and the buffers of their nearest keys."""
 
-    def __init__(self, left, n_candidates):
+    def __init__(self, left: Array, n_candidates: int) -> None:
         self.left, self.n_candidates = left, n_candidates
         shape = (len(left), 2 * n_candidates)
         self.sq, self.keys = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.int32)
         self.count, self.sq_limit = np.zeros(len(left), dtype=np.int32), np.full(len(left), _FAR)
 
-    def buffers(self, rows):
+    def buffers(self, rows: slice) -> tuple[Array, Array, Array, Array]:
         """What a scan writes of some rows."""
         return self.sq_limit[rows], self.count[rows], self.sq[rows], self.keys[rows]
 
 
-def _factors(X):
+def _factors(X: Array) -> tuple[Array, Array]:
     """(left, right), whose product is all squared distances; rows that fill up the last run are far from all."""
     n, width = X.shape
     sq = np.full(-(-n // _RUN) * _RUN, _FAR)
@@ -96,11 +88,11 @@ def _factors(X):
     return left, right
 
 
-def _blocks(n):
+def _blocks(n: int) -> list[slice]:
     return [slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]
 
 
-def _tournament(blocks):
+def _tournament(blocks: list[slice]) -> Iterator[list[tuple]]:
     """Rounds in which no block takes part twice: every block meets itself, then every other once (circle method)."""
     yield [(block, block) for block in blocks]
     circle = blocks + [None] * (len(blocks) % 2)
@@ -110,7 +102,7 @@ def _tournament(blocks):
         circle.insert(1, circle.pop())
 
 
-def _meet(rows, right, block, other):
+def _meet(rows: _Rows, right: Array, block: slice, other: slice | None) -> None:
     """Offer the keys of another block to a block, and its rows to that one; without one, all keys to it."""
     for keys in [other] if other else _blocks(right.shape[1]):
         for start in range(block.start, block.stop, _TILE):
@@ -125,7 +117,9 @@ def _meet(rows, right, block, other):
 
 
 @njit(nogil=True, fastmath=_FINITE)
-def _offer_to_rows(tile, first, limit, count, sq, keys, n_candidates):
+def _offer_to_rows(
+    tile: Array, first: int, limit: Array, count: Array, sq: Array, keys: Array, n_candidates: int
+) -> None:
     """Enter (sq, key) of a tile into the buffers of its rows; keys are columns counted from `first`."""
     for i in range(tile.shape[0]):
         for start in range(0, tile.shape[1], _RUN):
@@ -139,7 +133,9 @@ def _offer_to_rows(tile, first, limit, count, sq, keys, n_candidates):
 
 
 @njit(nogil=True, fastmath=_FINITE)
-def _offer_to_columns(tile, first, limit, count, sq, keys, n_candidates):
+def _offer_to_columns(
+    tile: Array, first: int, limit: Array, count: Array, sq: Array, keys: Array, n_candidates: int
+) -> None:
     """Enter (sq, key) of a tile into the buffers of its columns; keys are rows counted from `first`."""
     for i in range(tile.shape[0]):
         for start in range(0, tile.shape[1], _RUN):
@@ -153,7 +149,9 @@ def _offer_to_columns(tile, first, limit, count, sq, keys, n_candidates):
 
 
 @njit(nogil=True)
-def _enter(i, value, key, limit, count, sq, keys, n_candidates):
+def _enter(
+    i: int, value: float, key: int, limit: Array, count: Array, sq: Array, keys: Array, n_candidates: int
+) -> None:
     """Append to a buffer; a full one keeps its nearest."""
     at = count[i]
     sq[i, at], keys[i, at] = value, key
@@ -164,7 +162,7 @@ def _enter(i, value, key, limit, count, sq, keys, n_candidates):
 
 
 @njit(nogil=True)
-def _keep_smallest(values, keys, n, k):
+def _keep_smallest(values: Array, keys: Array, n: int, k: int) -> float:
     """Bring the k smallest of the first n values, and their keys, to the front; return the largest of them."""
     low, high = 0, n - 1
     while low < high:
@@ -193,7 +191,7 @@ def _keep_smallest(values, keys, n, k):
 
 
 @njit(nogil=True)
-def _settle(limit, count, sq, keys, n_candidates):
+def _settle(limit: Array, count: Array, sq: Array, keys: Array, n_candidates: int) -> None:
     """Bring the nearest of every buffer to its front."""
     for i in range(len(count)):
         if count[i] < n_candidates:
@@ -204,7 +202,7 @@ def _settle(limit, count, sq, keys, n_candidates):
 
 
 @njit(nogil=True, fastmath=_FINITE)
-def pair_sq_distances(X, reference, rows, keys):
+def pair_sq_distances(X: Array, reference: Array, rows: Array, keys: Array) -> Array:
     """|x_r - y_k|^2 of each pair (r, k), from differences in double precision."""
     out = np.empty(len(rows))
     for a in range(len(rows)):
@@ -217,7 +215,7 @@ def pair_sq_distances(X, reference, rows, keys):
 
 
 @njit(nogil=True)
-def scan_candidates(X, reference, own, keys, n_candidates):
+def scan_candidates(X: Array, reference: Array, own: Array, keys: Array, n_candidates: int) -> Array:
     """The nearest of all reference rows but `own[i]` to each row X[i], in double precision, by brute force.
 
     Equally far ones are chosen by `tie_keys(keys[i], j)`. A sum that exceeds the farthest so far is broken off.
@@ -244,7 +242,7 @@ def scan_candidates(X, reference, own, keys, n_candidates):
 
 
 @njit(nogil=True)
-def _mixed(x):
+def _mixed(x: np.uint64) -> np.uint64:
     """As `mixed_bits`."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -252,7 +250,7 @@ def _mixed(x):
 
 
 @njit(nogil=True)
-def _replace_top(sq, ties, at, new_sq, new_tie, new_at):
+def _replace_top(sq: Array, ties: Array, at: Array, new_sq: float, new_tie: int, new_at: int) -> None:
     """Put an entry in place of the largest (sq, tie) of a heap, and restore its order."""
     n, i = len(sq), 0
     while 2 * i + 1 < n:

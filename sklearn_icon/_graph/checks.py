@@ -1,14 +1,20 @@
 """What a metric asks of rows and of its parameters; what is refused, where it stands and what helps."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import qr
 from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS
 
-NAMES = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan"}
-ROOTS = {"euclidean": np.sqrt, "sqeuclidean": np.positive, "cosine": partial(np.multiply, 0.5)}
+from .._core.types import Array, Metric, Rows
+
+NAMES: dict[Any, str] = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan"}
+ROOTS: dict[Any, Callable] = {"euclidean": np.sqrt, "sqeuclidean": np.positive, "cosine": partial(np.multiply, 0.5)}
 SHIFT_FREE = {"chebyshev", "euclidean", "mahalanobis", "manhattan", "minkowski", "seuclidean", "sqeuclidean"}
 _SPARSE = {"cosine", "euclidean", "manhattan", "precomputed", "sqeuclidean"}
 _PARAMS: dict = {
@@ -28,7 +34,7 @@ _PEAKS = 1e-140, 1e140  # of rows whose squares are numbers of full precision
 _BLOCK = 512
 
 
-def plain_metric(metric, metric_params):
+def plain_metric(metric: Metric, metric_params: dict | None) -> tuple[Metric, dict]:
     """(the metric's plain name, its parameters), of names that stand for the same."""
     metric, params = NAMES.get(metric, metric), dict(metric_params or {})
     if metric == "minkowski" and set(params) <= {"p"} and params.get("p", 2) in (1, 2, np.inf):
@@ -36,7 +42,7 @@ def plain_metric(metric, metric_params):
     return metric, params
 
 
-def allowed_params(metric, params, X):
+def allowed_params(metric: Metric, params: dict, X: Rows) -> None:
     """Refuse unknown metrics, those that cannot compare such rows, and unknown parameters."""
     if callable(metric):
         return
@@ -51,13 +57,13 @@ def allowed_params(metric, params, X):
         raise ValueError(f"metric_params={unknown} are unknown: metric={metric!r} {takes}.")
 
 
-def listed(numbers):
+def listed(numbers: Array) -> str:
     """The first of some indices, and how many there are."""
     more = ", ..." if len(numbers) > 5 else ""
     return f"[{', '.join(map(str, numbers[:5]))}{more}] ({len(numbers)} in all)"
 
 
-def compared(metric, shift, rows, name):
+def compared(metric: Metric, shift: Array | int, rows: Rows, name: str) -> Rows:
     """Rows less the shift, as truth values for a boolean metric, of unit length for the cosine."""
     if metric in PAIRWISE_BOOLEAN_FUNCTIONS:
         return rows != 0
@@ -67,7 +73,7 @@ def compared(metric, shift, rows, name):
     return _unit_rows(rows, _largest(rows))
 
 
-def check_defined(metric, rows, name):
+def check_defined(metric: Metric, rows: Rows, name: str) -> None:
     """Refuse rows of zeros for the cosine, and rows of equal numbers for the correlation."""
     if metric == "cosine":
         bad, what, are = np.flatnonzero(_largest(rows) == 0), "zeros", "zero"
@@ -82,14 +88,14 @@ def check_defined(metric, rows, name):
         )
 
 
-def _largest(rows):
+def _largest(rows: Rows) -> Array:
     """The largest absolute value of each row."""
     if sp.issparse(rows):
         return np.asarray(abs(rows).max(axis=1).todense(), dtype=np.float64).ravel()
     return np.maximum(rows.max(axis=1), -rows.min(axis=1)).astype(np.float64)
 
 
-def _unit_rows(rows, peaks):
+def _unit_rows(rows: Rows, peaks: Array) -> Rows:
     """Rows of unit length, of any scale."""
     far = (peaks < _PEAKS[0]) | (peaks > _PEAKS[1])
     if far.any():
@@ -105,7 +111,7 @@ def _unit_rows(rows, peaks):
     return rows * (1 / np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)))[:, None]
 
 
-def variances(V, reference, name):
+def variances(V: Any, reference: Array, name: str) -> Array:
     """Those of seuclidean: given, or of the columns."""
     given = V is not None
     V = np.asarray(V, dtype=np.float64) if given else reference.var(axis=0, ddof=1, dtype=np.float64)
@@ -121,7 +127,7 @@ def variances(V, reference, name):
     return V
 
 
-def covariance_inverse(VI, reference, name):
+def covariance_inverse(VI: Any, reference: Array, name: str) -> Array:
     """That of mahalanobis: given, or of the rows."""
     width = reference.shape[1]
     if VI is not None:
@@ -150,7 +156,7 @@ def covariance_inverse(VI, reference, name):
     return np.linalg.inv(np.atleast_2d(np.cov(reference, rowvar=False)))
 
 
-def checked_distances(d, metric, names):
+def checked_distances(d: Rows, metric: Metric, names: tuple[str, str]) -> Rows:
     """Distances, finite and not negative but for rounding."""
     if not np.isfinite(d).all():
         r, c = np.argwhere(~np.isfinite(d))[0]
@@ -161,7 +167,7 @@ def checked_distances(d, metric, names):
     return without_negatives(d, f"metric={metric!r}")
 
 
-def without_negatives(d, what):
+def without_negatives(d: Rows, what: str) -> Rows:
     """Distances whose negative ones, where no larger than rounding, are zero."""
     values = d.data if sp.issparse(d) else d
     least = values.min(initial=0)
@@ -179,15 +185,15 @@ def without_negatives(d, what):
     return d
 
 
-def _place(d, is_it):
-    """(row, column) of the first entry of a kind."""
+def _place(d: Rows, is_it: Callable[[Array], Array]) -> tuple[int, int]:
+    """(row, column) of the first entry that is one."""
     if not sp.issparse(d):
         return np.argwhere(is_it(d))[0].tolist()
     at = int(np.flatnonzero(is_it(d.data))[0])
     return int(np.searchsorted(d.indptr, at, side="right")) - 1, int(d.indices[at])
 
 
-def checked_matrix(d):
+def checked_matrix(d: Rows) -> Rows:
     """Distances (n, n) among rows, dense or of a graph, refused where they are similarities or one triangle."""
     if d.shape[0] != d.shape[1]:
         raise ValueError(f"metric='precomputed' needs a square matrix of distances, got shape {d.shape}")
@@ -205,7 +211,7 @@ def checked_matrix(d):
     return d
 
 
-def _check_symmetric(d):
+def _check_symmetric(d: Array) -> None:
     """Refuse a matrix that is one triangle, or far from symmetric."""
     n, limit = len(d), _ASYMMETRY * d.max()
     for start in range(0, n, _BLOCK):

@@ -5,7 +5,11 @@ differences in double precision. Where rounding may have cost a row a neighbour,
 in double precision.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -13,6 +17,7 @@ import numpy as np
 import torch
 
 from .._core.interrupts import raise_if_interrupted
+from .._core.types import Array
 
 _GROUP = 128  # columns of which the smallest says whether more of them are looked at
 _TILE = 1 << 29  # squared distances at a time, 2 GB of them
@@ -31,30 +36,30 @@ class Nearest(NamedTuple):
     farther than the first k, and nothing is left to choose.
     """
 
-    candidates: np.ndarray
-    sq_distances: np.ndarray
-    sure: np.ndarray
-    settled: np.ndarray
+    candidates: Array
+    sq_distances: Array
+    sure: Array
+    settled: Array
 
 
-def nearest_rows(X, k, n_spare, device, tile=_TILE) -> Nearest:
+def nearest_rows(X: Array, k: int, n_spare: int, device: str, tile: int = _TILE) -> Nearest:
     """The nearest other rows of each dense row, of either precision; where memory runs out, in smaller tiles."""
     n_candidates = min(k + n_spare, len(X) - 1)
     shape = len(X), n_candidates
     found = Nearest(np.empty(shape, np.int32), np.empty((len(X), k)), *np.zeros((2, len(X)), dtype=bool))
     with _full_precision(torch.device(device).type):
-        X = torch.tensor(X, device=device)  # a copy, of arrays that are only read too
+        on_device = torch.tensor(X, device=device)  # a copy, of arrays that are only read too
         for dtype in (torch.float32, torch.float64):
             rows = np.flatnonzero(~found.sure)
             if len(rows):
-                products = _Products(X, dtype)
+                products = _Products(on_device, dtype)
                 step = max(1, min(_MOST_ROWS, tile // products.width(n_candidates)))
-                _in_blocks(rows, step, lambda block, of=products: _nearest(of, block, k, n_candidates), found)
+                _in_blocks(rows, step, partial(_nearest, products, k=k, n_candidates=n_candidates), found)
     return found
 
 
 @contextmanager
-def _full_precision(kind):
+def _full_precision(device_type: str) -> Iterator[None]:
     """Products in the precision of their factors, without gradients.
 
     What the process allows is put back as the last search ends that threads run at the same time.
@@ -68,7 +73,7 @@ def _full_precision(kind):
         else:
             _ALLOWED.append(_ALLOWED[0])
     try:
-        with torch.no_grad(), torch.autocast(kind, enabled=False):
+        with torch.no_grad(), torch.autocast(device_type, enabled=False):
             yield
     finally:
         with _LOCK:
@@ -77,7 +82,7 @@ def _full_precision(kind):
                 setattr(matmul, name, before)
 
 
-def _in_blocks(rows, step, search, found):
+def _in_blocks(rows: Array, step: int, search: Callable[[Array], tuple], found: Nearest) -> None:
     """Fill in what search(block of rows) finds; blocks are halved where they find no memory."""
     start = 0
     while start < len(rows):
@@ -104,7 +109,7 @@ class _Products:
     Those farther than `far` from the centre are brought there.
     """
 
-    def __init__(self, X, dtype):
+    def __init__(self, X: torch.Tensor, dtype: torch.dtype) -> None:
         self.X, self.far = X, _FAR[dtype]
         n, width = X.shape
         sample = X[:: max(1, n // 1024)].double()
@@ -129,11 +134,11 @@ class _Products:
         self.columns *= -2
         self.rounding = 2 * torch.finfo(dtype).eps * (width + 16)
 
-    def width(self, n_candidates):
+    def width(self, n_candidates: int) -> int:
         """How much of a tile a row takes."""
         return len(self.sq) * (2 if self.sq.dtype == torch.float64 else 1) + n_candidates * _GROUP
 
-    def smallest(self, rows, n_candidates):
+    def smallest(self, rows: torch.Tensor, n_candidates: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(candidates, squared distance that no other comes within, up to rounding) of each row."""
         d = torch.addmm(self.sq, self.rows[rows], self.columns)
         d[torch.arange(len(rows), device=rows.device), rows] = torch.inf
@@ -147,15 +152,15 @@ class _Products:
             candidates = nearest.gather(1, at // _GROUP) * _GROUP + at % _GROUP
         return candidates, values.amax(1).double() + self.sq[rows]
 
-    def error(self, rows, reach):
+    def error(self, rows: torch.Tensor, reach: torch.Tensor) -> torch.Tensor:
         """Bound on that rounding, among rows within a reach of the centre."""
         return self.rounding * (self.norms[rows].square() + reach.square())
 
 
-def _nearest(products, rows, k, n_candidates):
+def _nearest(products: _Products, block: Array, k: int, n_candidates: int) -> tuple[torch.Tensor, ...]:
     """`Nearest` of a block of rows. What lies farther from the centre than a row's reach is no neighbour of it."""
     X = products.X
-    rows = torch.as_tensor(rows, device=X.device)
+    rows = torch.as_tensor(block, device=X.device)
     candidates, beyond = products.smallest(rows, n_candidates)
     candidates = candidates.sort(dim=1).values
     sq, order = _sq_differences(X, rows, candidates).sort(dim=1, stable=True)
@@ -169,7 +174,7 @@ def _nearest(products, rows, k, n_candidates):
     return candidates.gather(1, order), sq[:, :k], sure, settled
 
 
-def _sq_differences(X, rows, candidates):
+def _sq_differences(X: torch.Tensor, rows: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     """Squared distances of rows to their candidates, in double precision."""
     step = max(1, _DIFFERENCES // (candidates.shape[1] * X.shape[1]))
     pairs = zip(rows.split(step), candidates.split(step), strict=True)

@@ -8,10 +8,13 @@ candidates, whose distances are computed afresh; a row that this may have cost a
 The cosine distance is `|u - v|^2 / 2` of unit rows.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,6 +29,7 @@ from .._core.interrupts import raise_if_interrupted
 from .._core.pools import library_threads
 from .._core.quiet import quiet
 from .._core.rows import mixed_bits, row_digests
+from .._core.types import Array, Metric, Rows, Seed
 from .checks import SHIFT_FREE, checked_matrix, without_negatives
 from .space import Space, space_of, sq_norms
 from .ties import k_smallest
@@ -49,23 +53,36 @@ _BLOCK = 2**22  # distances that a thread holds at a time
 _DESCENT_LOCK = Lock()  # not every threading layer of numba takes two at a time
 _DESCENT = {"braycurtis", "canberra", "correlation", "cosine", "hamming", "haversine", "jaccard"} | SHIFT_FREE
 
+_Run: TypeAlias = Callable[[Callable[[Array], tuple], Array], Any]
+"""Arrays that a function returns for rows, in blocks; see `_in_blocks`."""
+_Doubt: TypeAlias = Callable[[Array], Array]
+"""Which rows may lack neighbours, by the squared distance of their last one."""
+
 
 class Neighbors(NamedTuple):
     """Neighbours, nearest first: `distances[i, a]` is the distance from row i to row `indices[i, a]`.
 
-    `recall` is the share of true neighbours among those found, measured on a sample of rows where not `exact`.
+    `recall` is the fraction of true neighbours among those found, measured on a sample of rows where not `exact`.
     """
 
-    indices: np.ndarray
-    distances: np.ndarray
+    indices: Array
+    distances: Array
     exact: bool
     recall: float = 1.0
 
 
 def nearest_neighbors(
-    X, n_neighbors, *, metric="euclidean", metric_params=None, n_jobs=None, random_state=None, ranked=True, name="X"
+    X: Rows,
+    n_neighbors: int,
+    *,
+    metric: Metric = "euclidean",
+    metric_params: dict | None = None,
+    n_jobs: int | None = None,
+    random_state: Seed = None,
+    ranked: bool = True,
+    name: str = "X",
 ) -> Neighbors:
-    """The n_neighbors smallest distances `d(x_i, x_j)`, j != i, of each row i.
+    """The n_neighbors smallest distances `d(x_i, x_j)`, j != i, of each row i, in single precision where X is.
 
     A row is excluded by its index: its copies are neighbours, at distance 0. The result is exact, and the same for any
     number of threads, up to some 100,000 rows (the more, the fewer features), in metrics that lack an approximate
@@ -73,33 +90,11 @@ def nearest_neighbors(
     cosine distance that lend themselves to one, or pynndescent does, and their distances are computed afresh. Where a
     fit works on CUDA, the euclidean neighbours of 5,000 and more dense rows are exact up to some millions.
 
-    Parameters
-    ----------
-    X : array-like or sparse matrix of shape (n, n_features)
-        The rows; where metric is "precomputed" their distances (n, n), dense, or sparse with each row's candidates as
-        its explicit entries.
-    n_neighbors : int
-        Number of neighbours, at most n - 1.
-    metric : str or callable
-        Any metric of `sklearn.neighbors.NearestNeighbors` for complete data; on sparse rows "euclidean",
-        "sqeuclidean", "manhattan", "cosine" or a callable.
-    metric_params : dict, optional
-        Arguments of the metric. `V` (seuclidean) and `VI` (mahalanobis) default to those of the rows searched.
-    n_jobs : int, optional
-        Number of threads; None leaves it to scikit-learn, to pynndescent and to `joblib.parallel_config`.
-    random_state : int, RandomState or None
-        Seed of the permutations that settle ties, where None is 0, and of the approximate search, which repeats its
-        bits with the same number of threads.
-    ranked : bool, default=True
-        Whether the nearest come first even where all other rows are neighbours; else these come by index, sooner.
-    name : str, default="X"
-        What errors call the rows.
-
-    Returns
-    -------
-    Neighbors
-        Indices and distances of shape (n, n_neighbors), in single precision where X is; whether they are
-        exact, and what share of them is found.
+    Where metric is "precomputed", X holds distances (n, n), dense, or sparse with each row's candidates as its explicit
+    entries. On sparse rows metrics are "euclidean", "sqeuclidean", "manhattan", "cosine" or a callable. `V`
+    (seuclidean) and `VI` (mahalanobis) default to those of the rows searched. `random_state` seeds the permutations
+    that settle ties, where None is 0, and the approximate search, which repeats its bits with the same number of
+    threads. Without `ranked` neighbours come by index, sooner, where they are all other rows. `name` is for errors.
     """
     X = _validated(X, name)
     if metric == "precomputed":
@@ -109,7 +104,14 @@ def nearest_neighbors(
 
 
 def cross_neighbors(
-    X, reference, n_neighbors, *, metric="euclidean", metric_params=None, n_jobs=None, random_state=None
+    X: Rows,
+    reference: Rows,
+    n_neighbors: int,
+    *,
+    metric: Metric = "euclidean",
+    metric_params: dict | None = None,
+    n_jobs: int | None = None,
+    random_state: Seed = None,
 ) -> Neighbors:
     """The n_neighbors smallest distances `d(x_i, y_j)` of each row x_i of X, for the rows y_j of reference.
 
@@ -131,7 +133,7 @@ def cross_neighbors(
     return _search(space_of(X, reference, metric, metric_params, names, False, seed), n_neighbors, n_jobs, random_state)
 
 
-def graph_neighbors(X):
+def graph_neighbors(X: Rows) -> int:
     """How many other rows each row of a graph of distances has as neighbours, or all others where X is dense."""
     if not sp.issparse(X):
         return X.shape[0] - 1
@@ -140,12 +142,12 @@ def graph_neighbors(X):
     return int(np.bincount(r[r != graph.indices], minlength=graph.shape[0]).min())
 
 
-def _seed_of_ties(random_state):
+def _seed_of_ties(random_state: Seed) -> int:
     """A number that follows from a seed; a generator is left as it is."""
     return 0 if random_state is None else int(deepcopy(check_random_state(random_state)).randint(2**31 - 1))
 
 
-def count_components(indices) -> np.ndarray:
+def count_components(indices: Array) -> Array:
     """Sizes, largest first, of the connected components of the graph that joins i to every `indices[i, a]`."""
     n, k = indices.shape
     edges = (np.ones(n * k, dtype=bool), (np.repeat(np.arange(n), k), np.ravel(indices)))
@@ -153,7 +155,7 @@ def count_components(indices) -> np.ndarray:
     return np.sort(np.bincount(labels))[::-1]
 
 
-def _validated(rows, name):
+def _validated(rows: Rows, name: str) -> Rows:
     rows = check_array(rows, accept_sparse="csr", dtype=[np.float64, np.float32], order="C", input_name=name)
     if sp.issparse(rows):  # with 32-bit indices if possible, as not every search takes others
         narrow = np.int32 if max(rows.nnz, rows.shape[1]) < 2**31 else np.int64
@@ -165,7 +167,7 @@ def _validated(rows, name):
     return rows
 
 
-def _search(space: Space, k, n_jobs, random_state, ranked=True) -> Neighbors:
+def _search(space: Space, k: int, n_jobs: int | None, random_state: Seed, ranked: bool = True) -> Neighbors:
     """Propose candidates, rank them by distances computed afresh, and scan all rows where that leaves a doubt."""
     (n, width), sparse = space.reference.shape, sp.issparse(space.X)
     limit, name = (n - 1, "n - 1") if space.own else (n, "n_reference")
@@ -193,6 +195,7 @@ def _search(space: Space, k, n_jobs, random_state, ranked=True) -> Neighbors:
     if affordable and not (by_products or tree):
         indices, distances = _scan_all(space, k, rows, run)
         return Neighbors(indices, distances, exact=True)
+    candidates: Any
     if tree or (affordable and not space.compiled):
         candidates, doubt = _propose(space, k, tree, n_jobs)
     elif affordable:
@@ -214,12 +217,12 @@ def _search(space: Space, k, n_jobs, random_state, ranked=True) -> Neighbors:
     return Neighbors(indices, distances, exact=False, recall=float(near.mean()))
 
 
-def _missing_or_copies(has_copies, last):
-    """Which rows lack neighbours, or have copies alone as such, of which there may be more."""
+def _missing_or_copies(has_copies: bool, last: Array) -> Array:
+    """Which rows lack neighbours, or have only copies as such, of which there may be more."""
     return np.isinf(last) | (has_copies & (last == 0))
 
 
-def _search_on(device, space, k, rows, run) -> Neighbors:
+def _search_on(device: str, space: Space, k: int, rows: Array, run: _Run) -> Neighbors:
     """By a device of torch; here what is left to choose among equally far rows, and what rounding leaves in doubt."""
     from .cuda import nearest_rows
 
@@ -233,7 +236,7 @@ def _search_on(device, space, k, rows, run) -> Neighbors:
     return Neighbors(indices, distances, exact=True)
 
 
-def _in_blocks(n, n_jobs, function, rows):
+def _in_blocks(n: int, n_jobs: int | None, function: Callable[[Array], tuple], rows: Array) -> Any:
     """Arrays = function(rows), in threads that take a block of rows at a time."""
     size = int(np.clip(_BLOCK // n, 32, 4096))
     blocks = (delayed(function)(rows[start : start + size]) for start in range(0, len(rows), size))
@@ -242,7 +245,7 @@ def _in_blocks(n, n_jobs, function, rows):
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
-def _propose(space, k, tree, n_jobs):
+def _propose(space: Space, k: int, tree: bool, n_jobs: int | None) -> tuple[Array, _Doubt]:
     """(candidates, what leaves a doubt) by scikit-learn's searches, of a tree among rows in random order."""
     n, n_candidates = space.reference.shape[0], k + space.own + _SPARE
     if tree:
@@ -256,7 +259,7 @@ def _propose(space, k, tree, n_jobs):
         distances, candidates = search.kneighbors(rows, n_candidates)
     beyond = distances[:, -1].astype(np.float64) ** 2
 
-    def doubt(last):
+    def doubt(last: Array) -> Array:
         error = rounding * (norm**2 + (norm + np.sqrt(last)) ** 2)
         unsure = last * (1 + 32 * np.finfo(reference.dtype).eps) >= beyond - error
         few = not tree or np.count_nonzero(unsure & (last > 0)) * float(n) <= _TREE_PAIRS
@@ -265,7 +268,7 @@ def _propose(space, k, tree, n_jobs):
     return order[candidates], doubt
 
 
-def _propose_compiled(space, k, n_jobs):
+def _propose_compiled(space: Space, k: int, n_jobs: int | None) -> tuple[Array, _Doubt]:
     """(candidates, what leaves a doubt), by products in single precision of rows brought near zero."""
     from .brute_force import FAR_NORM, nearest_candidates
 
@@ -276,7 +279,7 @@ def _propose_compiled(space, k, n_jobs):
         return candidates, np.isinf
     norm = np.sqrt(sq_norms(X))
 
-    def doubt(last):
+    def doubt(last: Array) -> Array:
         """Rows farther from the centre than `reach` are no neighbours; the error of products with others is bounded."""
         sq = last / scale**2
         reach = norm + np.sqrt(sq)
@@ -287,7 +290,7 @@ def _propose_compiled(space, k, n_jobs):
     return candidates, doubt
 
 
-def _propose_by_partition(space, k, n_jobs, run):
+def _propose_by_partition(space: Space, k: int, n_jobs: int | None, run: _Run) -> Array | None:
     """Candidates in the nearest cells of a partition, or None where that would compare most rows with most others."""
     from .partition import cells_needed, part, partition_candidates
 
@@ -299,7 +302,7 @@ def _propose_by_partition(space, k, n_jobs, run):
     return partition_candidates(X, partition, n_cells, min(k + 1 + _SPARE, n), effective_n_jobs(n_jobs))
 
 
-def _near_zero(space):
+def _near_zero(space: Space) -> tuple[Array, Array, float]:
     """(rows, reference, scale): in single precision, about the centre and in units of a usual distance from it."""
     sample = space.reference[:: max(1, len(space.reference) // 1024)]
     centre = np.median(sample, axis=0).astype(np.float64)
@@ -309,7 +312,7 @@ def _near_zero(space):
     return (reference if space.own else _rescaled(space.X, centre, scale)), reference, scale
 
 
-def _rescaled(rows, centre, scale):
+def _rescaled(rows: Array, centre: Array, scale: float) -> Array:
     """(rows - centre) / scale in single precision; the farthest, which are no neighbours, are brought nearer."""
     out = np.empty(rows.shape, dtype=np.float32)
     for start in range(0, len(rows), 4096):
@@ -318,7 +321,12 @@ def _rescaled(rows, centre, scale):
     return out
 
 
-def _rank(space, k, candidates, rows):
+def _keys_at(space: Space, rows: Array, at: Array) -> Array:
+    """`Space.keys` of the rows at some positions."""
+    return space.keys(rows[at])
+
+
+def _rank(space: Space, k: int, candidates: Array, rows: Array) -> tuple[Array, Array, Array]:
     """The k nearest of the candidates (-1 is none) of a block of rows, and the last one's squared distance."""
     c = np.sort(candidates, axis=1)
     if space.root:
@@ -327,16 +335,16 @@ def _rank(space, k, candidates, rows):
         near = (space.to_all(space.X[[i]], space.reference[j]) for i, j in zip(rows, c, strict=True))
         d = np.concatenate(list(near))
     d[(c < 0) | (space.own & (c == rows[:, None]))] = np.inf
-    indices, d = k_smallest(d, c, k, lambda at: space.keys(rows[at]))
+    indices, d = k_smallest(d, c, k, partial(_keys_at, space, rows))
     return indices, _finished(space, d), d[:, -1]
 
 
-def _finished(space, d):
+def _finished(space: Space, d: Array) -> Array:
     """Distances from squared ones where these are compared; infinite ones are to be computed anew."""
     return space.finished(np.where(np.isinf(d), 0, d)) if space.root else d
 
 
-def _scan_all(space, k, rows, run):
+def _scan_all(space: Space, k: int, rows: Array, run: _Run) -> tuple[Array, Array]:
     """(indices, distances) of the k nearest of all reference rows, copies first."""
     indices, distances = np.empty((len(rows), k), dtype=np.intp), np.zeros((len(rows), k), dtype=space.dtype)
     rest = np.ones(len(rows), dtype=bool)
@@ -347,7 +355,7 @@ def _scan_all(space, k, rows, run):
     return indices, distances
 
 
-def _copies(space, k, rows):
+def _copies(space: Space, k: int, rows: Array) -> tuple[Array, Array]:
     """(which rows have fewer than k copies, k copies of each of the others): copies in a random order, from any on."""
     digests, n = row_digests(space.reference), len(space.reference)
     shuffled = np.argsort(mixed_bits(space.keys(np.arange(n))), kind="stable")
@@ -365,9 +373,9 @@ def _copies(space, k, rows):
     return rest, indices
 
 
-def _scan(space, k, rows):
+def _scan(space: Space, k: int, rows: Array) -> tuple[Array, Array]:
     """The k nearest of all reference rows for a block of rows."""
-    keys_of, n = (lambda at: space.keys(rows[at])), space.reference.shape[0]
+    n = space.reference.shape[0]
     if space.compiled:
         from .brute_force import scan_candidates
 
@@ -383,11 +391,11 @@ def _scan(space, k, rows):
         d = _sq_near(space, k, rows)
     if space.own:
         d[np.arange(len(rows)), rows] = np.inf
-    indices, d = k_smallest(d, np.arange(n), k, keys_of)
+    indices, d = k_smallest(d, np.arange(n), k, partial(_keys_at, space, rows))
     return indices, (space.finished(d) if space.root else d.astype(space.dtype, copy=False))
 
 
-def _sq_near(space, k, rows):
+def _sq_near(space: Space, k: int, rows: Array) -> Array:
     """Squared distances of a block of dense rows to those that may be among the k nearest; of others infinite."""
     left, right, sq_left, sq_right, rounding = space.products
     d = left[rows] @ right.T
@@ -407,7 +415,7 @@ def _sq_near(space, k, rows):
     return d
 
 
-def _others(space, rows):
+def _others(space: Space, rows: Array) -> tuple[Array, Array]:
     """All other rows of a block, by index."""
     n = space.reference.shape[0]
     if not space.root:
@@ -421,7 +429,7 @@ def _others(space, rows):
     return np.nonzero(other)[1].reshape(shape), d[other].reshape(shape)
 
 
-def _search_graph(space, k) -> Neighbors:
+def _search_graph(space: Space, k: int) -> Neighbors:
     n, c, d = space.X.shape[0], space.X.indices, space.X.data
     r = np.repeat(np.arange(n), np.diff(space.X.indptr))
     if space.own:
@@ -438,17 +446,17 @@ def _search_graph(space, k) -> Neighbors:
     for size in np.unique(counts):  # rows of as many neighbours at once, as a rule all
         rows = np.flatnonzero(counts == size)
         at = starts[rows, None] + np.arange(size)
-        indices[rows], distances[rows] = k_smallest(d[at], c[at], k, lambda of, rows=rows: space.keys(rows[of]))
+        indices[rows], distances[rows] = k_smallest(d[at], c[at], k, partial(_keys_at, space, rows))
     return Neighbors(indices, distances, exact=True)
 
 
-def _descent_class():
+def _descent_class() -> Any:
     from pynndescent import NNDescent
 
     return NNDescent
 
 
-def _descend(space, k, n_jobs, random_state):
+def _descend(space: Space, k: int, n_jobs: int | None, random_state: Seed) -> Array:
     """Candidates from pynndescent: the row itself as a rule, -1 where it finds none."""
     rng = np.random.RandomState() if random_state is None else check_random_state(random_state)
     rows = space.reference.astype(np.float32)

@@ -1,10 +1,12 @@
-"""Nearest candidates among very many rows: a partition into cells, products with the rows of the nearest cells alone.
+"""Nearest candidates among very many rows: a partition into cells, products with the rows of the nearest cells.
 
 Rows are parted by k-means of a sample. Rows of a cell are compared, tile by tile as in `brute_force`, with those of
 the cells whose centres lie nearest to its own; a pass over neighbours' neighbours finds most of what lies elsewhere.
 How many cells are compared follows from the data: as many as hold the neighbours of some rows that were compared with
 all, where that is worth it.
 """
+
+from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,6 +22,7 @@ from .._core.compiled import njit
 from .._core.interrupts import raise_if_interrupted
 from .._core.pools import blas_in_one_thread
 from .._core.quiet import quiet
+from .._core.types import Array
 from .brute_force import _FAR, _FINITE, _RUN, _TILE, _enter, _factors, _keep_smallest, _offer_to_rows, _Rows, _settle
 
 _SAMPLE_OF_A_CELL = 32  # rows from which its centre is found
@@ -36,13 +39,13 @@ class Partition(NamedTuple):
     `near[c]` are all cells by the distance of their centres from that of c, itself first.
     """
 
-    order: np.ndarray
-    starts: np.ndarray
-    cell: np.ndarray
-    near: np.ndarray
+    order: Array
+    starts: Array
+    cell: Array
+    near: Array
 
 
-def part(X, seed) -> Partition:
+def part(X: Array, seed: int) -> Partition:
     """Cells of about as many rows as there are cells."""
     n = len(X)
     n_cells = max(1, int(np.sqrt(n)))
@@ -66,32 +69,19 @@ def part(X, seed) -> Partition:
     return Partition(order, starts, cell, np.argsort(gaps, axis=1, kind="stable"))
 
 
-def cells_needed(partition, rows, neighbors):
+def cells_needed(partition: Partition, rows: Array, neighbors: Array) -> int | None:
     """How many of the nearest cells hold most neighbours of some rows, or None where these are too many rows."""
     own = partition.cell[rows]
-    places = np.argsort(partition.near[own], axis=1)
-    ranks = np.take_along_axis(places, partition.cell[neighbors], axis=1)
+    rank_of_cell = np.argsort(partition.near[own], axis=1)
+    ranks = np.take_along_axis(rank_of_cell, partition.cell[neighbors], axis=1)
     n_cells = int(np.quantile(ranks, _FOUND, method="higher")) + 1
     sizes = np.diff(partition.starts)
     compared = sizes[partition.near[:, :n_cells]].sum(axis=1) @ sizes / sizes.sum()
     return n_cells if compared <= _MOST * len(partition.cell) else None
 
 
-def partition_candidates(X, partition, n_cells, n_candidates, n_threads):
-    """The keys nearest to each row among those of the nearest cells and among neighbours' neighbours; -1 is none.
-
-    Parameters
-    ----------
-    X : ndarray of float32 of shape (n, n_features)
-    partition : Partition
-    n_cells : int
-    n_candidates : int
-    n_threads : int
-
-    Returns
-    -------
-    ndarray of int of shape (n, n_candidates)
-    """
+def partition_candidates(X: Array, partition: Partition, n_cells: int, n_candidates: int, n_threads: int) -> Array:
+    """The keys nearest to each row among those of the nearest cells and among neighbours' neighbours; -1 is none."""
     order, starts, _, near = partition
     padding = order < 0
     X = X[np.maximum(order, 0)]
@@ -118,7 +108,7 @@ def partition_candidates(X, partition, n_cells, n_candidates, n_threads):
     return candidates
 
 
-def _meet(rows, right, cell, others):
+def _meet(rows: _Rows, right: Array, cell: slice, others: list[slice]) -> None:
     """Offer the keys of other cells to the rows of a cell."""
     for start in range(cell.start, cell.stop, _TILE):
         part = slice(start, min(start + _TILE, cell.stop))
@@ -131,7 +121,7 @@ def _meet(rows, right, cell, others):
 
 
 @njit(nogil=True)
-def _bring_nearest(sq, keys, n_candidates):
+def _bring_nearest(sq: Array, keys: Array, n_candidates: int) -> None:
     """Bring the few nearest of every full buffer to its front."""
     for i in range(len(sq)):
         if keys[i, n_candidates - 1] >= 0 and n_candidates > _NEAREST:
@@ -139,7 +129,9 @@ def _bring_nearest(sq, keys, n_candidates):
 
 
 @njit(nogil=True, fastmath=_FINITE)
-def _look_further(first, X, nearest, limit, count, sq, keys, n_candidates):
+def _look_further(
+    first: int, X: Array, nearest: Array, limit: Array, count: Array, sq: Array, keys: Array, n_candidates: int
+) -> None:
     """Offer to rows the nearest of their nearest, of those that are not yet in their buffers."""
     seen = np.full(len(X), -1, dtype=np.int32)
     for i in range(len(limit)):

@@ -5,6 +5,8 @@ distance 0, and neither a common offset nor the other rows of a batch change a r
 `|x|^2 + |y|^2 - 2 x.y`, summed in the order of the columns, and from differences where that cancels.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +17,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import pairwise_distances
 
 from .._core.rows import row_digests
+from .._core.types import Array, Metric, Rows
 from .checks import (
     ROOTS,
     SHIFT_FREE,
@@ -50,16 +53,16 @@ class Space:
     names: tuple
 
     @property
-    def compiled(self):
+    def compiled(self) -> bool:
         """Whether loops of our own do the work."""
         return bool(self.root) and not sp.issparse(self.X) and self.reference.shape[0] >= _COMPILED_ROWS
 
-    def keys(self, rows):
+    def keys(self, rows: Array) -> Array:
         """What settles the ties of some rows: of new ones their values, so that their batch does not matter."""
         return row_keys(rows if self.own else row_digests(self.X[rows]), self.seed)
 
     @cached_property
-    def products(self):
+    def products(self) -> tuple[Array, Array, Array, Array, float]:
         """Rows and reference about the medians of columns, their squared norms, and the products' error a square."""
         centre = np.median(self.reference[:: max(1, len(self.reference) // 1024)], axis=0).astype(np.float64)
         whole = _are_whole(self.reference) and (self.own or _are_whole(self.X))
@@ -69,7 +72,7 @@ class Space:
         exact = whole and 4 * max(norms.max() for norms in sq) < 2.0**53
         return left, right, *sq, 0.0 if exact else 2 * np.finfo(np.float64).eps * (left.shape[1] + 16)
 
-    def finished(self, sq):
+    def finished(self, sq: Array) -> Array:
         """Distances, in the precision of the rows, from squared ones."""
         with np.errstate(over="ignore", under="ignore"):
             d = self.root(sq) / (self.unit**2 if self.metric == "sqeuclidean" else self.unit)
@@ -82,7 +85,7 @@ class Space:
             )
         return d
 
-    def pairs(self, r, c):
+    def pairs(self, r: Array, c: Array) -> Array:
         """Squared distances of the pairs (r[a], c[a]) from differences, in chunks that fit a cache."""
         if self.compiled:
             from .brute_force import pair_sq_distances
@@ -95,7 +98,7 @@ class Space:
             out[part] = sq_norms(self.X[r[part]].astype(np.float64, copy=False) - self.reference[c[part]])
         return out
 
-    def sq_to_all(self, rows):
+    def sq_to_all(self, rows: Array) -> Array:
         """Squared distances of some sparse rows to all of the reference."""
         left, right, sq_left, sq_right = self.sparse_products
         d = (left[rows] @ right).toarray()
@@ -107,13 +110,13 @@ class Space:
         return d
 
     @cached_property
-    def sparse_products(self):
+    def sparse_products(self) -> tuple[sp.csr_array, sp.csr_array, Array, Array]:
         """(rows, transposed reference, their squared norms), in double precision."""
         left = sp.csr_array(self.X, dtype=np.float64)
         right = left if self.own else sp.csr_array(self.reference, dtype=np.float64)
         return left, sp.csr_array(right.T), sq_norms(left), sq_norms(right)
 
-    def to_all(self, X, reference):
+    def to_all(self, X: Rows, reference: Rows) -> Array:
         """Distances of rows to others, each pair on its own, where `root` is not set."""
         if self.metric == "precomputed":
             return X
@@ -126,17 +129,16 @@ class Space:
         return checked_distances(d, self.metric, self.names).astype(self.dtype, copy=False)
 
 
-def space_of(X, reference, metric, metric_params, names, own, seed) -> Space:
+def space_of(
+    X: Rows, reference: Rows, metric: Metric, metric_params: dict | None, names: tuple[str, str], own: bool, seed: int
+) -> Space:
     """The problem in a canonical form: the metric's plain name, all its parameters, the rows it compares."""
     metric, params = plain_metric(metric, metric_params)
     allowed_params(metric, params, X)
     dtype, root = np.result_type(X.dtype, reference.dtype), None if params else ROOTS.get(metric)
     if root and sp.issparse(X) and reference.nnz > _DENSE * np.prod(reference.shape):
         X, reference = (rows.toarray() for rows in (X, reference))
-    if sp.issparse(X):
-        shift = 0
-    else:
-        shift = _exact_shift(reference) if metric in SHIFT_FREE else 0
+    shift = _exact_shift(reference) if metric in SHIFT_FREE and not sp.issparse(X) else 0
     reference = compared(metric, shift, reference, names[1])
     if metric == "seuclidean":
         params["V"] = variances(params.get("V"), reference, names[1])
@@ -150,13 +152,13 @@ def space_of(X, reference, metric, metric_params, names, own, seed) -> Space:
     return Space(X, reference, metric, params, root, unit, dtype, own, seed, names)
 
 
-def _exact_shift(rows):
+def _exact_shift(rows: Array) -> Array:
     """An offset of all rows that floating point subtracts without error (Sterbenz's lemma)."""
     low, high = rows.min(axis=0), rows.max(axis=0)
     return np.where(((low > 0) & (high <= 2 * low)) | ((high < 0) & (low >= 2 * high)), rows[0], 0)
 
 
-def _unit(rows):
+def _unit(rows: Rows) -> float:
     """A power of two by which the rows are multiplied so that squares keep full precision."""
     values = rows.data if sp.issparse(rows) else rows
     largest = float(max(values.max(initial=0), -values.min(initial=0)))
@@ -165,12 +167,12 @@ def _unit(rows):
     return 2.0 ** -np.ceil(np.log2(largest)) * (_LARGE if largest > 1 else 1.0)
 
 
-def _are_whole(rows):
+def _are_whole(rows: Array) -> bool:
     return not any((part != np.rint(part)).any() for part in np.array_split(rows, len(rows) // 4096 + 1))
 
 
-def sq_norms(rows):
-    """Sums of squares in double precision, each the same for a row alone and among others."""
+def sq_norms(rows: Rows) -> Array:
+    """Sums of squares in double precision, each the same for a row by itself and among others."""
     if sp.issparse(rows):
         return np.asarray(rows.astype(np.float64).power(2).sum(axis=1)).ravel()
     return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)

@@ -1,33 +1,30 @@
 """Which of equally far rows are neighbours: a permutation settles it, another one for each row."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import numpy as np
 
 from .._core.rows import mixed_bits
+from .._core.types import Array
 
 
-def row_keys(rows, seed):
+def row_keys(rows: Array, seed: int) -> Array:
     """A pseudo-random 64-bit number of each row, from its index or from a digest of its values."""
     return mixed_bits(np.asarray(rows).astype(np.uint64) ^ mixed_bits(np.array([seed], dtype=np.uint64)))
 
 
-def tie_keys(keys, columns):
+def tie_keys(keys: Array, columns: Array) -> Array:
     """The place of each column in the permutation of each row, as 64-bit numbers to sort by."""
     return mixed_bits(keys ^ mixed_bits(columns.astype(np.uint64)))
 
 
-def k_smallest(distances, columns, k, keys_of):
-    """The columns of the k smallest distances of each row, ties for the last place by the row's permutation.
+def k_smallest(distances: Array, columns: Array, k: int, keys_of: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """(columns, distances) of the k smallest of each row, by distance, equal ones by column.
 
-    Parameters
-    ----------
-    distances : ndarray of shape (n, m)
-    columns : ndarray of int of shape (m,) or (n, m), ascending
-    k : int
-    keys_of : callable (positions of rows) -> ndarray of uint64, their `row_keys`
-
-    Returns
-    -------
-    (ndarray of int, ndarray), each of shape (n, k), by distance, equal ones by column
+    Columns ascend, one row of them for all or each its own. Ties for the last place go by the row's permutation:
+    `keys_of` gives the `row_keys` of rows at some positions.
     """
     n = len(distances)
     limit = np.partition(distances, k - 1, axis=1)[:, k - 1 : k]

@@ -87,21 +87,21 @@ class CompiledEdges:
         upper.sort_indices()
         self.graph = (upper.indptr, upper.indices, upper.data)
         self.team = Team()
-        self.shares = self.team.shares(np.diff(upper.indptr))
-        self.places = np.zeros((len(place), 2), dtype=values.dtype)
-        self.pulls = np.zeros((len(self.shares), len(place), 2), dtype=values.dtype)
+        self.parts = self.team.split_by_weight(np.diff(upper.indptr))
+        self.points = np.zeros((len(place), 2), dtype=values.dtype)
+        self.pulls = np.zeros((len(self.parts), len(place), 2), dtype=values.dtype)
 
     def sum_and_gradient(self, learned, z, with_value=True):
         """As `SparseEdges.sum_and_gradient`."""
         from .loops import log_sum, pull, put, take
 
-        number, (a, b, factor) = self.places.dtype.type, learned.slope_terms
-        take(z.detach().numpy(), self.order, self.places)
-        edges = [(self.places, *self.graph, share.start, share.stop) for share in self.shares]
+        number, (a, b, factor) = self.points.dtype.type, learned.slope_terms
+        take(z.detach().numpy(), self.order, self.points)
+        edges = [(self.points, *self.graph, part.start, part.stop) for part in self.parts]
         self.team.run(pull, [(*edge, number(a), number(b), out) for edge, out in zip(edges, self.pulls, strict=True)])
-        gradient = np.empty(z.shape, dtype=self.places.dtype)
+        gradient = np.empty(z.shape, dtype=self.points.dtype)
         parts = (self.pulls, self.order, number(4 * factor))
-        self.team.run(put, [(*parts, share.start, share.stop, gradient) for share in self.team.shares(len(gradient))])
+        self.team.run(put, [(*parts, part.start, part.stop, gradient) for part in self.team.split(len(gradient))])
         if not with_value:
             return None, torch.from_numpy(gradient)
         values = np.zeros((len(edges), 1))

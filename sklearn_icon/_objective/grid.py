@@ -207,28 +207,22 @@ class CompiledPlacement:
         self.z = np.ascontiguousarray(z.detach().numpy())
         self.where = (self.z, origin.numpy(), self.z.dtype.type(1 / spacing))
 
-    def _shares(self, size=None):
-        return self.team.shares(len(self.z), size)
-
     def spread(self, charges):
         """As `Placement.spread`; threads have grids of their own where there are points enough for them."""
         from .loops import spread
 
-        shares = self._shares(min(self.team.size, 1 + 4 * len(self.z) // self.nodes**2))
-        grids = np.zeros((len(shares), self.nodes, self.nodes), dtype=self.z.dtype)
-        charges = charges.numpy()
-        self.team.run(
-            spread,
-            [(*self.where, charges, share.start, share.stop, grid) for share, grid in zip(shares, grids, strict=True)],
-        )
+        parts = self.team.split(len(self.z), min(self.team.size, 1 + 4 * len(self.z) // self.nodes**2))
+        grids, of_points = np.zeros((len(parts), self.nodes, self.nodes), dtype=self.z.dtype), charges.numpy()
+        tasks = zip(parts, grids, strict=True)
+        self.team.run(spread, [(*self.where, of_points, part.start, part.stop, grid) for part, grid in tasks])
         return torch.from_numpy(grids[0] if len(grids) == 1 else grids.sum(axis=0))
 
     def read(self, field):
         """As `Placement.read`."""
         from .loops import read
 
-        out, field = np.empty((len(self.z), 3), dtype=self.z.dtype), field.numpy()
-        self.team.run(read, [(*self.where, field, share.start, share.stop, out) for share in self._shares()])
+        out, parts = np.empty((len(self.z), 3), dtype=self.z.dtype), self.team.split(len(self.z))
+        self.team.run(read, [(*self.where, field.numpy(), part.start, part.stop, out) for part in parts])
         return torch.from_numpy(out[:, 0]), torch.from_numpy(out[:, 1:])
 
 

@@ -9,7 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from .._core.seeding import seeded, seeded_if
-from .._core.team import alone
+from .._core.team import leaving_cores_to
 from .._objective.batches import BatchLoss, ViewLoss
 from .._objective.objective import Objective, can_interpolate
 from .._optim.solver import SolverResult, minimize
@@ -111,7 +111,7 @@ def solve_lookup(
             settled.z = z
         rate, report = _rate(learning_rate, p, factor, last, objective, rng), on_step(name)
         rate *= _FINE_RATE if name == "refinement" else 1
-        with alone(getattr(objective.edges, "team", None)):
+        with leaving_cores_to(getattr(objective.edges, "team", None)):
             if rng is not None:
                 loss = _estimate(objective, z, factor, rng)
                 result = minimize(loss, [z], method="adam", max_iter=n_steps, learning_rate=rate, on_step=report)

@@ -1,5 +1,7 @@
 """p(.|new): how rows that were not fitted relate to those that were."""
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
@@ -49,7 +51,7 @@ class FittedRows:
         few = _NEIGHBORS if kernel is not None and kernel.narrow else 0  # among which the nearest ones are sought
         self.n_positives = max(few, int(n_positives.max(initial=0))) or _NEIGHBORS
         self.X = X.copy() if kind == "features" else None
-        self.digests = row_digests(X) if kind != "distances" else None
+        self.digests: Any = row_digests(X) if kind != "distances" else None
 
     def seen(self, X):
         """The first fitted row that each row of features, counts or a graph's weights equals, or -1."""

@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from .._core.conditional import Conditional
 from .._core.seeding import seeded_if
-from .._core.team import alone
+from .._core.team import leaving_cores_to
 from .._objective.batches import batch_count, shuffled
 from .._objective.objective import Objective
 from .._optim.solver import SolverResult, adam_schedule, minimize
@@ -148,7 +148,7 @@ def _by_lbfgs(rows, held, penalty, options, start, patience, fit_intercept, how)
 
     held_objective = held and held.objective(_Logits(), options)
     solver = {"method": "lbfgs", "max_iter": how["max_iter"], "tol": how["tol"], "size": size}
-    with alone(kind[1] == torch.device("cpu")):  # NumPy multiplies, and its threads need the cores
+    with leaving_cores_to(kind[1] == torch.device("cpu")):  # NumPy multiplies, and its threads need the cores
         result, losses = _minimize(loss, params, held and held_loss, 1, patience, how["on_step"], solver)
     return *unscaled(), result, losses
 
