@@ -5,13 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 
 if TYPE_CHECKING:
     from typing import Self
+
+
+T = TypeVar("T")
+
+
+def answer(function: Callable[[Any], T]) -> T:
+    """A property in the place of a base's class attribute, of whose type it is to whoever checks types."""
+    return property(function)  # type: ignore[return-value]
+
+
+def of_base(name: str) -> Any:
+    """The answer, or the method, that the `base` of a spec has under this name."""
+    return property(lambda self: getattr(self.base, name), doc=f"`{name}` of the base.")
 
 
 class Spec(BaseEstimator):
@@ -33,10 +46,15 @@ class Spec(BaseEstimator):
             )
         except InvalidParameterError as error:
             raise InvalidParameterError(shortened(str(error))) from None
-        base = self.get_params(deep=False).get("base")
-        if isinstance(base, Spec):
+        base = self._wrapped()
+        if base is not None:
             base.validate()
         return self
+
+    def _wrapped(self) -> Spec | None:
+        """The spec that this one is made from."""
+        base = self.get_params(deep=False).get("base")
+        return base if isinstance(base, Spec) else None
 
     @classmethod
     def from_name(cls, name: str, names: Mapping[str, Callable[..., Spec]], **offered: Any) -> Spec:
@@ -50,7 +68,8 @@ class Spec(BaseEstimator):
 
     def owner(self, parameter: str) -> Spec:
         """The outermost of wrapped specs that has a parameter, or the innermost."""
-        return self
+        base = self._wrapped()
+        return self if base is None or parameter in self.get_params(deep=False) else base.owner(parameter)
 
 
 def shown(value: object) -> str:

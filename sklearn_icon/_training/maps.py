@@ -300,8 +300,9 @@ def solve_encoder(
     dtype, device = options["dtype"], options["device"]
     linear = encoder.is_linear
     bounded, headed = learned.is_limit and not linear, encoder.build_head(n_components) is not None
-    how = {"by_column": views is None, "unit_rows": bounded and not headed}
-    module = build_module(encoder, X, n_components, seed, dtype, **how).to(device)
+    unit_rows = bounded and not headed
+    module = build_module(encoder, X, n_components, seed, dtype, by_column=views is None, unit_rows=unit_rows)
+    module = module.to(device)
     trained = TrainedEncoder(encoder, module, n_components, seed, unit_rows=bounded)
     loss, view_loss, per_pass = _loss_of_encoder(p, learned, trained, X, options, sampled, batch_size, views, seed)
     default = _VIEWS_RATE if views else _ADAM_RATE

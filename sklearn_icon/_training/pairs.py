@@ -6,7 +6,7 @@ where i are rows of one modality whose keys are the other's, and j rows of the o
 """
 
 from math import log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -133,7 +133,7 @@ def solve_pairs(
     draw = any(encoder.draws for encoder in encoders)
     with seeded_if(draw, seeds[2], options["device"]):
         result = minimize(loss, loss.params, kept=loss.kept, max_iter=n_passes * steps, on_step=on_step, **how)
-    states = tuple(state_arrays(module.cpu().eval()) for module in loss.modules)
+    states: Any = tuple(state_arrays(module.cpu().eval()) for module in loss.modules)
     return Pairs(states, loss.temperature.final(), result._replace(n_iter=-(-result.n_iter // steps)))
 
 

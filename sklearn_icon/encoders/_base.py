@@ -1,8 +1,15 @@
 """What an encoder is."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 from .._core.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 class Encoder(Spec):
@@ -23,12 +30,15 @@ class Encoder(Spec):
     only_contrasts = False
     """Whether this changes how rows are set against each other in training, and nothing else."""
 
-    def plain(self):
+    parts: tuple[type[Encoder], ...] = ()
+    """The classes of what changes how it is trained, the outermost first."""
+
+    def plain(self) -> Encoder:
         """The encoder without what changes its training."""
         return self
 
     @abstractmethod
-    def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
+    def build(self, n_inputs: int, n_outputs: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> nn.Module:
         """Make the torch module.
 
         Parameters
@@ -45,6 +55,6 @@ class Encoder(Spec):
         torch.nn.Module
         """
 
-    def build_head(self, n_inputs, *, seed=0, dtype=None):
+    def build_head(self, n_inputs: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> nn.Module | None:
         """Make the module between representations and the loss, or None where there is none."""
         return None

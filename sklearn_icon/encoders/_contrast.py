@@ -1,11 +1,22 @@
 """Encoders that are trained another way: behind a head, or against keys of their past."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import TYPE_CHECKING
 
 from sklearn.utils._param_validation import Interval
 
+from .._core.spec import answer, of_base
 from ._base import Encoder
 from ._maps import MLP, check_widths
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import torch
+    from torch import nn
 
 
 class _Contrast(Encoder):
@@ -14,51 +25,20 @@ class _Contrast(Encoder):
     only_contrasts = True
     _parameter_constraints = {"base": [Encoder]}
 
-    def plain(self):
-        """As the base; see `Encoder.plain`."""
-        return self.base.plain()
+    @answer
+    def parts(self) -> tuple[type[Encoder], ...]:
+        """What changes the training, this first; see `Encoder.parts`."""
+        return (type(self), *self.base.parts)
 
-    def owner(self, parameter):
-        """The spec itself or its base; see `Spec.owner`."""
-        return self if parameter in self.get_params(deep=False) else self.base.owner(parameter)
-
-    def validate(self):
+    def validate(self) -> Self:
         """Also refuse a base that is no map, or has the same part already; see `Spec.validate`."""
         super().validate()
-        inner = self.base
-        while isinstance(inner, _Contrast) and not isinstance(inner, type(self)):
-            inner = inner.base
-        if isinstance(inner, type(self)) or not inner.parametric:
+        if type(self) in self.base.parts or not self.base.plain().parametric:
             raise ValueError(f"base of {type(self).__name__} must be an encoder with weights, got {self.base}.")
         return self
 
-    @property
-    def flat(self):
-        """As the base."""
-        return self.base.flat
-
-    @property
-    def draws(self):
-        """As the base."""
-        return self.base.draws
-
-    @property
-    def orthonormal(self):
-        """As the base."""
-        return self.base.orthonormal
-
-    @property
-    def momentum(self):
-        """As the base."""
-        return self.base.momentum
-
-    def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
-        """Make the torch module of the base; see `Encoder.build`."""
-        return self.base.build(n_inputs, n_outputs, seed=seed, dtype=dtype)
-
-    def build_head(self, n_inputs, *, seed=0, dtype=None):
-        """As the base; see `Encoder.build_head`."""
-        return self.base.build_head(n_inputs, seed=seed, dtype=dtype)
+    flat, draws, orthonormal, momentum = map(of_base, ("flat", "draws", "orthonormal", "momentum"))
+    plain, build, build_head = map(of_base, ("plain", "build", "build_head"))
 
 
 class ProjectionHead(_Contrast):
@@ -93,18 +73,18 @@ class ProjectionHead(_Contrast):
         "n_outputs": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, base, hidden=(256,), n_outputs=64):
+    def __init__(self, base: Encoder, hidden: Sequence[int] = (256,), n_outputs: int = 64) -> None:
         self.base = base
         self.hidden = hidden
         self.n_outputs = n_outputs
 
-    def validate(self):
+    def validate(self) -> Self:
         """Also check the widths; see `Spec.validate`."""
         super().validate()
         check_widths(self.hidden)
         return self
 
-    def build_head(self, n_inputs, *, seed=0, dtype=None):
+    def build_head(self, n_inputs: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> nn.Module | None:
         """Make g; see `Encoder.build_head`."""
         return MLP(self.hidden).build(n_inputs, self.n_outputs, seed=seed, dtype=dtype)
 
@@ -125,7 +105,7 @@ class MomentumKeys(_Contrast):
     base : Encoder
         f, with its head if it has one.
     momentum : float in [0, 1), default=0.99
-        Share of the average that a step leaves.
+        Fraction of the average that a step leaves.
 
     References
     ----------
@@ -140,8 +120,8 @@ class MomentumKeys(_Contrast):
     """
 
     _parameter_constraints = _Contrast._parameter_constraints | {"momentum": [Interval(Real, 0, 1, closed="left")]}
-    momentum = None  # a parameter here
+    momentum: float | None = None  # a parameter here
 
-    def __init__(self, base, momentum=0.99):
+    def __init__(self, base: Encoder, momentum: float = 0.99) -> None:
         self.base = base
         self.momentum = momentum

@@ -1,15 +1,26 @@
 """Encoders that map rows: a lookup, linear maps, networks."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from numbers import Integral
 from textwrap import shorten
+from typing import TYPE_CHECKING
 
 from .._core.seeding import seeded
+from .._core.spec import answer
 from ._base import Encoder
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import torch
+    from torch import nn
 
 
 class Lookup(Encoder):
-    """A free representation for each row: nothing to learn but the places themselves.
+    """A representation of its own for each row: nothing to learn but the coordinates themselves.
 
     ::
 
@@ -27,7 +38,7 @@ class Lookup(Encoder):
     parametric = False
     draws = False
 
-    def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
+    def build(self, n_inputs: int, n_outputs: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> nn.Module:
         """Raise: a lookup has no module."""
         raise TypeError("Lookup() holds one representation per row and has no module to build.")
 
@@ -60,15 +71,15 @@ class Linear(Encoder):
     draws = False
     _parameter_constraints = {"orthonormal": ["boolean"]}
 
-    def __init__(self, orthonormal=False):
+    def __init__(self, orthonormal: bool = False) -> None:
         self.orthonormal = orthonormal
 
-    @property
-    def is_linear(self):
+    @answer
+    def is_linear(self) -> bool:
         """Whether a subclass builds no other module."""
         return type(self).build is Linear.build
 
-    def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
+    def build(self, n_inputs: int, n_outputs: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> nn.Module:
         """Make the torch module; see `Encoder.build`."""
         import torch
         from torch.nn.utils import parametrizations
@@ -109,16 +120,16 @@ class MLP(Encoder):
     draws = False
     _parameter_constraints = {"hidden": ["array-like"]}
 
-    def __init__(self, hidden=(256,)):
+    def __init__(self, hidden: Sequence[int] = (256,)) -> None:
         self.hidden = hidden
 
-    def validate(self):
+    def validate(self) -> Self:
         """Also check the widths; see `Spec.validate`."""
         super().validate()
         check_widths(self.hidden)
         return self
 
-    def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
+    def build(self, n_inputs: int, n_outputs: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> nn.Module:
         """Make the torch module; see `Encoder.build`."""
         import torch
         from torch import nn
@@ -165,10 +176,10 @@ class Module(Encoder):
 
     _parameter_constraints = {"factory": [callable]}
 
-    def __init__(self, factory):
+    def __init__(self, factory: Callable[[int, int], nn.Module]) -> None:
         self.factory = factory
 
-    def validate(self):
+    def validate(self) -> Self:
         """Also refuse a module in place of what makes one; see `Spec.validate`."""
         from torch import nn
 
@@ -180,13 +191,13 @@ class Module(Encoder):
             )
         return self
 
-    def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
+    def build(self, n_inputs: int, n_outputs: int, *, seed: int = 0, dtype: torch.dtype | None = None) -> nn.Module:
         """Make the torch module; see `Encoder.build`."""
         with seeded(seed):
             return self.factory(n_inputs, n_outputs).to(dtype=dtype)
 
 
-def check_widths(hidden):
+def check_widths(hidden: Sequence[int]) -> None:
     """Refuse widths of layers that are none."""
     for width in hidden:
         if not isinstance(width, Integral) or width < 1:

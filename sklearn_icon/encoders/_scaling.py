@@ -1,42 +1,41 @@
 """How rows are centred and scaled for encoders: a few extreme ones have a bounded say."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 from sklearn.utils import gen_batches
+
+from .._core.types import Array, Rows
 
 ROWS_AT_ONCE = 8192
 FAR = 10.0  # times the median size, at which a row's size is cut; rows of ordinary data are all nearer
 _MEASURED_ROWS = 2048  # that say where the middle is
 
 
-def input_scale(X, sample_weight=None, by_column=True):
-    """(shift, factor): means of columns or of all numbers, and one over the overall standard deviation.
+def input_scale(X: Rows, sample_weight: Array | None = None, by_column: bool = True) -> tuple[Any, float]:
+    """(shift, factor): means of columns, or of all numbers, and one over the overall standard deviation.
 
     ::
 
         shift = sum_i s_i a_i x_i / sum_i s_i a_i,     1 / factor^2 = sum_i s_i a_i^2 |x_i - shift|^2 / d
         a_i = min(1, 10 median_j |x_j - m| / |x_i - m|),     m the median
 
-    so that a row counts as one that is ten times as far from the middle as the median row at the most.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, ...) or sparse matrix
-        The shift of sparse rows is zero where each column has its own.
-    sample_weight : ndarray of shape (n,), default=None
-    by_column : bool, default=True
-        Whether each column has a mean of its own, or all numbers of X one.
+    so that a row counts as one that is ten times as far from the middle as the median row at the most. The shift of
+    sparse rows is zero where each column has its own.
     """
-    share = row_shares(X, sample_weight)
-    near = nearness(X, share, by_column)
-    of_mean = share if near is None else share * near / (share @ near)
-    of_square = share if near is None else share * near**2
+    fraction = row_fractions(X, sample_weight)
+    near = nearness(X, fraction, by_column)
+    of_mean = fraction if near is None else fraction * near / (fraction @ near)
+    of_square = fraction if near is None else fraction * near**2
     if sparse.issparse(X):
         mean = np.asarray(of_mean @ X)
         shift = np.zeros(X.shape[1]) if by_column else mean.mean()
         variance = (of_square @ X.multiply(X)).mean() - (1.0 if near is None else of_square.sum()) * mean.mean() ** 2
     else:
-        blocks = [(part, X[part].reshape(len(share[part]), -1)) for part in gen_batches(len(X), ROWS_AT_ONCE)]
+        blocks = [(part, X[part].reshape(len(fraction[part]), -1)) for part in gen_batches(len(X), ROWS_AT_ONCE)]
         if by_column:
             shift = sum(of_mean[part] @ block.astype(np.float64) for part, block in blocks)
             variance = sum(of_square[part] @ np.square(block - shift) for part, block in blocks).mean()
@@ -46,30 +45,30 @@ def input_scale(X, sample_weight=None, by_column=True):
     return shift, 1 / np.sqrt(variance) if variance > 0 else 1.0
 
 
-def row_shares(X, sample_weight):
-    """Each row's share of all weight."""
+def row_fractions(X: Rows, sample_weight: Array | None) -> Array:
+    """Each row's fraction of all weight."""
     return np.full(X.shape[0], 1 / X.shape[0]) if sample_weight is None else sample_weight / sample_weight.sum()
 
 
-def nearness(X, share, by_column=True):
+def nearness(X: Rows, fraction: Array, by_column: bool = True) -> Array | None:
     """a_i = min(1, 10 median size / size of row i), or None where all are one."""
-    size = _sizes(X, share, by_column)
-    counts = (share > 0) & (size > 0)
+    size = _sizes(X, fraction, by_column)
+    counts = (fraction > 0) & (size > 0)
     if not counts.any():
         return None
-    bound = FAR * _median(size[counts], share[counts])
+    bound = FAR * _median(size[counts], fraction[counts])
     return bound / np.maximum(size, bound) if size.max() > bound else None
 
 
-def _sizes(X, share, by_column):
+def _sizes(X: Rows, fraction: Array, by_column: bool) -> Array:
     """Distances of the rows from the middle of some of them; of sparse rows from zero."""
     if sparse.issparse(X):
         return np.sqrt(np.asarray(X.multiply(X).sum(axis=1), dtype=np.float64).ravel())
-    counted = np.flatnonzero(share)
+    counted = np.flatnonzero(fraction)
     some = counted[:: -(-len(counted) // _MEASURED_ROWS)]
     rows = X[some].reshape(len(some), -1)
     if by_column:
-        middle = _median(rows, share[some])
+        middle = _median(rows, fraction[some])
     else:
         middle = np.median(rows)
     sizes = np.empty(len(X))
@@ -79,10 +78,10 @@ def _sizes(X, share, by_column):
     return sizes
 
 
-def _median(values, weight):
+def _median(values: Array, weight: Array) -> Array:
     """The weighted median of each column."""
     order = np.argsort(values, axis=0, kind="stable")
     below = np.cumsum(weight[order], axis=0)
     first = (below < 0.5 * below[-1]).sum(axis=0)
-    place = np.take_along_axis(order, np.expand_dims(first, 0), axis=0)
-    return np.take_along_axis(values, place, axis=0)[0].astype(np.float64)
+    at = np.take_along_axis(order, np.expand_dims(first, 0), axis=0)
+    return np.take_along_axis(values, at, axis=0)[0].astype(np.float64)

@@ -1,11 +1,19 @@
 """What a learned distribution is: `Learned`, and kernels of squared distances."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
+from collections.abc import Callable
 from copy import copy
 from functools import partial
 from math import isfinite, log
+from typing import TYPE_CHECKING, Any
 
 from .._core.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 LOG_FLOOR = -80.0
 """Kernels in linear space stop here, above float32's slow subnormal numbers."""
@@ -39,35 +47,35 @@ class Learned(Spec):
     """What the kernel is a function of: "distance", "cosine", "dot" or "memberships"."""
     by_degree = False
     """Whether keys are weighed by their degrees."""
-    learns: tuple = ()
+    learns: tuple[str, ...] = ()
     """Names of the parameters that are to be learned beside the representations."""
 
     @property
-    def is_dot(self):
+    def is_dot(self) -> bool:
         """Whether the log-kernel is a dot product over a temperature, whose keys a last linear layer absorbs."""
         return self.affinity == "dot" and not self.mixture
 
-    def unmixed(self):
+    def unmixed(self) -> Learned:
         """The distribution inside of uniform mixtures."""
         return self
 
-    def prepare(self, z, keys, degrees=None):
+    def prepare(self, z: Tensor, keys: Tensor, degrees: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(rows, keys) in the form that `paired` and `pairwise` read."""
         return z, keys
 
     @abstractmethod
-    def paired(self, z, keys):
+    def paired(self, z: Tensor, keys: Tensor) -> Tensor:
         """Log-kernel of row i of `z` with row i of `keys`, shape (n,)."""
 
     @abstractmethod
-    def pairwise(self, z, keys):
+    def pairwise(self, z: Tensor, keys: Tensor) -> Tensor:
         """Log-kernel of every row of `z` with every row of `keys`, shape (n, m)."""
 
-    def log_partition(self, log_kernel, n_choices):
+    def log_partition(self, log_kernel: Tensor, n_choices: int) -> Tensor:
         """log sum_j k_ij of each row; excluded keys hold -inf."""
         return log_kernel.logsumexp(dim=1)
 
-    def finish(self, log_q, n_choices):
+    def finish(self, log_q: Tensor, n_choices: int) -> Tensor:
         """Log q after what a wrapper adds to it."""
         return log_q
 
@@ -81,7 +89,7 @@ class DistanceKernel(Learned):
     has_pole = False
     """Whether log k is unbounded where the distance is zero: distances are exact there, and `euclidean` is False."""
 
-    def sq_distances(self, z, keys):
+    def sq_distances(self, z: Tensor, keys: Tensor) -> Tensor:
         """`|z_i - y_j|^2` of all pairs: from differences under a pole, which would magnify a product's rounding."""
         if not self.has_pole:
             return sq_distances(z, keys)
@@ -90,18 +98,18 @@ class DistanceKernel(Learned):
         return sq_distances_by_differences(z, keys)
 
     @abstractmethod
-    def log_kernel(self, sq_distance):
+    def log_kernel(self, sq_distance: Tensor) -> Tensor:
         """Log k, elementwise."""
 
-    def paired(self, z, keys):
+    def paired(self, z: Tensor, keys: Tensor) -> Tensor:
         """Log k of matching rows; see `Learned.paired`."""
         return self.log_kernel((z - keys).square().sum(1))
 
-    def pairwise(self, z, keys):
+    def pairwise(self, z: Tensor, keys: Tensor) -> Tensor:
         """Log k of all pairs; see `Learned.pairwise`."""
         return self.log_kernel(self.sq_distances(z, keys))
 
-    def slope(self, sq_distance):
+    def slope(self, sq_distance: Tensor) -> Any:
         """d log k / d (d^2), elementwise: a tensor, or a number where it is constant; by autograd unless overridden."""
         import torch
 
@@ -110,7 +118,7 @@ class DistanceKernel(Learned):
             return torch.autograd.grad(self.log_kernel(sq_distance).sum(), sq_distance)[0]
 
     @property
-    def smooth_at_zero(self):
+    def smooth_at_zero(self) -> bool:
         """Whether the slope is finite and negative at zero, and from there linear in the squared distance.
 
         Grids and the placement of new rows need it; exp(-d) has a kink there and is summed exactly or sampled.
@@ -124,16 +132,15 @@ class DistanceKernel(Learned):
         slopes = self.slope(parts * (-0.5 / at_zero)) * torch.ones_like(parts)
         return bool(((slopes / at_zero - 1).abs() < _SMOOTH * parts).all())
 
-    def rounded(self):
+    def rounded(self) -> DistanceKernel:
         """Itself where it is smooth at zero, else held constant, and finite, within a thousandth of its width."""
         if self.smooth_at_zero:
             return self
         least, held = _ROUNDED * self._sq_width(), copy(self)
-        for name in ("log_kernel", "slope"):
-            setattr(held, name, partial(_from, getattr(self, name), least))
+        held.__dict__.update(log_kernel=partial(_from, self.log_kernel, least), slope=partial(_from, self.slope, least))
         return held
 
-    def _sq_width(self):
+    def _sq_width(self) -> float:
         """The squared distance, to a factor of two, at which the kernel is half of what it is next to zero."""
         import torch
 
@@ -142,7 +149,7 @@ class DistanceKernel(Learned):
         low = torch.nonzero(log_k < log_k[0] - log(2))
         return float(sq[low[0, 0]]) if len(low) else 1.0
 
-    def kernel_and_slope(self, sq_distance, spare):
+    def kernel_and_slope(self, sq_distance: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
         """(k, dk / d (d^2)), elementwise, k not below exp(LOG_FLOOR).
 
         Outside autograd; both arguments may be overwritten.
@@ -151,11 +158,11 @@ class DistanceKernel(Learned):
         return kernel, spare.copy_(kernel).mul_(self.slope(sq_distance))
 
 
-def _from(function, least, sq_distance):
+def _from(function: Callable[[Tensor], Any], least: float, sq_distance: Tensor) -> Any:
     return function(sq_distance.clamp_min(least))
 
 
-def sq_distances(a, b):
+def sq_distances(a: Tensor, b: Tensor) -> Tensor:
     """|a_i - b_j|^2 for all pairs, by one matrix product, not below zero.
 
     Between near rows most of it is the product's rounding, which differs from one processor to another.
@@ -164,7 +171,7 @@ def sq_distances(a, b):
     return (sq_b - 2 * (a @ b.T)).add_(sq_a).clamp_min(0)
 
 
-def tiny(tensor):
+def tiny(tensor: Tensor) -> float:
     import torch
 
     return torch.finfo(tensor.dtype).tiny

@@ -1,10 +1,17 @@
 """Kernels of distances and cosines: the rows of maps, contrastive learning and classifiers."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._core.spec import answer
 from ._base import DistanceKernel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Gaussian(DistanceKernel):
@@ -44,32 +51,34 @@ class Gaussian(DistanceKernel):
         "tau": [Interval(Real, 0, None, closed="neither"), StrOptions({"learn"}), None],
     }
 
-    def __init__(self, sigma=1.0, metric="euclidean", tau=None):
+    def __init__(
+        self, sigma: float = 1.0, metric: str = "euclidean", tau: float | Literal["learn"] | None = None
+    ) -> None:
         self.sigma = sigma
         self.metric = metric
-        self.tau = tau
+        self.tau: Any = tau
 
-    @property
-    def scale_free(self):
+    @answer
+    def scale_free(self) -> bool:
         """The cosine knows no lengths."""
         return self.metric == "cosine"
 
-    @property
-    def euclidean(self):
+    @answer
+    def euclidean(self) -> bool:
         """Whether the affinity is a squared distance."""
         return self.metric == "euclidean"
 
-    @property
-    def affinity(self):
+    @answer
+    def affinity(self) -> str:
         """As the metric says."""
         return "distance" if self.euclidean else self.metric
 
-    @property
-    def learns(self):
+    @answer
+    def learns(self) -> tuple[str, ...]:
         """The temperature, where it is not given."""
         return ("tau",) if self.tau == "learn" else ()
 
-    def prepare(self, z, keys, degrees=None):
+    def prepare(self, z: Tensor, keys: Tensor, degrees: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Unit rows for the cosine; see `Learned.prepare`."""
         if self.metric == "cosine":
             from .._core.unit_rows import unit_rows
@@ -79,32 +88,32 @@ class Gaussian(DistanceKernel):
         return z, keys
 
     @property
-    def temperature(self):
+    def temperature(self) -> Any:
         """What cosine and dot products are divided by."""
         return self.sigma**2 if self.tau is None else self.tau
 
-    def paired(self, z, keys):
+    def paired(self, z: Tensor, keys: Tensor) -> Tensor:
         """Log k of matching rows; see `Learned.paired`."""
         if self.euclidean:
             return super().paired(z, keys)
         return (z * keys).sum(1) / self.temperature
 
-    def pairwise(self, z, keys):
+    def pairwise(self, z: Tensor, keys: Tensor) -> Tensor:
         """Log k of all pairs; see `Learned.pairwise`."""
         if self.euclidean:
             return super().pairwise(z, keys)
         return (z / self.temperature) @ keys.T
 
-    def log_kernel(self, sq_distance):
+    def log_kernel(self, sq_distance: Tensor) -> Tensor:
         """-d^2 / (2 sigma^2)."""
         return sq_distance * self.slope(sq_distance)
 
-    def slope(self, sq_distance):
+    def slope(self, sq_distance: Tensor) -> float:
         """-1 / (2 sigma^2)."""
         return -1 / (2 * self.sigma**2)
 
-    @property
-    def slope_terms(self):
+    @answer
+    def slope_terms(self) -> tuple[float, float, float] | None:
         """(a, b, c) with slope = c / (a + b d^2)."""
         return 1.0, 0.0, -1 / (2 * self.sigma**2)
 
@@ -137,28 +146,28 @@ class StudentT(DistanceKernel):
     smooth_at_zero = True
     _parameter_constraints = {"df": [Interval(Real, 0, None, closed="neither"), StrOptions({"learn"})]}
 
-    def __init__(self, df=1.0):
-        self.df = df
+    def __init__(self, df: float | Literal["learn"] = 1.0) -> None:
+        self.df: Any = df
 
-    @property
-    def learns(self):
+    @answer
+    def learns(self) -> tuple[str, ...]:
         """The degrees of freedom, where they are not given."""
         return ("df",) if self.df == "learn" else ()
 
-    def log_kernel(self, sq_distance):
+    def log_kernel(self, sq_distance: Tensor) -> Tensor:
         """-(nu + 1) / 2 * log(1 + d^2 / nu)."""
         return -(self.df + 1) / 2 * (sq_distance / self.df).log1p()
 
-    def slope(self, sq_distance):
+    def slope(self, sq_distance: Tensor) -> Tensor:
         """-(nu + 1) / (2 (nu + d^2))."""
         return -(self.df + 1) / 2 / (sq_distance + self.df)
 
-    @property
-    def slope_terms(self):
+    @answer
+    def slope_terms(self) -> tuple[float, float, float] | None:
         """(a, b, c) with slope = c / (a + b d^2)."""
         return float(self.df), 1.0, -(self.df + 1) / 2
 
-    def kernel_and_slope(self, sq_distance, spare):
+    def kernel_and_slope(self, sq_distance: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
         """(k, dk / d (d^2)); one reciprocal serves both for the Cauchy kernel."""
         if self.df != 1:
             return super().kernel_and_slope(sq_distance, spare)
@@ -196,9 +205,9 @@ class Harmonic(DistanceKernel):
     has_pole = True
     _parameter_constraints = {"n": [Interval(Real, 0, None, closed="neither")]}
 
-    def __init__(self, n=1.0):
+    def __init__(self, n: float = 1.0) -> None:
         self.n = n
 
-    def log_kernel(self, sq_distance):
+    def log_kernel(self, sq_distance: Tensor) -> Tensor:
         """-n log d^2, finite at zero."""
         return -self.n * sq_distance.clamp_min(1e-12).log()

@@ -1,6 +1,13 @@
 """Limits of the Gaussian kernel as its width grows or shrinks."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ._base import DistanceKernel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class WideGaussian(DistanceKernel):
@@ -30,11 +37,11 @@ class WideGaussian(DistanceKernel):
     is_limit = True
     centred = True
 
-    def log_kernel(self, sq_distance):
+    def log_kernel(self, sq_distance: Tensor) -> Tensor:
         """-d^2."""
         return -sq_distance
 
-    def log_partition(self, log_kernel, n_choices):
+    def log_partition(self, log_kernel: Tensor, n_choices: int) -> Tensor:
         """-mean_j d_ij^2; excluded keys hold -inf."""
         return log_kernel.masked_fill(log_kernel.isneginf(), 0).sum(1) / n_choices
 
@@ -64,10 +71,10 @@ class NarrowGaussian(DistanceKernel):
     euclidean = False
     is_limit = True
 
-    def log_kernel(self, sq_distance):
+    def log_kernel(self, sq_distance: Tensor) -> Tensor:
         """-d^2."""
         return -sq_distance
 
-    def log_partition(self, log_kernel, n_choices):
+    def log_partition(self, log_kernel: Tensor, n_choices: int) -> Tensor:
         """-min_j d_ij^2."""
         return log_kernel.amax(dim=1)

@@ -1,8 +1,16 @@
 """Distributions over cluster memberships."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
 from sklearn.utils._param_validation import StrOptions
 
+from .._core.spec import answer
 from ._base import Learned, tiny
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SharedCluster(Learned):
@@ -36,26 +44,26 @@ class SharedCluster(Learned):
     affinity = "memberships"
     _parameter_constraints = {"weights": [StrOptions({"degree"}), None]}
 
-    def __init__(self, weights=None):
+    def __init__(self, weights: Literal["degree"] | None = None) -> None:
         self.weights = weights
 
-    @property
-    def by_degree(self):
+    @answer
+    def by_degree(self) -> bool:
         """As the weights say."""
         return self.weights == "degree"
 
-    def prepare(self, z, keys, degrees=None):
+    def prepare(self, z: Tensor, keys: Tensor, degrees: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Log-memberships of rows and keys, and log (d_j / cluster mass) for each key and cluster."""
         log_phi, log_keys = z.log_softmax(dim=1), keys.log_softmax(dim=1)
         if self.weights == "degree" and degrees is not None:
             log_keys = log_keys + degrees.clamp_min(tiny(degrees)).log()[:, None]
         return log_phi, log_keys - log_keys.logsumexp(dim=0)
 
-    def paired(self, z, keys):
+    def paired(self, z: Tensor, keys: Tensor) -> Tensor:
         """Log q of matching rows; see `Learned.paired`."""
         return (z + keys).logsumexp(dim=1)
 
-    def pairwise(self, z, keys):
+    def pairwise(self, z: Tensor, keys: Tensor) -> Tensor:
         """Log q of all pairs, by one matrix product over clusters; see `Learned.pairwise`."""
         top_z, top_keys = z.detach().amax(1, keepdim=True), keys.detach().amax(1)
         product = (z - top_z).exp() @ (keys - top_keys[:, None]).exp().T

@@ -1,15 +1,24 @@
 """Distributions made from another."""
 
+from __future__ import annotations
+
 from math import log, log1p
 from numbers import Real
+from typing import TYPE_CHECKING
 
 from sklearn.utils._param_validation import Interval
 
+from .._core.spec import answer, of_base
 from ._base import Learned
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch import Tensor
 
 
 class UniformMixture(Learned):
-    """Debiasing of q: a share of every row spread evenly over its keys.
+    """Debiasing of q: a fraction of every row spread evenly over its keys.
 
     ::
 
@@ -20,7 +29,7 @@ class UniformMixture(Learned):
     base : Learned
         The spec of q; a distribution, not a limit.
     alpha : float in [0, 1)
-        The uniform share.
+        The uniform fraction.
 
     References
     ----------
@@ -35,78 +44,29 @@ class UniformMixture(Learned):
 
     _parameter_constraints = {"base": [Learned], "alpha": [Interval(Real, 0, 1, closed="left")]}
 
-    def __init__(self, base, alpha):
+    def __init__(self, base: Learned, alpha: float) -> None:
         self.base = base
         self.alpha = alpha
 
-    def owner(self, parameter):
-        """The spec itself or its base; see `Spec.owner`."""
-        return self if parameter in self.get_params(deep=False) else self.base.owner(parameter)
-
-    def validate(self):
+    def validate(self) -> Self:
         """Also refuse a base that is no distribution; see `Spec.validate`."""
         super().validate()
         if self.base.is_limit:
             raise ValueError(f"{self.base} is the limit of a loss and no distribution; it takes no UniformMixture.")
         return self
 
-    @property
-    def includes_self(self):
-        """As the base."""
-        return self.base.includes_self
+    includes_self, normalized, on_memberships, by_degree = map(
+        of_base, ("includes_self", "normalized", "on_memberships", "by_degree")
+    )
+    affinity, learns, scale_free, unmixed = map(of_base, ("affinity", "learns", "scale_free", "unmixed"))
+    prepare, paired, pairwise = map(of_base, ("prepare", "paired", "pairwise"))  # the mixture comes after normalisation
 
-    @property
-    def normalized(self):
-        """As the base."""
-        return self.base.normalized
-
-    @property
-    def on_memberships(self):
-        """As the base."""
-        return self.base.on_memberships
-
-    @property
-    def affinity(self):
-        """As the base."""
-        return self.base.affinity
-
-    @property
-    def by_degree(self):
-        """As the base."""
-        return self.base.by_degree
-
-    @property
-    def learns(self):
-        """As the base."""
-        return self.base.learns
-
-    def unmixed(self):
-        """As the base; see `Learned.unmixed`."""
-        return self.base.unmixed()
-
-    @property
-    def scale_free(self):
-        """As the base."""
-        return self.base.scale_free
-
-    @property
-    def mixture(self):
+    @answer
+    def mixture(self) -> float:
         """Total uniform mass, nested mixtures included."""
         return 1 - (1 - self.alpha) * (1 - self.base.mixture)
 
-    def prepare(self, z, keys, degrees=None):
-        """As the base."""
-        return self.base.prepare(z, keys, degrees)
-
-    def paired(self, z, keys):
-        """As the base: the mixture comes after normalisation."""
-        return self.base.paired(z, keys)
-
-    def pairwise(self, z, keys):
-        """As the base: the mixture comes after normalisation."""
-        return self.base.pairwise(z, keys)
-
-    def finish(self, log_q, n_choices):
+    def finish(self, log_q: Tensor, n_choices: int) -> Tensor:
         """log((1 - alpha) q + alpha / N)."""
         log_q = self.base.finish(log_q, n_choices)
         if self.alpha == 0:

@@ -4,8 +4,11 @@ A spec holds parameters. `spec.conditional(X, y)` returns the distribution as a 
 plus one uniform mass. Formulas are the columns of I-Con's table 1 (Alshammari et al., ICLR 2025).
 """
 
+from __future__ import annotations
+
 from typing import Any
 
+from .._core.types import Metric
 from ._base import Supervisory
 from ._given import GRAPH_OF_FEATURES as GRAPH_OF_FEATURES
 from ._given import Counts, CrossModalPairs, Graph, Identity
@@ -33,7 +36,9 @@ __all__ = [
 ]
 
 
-def _walk(n_neighbors=15, metric="euclidean", source="X", metric_params=None):
+def _walk(
+    n_neighbors: int = 15, metric: Metric = "euclidean", source: str = "X", metric_params: dict | None = None
+) -> RandomWalk:
     """Neighbours and their neighbours."""
     return RandomWalk(UniformKNN(n_neighbors, metric, source, metric_params), n_steps=2)
 

@@ -1,16 +1,26 @@
 """`Supervisory`: what every spec of p answers."""
 
+from __future__ import annotations
+
 import warnings
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import numpy as np
 from sklearn.utils import _safe_indexing, check_consistent_length
 
-from .._core.spec import Spec
+from .._core.spec import Spec, of_base
+from .._core.types import Array, Rows, Seed
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+
+    from .._core.conditional import Conditional
+    from ._labels import PositivePairs
+    from ._neighborhoods import Neighborhood
+
+N = TypeVar("N", bound=float)
+Partners: TypeAlias = "tuple[Tensor, Tensor, Tensor] | None"
+"""What `Supervisory.partners_of_batch` returns."""
 
 
 class Supervisory(Spec):
@@ -49,7 +59,9 @@ class Supervisory(Spec):
     """Whether there is `log_rows_with_self`, p between all pairs of rows."""
 
     @abstractmethod
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p.
 
         Parameters
@@ -78,39 +90,39 @@ class Supervisory(Spec):
         return self.keys in ("rows", "views")
 
     @property
-    def views(self):
+    def views(self) -> PositivePairs | None:
         """The spec that draws views, or None."""
         return None
 
     @property
-    def neighborhood(self):
+    def neighborhood(self) -> Neighborhood | None:
         """The spec that measures distances between rows of X, which relates new rows to them, or None."""
         return None
 
-    def plain(self):
+    def plain(self) -> Supervisory:
         """The spec inside of wrappers."""
         return self
 
-    def reads(self, X, y=None) -> str:
+    def reads(self, X: Rows, y: Any = None) -> str:
         """What X holds: "features", "distances", a "graph", or "counts" of tokens."""
         return "features"
 
-    def step(self) -> tuple["Supervisory", int]:
+    def step(self) -> tuple[Supervisory, int]:
         """(p of one step, the longest walk), where p averages over the steps of walks."""
         return self, 1
 
-    def like_new(self, y) -> np.ndarray | slice:
-        """Which fitted rows new rows are like: those that p relates by X alone."""
+    def like_new(self, y: Any) -> Array | slice:
+        """Which fitted rows new rows are like: those that p relates by X only."""
         return slice(None)
 
-    def take(self, y, rows):
+    def take(self, y: Any, rows: Array) -> Any:
         """What is left of `y` where some rows of X are."""
         return None if y is None else _safe_indexing(y, rows)
 
     def complete(self, n_clusters: int) -> None:
         """Set what was left open for a number of clusters."""
 
-    def settle(self, kind: str) -> None:
+    def settle(self, X_holds: str) -> None:
         """Set what was left to X, which was found to hold features, distances or a graph."""
 
     def check_batch(self) -> None:
@@ -120,11 +132,11 @@ class Supervisory(Spec):
         """What `y` of a batch must hold, in words; empty where it is not read."""
         return self.needs_y
 
-    def check_batch_y(self, y: "torch.Tensor") -> "torch.Tensor | None":
+    def check_batch_y(self, y: Tensor) -> Tensor | None:
         """`y` of a batch as `of_batch` reads it; None where it says nothing."""
         return y
 
-    def of_batch(self, y: Any, rows: slice, n_keys: int, like: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
+    def of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of p of a batch without its uniform mass, on the device and in the precision of a tensor.
 
         Parameters
@@ -147,9 +159,7 @@ class Supervisory(Spec):
 
         return computed_rows(self, y, rows, n_keys, like)
 
-    def partners_of_batch(
-        self, y: Any, rows: slice, n_keys: int, like: "torch.Tensor"
-    ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None":
+    def partners_of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> Partners:
         """p of a batch by its keys, where these are few, weigh the same in each row, and no row has none; else None.
 
         (rows, keys, count of each row): pairs in order of rows, which are numbered from the first one wanted. Values
@@ -157,7 +167,7 @@ class Supervisory(Spec):
         """
         return None
 
-    def _require_y(self, X, y):
+    def _require_y(self, X: Rows, y: Any) -> Any:
         """y, where there is one, with an entry for each row of X."""
         if y is None:
             raise ValueError(
@@ -167,62 +177,21 @@ class Supervisory(Spec):
         return y
 
 
-def _of_base(name: str) -> property:
-    return property(lambda self: getattr(self.base, name), doc=f"`{name}` of the base.")
-
-
 class Wrapper(Supervisory):
     """A spec made from another one, to which it hands on every question that it does not answer itself."""
 
     _parameter_constraints = {"base": [Supervisory]}
 
-    keys, needs_y, mixture, pairwise = map(_of_base, ("keys", "needs_y", "mixture", "pairwise"))
-    reads_labels, reads_probabilities = map(_of_base, ("reads_labels", "reads_probabilities"))
-    allows_unknown, excludes_self, weighs_rows = map(_of_base, ("allows_unknown", "excludes_self", "weighs_rows"))
-    views, neighborhood, walks = map(_of_base, ("views", "neighborhood", "walks"))
-
-    def plain(self):
-        """As the base; see `Supervisory.plain`."""
-        return self.base.plain()
-
-    def owner(self, parameter):
-        """The spec itself or its base; see `Spec.owner`."""
-        return self if parameter in self.get_params(deep=False) else self.base.owner(parameter)
-
-    def reads(self, X, y=None):
-        """As the base; see `Supervisory.reads`."""
-        return self.base.reads(X, y)
-
-    def like_new(self, y):
-        """As the base; see `Supervisory.like_new`."""
-        return self.base.like_new(y)
-
-    def take(self, y, rows):
-        """As the base; see `Supervisory.take`."""
-        return self.base.take(y, rows)
-
-    def complete(self, n_clusters):
-        """As the base; see `Supervisory.complete`."""
-        self.base.complete(n_clusters)
-
-    def settle(self, kind):
-        """As the base; see `Supervisory.settle`."""
-        self.base.settle(kind)
-
-    def check_batch(self):
-        """As the base; see `Supervisory.check_batch`."""
-        self.base.check_batch()
-
-    def batch_needs(self, y):
-        """As the base; see `Supervisory.batch_needs`."""
-        return self.base.batch_needs(y)
-
-    def check_batch_y(self, y):
-        """As the base; see `Supervisory.check_batch_y`."""
-        return self.base.check_batch_y(y)
+    keys, needs_y, mixture, pairwise = map(of_base, ("keys", "needs_y", "mixture", "pairwise"))
+    reads_labels, reads_probabilities = map(of_base, ("reads_labels", "reads_probabilities"))
+    allows_unknown, excludes_self, weighs_rows = map(of_base, ("allows_unknown", "excludes_self", "weighs_rows"))
+    views, neighborhood, walks = map(of_base, ("views", "neighborhood", "walks"))
+    plain, reads, like_new, take = map(of_base, ("plain", "reads", "like_new", "take"))
+    complete, settle, check_batch = map(of_base, ("complete", "settle", "check_batch"))
+    batch_needs, check_batch_y = map(of_base, ("batch_needs", "check_batch_y"))
 
 
-def shrink(parameter, default, fitting, data):
+def shrink(parameter: str, default: N, fitting: N, data: str) -> N:
     """Take a default that the data, such as "9 samples", cannot carry down to what they can, with one warning."""
     warnings.warn(
         f"the default {parameter}={default:g} is too large for {data}; using {parameter}={fitting:g}. "
@@ -232,5 +201,5 @@ def shrink(parameter, default, fitting, data):
     return fitting
 
 
-def n_rows_of(X):
+def n_rows_of(X: Rows) -> int:
     return X.shape[0] if hasattr(X, "shape") else len(X)

@@ -1,6 +1,6 @@
 """p of a batch as dense rows in torch, where the representations are.
 
-Labels, pairs and given matrices become p by torch operations alone, which torch.compile captures whole. Other specs
+Labels, pairs and given matrices become p by torch operations, which torch.compile captures whole. Other specs
 compute their own `Conditional` on the CPU.
 """
 
@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+from torch import Tensor
 
-from ._base import Supervisory
+from ._base import Partners, Supervisory
 
-_SHARE_OF_PARTNERS = 16  # one in so many pairs at the most, where positives are listed
+_FEW_PARTNERS = 16  # one in so many pairs at the most, where positives are listed
 
 
-def as_targets(spec: Supervisory, y: Any, n_rows: int, device: torch.device) -> torch.Tensor | None:
+def as_targets(spec: Supervisory, y: Any, n_rows: int, device: torch.device) -> Tensor | None:
     """`y` as a tensor beside the representations, or None where p reads none.
 
     Raises
@@ -45,13 +46,13 @@ def as_targets(spec: Supervisory, y: Any, n_rows: int, device: torch.device) -> 
     return None if y is None else y.to(device)
 
 
-def own_keys(rows: slice, n_keys: int, device: torch.device) -> torch.Tensor:
+def own_keys(rows: slice, n_keys: int, device: torch.device) -> Tensor:
     """Where the key is the row itself, for a slice of rows: tensor of bool of shape (n_rows, n_keys)."""
     numbers = torch.arange(rows.start, rows.stop, device=device)
     return numbers[:, None] == torch.arange(n_keys, device=device)
 
 
-def same_label(y: torch.Tensor, rows: slice, like: torch.Tensor) -> torch.Tensor:
+def same_label(y: Tensor, rows: slice, like: Tensor) -> Tensor:
     """Whether a row and a key have the label in common, or how many of several."""
     if y.ndim == 1:
         return y[rows, None] == y
@@ -59,9 +60,7 @@ def same_label(y: torch.Tensor, rows: slice, like: torch.Tensor) -> torch.Tensor
     return labels[rows] @ labels.T
 
 
-def normalized_rows(
-    spec: Supervisory, weights: torch.Tensor, rows: slice, like: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def normalized_rows(spec: Supervisory, weights: Tensor, rows: slice, like: Tensor) -> tuple[Tensor, Tensor]:
     """(rows that sum to one or to zero, what they summed to), as `Supervisory.of_batch` returns them."""
     weights = weights.to(like.dtype)
     if spec.excludes_self:
@@ -70,7 +69,7 @@ def normalized_rows(
     return weights / sums.clamp_min(torch.finfo(like.dtype).tiny)[:, None], sums
 
 
-def check_indicator(y: torch.Tensor, name: str, needs_y: str) -> torch.Tensor:
+def check_indicator(y: Tensor, name: str, needs_y: str) -> Tensor:
     """Labels of a batch, one or several of each row."""
     y = y.ravel() if y.shape[1:] == (1,) else y
     if y.ndim > 2:
@@ -84,7 +83,7 @@ def check_indicator(y: torch.Tensor, name: str, needs_y: str) -> torch.Tensor:
     return y
 
 
-def is_other_modality(y: torch.Tensor) -> bool:
+def is_other_modality(y: Tensor) -> bool:
     """Whether y holds the other modality's items, which p of pairs takes as they stand, and no labels."""
     if not y.is_floating_point():
         check_indicator(y, "CrossModalPairs", "several labels of a row")
@@ -97,7 +96,7 @@ def is_other_modality(y: torch.Tensor) -> bool:
     return True
 
 
-def check_codes(y: torch.Tensor, n_keys: int) -> None:
+def check_codes(y: Tensor, n_keys: int) -> None:
     """Refuse classes that are no numbers of keys; values are looked at outside torch.compile only."""
     if torch.compiler.is_compiling():
         return
@@ -108,9 +107,7 @@ def check_codes(y: torch.Tensor, n_keys: int) -> None:
         )
 
 
-def matrix_rows(
-    spec: Supervisory, y: torch.Tensor, rows: slice, n_keys: int, like: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def matrix_rows(spec: Supervisory, y: Tensor, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of a given matrix of weights."""
     name = type(spec).__name__
     if y.ndim != 2 or y.shape[1] != n_keys:
@@ -123,40 +120,36 @@ def matrix_rows(
     return normalized_rows(spec, wanted, rows, like)
 
 
-def own_partners(rows: slice, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def own_partners(rows: slice, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`Supervisory.partners_of_batch` where each row has the key of its own number."""
     numbers = torch.arange(rows.stop - rows.start, device=like.device)
     return numbers, numbers + rows.start, torch.ones_like(numbers)
 
 
-def same_label_partners(
-    spec: Supervisory, y: torch.Tensor, rows: slice, n_keys: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+def same_label_partners(spec: Supervisory, y: Tensor, rows: slice, n_keys: int) -> Partners:
     """`Supervisory.partners_of_batch` where keys have the label of the row."""
-    numbers, alone = torch.arange(rows.stop - rows.start, device=y.device), int(spec.excludes_self)
+    numbers, n_excluded = torch.arange(rows.stop - rows.start, device=y.device), int(spec.excludes_self)
     _, codes, sizes = y.unique(return_inverse=True, return_counts=True)
     order = codes.argsort(stable=True)
-    if alone and 2 * len(sizes) == len(y) and sizes.max() == 2:  # two views of each
+    if n_excluded and 2 * len(sizes) == len(y) and sizes.max() == 2:  # two views of each
         other = torch.empty_like(order)
         other[order] = order.view(-1, 2).flip(1).ravel()
         return numbers, other[rows], torch.ones_like(numbers)
     counts = sizes[codes[rows]]
     n_partners = int(counts.sum())
-    if counts.min() <= alone or n_partners * _SHARE_OF_PARTNERS > len(numbers) * n_keys:
+    if counts.min() <= n_excluded or n_partners * _FEW_PARTNERS > len(numbers) * n_keys:
         return None
     of = numbers.repeat_interleave(counts, output_size=n_partners)
     skipped = sizes.cumsum(0)[codes[rows]] - counts.cumsum(0)  # of the sorted rows, before those of this class
     keys = order[skipped[of] + torch.arange(n_partners, device=y.device)]
-    if not alone:
+    if not n_excluded:
         return of, keys, counts
     others = keys != of + rows.start
     return of[others], keys[others], counts - 1
 
 
 @torch.compiler.disable
-def computed_rows(
-    spec: Supervisory, y: torch.Tensor | None, rows: slice, n_keys: int, like: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def computed_rows(spec: Supervisory, y: Tensor | None, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """By the spec's own `conditional`, which reads nothing of X but its length."""
     given = None
     if y is not None:

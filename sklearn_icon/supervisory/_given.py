@@ -1,11 +1,22 @@
 """Specs of p that are given: each row itself, pairs, a graph, counts."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
 
 from .._core.conditional import Conditional
+from .._core.types import Array, Rows, Seed
 from ._base import Supervisory, n_rows_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ._base import Partners
+
 
 GRAPH_OF_FEATURES = (
     "A graph of rows of features is G = sklearn.neighbors.kneighbors_graph(X, 10), symmetrised: (G + G.T) / 2."
@@ -30,17 +41,19 @@ class Identity(Supervisory):
     excludes_self = False
     batch_is_whole = False
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         return Conditional(sparse.eye_array(n_rows_of(X), format="csr"))
 
-    def of_batch(self, y, rows, n_keys, like):
-        """By torch alone; see `Supervisory.of_batch`."""
+    def of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """By torch; see `Supervisory.of_batch`."""
         from ._batch import normalized_rows, own_keys
 
         return normalized_rows(self, own_keys(rows, n_keys, like.device), rows, like)
 
-    def partners_of_batch(self, y, rows, n_keys, like):
+    def partners_of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> Partners:
         """Each row's own key; see `Supervisory.partners_of_batch`."""
         from ._batch import own_partners
 
@@ -70,29 +83,31 @@ class CrossModalPairs(Supervisory):
     excludes_self = False
     batch_is_whole = False
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         return Conditional(sparse.eye_array(n_rows_of(self._require_y(X, y)), format="csr"))
 
-    def batch_needs(self, y):
+    def batch_needs(self, y: Any) -> str:
         """Labels that say which rows are partners, where there are any: partners themselves come as keys."""
         return "" if y is None else self.needs_y
 
-    def check_batch_y(self, y):
+    def check_batch_y(self, y: Tensor) -> Tensor | None:
         """Labels, or None where y holds the other modality's items; see `Supervisory.check_batch_y`."""
         from ._batch import is_other_modality
 
         y = y.ravel() if y.shape[1:] == (1,) else y
         return None if y.ndim > 1 and is_other_modality(y) else y
 
-    def of_batch(self, y, rows, n_keys, like):
-        """By torch alone; see `Supervisory.of_batch`."""
+    def of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """By torch; see `Supervisory.of_batch`."""
         from ._batch import normalized_rows, own_keys, same_label
 
         weights = own_keys(rows, n_keys, like.device) if y is None else same_label(y, rows, like)
         return normalized_rows(self, weights, rows, like)
 
-    def partners_of_batch(self, y, rows, n_keys, like):
+    def partners_of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> Partners:
         """Each row's own key, or those of its label; see `Supervisory.partners_of_batch`."""
         from ._batch import own_partners, same_label_partners
 
@@ -129,26 +144,28 @@ class Graph(Supervisory):
 
     pairwise = True
 
-    def reads(self, X, y=None):
+    def reads(self, X: Rows, y: Any = None) -> str:
         """The graph, where y is not that; see `Supervisory.reads`."""
         return "graph" if y is None else "features"
 
-    def take(self, y, rows):
+    def take(self, y: Any, rows: Array) -> Any:
         """Rows and columns of a graph; see `Supervisory.take`."""
         left = super().take(y, rows)
         return None if left is None else left[:, rows]
 
-    def batch_needs(self, y):
+    def batch_needs(self, y: Any) -> str:
         """The graph, of which X is none in a batch."""
         return "the batch's matrix of weights"
 
-    def of_batch(self, y, rows, n_keys, like):
-        """By torch alone; see `Supervisory.of_batch`."""
+    def of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """By torch; see `Supervisory.of_batch`."""
         from ._batch import matrix_rows
 
         return matrix_rows(self, y, rows, n_keys, like)
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         weights = X if y is None else self._require_y(X, y)
         weights = check_array(weights, accept_sparse="csr", ensure_non_negative=True, input_name="graph")
@@ -189,26 +206,28 @@ class Counts(Supervisory):
     batch_is_whole = False
     weighs_rows = True
 
-    def reads(self, X, y=None):
+    def reads(self, X: Rows, y: Any = None) -> str:
         """The counts, where y does not hold them; see `Supervisory.reads`."""
         return "counts" if self.in_X(y) else "features"
 
-    def batch_needs(self, y):
+    def batch_needs(self, y: Any) -> str:
         """The counts, of which X holds none in a batch."""
         return "the batch's matrix of counts"
 
-    def of_batch(self, y, rows, n_keys, like):
-        """By torch alone; see `Supervisory.of_batch`."""
+    def of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """By torch; see `Supervisory.of_batch`."""
         from ._batch import matrix_rows
 
         return matrix_rows(self, y, rows, n_keys, like)
 
     @staticmethod
-    def in_X(y):
+    def in_X(y: Any) -> bool:
         """Whether X holds the counts, as y does not."""
         return y is None or (not sparse.issparse(y) and np.asarray(y).ndim < 2)
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         counts, name = (X, "X") if self.in_X(y) else (self._require_y(X, y), "y")
         return Conditional.from_weights(

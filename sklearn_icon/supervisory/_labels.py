@@ -1,7 +1,11 @@
 """Specs of p that read labels or group ids."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
@@ -10,9 +14,20 @@ from sklearn.utils._param_validation import Interval
 
 from .._core.conditional import Conditional, view_conditional
 from .._core.labels import is_known
+from .._core.spec import answer
+from .._core.types import Array, Rows, Seed
 from .._graph.walks import visits
 from ._base import Supervisory, Wrapper, n_rows_of
 from ._neighborhoods import UniformKNN
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch import Tensor
+
+    from ._base import Partners
+    from ._neighborhoods import Neighborhood
+
 
 _MOST_PAIRS, _DRAWN_POSITIVES = 2e7, 64
 
@@ -26,7 +41,7 @@ class SameClass(Supervisory):
         p(j|i) ~ sum_c y_ic y_jc,     j != i                     y a binary indicator of labels, of shape (n, n_labels)
         p(j|i) = that of `unlabelled`                            where i has no label
 
-    A row that shares no label with another has no positive and takes no part in the average.
+    A row that has no label in common with another has no positive and takes no part in the average.
 
     Parameters
     ----------
@@ -63,16 +78,16 @@ class SameClass(Supervisory):
         "unlabelled": [Supervisory, None],
     }
 
-    def __init__(self, n_positives=None, unlabelled=None):
+    def __init__(self, n_positives: int | None = None, unlabelled: Supervisory | None = None) -> None:
         self.n_positives = n_positives
         self.unlabelled = unlabelled
 
-    @property
-    def needs_y(self):
+    @answer
+    def needs_y(self) -> str:
         """Labels, all of them or some."""
         return "class labels" if self.unlabelled is None else "class labels, -1 where unknown"
 
-    def validate(self):
+    def validate(self) -> Self:
         """Also check `unlabelled`; see `Spec.validate`."""
         super().validate()
         if self.unlabelled is not None:
@@ -85,34 +100,34 @@ class SameClass(Supervisory):
         return self
 
     @property
-    def neighborhood(self):
+    def neighborhood(self) -> Neighborhood | None:
         """That of rows without a label; see `Supervisory.neighborhood`."""
         return None if self.unlabelled is None else self.unlabelled.neighborhood
 
-    @property
-    def pairwise(self):
+    @answer
+    def pairwise(self) -> bool:
         """As the p of rows without a label; see `Supervisory.pairwise`."""
         return self.unlabelled is not None and self.unlabelled.pairwise
 
-    def reads(self, X, y=None):
+    def reads(self, X: Rows, y: Any = None) -> str:
         """As the p of rows without a label; see `Supervisory.reads`."""
         return "features" if self.unlabelled is None else self.unlabelled.reads(X)
 
-    def like_new(self, y):
+    def like_new(self, y: Any) -> Array | slice:
         """Rows without a label, where these have a p of their own; see `Supervisory.like_new`."""
         return slice(None) if self.unlabelled is None else np.diff(self.labels(y).indptr) == 0
 
-    def complete(self, n_clusters):
+    def complete(self, n_clusters: int) -> None:
         """As the p of rows without a label; see `Supervisory.complete`."""
         if self.unlabelled is not None:
             self.unlabelled.complete(n_clusters)
 
-    def settle(self, kind):
+    def settle(self, X_holds: str) -> None:
         """As the p of rows without a label; see `Supervisory.settle`."""
         if self.unlabelled is not None:
-            self.unlabelled.settle(kind)
+            self.unlabelled.settle(X_holds)
 
-    def check_batch(self):
+    def check_batch(self) -> None:
         """A batch takes all positives in it; see `Supervisory.check_batch`."""
         if self.get_params(deep=False) != type(self)().get_params(deep=False):
             name = type(self).__name__
@@ -120,25 +135,25 @@ class SameClass(Supervisory):
                 f"supervisory={self} reads more than y, where a batch takes all positives in it; use {name}()."
             )
 
-    def check_batch_y(self, y):
+    def check_batch_y(self, y: Tensor) -> Tensor | None:
         """One label of each row, or an indicator of several; see `Supervisory.check_batch_y`."""
         from ._batch import check_indicator
 
         return check_indicator(y, type(self).__name__, self.needs_y)
 
-    def of_batch(self, y, rows, n_keys, like):
-        """By torch alone; see `Supervisory.of_batch`."""
+    def of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """By torch; see `Supervisory.of_batch`."""
         from ._batch import normalized_rows, same_label
 
         return normalized_rows(self, same_label(y, rows, like), rows, like)
 
-    def partners_of_batch(self, y, rows, n_keys, like):
+    def partners_of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> Partners:
         """The others of a row's label, where it has one; see `Supervisory.partners_of_batch`."""
         from ._batch import same_label_partners
 
         return same_label_partners(self, y, rows, n_keys) if y.ndim == 1 else None
 
-    def labels(self, y):
+    def labels(self, y: Any) -> sparse.csr_array:
         """The labels of each row as a sparse indicator; rows of unknown label are empty."""
         if sparse.issparse(y) or np.asarray(y).shape[1:] > (1,):
             return _indicator(y)
@@ -148,7 +163,9 @@ class SameClass(Supervisory):
         indptr = np.concatenate([[0], np.cumsum(known)])
         return sparse.csr_array((np.ones(len(codes)), codes, indptr), shape=(len(y), len(classes)))
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         labels = self.labels(self._require_y(X, y))
         n_drawn = self.n_positives
@@ -165,7 +182,7 @@ class SameClass(Supervisory):
         return Conditional.from_weights(weights, exclude_self=True, recall=recall)
 
 
-def _indicator(y):
+def _indicator(y: Any) -> sparse.csr_array:
     """A binary indicator of labels as a sparse matrix without explicit zeros."""
     y = check_array(y, accept_sparse="csr", input_name="y")
     values = y.data if sparse.issparse(y) else y
@@ -179,7 +196,7 @@ def _indicator(y):
     return labels
 
 
-def _drawn_by_labels(labels, n_drawn, rng):
+def _drawn_by_labels(labels: sparse.csr_array, n_drawn: int, rng: np.random.RandomState) -> sparse.csr_array:
     """Weights on other rows that share labels, drawn with repetition, as often as they share some.
 
     A label of the row is drawn by how many other rows have it, then one of these evenly.
@@ -213,8 +230,8 @@ class PositivePairs(SameClass):
     Parameters
     ----------
     augment : callable (tensor of shape (batch, ...)) -> tensor of shape (batch, ...), default=None
-        Draws one view of each item of a batch, with torch's own functions of chance, which are seeded around it.
-        Trailing shapes are free, but one for all views. A function of a module that can be imported, so that fitted
+        Draws one view of each item of a batch, with torch's own random functions, which are seeded around it.
+        Trailing shapes may be any, but one for all views. A function of a module that can be imported, so that fitted
         estimators pickle.
     n_views : int, default=2
         Views of each item, so many calls of `augment`.
@@ -242,40 +259,42 @@ class PositivePairs(SameClass):
         "n_views": [Interval(Integral, 2, None, closed="left")],
     }
 
-    def __init__(self, augment=None, n_views=2):
+    def __init__(self, augment: Callable[[Tensor], Tensor] | None = None, n_views: int = 2) -> None:
         super().__init__()
-        self.augment = augment
+        self.augment: Any = augment
         self.n_views = n_views
 
-    def validate(self):
+    def validate(self) -> Self:
         """Also refuse a number of views that nothing draws; see `Spec.validate`."""
         super().validate()
         if self.augment is None and self.n_views != 2:
             raise ValueError(f"n_views={self.n_views} counts the calls of augment, but augment is None; pass it.")
         return self
 
-    @property
-    def needs_y(self):
+    @answer
+    def needs_y(self) -> str:
         """Group ids, where no views are drawn."""
         return "" if self.augment is not None else "group ids (which rows are views of one item)"
 
-    @property
-    def keys(self):
+    @answer
+    def keys(self) -> str:
         """Views, where there is an `augment`."""
         return "rows" if self.augment is None else "views"
 
     @property
-    def views(self):
+    def views(self) -> PositivePairs | None:
         """The spec itself, where there is an `augment`."""
         return None if self.augment is None else self
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p, over `n_views` n rows where views are drawn; see `Supervisory.conditional`."""
         if self.augment is None:
             return super().conditional(X, y)
         return view_conditional(n_rows_of(X), self.n_views)
 
-    def draw(self, batch):
+    def draw(self, batch: Tensor) -> Tensor:
         """Views of the items of a batch, draw after draw: view v of item i is row v * len(batch) + i.
 
         Parameters
@@ -330,7 +349,9 @@ class DataLabel(Supervisory):
     batch_is_whole = False
     excludes_self = False
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         y = np.asarray(self._require_y(X, y))
         if y.ndim == 2:
@@ -339,8 +360,8 @@ class DataLabel(Supervisory):
         indptr = np.arange(len(codes) + 1)
         return Conditional(sparse.csr_array((np.ones(len(codes)), codes, indptr), shape=(len(codes), len(classes))))
 
-    def of_batch(self, y, rows, n_keys, like):
-        """By torch alone; see `Supervisory.of_batch`."""
+    def of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """By torch; see `Supervisory.of_batch`."""
         import torch
 
         from ._batch import check_codes, matrix_rows, normalized_rows
@@ -350,7 +371,7 @@ class DataLabel(Supervisory):
         check_codes(y, n_keys)
         return normalized_rows(self, y[rows, None] == torch.arange(n_keys, device=like.device), rows, like)
 
-    def partners_of_batch(self, y, rows, n_keys, like):
+    def partners_of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> Partners:
         """The key of each row's class; see `Supervisory.partners_of_batch`."""
         from ._batch import check_codes, own_partners
 
@@ -371,9 +392,9 @@ class PropagatedLabel(Wrapper):
         F = (I - alpha S)^-1 Y,     S = D^-1/2 W D^-1/2
 
     W is the base p made symmetric, D its row sums, Y the known labels, one-hot, n_c of each class: F counts the
-    labelled rows that walks meet, which go on with probability alpha. Classes are scaled halfway between their shares
-    among the labels and equal ones, as few labels tell shares badly. The keys are the sorted classes. A row from which
-    no label can be reached takes no part in the average.
+    labelled rows that walks meet, which go on with probability alpha. Classes are scaled halfway between their
+    fractions of the labels and equal ones, as few labels tell fractions badly. The keys are the sorted classes. A row
+    from which no label can be reached takes no part in the average.
 
     Parameters
     ----------
@@ -414,41 +435,43 @@ class PropagatedLabel(Wrapper):
         "alpha": [Interval(Real, 0, 1, closed="neither")],
     }
 
-    def __init__(self, base=None, alpha=0.9):
+    def __init__(self, base: Supervisory | None = None, alpha: float = 0.9) -> None:
         self.base = base
         self.alpha = alpha
 
     @property
-    def graph(self):
+    def graph(self) -> Supervisory:
         """The base, or what None stands for."""
         return UniformKNN() if self.base is None else self.base
 
-    @property
-    def pairwise(self):
+    @answer
+    def pairwise(self) -> bool:
         """As the graph; see `Supervisory.pairwise`."""
         return self.graph.pairwise
 
     @property
-    def neighborhood(self):
+    def neighborhood(self) -> Neighborhood | None:
         """As the graph; see `Supervisory.neighborhood`."""
         return self.graph.neighborhood
 
-    def plain(self):
+    def plain(self) -> Supervisory:
         """The spec itself: its keys are its own; see `Supervisory.plain`."""
         return self
 
-    def reads(self, X, y=None):
+    def reads(self, X: Rows, y: Any = None) -> str:
         """As the graph, which reads no y; see `Supervisory.reads`."""
         return self.graph.reads(X)
 
-    def check_batch(self):
+    def check_batch(self) -> None:
         """A batch has no graph; see `Supervisory.check_batch`."""
         raise ValueError(
             "supervisory=PropagatedLabel() carries labels over a graph of all rows, of which a batch holds none; give "
             "the fractions that it finds as a 2-D y to DataLabel()."
         )
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         y = column_or_1d(self._require_y(X, y))
         known = is_known(y)

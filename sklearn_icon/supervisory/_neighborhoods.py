@@ -1,8 +1,12 @@
 """Specs of p that measure distances: on X, or on companion features."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
@@ -13,6 +17,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._core.conditional import Conditional
 from .._core.rows import refuse_hidden
+from .._core.spec import answer
+from .._core.types import Array, Metric, Rows, Seed
 from .._graph.affinity import (
     gaussian_log_affinity,
     narrow_log_affinity,
@@ -24,6 +30,12 @@ from .._graph.checks import check_defined
 from .._graph.neighbors import graph_neighbors, nearest_neighbors
 from ._base import Supervisory, shrink
 
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .._graph.neighbors import Neighbors
+
+
 _DEFAULT_PERPLEXITY = 30.0
 _DEFAULT_N_NEIGHBORS = 15
 _FULL_ROWS = 2000
@@ -31,14 +43,14 @@ _SQ_RANGE = np.finfo(np.float64).tiny, 1e300  # of squares in full precision
 _TIED = 8  # neighbours that are searched for the nearest ones, before twice as many
 
 
-def _kernel_rows(distances, perplexity, sigma, log_affinity):
+def _kernel_rows(distances: Array, perplexity: Any, sigma: float | None, log_affinity: Callable[..., Array]) -> Array:
     """Rows of a kernel over distances, of fixed width `sigma` or of given perplexity."""
     if sigma is None:
         return perplexity_rows(_squared(distances), perplexity, log_affinity)
     return normalize_log_rows(log_affinity(np.square(distances, dtype=np.float64), _sq_sigma(sigma)))
 
 
-def _squared(distances):
+def _squared(distances: Array) -> Array:
     """Squares, in units of a row's median where those of the distances are not all numbers of full precision."""
     with np.errstate(over="ignore", under="ignore"):
         sq_distances = np.square(distances, dtype=np.float64)
@@ -49,7 +61,7 @@ def _squared(distances):
         return np.minimum(np.square(distances / np.where(unit > 0, unit, 1)), _SQ_RANGE[1])
 
 
-def _sq_sigma(sigma):
+def _sq_sigma(sigma: float) -> float:
     """The square of a width, a number of full precision; zero where the width is."""
     low, high = np.sqrt(_SQ_RANGE)
     if sigma != 0 and not low <= sigma <= high:
@@ -60,7 +72,7 @@ def _sq_sigma(sigma):
     return float(sigma) ** 2
 
 
-class _Neighborhood(Supervisory):
+class Neighborhood(Supervisory):
     """Shared by the specs that measure distances: p lives on each row's nearest neighbours."""
 
     _parameter_constraints = {
@@ -70,43 +82,43 @@ class _Neighborhood(Supervisory):
         "source": [StrOptions({"X", "y"})],
     }
 
-    @property
-    def needs_y(self):
+    @answer
+    def needs_y(self) -> str:
         """Companion features, where `source='y'`."""
         return "companion features (2-D)" if self.source == "y" else ""
 
     @property
-    def neighborhood(self):
+    def neighborhood(self) -> Neighborhood | None:
         """The spec itself, where it measures distances on X; see `Supervisory.neighborhood`."""
         return self if self.source == "X" else None
 
-    @property
-    def pairwise(self):
+    @answer
+    def pairwise(self) -> bool:
         """Whether X holds distances; see `Supervisory.pairwise`."""
         return self.source == "X" and self.metric == "precomputed"
 
-    def reads(self, X, y=None):
+    def reads(self, X: Rows, y: Any = None) -> str:
         """Features or distances; see `Supervisory.reads`."""
         return "distances" if self.pairwise else "features"
 
-    def check_batch(self):
-        """A batch has companion features alone; see `Supervisory.check_batch`."""
+    def check_batch(self) -> None:
+        """A batch has companion features only; see `Supervisory.check_batch`."""
         if self.source == "X":
             raise ValueError(
-                f"supervisory={self} measures distances on X, but the loss sees representations alone; set source='y' "
+                f"supervisory={self} measures distances on X, but the loss sees representations only; set source='y' "
                 "and pass companion features as y."
             )
 
     @abstractmethod
-    def rows_at(self, distances):
+    def rows_at(self, distances: Array) -> Array:
         """Rows p(.|new) of new rows over given neighbour distances, each row on its own."""
 
-    def check_rows(self, X):
+    def check_rows(self, X: Rows) -> None:
         """Refuse new rows that the metric is not defined for, as at the fit."""
         if self.metric in ("cosine", "correlation"):
             check_defined(self.metric, X, "X")
 
-    def _features(self, X, y):
+    def _features(self, X: Rows, y: Any) -> Rows:
         if self.source == "X":
             return X if hasattr(X, "shape") else np.asarray(X)
         features = self._require_y(X, y)
@@ -116,7 +128,7 @@ class _Neighborhood(Supervisory):
             features = features.reshape(len(features), -1)
         return check_array(features, accept_sparse="csr", input_name="y")
 
-    def _neighbors(self, features, n_neighbors, n_jobs, random_state):
+    def _neighbors(self, features: Rows, n_neighbors: int, n_jobs: int | None, random_state: Seed) -> Neighbors:
         return nearest_neighbors(
             features,
             n_neighbors,
@@ -128,7 +140,7 @@ class _Neighborhood(Supervisory):
             name=self.source,
         )
 
-    def _most_neighbors(self, features):
+    def _most_neighbors(self, features: Rows) -> tuple[int, str]:
         """(how many neighbours each row may have, what holds no more): all other rows, or those of a graph's rows."""
         n = features.shape[0]
         if self.metric != "precomputed" or not sparse.issparse(features):
@@ -137,24 +149,24 @@ class _Neighborhood(Supervisory):
         return most, f"a graph of {most} neighbors a row"
 
     @staticmethod
-    def _on_neighbors(neighbors, rows, n):
+    def _on_neighbors(neighbors: Neighbors, rows: Array, n: int) -> Conditional:
         """Sparse (n, n) weights from per-row weights over the neighbours."""
         indptr = np.arange(0, rows.size + 1, rows.shape[1])
         weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(n, n))
         return Conditional.from_weights(weights, exclude_self=True, recall=neighbors.recall)
 
 
-class _DistanceKernel(_Neighborhood):
+class _DistanceKernel(Neighborhood):
     """A kernel of the distance to the neighbours, its width fixed or set by a perplexity."""
 
-    _parameter_constraints = _Neighborhood._parameter_constraints | {
+    _parameter_constraints = Neighborhood._parameter_constraints | {
         "perplexity": [Interval(Real, 1, None, closed="left")],
         "sigma": [Interval(Real, 0, None, closed="neither"), None],
     }
 
     compares_all_pairs = True
 
-    def validate(self):
+    def validate(self) -> Self:
         """Also check that the width has a square; see `Spec.validate`."""
         super().validate()
         if self.sigma is not None:
@@ -162,10 +174,10 @@ class _DistanceKernel(_Neighborhood):
         return self
 
     @abstractmethod
-    def _log_affinity(self):
+    def _log_affinity(self) -> Callable[..., Array]:
         """The function (sq_distances, sq_sigma) -> log-kernel."""
 
-    def _support(self, features):
+    def _support(self, features: Rows) -> tuple[float | None, int]:
         """(perplexity, n_neighbors) for the rows: what fits, or an error that names the limit."""
         n, (most, data) = features.shape[0], self._most_neighbors(features)
         limit = most if self.n_neighbors is None else self.n_neighbors
@@ -196,7 +208,9 @@ class _DistanceKernel(_Neighborhood):
             return perplexity, limit
         return perplexity, min(limit, int(3 * perplexity) + 1)
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p on the nearest neighbours of each row; see `Supervisory.conditional`."""
         features = self._features(X, y)
         perplexity, n_neighbors = self._support(features)
@@ -207,7 +221,7 @@ class _DistanceKernel(_Neighborhood):
         rows = _kernel_rows(neighbors.distances, perplexity, self.sigma, self._log_affinity())
         return self._on_neighbors(neighbors, rows, features.shape[0])
 
-    def _nearest(self, features, most, n_jobs, random_state):
+    def _nearest(self, features: Rows, most: int, n_jobs: int | None, random_state: Seed) -> Neighbors:
         """As many neighbours as the row with the most ties for the nearest has, or a few more."""
         n_neighbors = min(_TIED, most)
         while True:
@@ -217,7 +231,7 @@ class _DistanceKernel(_Neighborhood):
                 return neighbors
             n_neighbors = min(2 * n_neighbors, most)
 
-    def measured_rows(self, X, y=None, *, n_jobs=None, random_state=None):
+    def measured_rows(self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None) -> Rows:
         """The rows between which p measures distances: those of X, or of the companion features.
 
         Parameters
@@ -231,7 +245,9 @@ class _DistanceKernel(_Neighborhood):
         """
         return self._features(X, y)
 
-    def log_rows_with_self(self, X, y=None, *, n_jobs=None, random_state=None):
+    def log_rows_with_self(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Array:
         """log p over all rows, the row itself included, dense: for divergences that need p to be positive on all keys.
 
         Parameters
@@ -253,7 +269,7 @@ class _DistanceKernel(_Neighborhood):
         log_p = self._log_affinity()(np.square(distances, dtype=np.float64), _sq_sigma(self.sigma))
         return log_p - logsumexp(log_p, axis=1, keepdims=True)
 
-    def rows_at(self, distances):
+    def rows_at(self, distances: Array) -> Array:
         """Rows p(.|new) of new rows over given neighbour distances, each row on its own."""
         limit = distances.shape[1]
         perplexity = self.perplexity if self.perplexity <= limit else max(1.0, limit / 3)
@@ -313,13 +329,13 @@ class Gaussian(_DistanceKernel):
 
     def __init__(
         self,
-        perplexity=_DEFAULT_PERPLEXITY,
-        sigma=None,
-        n_neighbors=None,
-        metric="euclidean",
-        source="X",
-        metric_params=None,
-    ):
+        perplexity: float = _DEFAULT_PERPLEXITY,
+        sigma: float | None = None,
+        n_neighbors: int | None = None,
+        metric: Metric = "euclidean",
+        source: str = "X",
+        metric_params: dict | None = None,
+    ) -> None:
         self.perplexity = perplexity
         self.sigma = sigma
         self.n_neighbors = n_neighbors
@@ -327,12 +343,12 @@ class Gaussian(_DistanceKernel):
         self.source = source
         self.metric_params = metric_params
 
-    @property
-    def narrow(self):
+    @answer
+    def narrow(self) -> bool:
         """Whether the width is zero."""
         return self.sigma is not None and self.sigma == 0
 
-    def _log_affinity(self):
+    def _log_affinity(self) -> Callable[..., Array]:
         return narrow_log_affinity if self.narrow else gaussian_log_affinity
 
 
@@ -369,14 +385,14 @@ class StudentT(_DistanceKernel):
 
     def __init__(
         self,
-        df=1.0,
-        perplexity=_DEFAULT_PERPLEXITY,
-        sigma=None,
-        n_neighbors=None,
-        metric="euclidean",
-        source="X",
-        metric_params=None,
-    ):
+        df: float = 1.0,
+        perplexity: float = _DEFAULT_PERPLEXITY,
+        sigma: float | None = None,
+        n_neighbors: int | None = None,
+        metric: Metric = "euclidean",
+        source: str = "X",
+        metric_params: dict | None = None,
+    ) -> None:
         self.df = df
         self.perplexity = perplexity
         self.sigma = sigma
@@ -385,11 +401,11 @@ class StudentT(_DistanceKernel):
         self.source = source
         self.metric_params = metric_params
 
-    def _log_affinity(self):
+    def _log_affinity(self) -> Callable[..., Array]:
         return partial(student_t_log_affinity, df=float(self.df))
 
 
-class UniformKNN(_Neighborhood):
+class UniformKNN(Neighborhood):
     """Uniform over the k nearest neighbours.
 
     ::
@@ -418,17 +434,25 @@ class UniformKNN(_Neighborhood):
            [0., 1., 0.]])
     """
 
-    _parameter_constraints = _Neighborhood._parameter_constraints | {
+    _parameter_constraints = Neighborhood._parameter_constraints | {
         "n_neighbors": [Interval(Integral, 1, None, closed="left")]
     }
 
-    def __init__(self, n_neighbors=_DEFAULT_N_NEIGHBORS, metric="euclidean", source="X", metric_params=None):
+    def __init__(
+        self,
+        n_neighbors: int = _DEFAULT_N_NEIGHBORS,
+        metric: Metric = "euclidean",
+        source: str = "X",
+        metric_params: dict | None = None,
+    ) -> None:
         self.n_neighbors = n_neighbors
         self.metric = metric
         self.source = source
         self.metric_params = metric_params
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         features = self._features(X, y)
         n_neighbors, (most, data) = self.n_neighbors, self._most_neighbors(features)
@@ -438,6 +462,6 @@ class UniformKNN(_Neighborhood):
         rows = np.ones(neighbors.indices.shape)
         return self._on_neighbors(neighbors, rows, features.shape[0])
 
-    def rows_at(self, distances):
+    def rows_at(self, distances: Array) -> Array:
         """Rows p(.|new) of new rows over given neighbour distances."""
         return np.full(distances.shape, 1 / distances.shape[1])

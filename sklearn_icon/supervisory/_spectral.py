@@ -1,6 +1,10 @@
 """`Spectral`: p measured on the leading eigenvectors of a graph."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
@@ -12,14 +16,23 @@ from sklearn.utils.metaestimators import available_if
 
 from .._core.quiet import quiet
 from .._core.rows import with_int32_indices
+from .._core.spec import answer, of_base
+from .._core.types import Array, Metric, Rows, Seed
 from .._graph.neighbors import nearest_neighbors
 from ._base import Wrapper, shrink
 from ._given import GRAPH_OF_FEATURES
 from ._neighborhoods import UniformKNN
 
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .._core.conditional import Conditional
+    from ._base import Supervisory
+
+
 _DEFAULT_N_NEIGHBORS = 10
 _GRAPHS = ("nearest_neighbors", "precomputed", "precomputed_nearest_neighbors")
-_SYMMETRIC = 1e-10  # the largest asymmetry of a graph, as a share of its largest weight
+_SYMMETRIC = 1e-10  # the largest asymmetry of a graph, as a fraction of its largest weight
 
 
 class Spectral(Wrapper):
@@ -88,13 +101,13 @@ class Spectral(Wrapper):
 
     def __init__(
         self,
-        base,
-        n_components=None,
-        affinity="auto",
-        n_neighbors=_DEFAULT_N_NEIGHBORS,
-        gamma=1.0,
-        eigen_solver=None,
-    ):
+        base: Supervisory,
+        n_components: int | None = None,
+        affinity: str | Callable = "auto",
+        n_neighbors: int = _DEFAULT_N_NEIGHBORS,
+        gamma: float = 1.0,
+        eigen_solver: str | None = None,
+    ) -> None:
         self.base = base
         self.n_components = n_components
         self.affinity = affinity
@@ -102,12 +115,10 @@ class Spectral(Wrapper):
         self.gamma = gamma
         self.eigen_solver = eigen_solver
 
-    @property
-    def narrow(self):
-        """As the base."""
-        return self.base.narrow
+    narrow, compares_all_pairs = map(of_base, ("narrow", "compares_all_pairs"))
+    neighborhood = None  # new rows have no eigenvectors
 
-    def validate(self):
+    def validate(self) -> Self:
         """Also check that the base measures X; see `Spec.validate`."""
         super().validate()
         inner = self.base.neighborhood
@@ -119,52 +130,43 @@ class Spectral(Wrapper):
         return self
 
     @property
-    def metric(self):
+    def metric(self) -> Metric:
         """Between the rows of the eigenvectors: that of the base."""
-        return self.base.neighborhood.metric
+        inner: Any = self.base.neighborhood
+        return inner.metric
 
-    @property
-    def compares_all_pairs(self):
-        """As the base; see `Supervisory.compares_all_pairs`."""
-        return self.base.compares_all_pairs
-
-    @property
-    def neighborhood(self):
-        """None: new rows have no eigenvectors; see `Supervisory.neighborhood`."""
-        return None
-
-    @property
-    def pairwise(self):
+    @answer
+    def pairwise(self) -> bool:
         """Whether X is the graph, for sure, or distances; see `Supervisory.pairwise`."""
         return self.affinity in ("precomputed", "precomputed_nearest_neighbors")
 
-    def reads(self, X, y=None):
+    def reads(self, X: Rows, y: Any = None) -> str:
         """The graph, distances, or rows of features; see `Supervisory.reads`."""
         if self.affinity == "precomputed_nearest_neighbors":
             return "distances"
         return "graph" if self.reads_graph(X) else "features"
 
-    def complete(self, n_clusters):
+    def complete(self, n_clusters: int) -> None:
         """As many eigenvectors as clusters, where none are given; see `Supervisory.complete`."""
         if self.n_components is None:
             self.set_params(n_components=n_clusters)
 
-    def settle(self, kind):
+    def settle(self, X_holds: str) -> None:
         """Take other rows for what X was; see `Supervisory.settle`."""
         if self.affinity == "auto":
-            self.set_params(affinity="precomputed" if kind == "graph" else "nearest_neighbors")
+            self.set_params(affinity="precomputed" if X_holds == "graph" else "nearest_neighbors")
 
-    def check_batch(self):
+    def check_batch(self) -> None:
         """A batch has no graph; see `Supervisory.check_batch`."""
         raise ValueError(f"supervisory={self} measures p on eigenvectors of all rows, of which a batch holds a part.")
 
-    def reads_graph(self, X):
+    def reads_graph(self, X: Rows) -> bool:
         """Whether X is the graph itself."""
         if self.affinity != "auto":
             return self.affinity == "precomputed"
         return sparse.issparse(X) and X.shape[0] == X.shape[1] and _is_symmetric(X)
 
-    def measured_rows(self, X, y=None, *, n_jobs=None, random_state=None):
+    def measured_rows(self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None) -> Array:
         """The rows of the eigenvectors.
 
         Parameters
@@ -179,9 +181,7 @@ class Spectral(Wrapper):
         graph = self._graph(X, n_jobs, random_state)
         n, n_components = graph.shape[0], self.n_components
         if n_components is None:
-            raise ValueError(
-                f"n_components=None in {self} stands for n_clusters of ICONClustering alone; give it a number."
-            )
+            raise ValueError(f"n_components=None in {self} stands for n_clusters of ICONClustering; give it a number.")
         if n_components > n:
             raise ValueError(f"n_components={n_components} in {self} must be at most n_samples={n}.")
         few = self.eigen_solver is None and n <= 5 * n_components  # of so few rows all eigenvectors
@@ -194,37 +194,41 @@ class Spectral(Wrapper):
                 drop_first=False,
             )
 
-    def _graph(self, X, n_jobs, random_state):
+    def _graph(self, X: Rows, n_jobs: int | None, random_state: Seed) -> sparse.csr_array:
         """W, whose neighbours are the same for any number of threads."""
         X = with_int32_indices(check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32]))
         if self.reads_graph(X):
             return _checked(X)
         if self.affinity not in ("auto", *_GRAPHS):
-            how = {} if callable(self.affinity) else {"filter_params": True, "gamma": self.gamma}
-            return _checked(pairwise_kernels(X, metric=self.affinity, n_jobs=n_jobs, **how))
+            options = {} if callable(self.affinity) else {"filter_params": True, "gamma": self.gamma}
+            return _checked(pairwise_kernels(X, metric=self.affinity, n_jobs=n_jobs, **options))
         n, n_neighbors = X.shape[0], self.n_neighbors
         metric = "precomputed" if self.pairwise else "euclidean"
         most, data = UniformKNN(metric=metric)._most_neighbors(X)
         if n_neighbors == _DEFAULT_N_NEIGHBORS > most + 1:
             n_neighbors = shrink("n_neighbors", n_neighbors, most + 1, data)
-        how = {"metric": metric, "n_jobs": n_jobs, "random_state": random_state, "ranked": False}
+        how: dict[str, Any] = {"metric": metric, "n_jobs": n_jobs, "random_state": random_state, "ranked": False}
         others = nearest_neighbors(X, n_neighbors - 1, **how).indices
         indptr = np.arange(0, others.size + 1, n_neighbors - 1)
         graph = sparse.csr_array((np.ones(others.size), others.ravel(), indptr), shape=(n, n))
         return with_int32_indices(sparse.csr_array(0.5 * (graph + graph.T) + sparse.eye_array(n)))
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
-        how = {"n_jobs": n_jobs, "random_state": random_state}
+        how: dict[str, Any] = {"n_jobs": n_jobs, "random_state": random_state}
         return self.base.conditional(self.measured_rows(X, y, **how), y, **how)
 
     @available_if(lambda self: self.compares_all_pairs)
-    def log_rows_with_self(self, X, y=None, *, n_jobs=None, random_state=None):
+    def log_rows_with_self(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Array:
         """log p over all rows, the row itself included; see `Gaussian.log_rows_with_self`."""
         return self.base.log_rows_with_self(self.measured_rows(X, y, n_jobs=n_jobs, random_state=random_state), y)
 
 
-def _checked(graph):
+def _checked(graph: Rows) -> Rows:
     """The graph, square, symmetric and without negative weights."""
     if graph.shape[0] != graph.shape[1]:
         raise ValueError(f"Spectral() needs a square matrix of weights, got shape {graph.shape}. {GRAPH_OF_FEATURES}")
@@ -234,5 +238,5 @@ def _checked(graph):
     return graph
 
 
-def _is_symmetric(matrix):
+def _is_symmetric(matrix: sparse.csr_array) -> bool:
     return bool(abs(matrix - matrix.T).max() <= _SYMMETRIC * abs(matrix).max())

@@ -1,15 +1,23 @@
 """Specs of p made from another: debiased, or spread by walks."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 from sklearn.utils._param_validation import Interval
 
 from .._core.conditional import Conditional
+from .._core.spec import answer, of_base
+from .._core.types import Rows, Seed
 from ._base import Wrapper
+
+if TYPE_CHECKING:
+    from ._base import Supervisory
 
 
 class UniformMixture(Wrapper):
-    """Debiasing: a share of every row spread evenly over its keys.
+    """Debiasing: a fraction of every row spread evenly over its keys.
 
     ::
 
@@ -22,7 +30,7 @@ class UniformMixture(Wrapper):
     base : Supervisory
         The spec of p.
     alpha : float in [0, 1]
-        The uniform share.
+        The uniform fraction.
 
     References
     ----------
@@ -38,31 +46,24 @@ class UniformMixture(Wrapper):
 
     _parameter_constraints = Wrapper._parameter_constraints | {"alpha": [Interval(Real, 0, 1, closed="both")]}
 
-    def __init__(self, base, alpha):
+    def __init__(self, base: Supervisory, alpha: float) -> None:
         self.base = base
         self.alpha = alpha
 
-    @property
-    def mixture(self):
+    @answer
+    def mixture(self) -> float:
         """Total uniform mass, nested mixtures included."""
         return 1 - (1 - self.alpha) * (1 - self.base.mixture)
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         return self.base.conditional(X, y, n_jobs=n_jobs, random_state=random_state).mix(self.alpha)
 
-    def of_batch(self, y, rows, n_keys, like):
-        """As the base: the uniform mass comes apart; see `Supervisory.of_batch`."""
-        return self.base.of_batch(y, rows, n_keys, like)
-
-    @property
-    def batch_is_whole(self):
-        """As the base."""
-        return self.base.batch_is_whole
-
-    def partners_of_batch(self, y, rows, n_keys, like):
-        """As the base: the uniform mass comes on top."""
-        return self.base.partners_of_batch(y, rows, n_keys, like)
+    batch_is_whole, of_batch, partners_of_batch = map(  # the uniform mass comes apart
+        of_base, ("batch_is_whole", "of_batch", "partners_of_batch")
+    )
 
 
 class RandomWalk(Wrapper):
@@ -101,28 +102,30 @@ class RandomWalk(Wrapper):
         "binary": ["boolean"],
     }
 
-    def __init__(self, base, n_steps, binary=False):
+    def __init__(self, base: Supervisory, n_steps: int, binary: bool = False) -> None:
         self.base = base
         self.n_steps = n_steps
         self.binary = binary
 
     walks = True
 
-    def step(self):
+    def step(self) -> tuple[Supervisory, int]:
         """Walks are drawn step by step, unless all they reach counts alike; see `Supervisory.step`."""
         return (self.base, self.n_steps) if self.over_rows and not self.binary else (self, 1)
 
-    def check_batch(self):
+    def check_batch(self) -> None:
         """Also that there is where to walk; see `Supervisory.check_batch`."""
         super().check_batch()
         self._check_keys()
 
-    def _check_keys(self):
+    def _check_keys(self) -> None:
         if not self.over_rows:
             name = type(self.plain()).__name__
             raise ValueError(f"RandomWalk() needs keys that are rows, but {name}() has other keys.")
 
-    def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    def conditional(
+        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
+    ) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         p = self.base.conditional(X, y, n_jobs=n_jobs, random_state=random_state)
         self._check_keys()
