@@ -19,9 +19,13 @@ the function it applies; fix them with `functools.partial`.
 {'n_components': 2}
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -38,6 +42,8 @@ from sklearn.utils import (
     column_or_1d,
     gen_batches,
 )
+
+from ._core.types import Array, Jobs, Metric, Rows, Seed
 
 __all__ = [
     "calibration_scorer",
@@ -57,7 +63,7 @@ _BLOCK_BYTES = 2**28  # size of the largest block of float64 numbers that a scor
 _PROBABILITY_TOLERANCE = 1e-3  # lets half-precision probabilities through
 
 
-def clustering_accuracy(y_true, y_pred, *, sample_weight=None):
+def clustering_accuracy(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
     r"""Share of samples that the best one-to-one matching of clusters to classes gets right.
 
     .. math:: \max_{\pi} \frac{\sum_i w_i \, 1[y_i = \pi(c_i)]}{\sum_i w_i}
@@ -109,8 +115,17 @@ def clustering_accuracy(y_true, y_pred, *, sample_weight=None):
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / weight.sum())
 
 
-def knn_recall(X, Z, *, n_neighbors=10, metric="euclidean", n_probes=3000, random_state=0, n_jobs=None):
-    r"""Mean share of a row's nearest neighbours in X that are also among its nearest in Z.
+def knn_recall(
+    X: Rows,
+    Z: Any,
+    *,
+    n_neighbors: int = 10,
+    metric: Metric = "euclidean",
+    n_probes: int | None = 3000,
+    random_state: Seed = 0,
+    n_jobs: Jobs = None,
+) -> float:
+    r"""Mean fraction of a row's nearest neighbours in X that are also among its nearest in Z.
 
     .. math:: \frac{1}{m k} \sum_{i=1}^{m} | N_k^X(i) \cap N_k^Z(i) |
 
@@ -170,7 +185,7 @@ def knn_recall(X, Z, *, n_neighbors=10, metric="euclidean", n_probes=3000, rando
     return float(np.mean(both[:, 1:] == both[:, :-1]) * (2 * n_neighbors - 1) / n_neighbors)
 
 
-def knn_recall_among(distances, Z, keys, n_neighbors):
+def knn_recall_among(distances: Rows, Z: Array, keys: Array, n_neighbors: int) -> float:
     """`knn_recall` of rows that are measured against others: distances (n, m) to keys, which lie at (m, d) in a map."""
     n_neighbors = min(n_neighbors, len(keys))
     near_z = NearestNeighbors(n_neighbors=n_neighbors).fit(keys).kneighbors(Z, return_distance=False)
@@ -183,7 +198,16 @@ def knn_recall_among(distances, Z, keys, n_neighbors):
     return float(np.mean([len(set(a) & set(b)) / n_neighbors for a, b in zip(near, near_z, strict=True)]))
 
 
-def trustworthiness(X, Z, *, n_neighbors=5, metric="euclidean", n_probes=3000, random_state=0, n_jobs=None):
+def trustworthiness(
+    X: Rows,
+    Z: Any,
+    *,
+    n_neighbors: int = 5,
+    metric: Metric = "euclidean",
+    n_probes: int | None = 3000,
+    random_state: Seed = 0,
+    n_jobs: Jobs = None,
+) -> float:
     r"""Penalise neighbours in Z by how far down they stand among the neighbours in X.
 
     .. math:: 1 - \frac{2}{m k (2n - 3k - 1)} \sum_{i=1}^{m} \sum_{j \in N_k^Z(i)} \max(0, r^X(i, j) - k)
@@ -249,12 +273,14 @@ def trustworthiness(X, Z, *, n_neighbors=5, metric="euclidean", n_probes=3000, r
     return float(1.0 - excess * (2.0 / scale))
 
 
-def random_triplet_accuracy(X, Z, *, n_triplets=None, metric="euclidean", random_state=0):
-    r"""Share of random triplets whose two distances are ordered in Z as they are in X.
+def random_triplet_accuracy(
+    X: Rows, Z: Any, *, n_triplets: int | None = None, metric: Metric = "euclidean", random_state: Seed = 0
+) -> float:
+    r"""Fraction of random triplets whose two distances are ordered in Z as they are in X.
 
     .. math:: \frac{1}{T} \sum_{(i, j, k)} 1\big[ (d_{ij}^X < d_{ik}^X) = (d_{ij}^Z < d_{ik}^Z) \big]
 
-    over :math:`T` triplets of different rows, drawn uniformly. It scores the global structure; chance is
+    over :math:`T` triplets of different rows, drawn uniformly. It scores the global structure; random maps score
     one half.
 
     Parameters
@@ -309,14 +335,14 @@ def random_triplet_accuracy(X, Z, *, n_triplets=None, metric="euclidean", random
     return float(agree / n_triplets)
 
 
-def expected_calibration_error(y_true, y_prob, *, n_bins=15, labels=None):
+def expected_calibration_error(y_true: Any, y_prob: Any, *, n_bins: int = 15, labels: Any = None) -> float:
     r"""Mean gap between the confidence in the predicted class and how often it is right.
 
     .. math:: \sum_{b=1}^{B} \frac{n_b}{n} \, | \mathrm{acc}_b - \mathrm{conf}_b |
 
     where bin :math:`b` holds the :math:`n_b` samples whose largest probability lies in
     :math:`((b - 1) / B, b / B]`, :math:`\mathrm{conf}_b` is its mean there and :math:`\mathrm{acc}_b` the
-    share of correct predictions.
+    fraction of correct predictions.
 
     Parameters
     ----------
@@ -355,22 +381,24 @@ def expected_calibration_error(y_true, y_prob, *, n_bins=15, labels=None):
     return _gap(*_reliability_bins(y_true, y_prob, n_bins, labels))
 
 
-def knn_recall_scorer(estimator, X, y=None, **kwargs):
+def knn_recall_scorer(estimator: Any, X: Rows, y: Any = None, **kwargs: Any) -> float:
     """Score ``estimator.transform(X)`` by `knn_recall`; y is ignored, `kwargs` are passed on."""
     return knn_recall(X, _embed(estimator, X), **kwargs)
 
 
-def trustworthiness_scorer(estimator, X, y=None, **kwargs):
+def trustworthiness_scorer(estimator: Any, X: Rows, y: Any = None, **kwargs: Any) -> float:
     """Score ``estimator.transform(X)`` by `trustworthiness`; y is ignored, `kwargs` are passed on."""
     return trustworthiness(X, _embed(estimator, X), **kwargs)
 
 
-def random_triplet_scorer(estimator, X, y=None, **kwargs):
+def random_triplet_scorer(estimator: Any, X: Rows, y: Any = None, **kwargs: Any) -> float:
     """Score ``estimator.transform(X)`` by `random_triplet_accuracy`; y is ignored, `kwargs` are passed on."""
     return random_triplet_accuracy(X, _embed(estimator, X), **kwargs)
 
 
-def silhouette_scorer(estimator, X, y=None, *, sample_size=10_000, random_state=0, **kwargs):
+def silhouette_scorer(
+    estimator: Any, X: Rows, y: Any = None, *, sample_size: int | None = 10_000, random_state: Seed = 0, **kwargs: Any
+) -> float:
     """Score ``estimator.predict(X)`` by the silhouette, without labels.
 
     It is :func:`sklearn.metrics.silhouette_score` in [-1, 1], over `sample_size` rows where X has more
@@ -386,7 +414,7 @@ def silhouette_scorer(estimator, X, y=None, *, sample_size=10_000, random_state=
     return float(silhouette_score(X[rows], labels[rows], **kwargs))
 
 
-def calibration_scorer(estimator, X, y, **kwargs):
+def calibration_scorer(estimator: Any, X: Rows, y: Any, **kwargs: Any) -> float:
     """Score ``estimator.predict_proba(X)`` by minus `expected_calibration_error`; `kwargs` are passed on."""
     y_prob = _method(estimator, "predict_proba")(X)
     return -expected_calibration_error(y, y_prob, labels=estimator.classes_, **kwargs)
@@ -396,7 +424,7 @@ clustering_accuracy_scorer = make_scorer(clustering_accuracy)
 """Score ``estimator.predict(X)`` by `clustering_accuracy` against y."""
 
 
-def _check_labels(y, name):
+def _check_labels(y: Any, name: str) -> Array:
     """Return y as a 1-D array without missing values or fractions."""
     y = column_or_1d(np.asarray(y))
     if len(y) == 0:
@@ -407,7 +435,7 @@ def _check_labels(y, name):
     return y
 
 
-def _check_map(X, Z, metric):
+def _check_map(X: Rows, Z: Any, metric: Metric) -> tuple[Rows, Array]:
     """Return data and its map as finite arrays of the same number of rows."""
     X = check_array(X, accept_sparse=False if metric == "precomputed" else "csr", input_name="X")
     Z = check_array(Z, input_name="Z")
@@ -418,7 +446,7 @@ def _check_map(X, Z, metric):
     return X, Z
 
 
-def _probes(n_samples, n_probes, random_state, name="n_probes"):
+def _probes(n_samples: int, n_probes: int | None, random_state: Seed, name: str = "n_probes") -> Array:
     """Return `n_probes` different rows in order; all of them if None or too few."""
     if n_probes is None:
         return np.arange(n_samples)
@@ -428,7 +456,7 @@ def _probes(n_samples, n_probes, random_state, name="n_probes"):
     return np.sort(check_random_state(random_state).choice(n_samples, n_probes, replace=False))
 
 
-def _neighbors(X, rows, n_neighbors, metric, n_jobs):
+def _neighbors(X: Rows, rows: Array, n_neighbors: int, metric: Metric, n_jobs: Jobs) -> Array:
     """Return the exact nearest neighbours of some rows of X, each row itself excluded."""
     search = NearestNeighbors(n_neighbors=n_neighbors, metric=metric, n_jobs=n_jobs).fit(X)
     found = search.kneighbors(X[rows], n_neighbors + 1, return_distance=False)
@@ -437,7 +465,7 @@ def _neighbors(X, rows, n_neighbors, metric, n_jobs):
     return found[keep].reshape(len(rows), n_neighbors)
 
 
-def _distances(X, rows, metric, n_jobs):
+def _distances(X: Rows, rows: Array, metric: Metric, n_jobs: Jobs) -> Array:
     """Return the distances from some rows of X to all, infinite from a row to itself."""
     block = X if len(rows) == X.shape[0] else X[rows]  # X itself lets scikit-learn see the symmetry
     if metric == "precomputed":
@@ -448,7 +476,7 @@ def _distances(X, rows, metric, n_jobs):
     return distances
 
 
-def _ranks(distances, near):
+def _ranks(distances: Array, near: Array) -> Array:
     """Return the ranks from 1 of some entries of a row; counting suffices unless one of them is tied."""
     ranks = [1 + np.count_nonzero(distances < distances[j]) for j in near]
     if all(np.count_nonzero(distances == distances[j]) == 1 for j in near):
@@ -456,7 +484,7 @@ def _ranks(distances, near):
     return 1 + np.argsort(np.argsort(distances))[near]
 
 
-def _triplets(n_samples, n_triplets, rng):
+def _triplets(n_samples: int, n_triplets: int | None, rng: np.random.RandomState) -> tuple[Array, Array, Array]:
     """Draw triplets of three different rows, uniformly."""
     i = rng.randint(n_samples, size=n_triplets)
     j = (i + rng.randint(1, n_samples, size=n_triplets)) % n_samples
@@ -467,14 +495,14 @@ def _triplets(n_samples, n_triplets, rng):
     return i, j, k
 
 
-def _nearer(X, i, j, k, metric):
+def _nearer(X: Rows, i: Array, j: Array, k: Array, metric: Metric) -> Array:
     """Tell for each triplet whether row j is nearer to row i than row k is."""
     distance = PAIRED_DISTANCES.get(metric, partial(paired_distances, metric=metric))
     anchors = X[i]
     return distance(anchors, X[j]) < distance(anchors, X[k])
 
 
-def _reliability_bins(y_true, y_prob, n_bins, labels):
+def _reliability_bins(y_true: Any, y_prob: Any, n_bins: int, labels: Any) -> tuple[Array, Array, Array]:
     """Return each bin's accuracy, mean confidence and count; the first two are NaN where it is empty."""
     check_scalar(n_bins, "n_bins", Integral, min_val=1)
     y_true = _check_labels(y_true, "y_true")
@@ -493,7 +521,7 @@ def _reliability_bins(y_true, y_prob, n_bins, labels):
     return prob_true, prob_pred, counts
 
 
-def _check_columns(y_true, y_prob, labels):
+def _check_columns(y_true: Array, y_prob: Array, labels: Any) -> Array:
     """Return the class of each column of valid probabilities."""
     given = labels is not None
     labels = column_or_1d(np.asarray(labels)) if given else np.unique(y_true)
@@ -512,13 +540,13 @@ def _check_columns(y_true, y_prob, labels):
     return labels
 
 
-def _gap(prob_true, prob_pred, counts):
+def _gap(prob_true: Array, prob_pred: Array, counts: Array) -> float:
     """Return the mean absolute gap between accuracy and confidence, weighted by the counts."""
     gaps = np.abs(np.nan_to_num(prob_true) - np.nan_to_num(prob_pred))
     return float(np.average(gaps, weights=counts))
 
 
-def _method(estimator, name):
+def _method(estimator: Any, name: str) -> Callable[..., Any]:
     """Return a method of the estimator, or say that it lacks it."""
     method = getattr(estimator, name, None)
     if method is None:
@@ -526,6 +554,6 @@ def _method(estimator, name):
     return method
 
 
-def _embed(estimator, X):
+def _embed(estimator: Any, X: Rows) -> Array:
     """Return the estimator's map of X."""
     return _method(estimator, "transform")(X)

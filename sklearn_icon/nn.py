@@ -1,9 +1,12 @@
 """The loss for training loops of one's own: I-Con on the batches of any torch module."""
 
+from __future__ import annotations
+
 import warnings
-from functools import partial
+from collections.abc import Callable
 from math import log
 from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
@@ -14,8 +17,12 @@ from ._core.spec import resolve
 from ._objective.divergences import DIVERGENCES
 from ._objective.objective import check_limit
 from ._objective.row_tiles import Batch, summed_divergence
-from .learned import NAMES, Gaussian, Learned, StudentT, UniformMixture
+from .learned import NAMES, Learned
 from .supervisory._batch import as_targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 __all__ = ["ICONLoss"]
 
@@ -46,7 +53,7 @@ class ICONLoss(torch.nn.Module):
           class probabilities; `Counts`: keys are the prototypes of the tokens, y the count matrix, and a
           row counts in the average as often as it has tokens;
         - `CrossModalPairs`: keys are the representations of the batch in the other modality, row by row. Without y the
-          key of row i is i; y may hold the item of each pair, and all keys of one item share the mass equally, or be a
+          key of row i is i; y may hold the item of each pair, and all keys of one item have the same mass, or be a
           2-D indicator of several labels, of integers;
         - `Gaussian`, `StudentT`, `UniformKNN`: y are companion features (`source="y"`, which short names stand for);
         - `Graph`: y is the matrix of weights between the rows; `Identity`: nothing;
@@ -116,7 +123,14 @@ class ICONLoss(torch.nn.Module):
     log_tau: torch.nn.Parameter
     log_df: torch.nn.Parameter
 
-    def __init__(self, supervisory, learned, divergence="kl", debias=0.0, gather_distributed=False):
+    def __init__(
+        self,
+        supervisory: of_p.Supervisory | str,
+        learned: Learned | str,
+        divergence: str = "kl",
+        debias: float = 0.0,
+        gather_distributed: bool = False,
+    ) -> None:
         super().__init__()
         validate_parameter_constraints(
             {
@@ -146,20 +160,20 @@ class ICONLoss(torch.nn.Module):
             )
 
     @property
-    def tau(self):
+    def tau(self) -> Tensor:
         """The present temperature, where it is learned."""
         return self.log_tau.exp()
 
     @property
-    def df(self):
+    def df(self) -> Tensor:
         """The present degrees of freedom, where they are learned."""
         return self.log_df.exp()
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """What `repr` shows."""
         return f"{self.supervisory}, {self.learned}, divergence={self.divergence!r}, debias={self.debias}"
 
-    def forward(self, z, y=None, keys=None):
+    def forward(self, z: Tensor, y: Any = None, keys: Tensor | None = None) -> Tensor:
         """L of a batch.
 
         Parameters
@@ -195,7 +209,7 @@ class ICONLoss(torch.nn.Module):
                     _refuse_zero_rows(keys, "keys")
             return self._mean(z, as_targets(self.supervisory, y, len(z), z.device), keys)
 
-    def _check_shapes(self, z, keys):
+    def _check_shapes(self, z: Tensor, keys: Tensor | None) -> None:
         if z.ndim != 2 or len(z) == 0 or not z.is_floating_point():
             raise ValueError(f"z must be floats of shape (n_rows, d), got {z.dtype} of shape {tuple(z.shape)}.")
         name = type(self.supervisory.plain()).__name__
@@ -207,14 +221,14 @@ class ICONLoss(torch.nn.Module):
         if keys is not None and not self._has_prototypes and len(keys) != len(z):
             raise ValueError(f"{name}() needs a key for each of the {len(z)} rows of z, got {len(keys)}.")
 
-    def _mean(self, z, y, keys):
+    def _mean(self, z: Tensor, y: Tensor | None, keys: Tensor) -> Tensor:
         """The average over the rows, of all processes, that have a positive."""
         joint = JointBatch(len(z), z.device, self.gather_distributed)
         keys = keys if self._has_prototypes else joint.gather(keys)
         about, sums = (joint.gather(y), joint.rows, len(keys)), z.new_ones(len(z))
         weights_of = self._weights_of(*about, z)
 
-        def weights_and_mass(part):
+        def weights_and_mass(part: slice) -> tuple[Tensor, Tensor]:
             weights, sums[part] = weights_of(part)
             return weights, self._mass(sums[part])
 
@@ -222,7 +236,7 @@ class ICONLoss(torch.nn.Module):
             weights_and_mass(slice(0, len(z)))
         rows, keys = self.learned.prepare(z, keys, joint.gather(sums) if self._reads_degrees else None)
         batch = Batch(
-            learned_of=partial(_present, self.learned),
+            learned_of=self.learned.present,
             divergence=self.divergence,
             weights_of=weights_and_mass,
             partners=None if torch.compiler.is_compiling() else self.supervisory.partners_of_batch(*about, z),
@@ -230,29 +244,31 @@ class ICONLoss(torch.nn.Module):
             skips_self=self.supervisory.excludes_self and not self.learned.includes_self,
             first=joint.rows.start,
         )
-        values = [getattr(self, f"log_{name}").exp() for name in self.learned.learns]
+        values = [self.get_parameter(f"log_{name}").exp() for name in self.learned.learns]
         total = summed_divergence(batch, rows, keys, *values)
         mass = joint.sum(self._mass(sums).sum())
         if not torch.compiler.is_compiling():
             self._report(sums > 0, mass)
         return joint.mean(total, mass.clamp_min(torch.finfo(z.dtype).tiny))
 
-    def _weights_of(self, y, rows, n_keys, like):
+    def _weights_of(
+        self, y: Tensor | None, rows: slice, n_keys: int, like: Tensor
+    ) -> Callable[[slice], tuple[Tensor, Tensor]]:
         """`Supervisory.of_batch` of slices of the rows; a p that is computed whole is computed once."""
         if self.supervisory.batch_is_whole:
             weights, sums = self.supervisory.of_batch(y, rows, n_keys, like)
             return lambda part: (weights[part], sums[part])
 
-        def of(part):
+        def of(part: slice) -> tuple[Tensor, Tensor]:
             return self.supervisory.of_batch(y, slice(rows.start + part.start, rows.start + part.stop), n_keys, like)
 
         return of
 
-    def _mass(self, sums):
+    def _mass(self, sums: Tensor) -> Tensor:
         """How much rows count in the average."""
         return sums if self.supervisory.weighs_rows else (sums > 0).to(sums.dtype)
 
-    def _report(self, counted, n_counted):
+    def _report(self, counted: Tensor, n_counted: Tensor) -> None:
         """Raise where no row of any process has a positive; warn once where some have none."""
         if not n_counted:
             raise ValueError(
@@ -270,18 +286,7 @@ class ICONLoss(torch.nn.Module):
             )
 
 
-def _present(learned, *values):
-    """q with what is learned as it is now."""
-    if not values:
-        return learned
-    if isinstance(learned, UniformMixture):
-        return UniformMixture(_present(learned.base, *values), learned.alpha)
-    if "tau" in learned.learns:
-        return Gaussian(metric=learned.metric, tau=values[0])
-    return StudentT(df=values[0])
-
-
-def _refuse_zero_rows(rows, name):
+def _refuse_zero_rows(rows: Tensor, name: str) -> None:
     top = rows.detach().abs().amax(1) if rows.shape[1] else rows.new_zeros(len(rows))
     if not top.all():
         zero = (top == 0).nonzero().ravel()

@@ -3,9 +3,11 @@
 Each raises `AssertionError` at the first thing that does not hold, and says which.
 """
 
+from __future__ import annotations
+
 import copy
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,18 +15,23 @@ from scipy import sparse
 from sklearn.base import clone
 
 from ._core.conditional import Conditional
+from ._core.types import Rows
 from ._objective.normalizers import log_normalizer
 from ._objective.objective import Objective
 from .encoders import Encoder
 from .learned import Learned
 from .supervisory import Supervisory
 
+if TYPE_CHECKING:
+    pass
+
+
 __all__ = ["check_encoder", "check_learned", "check_supervisory"]
 
 _SIZES = (2, 3, 17)  # rows; the largest also serves as the sample
 
 
-def check_supervisory(spec, X=None, y=None):
+def check_supervisory(spec: Supervisory, X: Rows | None = None, y: Any = None) -> None:
     """Check a supervisory distribution p on small data.
 
     ::
@@ -104,7 +111,7 @@ def _conditional(spec: Supervisory, X: Any, y: Any) -> Conditional:
     return clone(spec).conditional(X, y, random_state=0)
 
 
-def check_learned(kernel):
+def check_learned(kernel: Learned) -> None:
     """Check a learned distribution q: a kernel, a limit, or one over memberships.
 
     ::
@@ -186,7 +193,7 @@ def _check_gradients(kernel: Learned, z: torch.Tensor) -> None:
     z = z[:6].clone().requires_grad_()
     off = ~torch.eye(len(z), dtype=torch.bool)
 
-    def loss(z):
+    def loss(z: torch.Tensor) -> torch.Tensor:
         return _log_q(kernel, z)[off].sum()
 
     _require(torch.autograd.gradcheck(loss, z, raise_exception=False), f"gradients of {kernel} are not right")
@@ -226,7 +233,7 @@ def _check_loss(kernel: Learned, n: int) -> None:
     )
 
 
-def check_encoder(encoder):
+def check_encoder(encoder: Encoder) -> None:
     """Check an encoder with weights: what `build` makes, and that nothing else is changed.
 
     ::
@@ -271,9 +278,9 @@ def check_encoder(encoder):
     pickle.loads(pickle.dumps(encoder))
 
 
-def _check_spec(spec: Any, kind: Any) -> None:
-    if not isinstance(spec, kind):
-        raise TypeError(f"a {kind.__name__} is needed, got {spec!r}.")
+def _check_spec(spec: Any, base: Any) -> None:
+    if not isinstance(spec, base):
+        raise TypeError(f"a {base.__name__} is needed, got {spec!r}.")
     twin: Any = clone(spec)
     _require(twin is not spec and repr(twin) == repr(spec), f"clone of {spec} is {twin}")
     twin.set_params(**twin.get_params(deep=True))

@@ -15,3 +15,5 @@ Metric: TypeAlias = str | Callable[..., float]
 """Between two rows, by a name that scikit-learn knows or as a function."""
 Seed: TypeAlias = int | np.random.RandomState | None
 """What `sklearn.utils.check_random_state` reads."""
+Jobs: TypeAlias = int | None
+"""How many threads, as joblib counts them; None leaves it to whoever computes."""

@@ -29,7 +29,7 @@ from .._core.interrupts import raise_if_interrupted
 from .._core.pools import library_threads
 from .._core.quiet import quiet
 from .._core.rows import mixed_bits, row_digests
-from .._core.types import Array, Metric, Rows, Seed
+from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .checks import SHIFT_FREE, checked_matrix, without_negatives
 from .space import Space, space_of, sq_norms
 from .ties import k_smallest
@@ -77,7 +77,7 @@ def nearest_neighbors(
     *,
     metric: Metric = "euclidean",
     metric_params: dict | None = None,
-    n_jobs: int | None = None,
+    n_jobs: Jobs = None,
     random_state: Seed = None,
     ranked: bool = True,
     name: str = "X",
@@ -110,7 +110,7 @@ def cross_neighbors(
     *,
     metric: Metric = "euclidean",
     metric_params: dict | None = None,
-    n_jobs: int | None = None,
+    n_jobs: Jobs = None,
     random_state: Seed = None,
 ) -> Neighbors:
     """The n_neighbors smallest distances `d(x_i, y_j)` of each row x_i of X, for the rows y_j of reference.
@@ -167,7 +167,7 @@ def _validated(rows: Rows, name: str) -> Rows:
     return rows
 
 
-def _search(space: Space, k: int, n_jobs: int | None, random_state: Seed, ranked: bool = True) -> Neighbors:
+def _search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool = True) -> Neighbors:
     """Propose candidates, rank them by distances computed afresh, and scan all rows where that leaves a doubt."""
     (n, width), sparse = space.reference.shape, sp.issparse(space.X)
     limit, name = (n - 1, "n - 1") if space.own else (n, "n_reference")
@@ -236,7 +236,7 @@ def _search_on(device: str, space: Space, k: int, rows: Array, run: _Run) -> Nei
     return Neighbors(indices, distances, exact=True)
 
 
-def _in_blocks(n: int, n_jobs: int | None, function: Callable[[Array], tuple], rows: Array) -> Any:
+def _in_blocks(n: int, n_jobs: Jobs, function: Callable[[Array], tuple], rows: Array) -> Any:
     """Arrays = function(rows), in threads that take a block of rows at a time."""
     size = int(np.clip(_BLOCK // n, 32, 4096))
     blocks = (delayed(function)(rows[start : start + size]) for start in range(0, len(rows), size))
@@ -245,7 +245,7 @@ def _in_blocks(n: int, n_jobs: int | None, function: Callable[[Array], tuple], r
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
-def _propose(space: Space, k: int, tree: bool, n_jobs: int | None) -> tuple[Array, _Doubt]:
+def _propose(space: Space, k: int, tree: bool, n_jobs: Jobs) -> tuple[Array, _Doubt]:
     """(candidates, what leaves a doubt) by scikit-learn's searches, of a tree among rows in random order."""
     n, n_candidates = space.reference.shape[0], k + space.own + _SPARE
     if tree:
@@ -268,7 +268,7 @@ def _propose(space: Space, k: int, tree: bool, n_jobs: int | None) -> tuple[Arra
     return order[candidates], doubt
 
 
-def _propose_compiled(space: Space, k: int, n_jobs: int | None) -> tuple[Array, _Doubt]:
+def _propose_compiled(space: Space, k: int, n_jobs: Jobs) -> tuple[Array, _Doubt]:
     """(candidates, what leaves a doubt), by products in single precision of rows brought near zero."""
     from .brute_force import FAR_NORM, nearest_candidates
 
@@ -290,7 +290,7 @@ def _propose_compiled(space: Space, k: int, n_jobs: int | None) -> tuple[Array, 
     return candidates, doubt
 
 
-def _propose_by_partition(space: Space, k: int, n_jobs: int | None, run: _Run) -> Array | None:
+def _propose_by_partition(space: Space, k: int, n_jobs: Jobs, run: _Run) -> Array | None:
     """Candidates in the nearest cells of a partition, or None where that would compare most rows with most others."""
     from .partition import cells_needed, part, partition_candidates
 
@@ -456,7 +456,7 @@ def _descent_class() -> Any:
     return NNDescent
 
 
-def _descend(space: Space, k: int, n_jobs: int | None, random_state: Seed) -> Array:
+def _descend(space: Space, k: int, n_jobs: Jobs, random_state: Seed) -> Array:
     """Candidates from pynndescent: the row itself as a rule, -1 where it finds none."""
     rng = np.random.RandomState() if random_state is None else check_random_state(random_state)
     rows = space.reference.astype(np.float32)

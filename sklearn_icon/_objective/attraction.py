@@ -3,7 +3,10 @@
 d/dz_i of the sum over both directions is 4 sum_j w_ij h_ij (z_i - z_j), h = d log k / ds.
 """
 
+from __future__ import annotations
+
 from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,29 +17,25 @@ from .._core.quiet import quiet
 from .._core.team import Team
 from .normalizers import Offsets, both_ways, upper_tiles
 
-_DENSE_SHARE = 0.2
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..learned import DistanceKernel
+
+
+_DENSE = 0.2
 _COMPILED_EDGES = 300_000  # below, torch takes less time than loading compiled loops
 
 
-def symmetric_edges(weights, learned, dtype, device, n_components):
-    """Symmetric weights in the form that is fastest to sum.
-
-    Parameters
-    ----------
-    weights : csr_array of shape (n, n)
-        Symmetric.
-    learned : DistanceKernel
-        Whose logarithm is to be summed.
-    dtype : torch.dtype
-    device : str or torch.device
-    n_components : int or None
-        Dimensions of the map; None if not known.
-
-    Returns
-    -------
-    DenseEdges, CompiledEdges or SparseEdges
-    """
-    if weights.nnz > _DENSE_SHARE * weights.shape[0] ** 2:
+def symmetric_edges(
+    weights: sparse.csr_array,
+    learned: DistanceKernel,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    n_components: int | None,
+) -> Edges:
+    """Symmetric weights in the form that is fastest to sum log k over; n_components is the map's, if known."""
+    if weights.nnz > _DENSE * weights.shape[0] ** 2:
         return DenseEdges(weights, dtype, device)
     planar = n_components in (1, 2) and torch.device(device).type == "cpu"
     if weights.nnz > _COMPILED_EDGES and planar and learned.slope_terms is not None:
@@ -44,10 +43,28 @@ def symmetric_edges(weights, learned, dtype, device, n_components):
     return SparseEdges(weights, dtype, device)
 
 
+class Edges(Protocol):
+    """Symmetric weights w_ij, to sum w_ij log k over."""
+
+    is_dense: bool
+    """Whether a pass over all pairs has each weight at hand."""
+    team: Any
+    """The threads that sum."""
+
+    def sum_and_gradient(
+        self, learned: DistanceKernel, z: Tensor, with_value: bool = True
+    ) -> tuple[float | None, Tensor]:
+        """(sum of w log k or None, its gradient)."""
+        ...
+
+
 class SparseEdges:
     """Weights as tensors; the ends of all edges are gathered."""
 
-    def __init__(self, weights, dtype, device):
+    is_dense = False
+    team: Team | None = None
+
+    def __init__(self, weights: sparse.csr_array, dtype: torch.dtype, device: torch.device | str) -> None:
         weights.sort_indices()
         self.shape = weights.shape
         self.indptr = torch.as_tensor(weights.indptr, device=device)
@@ -55,18 +72,20 @@ class SparseEdges:
         self.weights = torch.as_tensor(weights.data, dtype=dtype, device=device)
 
     @cached_property
-    def rows(self):
+    def rows(self) -> Tensor:
         """The row of each edge."""
         return torch.repeat_interleave(torch.arange(self.shape[0], device=self.indptr.device), self.indptr.diff())
 
-    def sum_and_gradient(self, learned, z, with_value=True):
-        """(sum of w log k or None, its gradient)."""
+    def sum_and_gradient(
+        self, learned: DistanceKernel, z: Tensor, with_value: bool = True
+    ) -> tuple[float | None, Tensor]:
+        """See `Edges`."""
         sq = (z.index_select(0, self.rows) - z.index_select(0, self.indices)).square_().sum(1)
         pull = self._matrix(self.weights * learned.slope(sq)) @ torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
         value = float(self.weights @ learned.log_kernel(sq)) if with_value else None
         return value, 4 * (pull[:, -1:] * z - pull[:, :-1])
 
-    def _matrix(self, values):
+    def _matrix(self, values: Tensor) -> Tensor:
         """The sparse matrix that has these values in place of the weights."""
         with quiet("Sparse (CSR tensor support|invariant checks)"):
             return torch.sparse_csr_tensor(self.indptr, self.indices, values, self.shape, check_invariants=False)
@@ -75,27 +94,32 @@ class SparseEdges:
 class CompiledEdges:
     """Weights for compiled loops on the CPU over maps of one or two dimensions: each pair once, near rows together."""
 
-    def __init__(self, weights, dtype):
+    is_dense = False
+
+    def __init__(self, weights: sparse.csr_array, dtype: torch.dtype) -> None:
         self.order = reverse_cuthill_mckee(sparse.csr_matrix(weights), symmetric_mode=True)
-        place = np.empty_like(self.order)
-        place[self.order] = np.arange(len(place), dtype=place.dtype)
-        rows = np.repeat(np.arange(len(place), dtype=place.dtype), np.diff(weights.indptr))
+        rank = np.empty_like(self.order)
+        rank[self.order] = np.arange(len(rank), dtype=rank.dtype)
+        rows = np.repeat(np.arange(len(rank), dtype=rank.dtype), np.diff(weights.indptr))
         once = rows < weights.indices
-        a, b = place[rows[once]], place[weights.indices[once]]
+        a, b = rank[rows[once]], rank[weights.indices[once]]
         values = weights.data[once].astype(torch.zeros((), dtype=dtype).numpy().dtype)
         upper = sparse.coo_array((values, (np.minimum(a, b), np.maximum(a, b))), shape=weights.shape).tocsr()
         upper.sort_indices()
         self.graph = (upper.indptr, upper.indices, upper.data)
-        self.team = Team()
+        self.team: Team = Team()
         self.parts = self.team.split_by_weight(np.diff(upper.indptr))
-        self.points = np.zeros((len(place), 2), dtype=values.dtype)
-        self.pulls = np.zeros((len(self.parts), len(place), 2), dtype=values.dtype)
+        self.points = np.zeros((len(rank), 2), dtype=values.dtype)
+        self.pulls = np.zeros((len(self.parts), len(rank), 2), dtype=values.dtype)
 
-    def sum_and_gradient(self, learned, z, with_value=True):
-        """As `SparseEdges.sum_and_gradient`."""
+    def sum_and_gradient(
+        self, learned: DistanceKernel, z: Tensor, with_value: bool = True
+    ) -> tuple[float | None, Tensor]:
+        """See `Edges`."""
         from .loops import log_sum, pull, put, take
 
-        number, (a, b, factor) = self.points.dtype.type, learned.slope_terms
+        terms: Any = learned.slope_terms
+        number, (a, b, factor) = self.points.dtype.type, terms
         take(z.detach().numpy(), self.order, self.points)
         edges = [(self.points, *self.graph, part.start, part.stop) for part in self.parts]
         self.team.run(pull, [(*edge, number(a), number(b), out) for edge, out in zip(edges, self.pulls, strict=True)])
@@ -112,11 +136,16 @@ class CompiledEdges:
 class DenseEdges:
     """Weights as a dense matrix, tile by tile."""
 
-    def __init__(self, weights, dtype, device):
+    is_dense = True
+    team: Team | None = None
+
+    def __init__(self, weights: sparse.csr_array, dtype: torch.dtype, device: torch.device | str) -> None:
         self.weights = torch.as_tensor(weights.toarray(), dtype=dtype, device=device)
 
-    def sum_and_gradient(self, learned, z, with_value=True):
-        """As `SparseEdges.sum_and_gradient`."""
+    def sum_and_gradient(
+        self, learned: DistanceKernel, z: Tensor, with_value: bool = True
+    ) -> tuple[float | None, Tensor]:
+        """See `Edges`."""
         total, pull = torch.zeros((), dtype=torch.float64, device=z.device), Offsets(z)
         for rows, keys, sq, spare in upper_tiles(z):
             weights = self.weights[rows, keys]

@@ -1,13 +1,24 @@
 """Minibatches: of rows, one positive of each, and the batch itself as keys; or of items, whose views are drawn."""
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy import sparse
 
 from .._core.conditional import Conditional, view_conditional
+from .._core.types import Array
 from .objective import Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..learned import Learned
+    from ..supervisory._labels import PositivePairs
+
 
 _REDRAWS = 20
 
@@ -26,16 +37,12 @@ def shuffled(n_rows: int, batch_rows: int, rng: np.random.RandomState) -> list[n
 
 
 class PositiveSampler:
-    """Draws keys of rows from the weights of p, or from the walks along them.
+    """Draws keys of rows from the weights of p, or from the walks of up to n_steps along them.
 
-    Parameters
-    ----------
-    p : Conditional
-    n_steps : int, default=1
-        The longest walk: one of k steps ends at j with the weight of P^k, as in `supervisory.RandomWalk`.
+    One of k steps ends at j with the weight of P^k, as in `supervisory.RandomWalk`.
     """
 
-    def __init__(self, p, n_steps=1):
+    def __init__(self, p: Conditional, n_steps: int = 1) -> None:
         self.has_positives, self.exclude_self, self.n_steps = p.has_positives, p.exclude_self, n_steps
         self.indptr, self.indices = p.weights.indptr, p.weights.indices
         counts, data = np.diff(self.indptr), p.weights.data
@@ -44,7 +51,7 @@ class PositiveSampler:
         self.counts = counts if even else None
         self.cumulative: Any = None if even else np.cumsum(data, dtype=np.float64)
 
-    def draw(self, rows, rng):
+    def draw(self, rows: Array, rng: np.random.RandomState) -> tuple[Array, Array]:
         """(rows that have positives, one positive of each)."""
         rows = rows[self.has_positives[rows]]
         ends = self._walk(rows, rng)
@@ -56,10 +63,10 @@ class PositiveSampler:
         lost = self._is_lost(ends, rows)
         return rows, np.where(lost, self._step(rows, rng), ends)
 
-    def _is_lost(self, ends, rows):
+    def _is_lost(self, ends: Array, rows: Array) -> Array:
         return (ends < 0) | ((ends == rows) & self.exclude_self)
 
-    def _walk(self, rows, rng):
+    def _walk(self, rows: Array, rng: np.random.RandomState) -> Array:
         """Ends of walks of up to n_steps, each length as likely; -1 where a row on the way has no positive."""
         ends = self._step(rows, rng)
         lengths = rng.randint(1, self.n_steps + 1, size=len(rows)) if self.n_steps > 1 else np.ones(len(rows))
@@ -70,7 +77,7 @@ class PositiveSampler:
             ends[going[~dead]] = self._step(ends[going[~dead]], rng)
         return ends
 
-    def _step(self, rows, rng):
+    def _step(self, rows: Array, rng: np.random.RandomState) -> Array:
         if self.counts is not None:
             return self.indices[self.indptr[rows] + (rng.uniform(size=len(rows)) * self.counts[rows]).astype(np.intp)]
         first, last = self.indptr[rows], self.indptr[rows + 1] - 1
@@ -79,19 +86,10 @@ class PositiveSampler:
         return self.indices[np.clip(np.searchsorted(self.cumulative, point, side="right"), first, last)]
 
 
-def batch_conditional(n_rows, exclude_self):
+def batch_conditional(n_rows: int, exclude_self: bool) -> Conditional:
     """p of a batch whose keys are its rows, then their positives: key n_rows + i belongs to row i.
 
-    Parameters
-    ----------
-    n_rows : int
-        Rows of the batch.
-    exclude_self : bool
-        Whether key i is row i itself, as where the positive is another row.
-
-    Returns
-    -------
-    Conditional of shape (n_rows, 2 * n_rows)
+    With `exclude_self` key i is row i itself, as where the positive is another row.
     """
     rows = np.arange(n_rows)
     weights = sparse.csr_array((np.ones(n_rows), (rows, n_rows + rows)), shape=(n_rows, 2 * n_rows))
@@ -99,29 +97,26 @@ def batch_conditional(n_rows, exclude_self):
 
 
 class BatchLoss:
-    """The objective on minibatches, each drawn anew.
+    """The objective, with options of `Objective`, on minibatches of rows and as many positives, each drawn anew.
 
-    Parameters
-    ----------
-    p : Conditional
-    learned : Learned
-    represent : callable (row numbers) -> tensor
-        Representations of rows.
-    batch_rows : int
-        Rows of a batch; as many positives come with them.
-    options : dict
-        Of `Objective`.
-    represent_keys : callable (row numbers) -> tensor, default=None
-        Representations of keys; None where they are those of rows.
+    `represent` takes row numbers to representations; `represent_keys` those of keys, where they have their own.
     """
 
-    def __init__(self, p, learned, represent, batch_rows, options, represent_keys=None):
+    def __init__(
+        self,
+        p: Conditional,
+        learned: Learned,
+        represent: Callable[[Array], Tensor],
+        batch_rows: int,
+        options: dict[str, Any],
+        represent_keys: Callable[[Array], Tensor] | None = None,
+    ) -> None:
         self.p, self.learned, self.represent, self.represent_keys = p, learned, represent, represent_keys
         self.batch_rows, self.options = batch_rows, options
         self.sampler, self.drawable = PositiveSampler(p), np.flatnonzero(p.has_positives)
         self.objectives: dict[int, Objective] = {}  # by the rows of a batch that have positives
 
-    def __call__(self, rng):
+    def __call__(self, rng: np.random.RandomState) -> Tensor:
         """The loss of a batch drawn with a RandomState."""
         rows = rng.permutation(self.drawable)[: self.batch_rows]
         rows, positives = self.sampler.draw(rows, rng)
@@ -137,55 +132,51 @@ class BatchLoss:
 
 
 class ViewLoss:
-    """The objective on views of items, in minibatches of shuffled passes.
+    """The objective, with options of `Objective`, on views of items, in minibatches of shuffled passes.
 
     Every view of a batch is an anchor, and all other views are its keys: NT-Xent, where q is a Gaussian of cosines.
-    Keys of an encoder's past are the views of the other draws, whatever their item.
-
-    Parameters
-    ----------
-    p : Conditional
-        Over the views of all items; its uniform mass is that of a batch.
-    views : PositivePairs
-        Draws views.
-    learned : Learned
-    items : callable (item numbers) -> tensor
-        What views are drawn of.
-    trained : TrainedEncoder
-    batch_items : int
-        Items of a batch at the most: a pass is cut into batches that differ by one.
-    options : dict
-        Of `Objective`.
+    Keys of an encoder's past are the views of the other draws, whatever their item. p is over the views of all items;
+    its uniform mass is that of a batch. A pass is cut into batches of `batch_items` at the most, whose sizes differ by
+    one.
     """
 
-    def __init__(self, p, views, learned, items, trained, batch_items, options):
+    def __init__(
+        self,
+        p: Conditional,
+        views: PositivePairs,
+        learned: Learned,
+        items: Callable[[Array], Tensor],
+        trained: Any,
+        batch_items: int,
+        options: dict[str, Any],
+    ) -> None:
         self.views, self.learned, self.items, self.trained = views, learned, items, trained
         self.uniform, self.options = p.uniform, options
         self.n_items = p.shape[0] // views.n_views
         self.batch_items, self.n_batches = batch_items, batch_count(self.n_items, batch_items)
         self.objectives: dict[int, Objective] = {}  # by the items of a batch
 
-    def batches(self, rng):
+    def batches(self, rng: np.random.RandomState) -> Iterator[Array]:
         """Yield the items of the batches of one pass, shuffled with a RandomState."""
         yield from shuffled(self.n_items, self.batch_items, rng)
 
-    def passes(self, rng):
+    def passes(self, rng: np.random.RandomState) -> Iterator[Array]:
         """Yield the items of batches, pass after pass."""
         while True:
             yield from self.batches(rng)
 
-    def __call__(self, items):
+    def __call__(self, items: Array) -> Any:
         """The loss of a batch of items, whose views are drawn."""
         objective, pairs = self._represented(items)
         return sum(objective(z, keys) for z, keys in pairs) / len(pairs)
 
-    def per_item(self, items):
+    def per_item(self, items: Array) -> Tensor:
         """The divergence of each item of a batch, the mean of those of its views: the loss is the mean of all."""
         objective, pairs = self._represented(items)
-        shares = torch.cat([objective.per_row(z, keys) for z, keys in pairs]) / len(pairs)
-        return len(items) * shares.view(-1, len(items)).sum(0)
+        costs = torch.cat([objective.per_row(z, keys) for z, keys in pairs]) / len(pairs)
+        return len(items) * costs.view(-1, len(items)).sum(0)
 
-    def _represented(self, items):
+    def _represented(self, items: Array) -> tuple[Objective, list[tuple[Tensor, Tensor | None]]]:
         """(objective, [(rows, keys or None where these are the rows), ...])."""
         n, views = len(items), self.views.draw(self.items(items))
         if n not in self.objectives:
@@ -197,7 +188,7 @@ class ViewLoss:
         others = [torch.cat([*keys[:draw], *keys[draw + 1 :]]) for draw in range(len(keys))]
         return self.objectives[n], list(zip(z.split(n), others, strict=True))
 
-    def _conditional(self, n):
+    def _conditional(self, n: int) -> Conditional:
         """p of the views of n items; of one draw over the others, where these are represented on their own."""
         p = view_conditional(n, self.views.n_views)
         if self.trained.represent_keys is not None:

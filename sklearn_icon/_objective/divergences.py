@@ -5,38 +5,43 @@ all keys outside the support of p together cost c times their mass under q: the 
 only. Reverse KL is infinite there and has none.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from math import log
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def kl(p, log_q):
+def kl(p: Tensor, log_q: Tensor) -> Tensor:
     """p log(p / q)."""
     return p.xlogy(p) - _times_log(p, log_q)
 
 
-def reverse_kl(p, log_q):
+def reverse_kl(p: Tensor, log_q: Tensor) -> Tensor:
     """q log(q / p)."""
     return log_q.exp() * (log_q - p.log())
 
 
-def jensen_shannon(p, log_q):
+def jensen_shannon(p: Tensor, log_q: Tensor) -> Tensor:
     """p/2 log(p / m) + q/2 log(q / m), with m = (p + q) / 2."""
     log_m = p.log().logaddexp(log_q) - log(2)
     return (p.xlogy(p) - _times_log(p, log_m) + log_q.exp() * (log_q - log_m)) / 2
 
 
-def total_variation(p, log_q):
+def total_variation(p: Tensor, log_q: Tensor) -> Tensor:
     """|p - q| / 2."""
     return (p - log_q.exp()).abs() / 2
 
 
-def squared_hellinger(p, log_q):
+def squared_hellinger(p: Tensor, log_q: Tensor) -> Tensor:
     """(sqrt p - sqrt q)^2 / 2."""
     return (p.sqrt() - (log_q / 2).exp()).square() / 2
 
 
-def _times_log(p, log_q):
+def _times_log(p: Tensor, log_q: Tensor) -> Tensor:
     """P log q, zero where p is zero."""
     return p * log_q.masked_fill(p == 0, 0)
 

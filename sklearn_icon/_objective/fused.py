@@ -1,15 +1,25 @@
 """Sums over all pairs of a map in one compiled pass on CUDA, and whether that is possible.
 
-The loops of `_triton` read scaled places u = c z: c^2 = 1 / (2 sigma^2) for a Gaussian, 1 / nu for a Student-t kernel,
-whose power is p = (nu + 1) / 2.
+The loops of `triton_loops` read scaled points u = c z: c^2 = 1 / (2 sigma^2) for a Gaussian, 1 / nu for a Student-t
+kernel, whose power is p = (nu + 1) / 2.
 """
+
+from __future__ import annotations
 
 import warnings
 from functools import cache
 from importlib.util import find_spec
 from math import sqrt
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..learned import Learned
+    from ..learned._base import SlopeTerms
+
 
 _DIMENSIONS = 8
 _KEYS = 128  # of a tile, one a thread
@@ -17,20 +27,19 @@ _NUMBERS = 32  # coordinates of a tile's rows, which bound the registers of a th
 _PROGRAMS = 1024  # that keep a large GPU busy; where rows make fewer, keys are cut into spans
 
 
-def can_fuse(learned, z):
+def can_fuse(learned: Learned, z: Tensor) -> bool:
     """Whether compiled loops can sum a kernel over all pairs of z: on CUDA, in few dimensions, where triton runs."""
     return (
         z.is_cuda
         and z.shape[1] <= _DIMENSIONS
         and z.dtype in (torch.float32, torch.float64)
-        and learned.euclidean
         and learned.slope_terms is not None
         and _triton_runs(z.device)
     )
 
 
 @cache
-def _triton_runs(device):
+def _triton_runs(device: torch.device) -> bool:
     """Whether triton is installed and runs on a device; where it is and does not, one warning says so."""
     if find_spec("triton") is None:
         return False
@@ -43,20 +52,20 @@ def _triton_runs(device):
     return True
 
 
-def _scaled(slope_terms, z):
-    """(u transposed, padded to a power of two dimensions, c, p, kind) of a kernel with slope c / (a + b d^2)."""
+def _scaled(slope_terms: SlopeTerms, z: Tensor) -> tuple[Tensor, float, float, str]:
+    """(u transposed, padded to a power of two dimensions, c, p, its name) of a kernel with slope c / (a + b d^2)."""
     a, b, c = slope_terms
     scale, power = (sqrt(-c / a), 1.0) if b == 0 else (sqrt(b / a), -c / b)
-    kind = "gaussian" if b == 0 else "cauchy" if power == 1 else "student-t"
+    kernel = "gaussian" if b == 0 else "cauchy" if power == 1 else "student-t"
     n, d = z.shape
     u = z.new_zeros(1 << (d - 1).bit_length(), n)
     u[:d] = scale * z.detach().T
-    return u, scale, power, kind
+    return u, scale, power, kernel
 
 
-def _launch(name, u, power, kind, n_sums, *more):
+def _launch(name: str, u: Tensor, power: float, kernel: str, n_sums: int, *more: Tensor) -> Tensor:
     """What a loop computes of all rows, shape (spans, n_sums, n)."""
-    from . import triton_loops as _triton
+    from . import triton_loops
 
     d, n = u.shape
     rows = _NUMBERS // max(d, 2) // (u.element_size() // 4)
@@ -65,27 +74,16 @@ def _launch(name, u, power, kind, n_sums, *more):
     spans = -(-n // span)
     out = u.new_empty(spans, n_sums, n)
     with torch.cuda.device_of(u):
-        loop = getattr(_triton, name)[programs, spans]
-        power = u.new_full((), power)  # a number would lose half of its digits on the way
-        loop(u, power, out, n, span, *more, D=d, KIND=kind, ROWS=rows, KEYS=_KEYS, enable_fp_fusion=True)
+        loop = vars(triton_loops)[name][programs, spans]
+        exponent = u.new_full((), power)  # a number would lose half of its digits on the way
+        loop(u, exponent, out, n, span, *more, D=d, KIND=kernel, ROWS=rows, KEYS=_KEYS, enable_fp_fusion=True)
     return out
 
 
-def joint_sums(slope_terms, z):
-    """(sum over i and j != i of k(|z_i - z_j|^2), its gradient), in linear space.
-
-    Parameters
-    ----------
-    slope_terms : (float, float, float)
-        Of a Gaussian or a Student-t kernel; see `learned.Gaussian.slope_terms`.
-    z : tensor of shape (n, d)
-
-    Returns
-    -------
-    tensor of float64, tensor of shape (n, d)
-    """
-    u, scale, power, kind = _scaled(slope_terms, z)
-    sums = _launch("joint", u, power, kind, len(u) + 1).sum(0)
+def joint_sums(slope_terms: SlopeTerms, z: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum over i and j != i of k(|z_i - z_j|^2), in double precision, its gradient), in linear space."""
+    u, scale, power, kernel = _scaled(slope_terms, z)
+    sums = _launch("joint", u, power, kernel, len(u) + 1).sum(0)
     push = sums[: z.shape[1]].T
     return sums[-1].sum(dtype=torch.float64), (-4 * power * scale) * push
 
@@ -94,19 +92,19 @@ class RowLogNormalizer(torch.autograd.Function):
     """log sum_{j != i} k(|z_i - z_j|^2) of each row, any scale; arguments as `joint_sums`."""
 
     @staticmethod
-    def forward(ctx, slope_terms, z):
+    def forward(ctx: Any, slope_terms: SlopeTerms, z: Tensor) -> Tensor:
         """Normalisers of shape (n,)."""
-        u, _, power, kind = _scaled(slope_terms, z)
-        log_z = _launch("row_log_sums", u, power, kind, 1)[:, 0].logsumexp(0)
+        u, _, power, kernel = _scaled(slope_terms, z)
+        log_z = _launch("row_log_sums", u, power, kernel, 1)[:, 0].logsumexp(0)
         ctx.save_for_backward(z, log_z)
         ctx.slope_terms = slope_terms
         return log_z
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_log_z):
+    def backward(ctx: Any, grad_log_z: Tensor) -> tuple[None, Tensor]:
         """The gradient through z_i as a row and as a key."""
         z, log_z = ctx.saved_tensors
-        u, scale, power, kind = _scaled(ctx.slope_terms, z)
-        sums = _launch("row_pushes", u, power, kind, len(u), log_z, grad_log_z.contiguous()).sum(0)
+        u, scale, power, kernel = _scaled(ctx.slope_terms, z)
+        sums = _launch("row_pushes", u, power, kernel, len(u), log_z, grad_log_z.contiguous()).sum(0)
         return None, (-2 * power * scale) * sums[: z.shape[1]].T

@@ -14,15 +14,25 @@ References: Essmann et al., "A smooth particle mesh Ewald method", J. Chem. Phys
 interpolation-based t-SNE", Nature Methods 2019.
 """
 
+from __future__ import annotations
+
 from math import log
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.fft
 import torch
 
 from .._core.team import Team
+from .._core.types import Array
 
-_LEAST_SPACING = 0.1  # length scales, where a map is small: differences of a finer grid would be rounding alone
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..learned import DistanceKernel
+
+
+_LEAST_SPACING = 0.1  # length scales, where a map is small: differences of a finer grid would be mere rounding
 _SMALLEST, _LARGEST = 64, {1: 1 << 16, 2: 1400}  # nodes a dimension
 _MARGIN = 2
 _COMPILED_POINTS = 3000  # below, torch takes less time than loading compiled loops
@@ -30,41 +40,26 @@ _FLOOR = 1e-7  # of a sum over the other points, below what interpolation can te
 
 
 class GridPotential:
-    """Potentials of a kernel; keeps the kernel's transform between calls.
+    """Potentials of a kernel of the squared distance; keeps the kernel's transform between calls.
 
-    Parameters
-    ----------
-    learned : Learned
-        A kernel of the squared distance.
-    team : Team, default=None
-        The threads of another potential, to be shared; None for new ones.
-    spacing : float, default=0.5
-        Of the grid's nodes, in length scales of the kernel.
-    most_nodes : int, default=None
-        A dimension, beyond which the spacing grows; None is 65,536 in one dimension and 1,400 in two.
+    `spacing` is that of the grid's nodes, in length scales of the kernel; it grows where a dimension would have more
+    than `most_nodes`: by default 65,536 in one dimension and 1,400 in two. The threads may be those of another
+    potential.
     """
 
-    def __init__(self, learned, team=None, spacing=0.5, most_nodes=None):
+    def __init__(
+        self, learned: DistanceKernel, team: Team | None = None, spacing: float = 0.5, most_nodes: int | None = None
+    ) -> None:
         self.learned, self.spacing, self.most_nodes = learned, spacing, most_nodes
         self.scale = float((-0.5 / torch.as_tensor(learned.slope(torch.zeros(())))).sqrt())
         self.team = Team() if team is None else team
-        self._transform, self._transform_of = None, None
+        self._transform: Any = None
+        self._transform_of: tuple | None = None
 
-    def place(self, z):
-        """Lay a grid over points: what `spread`, `convolve` and `read` need of them.
+    def place(self, z: Tensor) -> Placement | CompiledPlacement:
+        """Lay a grid over points, shape (n, 1) or (n, 2): what `spread`, `convolve` and `read` need of them.
 
-        Parameters
-        ----------
-        z : tensor of shape (n, 1) or (n, 2)
-
-        Returns
-        -------
-        Placement
-
-        Raises
-        ------
-        FloatingPointError
-            The points span more than their precision can hold.
+        A FloatingPointError where they span more than their precision can hold.
         """
         compiled = z.shape[1] == 2 and len(z) > _COMPILED_POINTS and z.device.type == "cpu"
         low, high = _extent(z) if compiled else (z.amin(0), z.amax(0))
@@ -77,8 +72,8 @@ class GridPotential:
             return CompiledPlacement(z, origin, spacing, nodes, self.team)
         return Placement((z - origin) / spacing, origin, spacing, nodes)
 
-    def _mesh(self, span, dim):
-        """(spacing, nodes) of a grid over a span: in steps, so that many spans share a grid."""
+    def _mesh(self, span: float, dim: int) -> tuple[float, int]:
+        """(spacing, nodes) of a grid over a span: in steps, so that many spans have one grid in common."""
         room, most = 2 * _MARGIN + 1, max(_LARGEST[dim], self.most_nodes or 0)
         finest = max(self.spacing * self.scale, span / (most - room), 1e-12)
         least = max(_LEAST_SPACING * self.scale, 1e-12)
@@ -88,29 +83,15 @@ class GridPotential:
         nodes = -(-nodes // step) * step
         return spacing, scipy.fft.next_fast_len(max(_SMALLEST, nodes), real=True)
 
-    def potential(self, place, charges):
-        """Potential and its gradient at the points themselves.
-
-        Parameters
-        ----------
-        place : Placement
-        charges : tensor of shape (n,)
-
-        Returns
-        -------
-        potential : tensor of shape (n,)
-        gradient : tensor of shape (n, d)
-        """
+    def potential(self, place: Placement | CompiledPlacement, charges: Tensor) -> tuple[Tensor, Tensor]:
+        """Potential, shape (n,), and its gradient, shape (n, d), at the points themselves."""
         return place.read(self.convolve(place, place.spread(charges)))
 
-    def field(self, z, margin):
-        """(field, origin, nodes per unit, lowest, highest place) of the potential of unit charges at z, and around.
+    def field(self, z: Tensor, margin: float) -> tuple[Array, Array, float, Array, Array]:
+        """(field, origin, nodes per unit, lowest, highest coordinates) of the potential of unit charges at z, and
+        around.
 
-        Parameters
-        ----------
-        z : tensor of shape (n, 2)
-        margin : float
-            How far beyond the points the field reaches.
+        The field reaches a margin beyond the points.
         """
         low, high = z.amin(0) - margin, z.amax(0) + margin
         charges = torch.ones(len(z) + 2, dtype=z.dtype)
@@ -119,13 +100,15 @@ class GridPotential:
         field = self.convolve(place, place.spread(charges)).numpy()
         return field, place.origin.numpy(), 1 / place.spacing, low.numpy(), high.numpy()
 
-    def convolve(self, place, grid):
+    def convolve(self, place: Placement | CompiledPlacement, grid: Tensor) -> Tensor:
         """The grid of charges convolved with the kernel: transforms of twice its size that skip what is known zero."""
-        n, transform = place.nodes, self._kernel_transform(place, grid)
+        charges: Any = grid
+        transform: Any = self._kernel_transform(place, grid)
+        n = place.nodes
         fft, axis, more = _fourier(grid.device, self.team.size)
         if fft is scipy.fft:
-            grid, transform = grid.numpy(), transform.numpy()
-        field = fft.rfft(grid, 2 * n, **{axis: -1}, **more)
+            charges, transform = grid.numpy(), transform.numpy()
+        field = fft.rfft(charges, 2 * n, **{axis: -1}, **more)
         if place.dim == 1:
             field *= transform
         else:
@@ -135,7 +118,7 @@ class GridPotential:
             field = fft.ifft(field, **{axis: 0}, **more)[:n]
         return torch.as_tensor(fft.irfft(field, 2 * n, **{axis: -1}, **more)[..., :n]).contiguous()
 
-    def _kernel_transform(self, place, like):
+    def _kernel_transform(self, place: Placement | CompiledPlacement, like: Tensor) -> Tensor:
         """Transform of the kernel over twice the grid, at its n + 1 frequencies a dimension."""
         n = place.nodes
         key = (n, place.spacing, like.dtype, like.device)
@@ -154,18 +137,10 @@ class GridPotential:
 class Placement:
     """Points on a grid: the node below each, and its four spline weights a dimension.
 
-    Parameters
-    ----------
-    position : tensor of shape (n, 1) or (n, 2)
-        In units of the grid, from its first node.
-    origin : tensor of shape (1,) or (2,)
-        Where the first node is.
-    spacing : float
-    nodes : int
-        Along each dimension.
+    Positions are in units of the grid, from its first node, which is at the origin.
     """
 
-    def __init__(self, position, origin, spacing, nodes):
+    def __init__(self, position: Tensor, origin: Tensor, spacing: float, nodes: int) -> None:
         self.dim, self.origin, self.spacing, self.nodes = position.shape[1], origin, spacing, nodes
         node = position.floor()
         self.weights, self.slopes = _cubic(position - node)
@@ -175,19 +150,19 @@ class Placement:
         if self.dim == 2:
             self.cells = (self.cells[:, :, None] * nodes + (first[:, 1:] + steps)[:, None, :]).reshape(len(node), 16)
 
-    def _products(self, left, right):
+    def _products(self, left: Tensor, right: Tensor) -> Tensor:
         """Weights of the 4 or 16 nodes of each point."""
         if self.dim == 1:
             return left[:, :, 0]
         return (left[:, :, None, 0] * right[:, None, :, 1]).reshape(len(left), 16)
 
-    def spread(self, charges):
+    def spread(self, charges: Tensor) -> Tensor:
         """Charges on the grid."""
         amounts = self._products(self.weights, self.weights) * charges[:, None]
         grid = amounts.new_zeros(self.nodes**self.dim)
         return grid.index_add_(0, self.cells.reshape(-1), amounts.reshape(-1)).view((self.nodes,) * self.dim)
 
-    def read(self, field):
+    def read(self, field: Tensor) -> tuple[Tensor, Tensor]:
         """(values, gradients) of a field at the points."""
         near = field.reshape(-1)[self.cells]
         values = (near * self._products(self.weights, self.weights)).sum(1)
@@ -202,12 +177,12 @@ class CompiledPlacement:
 
     dim = 2
 
-    def __init__(self, z, origin, spacing, nodes, team):
+    def __init__(self, z: Tensor, origin: Tensor, spacing: float, nodes: int, team: Team) -> None:
         self.origin, self.spacing, self.nodes, self.team = origin, spacing, nodes, team
         self.z = np.ascontiguousarray(z.detach().numpy())
         self.where = (self.z, origin.numpy(), self.z.dtype.type(1 / spacing))
 
-    def spread(self, charges):
+    def spread(self, charges: Tensor) -> Tensor:
         """As `Placement.spread`; threads have grids of their own where there are points enough for them."""
         from .loops import spread
 
@@ -217,7 +192,7 @@ class CompiledPlacement:
         self.team.run(spread, [(*self.where, of_points, part.start, part.stop, grid) for part, grid in tasks])
         return torch.from_numpy(grids[0] if len(grids) == 1 else grids.sum(axis=0))
 
-    def read(self, field):
+    def read(self, field: Tensor) -> tuple[Tensor, Tensor]:
         """As `Placement.read`."""
         from .loops import read
 
@@ -226,15 +201,15 @@ class CompiledPlacement:
         return torch.from_numpy(out[:, 0]), torch.from_numpy(out[:, 1:])
 
 
-def _fourier(device, n_threads):
+def _fourier(device: torch.device, n_threads: int) -> tuple[Any, str, dict[str, Any]]:
     """(module, name of its axis, further arguments) of the transforms on a device; scipy's are faster on the CPU."""
     if device.type == "cpu":
         return scipy.fft, "axis", {"workers": n_threads, "overwrite_x": True}
     return torch.fft, "dim", {}
 
 
-def _even_transform(quarter, n_threads):
-    """Fourier transform of an even array, given at its n + 1 nonnegative places a dimension, at as many frequencies."""
+def _even_transform(quarter: Tensor, n_threads: int) -> Tensor:
+    """Fourier transform of an even array, given at its n + 1 nonnegative nodes a dimension, at as many frequencies."""
     if _fourier(quarter.device, n_threads)[0] is scipy.fft:
         return torch.as_tensor(scipy.fft.dctn(quarter.numpy(), type=1, workers=n_threads))
     for dim in range(quarter.dim()):
@@ -243,14 +218,14 @@ def _even_transform(quarter, n_threads):
     return quarter
 
 
-def _extent(z):
+def _extent(z: Tensor) -> Tensor:
     """(lowest, highest) of both columns, by a compiled loop."""
     from .loops import extent
 
     return torch.tensor(extent(z.detach().numpy()), dtype=z.dtype).T
 
 
-def _cubic(t):
+def _cubic(t: Tensor) -> tuple[Tensor, Tensor]:
     """Cubic B-spline weights of the nodes -1, 0, 1, 2 at t in [0, 1), and their derivatives; shape (n, 4, d)."""
     u, sq = 1 - t, t * t
     weights = [u * u * u / 6, (3 * t - 6) * sq / 6 + 2 / 3, (1 + 3 * (t + sq - t * sq)) / 6, t * sq / 6]
@@ -258,18 +233,8 @@ def _cubic(t):
     return torch.stack(weights, dim=1), torch.stack(slopes, dim=1)
 
 
-def joint_grid_normalizer(grid, z):
-    """(log sum_{i != j} k_ij, its gradient) = (log Z, 2 grad Phi_1(z_i) / Z) with Z = sum_i Phi_1(z_i) - n.
-
-    Parameters
-    ----------
-    grid : GridPotential
-    z : tensor of shape (n, 1) or (n, 2)
-
-    Returns
-    -------
-    float, tensor of shape (n, d)
-    """
+def joint_grid_normalizer(grid: GridPotential, z: Tensor) -> tuple[float, Tensor]:
+    """(log sum_{i != j} k_ij, its gradient) = (log Z, 2 grad Phi_1(z_i) / Z) with Z = sum_i Phi_1(z_i) - n."""
     potential, gradient = grid.potential(grid.place(z), torch.ones_like(z[:, 0]))
     total = max(float(potential.sum(dtype=torch.float64)) - len(z), _FLOOR * len(z))
     return log(total), gradient * (2 / total)
@@ -282,7 +247,7 @@ class _RowNormalizers(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, z, grid):
+    def forward(ctx: Any, z: Tensor, grid: GridPotential) -> Tensor:
         place = grid.place(z)
         potential, gradient = grid.potential(place, torch.ones_like(z[:, 0]))
         row_z = (potential - 1).clamp_min(_FLOOR)
@@ -292,22 +257,12 @@ class _RowNormalizers(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         row_z, gradient = ctx.saved_tensors
-        share = grad_output / row_z
-        return share[:, None] * gradient + ctx.grid.potential(ctx.place, share)[1], None
+        charges = grad_output / row_z
+        return charges[:, None] * gradient + ctx.grid.potential(ctx.place, charges)[1], None
 
 
-def row_grid_normalizers(grid, z):
-    """log sum_{j != i} k_ij of each row, by interpolation.
-
-    Parameters
-    ----------
-    grid : GridPotential
-    z : tensor of shape (n, 1) or (n, 2)
-
-    Returns
-    -------
-    tensor of shape (n,)
-    """
+def row_grid_normalizers(grid: GridPotential, z: Tensor) -> Tensor:
+    """log sum_{j != i} k_ij of each row, by interpolation."""
     return _RowNormalizers.apply(z, grid)

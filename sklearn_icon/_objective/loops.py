@@ -1,16 +1,21 @@
 """Compiled loops over edges and points of 2-D maps on the CPU, kept on disk between processes.
 
-They release the interpreter's lock and work on a share of the rows, so that threads can share a map. Comparisons with
+They release the interpreter's lock and work on a part of the rows, so that threads can share a map. Comparisons with
 infinity and NaN are kept out, so that fast arithmetic is safe.
 """
+
+from __future__ import annotations
 
 import numpy as np
 
 from .._core.compiled import njit
+from .._core.types import Array
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def pull(z, indptr, indices, weights, first, last, a, b, out):
+def pull(
+    z: Array, indptr: Array, indices: Array, weights: Array, first: int, last: int, a: float, b: float, out: Array
+) -> None:
     """Add w_ij / (a + b s_ij) (z_i - z_j) to out[i], and subtract it from out[j], for edges of rows first to last."""
     for i in range(first, last):
         x, y = z[i, 0], z[i, 1]
@@ -28,7 +33,7 @@ def pull(z, indptr, indices, weights, first, last, a, b, out):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def take(z, order, out):
+def take(z: Array, order: Array, out: Array) -> None:
     """out[a] = z[order[a]]."""
     for a in range(len(order)):
         for d in range(z.shape[1]):
@@ -36,7 +41,7 @@ def take(z, order, out):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def put(parts, order, factor, first, last, out):
+def put(parts: Array, order: Array, factor: float, first: int, last: int, out: Array) -> None:
     """out[order[a]] = factor * sum of parts[:, a], for a from first to last; these parts are zeroed."""
     for a in range(first, last):
         for d in range(out.shape[1]):
@@ -48,7 +53,9 @@ def put(parts, order, factor, first, last, out):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def log_sum(z, indptr, indices, weights, first, last, df, out):
+def log_sum(
+    z: Array, indptr: Array, indices: Array, weights: Array, first: int, last: int, df: float, out: Array
+) -> None:
     """out[0] = sum of w_ij log(1 + s_ij / df) over edges of rows first to last; of w_ij s_ij where df is zero."""
     total = 0.0
     for i in range(first, last):
@@ -61,7 +68,7 @@ def log_sum(z, indptr, indices, weights, first, last, df, out):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def dense_cauchy(x, y, weights, out):
+def dense_cauchy(x: Array, y: Array, weights: Array, out: Array) -> None:
     """out[i] = sum_j (w r dx, w r dy, r^2 dx, r^2 dy, r) with r = 1 / (1 + s_ij), over all pairs, i itself included."""
     one = x.dtype.type(1)
     for i in range(len(x)):
@@ -80,7 +87,7 @@ def dense_cauchy(x, y, weights, out):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def extent(z):
+def extent(z: Array) -> tuple[tuple[float, float], tuple[float, float]]:
     """((lowest, highest) of the first column, the same of the second)."""
     low_x = high_x = z[0, 0]
     low_y = high_y = z[0, 1]
@@ -91,7 +98,7 @@ def extent(z):
 
 
 @njit(fastmath=True, error_model="numpy", inline="always")
-def _spline(t, number):
+def _spline(t: float, number: type) -> tuple[float, float, float, float]:
     """Cubic B-spline weights of the nodes -1, 0, 1, 2 at t in [0, 1), in its precision: number makes its type."""
     u, sq, sixth, third = number(1) - t, t * t, number(1 / 6), number(1 / 3)
     cube, mirrored = sq * t * sixth, u * u * u * sixth
@@ -100,7 +107,7 @@ def _spline(t, number):
 
 
 @njit(fastmath=True, error_model="numpy", inline="always")
-def _spline_slopes(t, number):
+def _spline_slopes(t: float, number: type) -> tuple[float, float, float, float]:
     """Their derivatives."""
     u, half = number(1) - t, number(0.5)
     first, last = -half * u * u, half * t * t
@@ -109,8 +116,8 @@ def _spline_slopes(t, number):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def spread(z, origin, per_unit, charges, first, last, grid):
-    """Add charges to the 4 x 4 nodes around their places (z - origin) * per_unit."""
+def spread(z: Array, origin: Array, per_unit: float, charges: Array, first: int, last: int, grid: Array) -> None:
+    """Add charges to the 4 x 4 nodes around their points (z - origin) * per_unit."""
     number = z.dtype.type
     for i in range(first, last):
         u, v = (z[i, 0] - origin[0]) * per_unit, (z[i, 1] - origin[1]) * per_unit
@@ -123,7 +130,9 @@ def spread(z, origin, per_unit, charges, first, last, grid):
 
 
 @njit(fastmath=True, error_model="numpy", inline="always")
-def _read_at(x, y, origin, per_unit, field, number):
+def _read_at(
+    x: float, y: float, origin: Array, per_unit: float, field: Array, number: type
+) -> tuple[float, float, float]:
     """The field's value at ((x, y) - origin) * per_unit, and its derivatives with respect to x and y."""
     u, v = (x - origin[0]) * per_unit, (y - origin[1]) * per_unit
     a, b = int(u), int(v)
@@ -143,7 +152,7 @@ def _read_at(x, y, origin, per_unit, field, number):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def read(z, origin, per_unit, field, first, last, out):
+def read(z: Array, origin: Array, per_unit: float, field: Array, first: int, last: int, out: Array) -> None:
     """out[i] = the field's value at (z_i - origin) * per_unit and its two derivatives with respect to z_i."""
     number = z.dtype.type
     for i in range(first, last):
@@ -151,11 +160,22 @@ def read(z, origin, per_unit, field, first, last, out):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def settle(starts, columns, weights, keys, kernel, grid, descent, first, last, z):
+def settle(
+    starts: Array,
+    columns: Array,
+    weights: Array,
+    keys: Array,
+    kernel: tuple,
+    grid: tuple,
+    descent: tuple,
+    first: int,
+    last: int,
+    z: Array,
+) -> None:
     """Move each z_i down -sum_j w_ij log k(z_i, keys_j) + log Phi(z_i), Phi splined on a grid, from its best start.
 
     kernel is (a, b, c) with d log k / ds = c / (a + b s); grid is (field, origin, per_unit, least Phi, lowest and
-    highest places); descent is (steps, rate, momentum, longest step).
+    highest coordinates); descent is (steps, rate, momentum, longest step).
     """
     (a, b, c), (field, origin, per_unit, floor, low, high), (n_steps, rate, momentum, max_step) = kernel, grid, descent
     for i in range(first, last):

@@ -3,19 +3,29 @@
 For every kernel k the loss is a weighted sum of log k over edges, and a log-normaliser over all pairs. Both are
 differentiable torch operations. Those for kernels of the squared distance have a backward pass of their own; the
 others are cut into tiles whose intermediate results are computed again in the backward pass. No operation holds more
-than a tile; on CUDA, those of `_fused` hold none.
+than a tile; on CUDA, those of `fused` hold none.
 
 With s = |z_i - y_j|^2 and the slope h(s) = d log k / ds, all gradients below follow from
 d log k / d z_i = 2 h(s) (z_i - y_j).
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from math import exp, log
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..learned._base import LOG_FLOOR, sq_distances
 from .fused import RowLogNormalizer, can_fuse, joint_sums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..learned import DistanceKernel, Learned
+
 
 _TILE_ELEMENTS = 1 << 18
 _TIMES_ON_GPU = 64  # as many elements more: of 70,000 rows 71 ms a sum, with 16 times 253 (benchmarks/gpu.py, H200)
@@ -24,29 +34,29 @@ _LEAST_SUM = 1e-6  # of a drawn row's kernels, far from all others: it bounds th
 _CROWDED = 1e-2  # kernels a row, below which single precision loses them beside the row's own
 
 
-def _tile_elements(device):
+def _tile_elements(device: torch.device) -> int:
     """Elements of a tile, near the size of a core's cache, or of a GPU's."""
     return _TILE_ELEMENTS * (1 if device.type == "cpu" else _TIMES_ON_GPU)
 
 
-def row_tiles(n_rows, n_keys, device):
+def row_tiles(n_rows: int, n_keys: int, device: torch.device) -> list[slice]:
     """Slices of rows such that a tile of rows x keys stays within a cache."""
     step = max(1, _tile_elements(device) // max(n_keys, 1))
     return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
 
-def _mask_self(tile, rows, value):
+def _mask_self(tile: Tensor, rows: slice, value: float) -> Tensor:
     """Overwrite the entries of a tile at which the key is the row itself."""
     tile.diagonal(offset=rows.start).fill_(value)
     return tile
 
 
-def self_mask(tile, rows):
+def self_mask(tile: Tensor, rows: slice) -> Tensor:
     """Where the key of a tile's entry is the row itself."""
     return _mask_self(torch.zeros_like(tile, dtype=torch.bool), rows, True)
 
 
-def over_tiles(tile_function, z, keys, *more):
+def over_tiles(tile_function: Callable[..., Tensor], z: Tensor, keys: Tensor, *more: Tensor) -> Tensor:
     """Concatenate tile_function(z, keys, *more, rows) over tiles of rows, each computed again in the backward pass."""
     tiles = row_tiles(len(z), len(keys), z.device)
     if len(tiles) == 1:
@@ -54,30 +64,17 @@ def over_tiles(tile_function, z, keys, *more):
     return torch.cat([checkpoint(tile_function, z, keys, *more, rows, use_reentrant=False) for rows in tiles])
 
 
-def log_normalizer(learned, z, keys, *, exclude_self, n_choices):
-    """log sum_j k(z_i, y_j) of each row, any kernel, exact.
+def log_normalizer(learned: Learned, z: Tensor, keys: Tensor, *, exclude_self: bool, n_choices: int) -> Tensor:
+    """log sum_j k(z_i, y_j) of each row, any kernel, exact, of rows and keys as `learned.prepare` returns them.
 
-    Parameters
-    ----------
-    learned : Learned
-        The kernel.
-    z, keys : tensor of shape (n, d) and (m, d)
-        As `learned.prepare` returns them.
-    exclude_self : bool
-        Whether key i is row i itself and left out.
-    n_choices : int
-        Keys of each row.
-
-    Returns
-    -------
-    tensor of shape (n,)
+    With `exclude_self` key i is row i itself and left out.
     """
     if exclude_self and keys is z and can_fuse(learned, z):
         return RowLogNormalizer.apply(learned.slope_terms, z)
     if learned.euclidean:
         return _EuclideanLogNormalizer.apply(z, keys, learned, exclude_self)
 
-    def tile(z, keys, rows):
+    def tile(z: Tensor, keys: Tensor, rows: slice) -> Tensor:
         log_k = learned.pairwise(z[rows], keys)
         if exclude_self:
             log_k = log_k.masked_fill(self_mask(log_k, rows), -torch.inf)
@@ -86,21 +83,8 @@ def log_normalizer(learned, z, keys, *, exclude_self, n_choices):
     return over_tiles(tile, z, keys)
 
 
-def sampled_log_normalizer(learned, z, drawn):
-    """log sum_{j != i} k(|z_i - z_j|^2) of each row, estimated from some of the keys.
-
-    Parameters
-    ----------
-    learned : Learned
-        A kernel of the squared distance.
-    z : tensor of shape (n, d)
-    drawn : tensor of int of shape (m,)
-        The keys that stand for all, at least two.
-
-    Returns
-    -------
-    tensor of shape (n,)
-    """
+def sampled_log_normalizer(learned: DistanceKernel, z: Tensor, drawn: Tensor) -> Tensor:
+    """log sum_{j != i} k(|z_i - z_j|^2) of each row, estimated from some of the keys, at least two."""
     return _SampledLogNormalizer.apply(z, learned, drawn)
 
 
@@ -112,7 +96,7 @@ class _SampledLogNormalizer(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, z, learned, drawn):
+    def forward(ctx: Any, z: Tensor, learned: DistanceKernel, drawn: Tensor) -> Tensor:
         keys, n, m = z[drawn], len(z), len(drawn)
         tiles = row_tiles(n, m, z.device)
         log_z = torch.cat([_drawn_tile(learned, z, keys, rows, drawn)[1].logsumexp(1) for rows in tiles])
@@ -125,7 +109,7 @@ class _SampledLogNormalizer(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_log_z):
+    def backward(ctx: Any, grad_log_z: Tensor) -> tuple[Tensor, None, None]:
         z, log_z, drawn = ctx.saved_tensors
         keys, gradient = z[drawn], torch.empty_like(z)
         for rows in row_tiles(len(z), len(drawn), z.device):
@@ -138,14 +122,16 @@ class _SampledLogNormalizer(torch.autograd.Function):
         return gradient, None, None
 
 
-def _drawn_tile(learned, z, keys, rows, drawn):
+def _drawn_tile(learned: DistanceKernel, z: Tensor, keys: Tensor, rows: slice, drawn: Tensor) -> tuple[Tensor, Tensor]:
     """`_log_kernel_tile` without the kernels of rows with themselves, which rounding may put above or below one."""
     sq, log_k = _log_kernel_tile(learned, z, keys, rows, False)
     own = torch.arange(rows.start, rows.stop, device=z.device)[:, None] == drawn
     return sq, log_k.masked_fill_(own, -torch.inf)
 
 
-def _log_kernel_tile(learned, z, keys, rows, exclude_self):
+def _log_kernel_tile(
+    learned: DistanceKernel, z: Tensor, keys: Tensor, rows: slice, exclude_self: bool
+) -> tuple[Tensor, Tensor]:
     """(squared distances, log-kernel) of a tile, outside autograd."""
     sq = sq_distances(z[rows], keys)
     log_k = learned.log_kernel(sq)
@@ -158,7 +144,7 @@ class _EuclideanLogNormalizer(torch.autograd.Function):
     """`log_normalizer` for a kernel of the squared distance; d log Z_i / ds_ij = k_ij h_ij / Z_i."""
 
     @staticmethod
-    def forward(ctx, z, keys, learned, exclude_self):
+    def forward(ctx: Any, z: Tensor, keys: Tensor, learned: DistanceKernel, exclude_self: bool) -> Tensor:
         log_z = torch.cat(
             [
                 _log_kernel_tile(learned, z, keys, rows, exclude_self)[1].logsumexp(1)
@@ -171,7 +157,7 @@ class _EuclideanLogNormalizer(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_log_z):
+    def backward(ctx: Any, grad_log_z: Tensor) -> tuple[Tensor, Tensor, None, None]:
         z, keys, log_z = ctx.saved_tensors
         grad_z, grad_keys = torch.zeros_like(z), torch.zeros_like(keys)
         for rows in row_tiles(len(z), len(keys), z.device):
@@ -182,7 +168,7 @@ class _EuclideanLogNormalizer(torch.autograd.Function):
         return grad_z, grad_keys, None, None
 
 
-def upper_tiles(z):
+def upper_tiles(z: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
     """Yield (rows, keys, |z_i - z_j|^2, spare) of tiles that start at their own diagonal and cover each pair once.
 
     Both tensors are overwritten at the next step.
@@ -200,7 +186,7 @@ def upper_tiles(z):
         start = rows.stop
 
 
-def both_ways(tile):
+def both_ways(tile: Tensor) -> Tensor:
     """The sum over a tile, its block on the diagonal once and all else twice: (i, j) and (j, i)."""
     return (2 * tile.sum() - tile[:, : len(tile)].sum()).double()
 
@@ -208,42 +194,33 @@ def both_ways(tile):
 class Offsets:
     """Accumulates g_i = sum_j w_ij (z_i - z_j) from the upper tiles of symmetric weights."""
 
-    def __init__(self, z):
+    def __init__(self, z: Tensor) -> None:
         self.z, self.total = z, torch.zeros_like(z)
         self.homogeneous = torch.cat([z, torch.ones_like(z[:, :1])], dim=1).T.contiguous()
 
-    def add(self, rows, keys, weights):
+    def add(self, rows: slice, keys: slice, weights: Tensor) -> None:
         self._add(rows, torch.mm(self.homogeneous[:, keys], weights.T))
         if rows.stop < keys.stop:
             self._add(slice(rows.stop, keys.stop), torch.mm(self.homogeneous[:, rows], weights[:, len(weights) :]))
 
-    def _add(self, rows, pulled):
+    def _add(self, rows: slice, pulled: Tensor) -> None:
         self.total[rows] += (pulled[-1] * self.z[rows].T - pulled[:-1]).T
 
 
-def _mask_diagonal(tile):
+def _mask_diagonal(tile: Tensor) -> Tensor:
     """Zero where a key is the row itself, in a tile that starts at its own diagonal."""
     tile.diagonal().fill_(0)
     return tile
 
 
-def joint_normalizer(learned, z):
+def joint_normalizer(learned: DistanceKernel, z: Tensor) -> tuple[float, Tensor]:
     """(log sum_i sum_{j != i} k(|z_i - z_j|^2), its gradient), exact, in one pass over the pairs.
 
     Kernels are at most one, so the sum runs in linear space; where nearly all pairs lie near the floor of what that can
     hold, it runs again in log-space.
-
-    Parameters
-    ----------
-    learned : Learned
-        A kernel of the squared distance.
-    z : tensor of shape (n, d)
-
-    Returns
-    -------
-    float, tensor of shape (n, d)
     """
-    total, push = joint_sums(learned.slope_terms, z) if can_fuse(learned, z) else _tiled_joint_sums(learned, z)
+    terms = learned.slope_terms
+    total, push = joint_sums(terms, z) if terms and can_fuse(learned, z) else _tiled_joint_sums(learned, z)
     if total > len(z) ** 2 * exp(LOG_FLOOR + 20):
         return float(total.log()), push.mul_((1 / total).to(z.dtype))
     with torch.enable_grad():
@@ -252,7 +229,7 @@ def joint_normalizer(learned, z):
     return float(log_z.detach()), torch.autograd.grad(log_z, z)[0]
 
 
-def _tiled_joint_sums(learned, z):
+def _tiled_joint_sums(learned: DistanceKernel, z: Tensor) -> tuple[Tensor, Tensor]:
     """(sum_i sum_{j != i} k(|z_i - z_j|^2), its gradient), from tiles."""
     total, push = torch.zeros((), dtype=torch.float64, device=z.device), Offsets(z)
     for rows, keys, sq, spare in upper_tiles(z):
@@ -266,75 +243,56 @@ class _Known(torch.autograd.Function):
     """A value whose gradient came with it."""
 
     @staticmethod
-    def forward(ctx, z, value, gradient):
+    def forward(ctx: Any, z: Tensor, value: float, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         return z.new_tensor(value)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         return ctx.saved_tensors[0] * grad_output, None, None
 
 
-def known(z, value, gradient):
-    """A scalar tensor of a given value, with a given gradient with respect to z.
-
-    Parameters
-    ----------
-    z : tensor of shape (n, d)
-    value : float
-    gradient : tensor of shape (n, d)
-    """
+def known(z: Tensor, value: float, gradient: Tensor) -> Tensor:
+    """A scalar tensor of a given value, with a given gradient with respect to z."""
     return _Known.apply(z, value, gradient)
 
 
-def dense_student_t_sums(learned, z, edges, with_value=True):
-    """Both sums of a Student-t kernel over dense edges and their gradients, in one pass over the pairs.
+def dense_student_t_sums(
+    learned: DistanceKernel, z: Tensor, weights: Tensor, with_value: bool = True
+) -> tuple[float | None, Tensor, float, Tensor]:
+    """Both sums of a Student-t kernel over dense edges in one pass over the pairs: (value or None, pull, log Z, push).
 
-    With r = 1 / (1 + s/nu), log k = (nu + 1)/2 log r and h = -(nu + 1)/(2 nu) r.
-
-    Parameters
-    ----------
-    learned : StudentT
-    z : tensor of shape (n, d)
-    edges : DenseEdges
-    with_value : bool, default=True
-        Whether the sum over edges is wanted too, which costs its logarithms.
-
-    Returns
-    -------
-    value : float or None
-        sum_ij w_ij log k_ij.
-    pull : tensor of shape (n, d)
-        Its gradient.
-    log_z, push
-        As `joint_normalizer`.
+    With r = 1 / (1 + s/nu), log k = (nu + 1)/2 log r and h = -(nu + 1)/(2 nu) r. The value is sum_ij w_ij log k_ij,
+    which costs its logarithms, and pull its gradient; log Z and push are those of `joint_normalizer`.
     """
-    df, power = learned.df, (learned.df + 1) / 2
+    terms: Any = learned.slope_terms
+    a, b, c = terms
+    df, power = a / b, -c / b
     if df == 1 and not with_value and z.device.type == "cpu" and len(z) > _COMPILED_ROWS and z.shape[1] <= 2:
-        pull, total, push = _compiled_cauchy_sums(z, edges.weights)
-        if total > _CROWDED * len(z):
-            return None, pull, log(total), push.mul_(1 / total)
+        pulled, of_pairs, pushed = _compiled_cauchy_sums(z, weights)
+        if of_pairs > _CROWDED * len(z):
+            return None, pulled, log(of_pairs), pushed.mul_(1 / of_pairs)
     value, total = torch.zeros(2, dtype=torch.float64, device=z.device)
     pull, push = Offsets(z), Offsets(z)
     for rows, keys, sq, spare in upper_tiles(z):
-        weights = edges.weights[rows, keys]
+        of_tile = weights[rows, keys]
         base = sq.div_(df).add_(1).reciprocal_()
         log_base = base.log() if with_value or df != 1 else base
-        pull.add(rows, keys, torch.mul(weights, base, out=spare))
+        pull.add(rows, keys, torch.mul(of_tile, base, out=spare))
         kernel = torch.mul(log_base, power, out=spare).exp_() if df != 1 else spare.copy_(base)
         if with_value:
-            value += power * both_ways(log_base.mul_(weights))
+            value += power * both_ways(log_base.mul_(of_tile))
         total += both_ways(_mask_diagonal(kernel))
         push.add(rows, keys, base.mul_(kernel))
     slope = -4 * power / df
-    pull, value = pull.total.mul_(slope), float(value) if with_value else None
+    of_edges = (float(value) if with_value else None), pull.total.mul_(slope)
     if total > 0:
-        return value, pull, float(total.log()), push.total.mul_((slope / total).to(z.dtype))
-    return value, pull, *joint_normalizer(learned, z)
+        return *of_edges, float(total.log()), push.total.mul_((slope / total).to(z.dtype))
+    return *of_edges, *joint_normalizer(learned, z)
 
 
-def _compiled_cauchy_sums(z, weights):
+def _compiled_cauchy_sums(z: Tensor, weights: Tensor) -> tuple[Tensor, float, Tensor]:
     """(gradient of the edges' sum, sum of all k less the rows' own, that sum's gradient) of the Cauchy kernel."""
     from .loops import dense_cauchy
 

@@ -8,9 +8,12 @@ Without a uniform mass (a = 0), d(0, q) = c q, and the last sum is c: only edges
 form puts p_ij = (p(j|i) + p(i|j)) / 2n over all pairs in place of rows.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,8 +21,9 @@ from scipy import sparse
 from scipy.special import xlogy
 
 from .._core.conditional import no_positives
-from ..learned import StudentT
-from .attraction import DenseEdges, symmetric_edges
+from .._core.team import Team
+from .._core.types import Array
+from .attraction import symmetric_edges
 from .divergences import DIVERGENCES, Divergence
 from .fused import can_fuse
 from .grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
@@ -33,6 +37,13 @@ from .normalizers import (
     self_mask,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .._core.conditional import Conditional
+    from ..learned import DistanceKernel, Learned
+
+
 _EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in half a second
 _FINE_SPACING, _FINE_NODES = 0.2, 4096  # of the grid for the reported loss of more rows
 _EDGES_AT_ONCE = 1 << 20
@@ -44,53 +55,31 @@ _PAIRS_OF_AN_EDGE = 64  # that cost as much among many dimensions
 class Objective:
     """D(p || q) as a differentiable function of representations.
 
-    Parameters
-    ----------
-    p : Conditional
-        The supervisory distribution. Rows without positives take no part.
-    learned : Learned
-        The spec of q.
-    divergence : str, default="kl"
-        A key of `DIVERGENCES`.
-    normalization : {"conditional", "joint"}, default="conditional"
-        Whether each row of q sums to one, or all pairs together.
-    sample_weight : array-like of shape (n_rows,), default=None
-        Weights of the average over i.
-    background_keys : int, default=None
-        Of a random batch: how many of its last keys stand for all in the sum over the uniform mass. None: all keys.
-    interpolate : bool, default=False
-        Whether normalisers come from a grid; see `can_interpolate`.
-    n_components : int, default=None
-        Dimensions of the representations, where it helps to know them beforehand.
-    dtype : torch.dtype, default=torch.float64
-    device : str or torch.device, default="cpu"
+    Rows of p without positives take no part. `divergence` is a key of `DIVERGENCES`; `normalization` says whether each
+    row of q sums to one ("conditional"), or all pairs together ("joint"); `sample_weight` weighs the average over i.
+    `background_keys` is how many of the last keys of a random batch stand for all in the sum over the uniform mass,
+    None: all. With `interpolate` normalisers come from a grid; see `can_interpolate`. `n_components` are the dimensions
+    of the representations, where it helps to know them beforehand.
 
-    Attributes
-    ----------
-    constant : float
-        sum p log p, the part of KL that no representation changes. Zero for limits, which are no distributions.
-
-    Raises
-    ------
-    ValueError
-        A divergence, normalisation or kernel that do not go together, or no row with a positive.
+    `constant` is sum p log p, the part of KL that no representation changes; zero for limits, which are no
+    distributions. A ValueError where divergence, normalisation and kernel do not go together, or no row has a positive.
     """
 
     def __init__(
         self,
-        p,
-        learned,
+        p: Conditional,
+        learned: Learned,
         *,
-        divergence="kl",
-        normalization="conditional",
-        sample_weight=None,
-        background_keys=None,
-        interpolate=False,
-        n_components=None,
-        dtype=torch.float64,
-        device="cpu",
-    ):
-        self.learned = learned.rounded() if learned.euclidean else learned
+        divergence: str = "kl",
+        normalization: str = "conditional",
+        sample_weight: Any = None,
+        background_keys: int | None = None,
+        interpolate: bool = False,
+        n_components: int | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.learned: Any = learned.rounded()
         self.joint = normalization == "joint"
         self.dtype, self.device, self.background_keys = dtype, device, background_keys
         self.n_rows, self.n_keys = p.shape
@@ -117,11 +106,16 @@ class Objective:
             symmetric = weights if self.joint else _symmetric(weights, row_mass)
             self.edges = symmetric_edges(symmetric, learned, dtype, device, n_components)
 
-    def _tensor(self, values):
+    def _tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(np.asarray(values), dtype=self.dtype, device=self.device)
 
-    def relearn(self, learned):
-        """Take another kernel of the same kind."""
+    @property
+    def team(self) -> Team | None:
+        """The threads that sum over edges in compiled loops, where these do."""
+        return None if self.edges is None else self.edges.team
+
+    def relearn(self, learned: DistanceKernel) -> None:
+        """Take another kernel of the same class."""
         self.learned = learned
         if self.grid is not None:
             self.grid = GridPotential(learned, self.grid.team)
@@ -141,12 +135,12 @@ class Objective:
         if self.grid is not None:
             self.grid = None if few else GridPotential(self.learned, self.grid.team, _FINE_SPACING, _FINE_NODES)
 
-    def draw(self, n_keys, random_state):
+    def draw(self, n_keys: int, random_state: Any) -> None:
         """Let normalisers be estimated from as many keys, drawn anew, where the keys are the other rows."""
         keys = random_state.choice(self.n_keys, min(n_keys, self.n_keys), replace=False)
         self.drawn = torch.as_tensor(np.sort(keys), device=self.device)
 
-    def _negentropy(self):
+    def _negentropy(self) -> float:
         """sum p log p over all keys."""
         background = self.uniform / self.n_mixed
         of_background, total, indptr = xlogy(background, background), 0.0, self.weights.indptr
@@ -156,47 +150,42 @@ class Objective:
             total += mass @ (xlogy(p, p) - of_background)
         return float(total + self.mass.sum() * self.n_choices * of_background)
 
-    def _row_parts(self):
+    def _row_parts(self) -> list[tuple[int, int]]:
         """(first, last) rows of parts that bound the memory of their edges."""
         cuts = np.searchsorted(self.weights.indptr, np.arange(0, self.weights.nnz, _EDGES_AT_ONCE))
         return list(pairwise(np.unique([0, *cuts, self.n_rows])))
 
-    def _edges_of(self, first, last):
+    def _edges_of(self, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, columns, p) of the edges of some rows."""
         indptr = self.weights.indptr
         part = slice(indptr[first], indptr[last])
         rows = np.repeat(np.arange(first, last), np.diff(indptr[first : last + 1]))
         p = (1 - self.uniform) * self.weights.data[part] + self.uniform / self.n_mixed
-        ends = (torch.as_tensor(a.astype(np.int64), device=self.device) for a in (rows, self.weights.indices[part]))
-        return *ends, self._tensor(p)
+        ends = rows, self.weights.indices[part]
+        i, j = (torch.as_tensor(numbers.astype(np.int64), device=self.device) for numbers in ends)
+        return i, j, self._tensor(p)
 
     @cached_property
-    def _few_edges(self):
+    def _few_edges(self) -> tuple[Tensor, Tensor, Tensor]:
         return self._edges_of(0, self.n_rows)
 
-    def _all_edges(self):
+    def _all_edges(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
         """All edges, in parts that bound the memory."""
         if self.weights.nnz <= _EDGES_AT_ONCE:
             return [self._few_edges]
         return (self._edges_of(first, last) for first, last in self._row_parts())
 
-    def __call__(self, z, keys=None, key_degrees=None):
+    def __call__(self, z: Tensor, keys: Tensor | None = None, key_degrees: Tensor | None = None) -> Tensor:
         """L, a scalar tensor.
 
-        Parameters
-        ----------
-        z : tensor of shape (n_rows, d)
-        keys : tensor of shape (n_keys, d), default=None
-            The representations of the keys; None where the keys are the rows.
-        key_degrees : tensor of shape (n_keys,), default=None
-            Degrees of the keys; None where p knows them.
+        Without keys these are the rows; without their degrees p knows them.
         """
         if not self.is_plain_kl:
             return self.per_row(z, keys, key_degrees).sum()
         edges, partition = self.terms(z, keys, key_degrees)
         return edges + partition + self.constant
 
-    def terms(self, z, keys=None, key_degrees=None):
+    def terms(self, z: Tensor, keys: Tensor | None = None, key_degrees: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """KL less its constant as (cost of the edges, cost of the normaliser): attraction and repulsion.
 
         For plain KL only, without uniform mass on p or q.
@@ -216,37 +205,29 @@ class Objective:
         row_log_z = self._row_log_z(z, keys)
         attraction = z.new_zeros(())
         for rows, cols, p in self._all_edges():
-            ends = (
-                z.index_select(0, rows),
-                keys.index_select(0, cols),
-            )  # whose gradient, unlike that of z[rows], has no chance
+            ends = z.index_select(0, rows), keys.index_select(0, cols)  # its gradient, unlike z[rows]'s, is not random
             attraction = attraction - (self.row_mass[rows] * p) @ self.learned.paired(*ends)
         return attraction, self._partition(row_log_z)
 
     @property
-    def _is_dense(self):
+    def _is_dense(self) -> bool:
         """Whether all pairs of rows and keys fit into one piece, and few are left out or p covers many."""
         all_or_most = self._dense_but_self or not self.exclude_self
         apart = not (self.joint or self.learned.normalized)
         return self.n_rows * self.n_keys <= _PAIRS_AT_ONCE and all_or_most and apart and self.drawn is None
 
     @cached_property
-    def _dense_weights(self):
+    def _dense_weights(self) -> Tensor:
         """m_i p(j|i)."""
         return self._tensor(self.mass[:, None] * self.weights.toarray())
 
-    def gradient(self, z, exaggeration=1.0, with_value=True, refresh=True):
+    def gradient(
+        self, z: Tensor, exaggeration: float = 1.0, with_value: bool = True, refresh: bool = True
+    ) -> tuple[float | None, Tensor]:
         """(L or None, the gradient of `terms` with the attraction multiplied), for plain KL whose keys are the rows.
 
-        Parameters
-        ----------
-        z : tensor of shape (n_rows, d)
-        exaggeration : float, default=1.0
-            Factor on the attraction, in the gradient alone.
-        with_value : bool, default=True
-            Whether L is wanted, which costs a logarithm an edge.
-        refresh : bool, default=True
-            Whether the repulsion is computed, or may be that of the call before: it varies slowly.
+        The exaggeration is in the gradient only. L costs a logarithm an edge. Without `refresh` the repulsion may be
+        that of the call before: it varies slowly.
         """
         if self.edges is None:
             attraction, repulsion = self.terms(z)
@@ -264,35 +245,36 @@ class Objective:
         self._pushed = (log_z, push)
         return log_z - value + self.constant if with_value else None, push - exaggeration * pull
 
-    def _partition(self, row_log_z):
+    def _partition(self, row_log_z: Tensor) -> Tensor:
         """The cost of the normaliser, of all pairs or of each row."""
         return row_log_z.logsumexp(0) if self.joint else self.row_mass @ row_log_z
 
     @property
-    def _has_joint_sums(self):
+    def _has_joint_sums(self) -> bool:
         return self.joint and self.exclude_self and self.drawn is None
 
-    def _joint_sums(self, z, with_value):
+    def _joint_sums(self, z: Tensor, with_value: bool) -> tuple[Any, Tensor, float, Tensor]:
         """(sum over edges or None, its gradient, log-normaliser, its gradient)."""
-        dense = isinstance(self.learned, StudentT) and isinstance(self.edges, DenseEdges)
-        if self.grid is None and dense and not can_fuse(self.learned, z):
-            return dense_student_t_sums(self.learned, z, self.edges, with_value)
+        terms = self.learned.slope_terms
+        is_student_t = terms is not None and terms[1] > 0
+        if self.grid is None and self.edges.is_dense and is_student_t and not can_fuse(self.learned, z):
+            return dense_student_t_sums(self.learned, z, self.edges.weights, with_value)
         sums = self.edges.sum_and_gradient(self.learned, z, with_value)
         if self.grid is None:
             return *sums, *joint_normalizer(self.learned, z)
         return *sums, *joint_grid_normalizer(self.grid, z)
 
-    def per_row(self, z, keys=None, key_degrees=None):
-        """The share of each row in L, shape (n_rows,): its sum is L."""
+    def per_row(self, z: Tensor, keys: Tensor | None = None, key_degrees: Tensor | None = None) -> Tensor:
+        """What each row adds to L, shape (n_rows,): the sum is L."""
         z, keys = self._prepare(z, keys, key_degrees)
         row_log_z = self._row_log_z(z, keys)
         log_norm = row_log_z.logsumexp(0).expand(self.n_rows) if self.joint else row_log_z
-        shares = torch.zeros_like(row_log_z)
+        costs = torch.zeros_like(row_log_z)
         if self.background > 0 and not self.learned.centred:
-            shares = self._background_cost(z, keys, log_norm)
+            costs = self._background_cost(z, keys, log_norm)
         elif self.at_zero:
             log_row_q = self.learned.finish(row_log_z - log_norm, self.n_mixed // self.n_choices)
-            shares = self.at_zero * log_row_q.exp()
+            costs = self.at_zero * log_row_q.exp()
         for rows, cols, p in self._all_edges():
             ends = z.index_select(0, rows), keys.index_select(0, cols)
             log_q = self._log_q(self.learned.paired(*ends), log_norm.index_select(0, rows))
@@ -301,14 +283,14 @@ class Objective:
                 at_edges = at_edges - self.term(self.background, log_q)
             elif self.at_zero:
                 at_edges = at_edges - self.at_zero * log_q.exp()
-            shares = shares.index_add(0, rows, at_edges)
-        return self.row_mass * shares
+            costs = costs.index_add(0, rows, at_edges)
+        return self.row_mass * costs
 
-    def _prepare(self, z, keys, key_degrees):
+    def _prepare(self, z: Tensor, keys: Tensor | None, key_degrees: Tensor | None) -> tuple[Tensor, Tensor]:
         degrees = self.key_degrees if key_degrees is None else key_degrees
         return self.learned.prepare(z, z if keys is None else keys, degrees)
 
-    def _row_log_z(self, z, keys):
+    def _row_log_z(self, z: Tensor, keys: Tensor) -> Tensor:
         if self.learned.normalized:
             return z.new_zeros(len(z))
         if self.drawn is not None:
@@ -317,21 +299,21 @@ class Objective:
             return row_grid_normalizers(self.grid, z)
         return log_normalizer(self.learned, z, keys, exclude_self=self.exclude_self, n_choices=self.n_choices)
 
-    def _log_q(self, log_k, log_norm):
+    def _log_q(self, log_k: Tensor, log_norm: Tensor) -> Tensor:
         """Log q; not above zero, where rounding puts near keys of far rows, and excluded ones are."""
         log_q = log_k - log_norm
         if not (self.learned.normalized or self.learned.is_limit):
             log_q = log_q.clamp_max(0)
         return self.learned.finish(log_q, self.n_mixed)
 
-    def _background_cost(self, z, keys, log_norm):
+    def _background_cost(self, z: Tensor, keys: Tensor, log_norm: Tensor) -> Tensor:
         """sum_j d(a/N, q_ij) of each row over all its keys, or as many of the last ones as may stand for all."""
         scale, first = 1.0, 0
         if self.background_keys is not None and self.background_keys < len(keys):
             scale, first = self.n_choices / self.background_keys, len(keys) - self.background_keys
             keys = keys[first:]
 
-        def tile(z, keys, log_norm, rows):
+        def tile(z: Tensor, keys: Tensor, log_norm: Tensor, rows: slice) -> Tensor:
             cost = self.term(self.background, self._log_q(self.learned.pairwise(z[rows], keys), log_norm[rows, None]))
             if self.exclude_self:
                 cost = cost.masked_fill(self_mask(cost, slice(rows.start - first, None)), 0)
@@ -340,7 +322,7 @@ class Objective:
         return scale * over_tiles(tile, z, keys, log_norm)
 
 
-def _limit_term(p, log_q):
+def _limit_term(p: Tensor, log_q: Tensor) -> Tensor:
     """-p log q: a limit has no entropy to add."""
     return -p * log_q
 
@@ -348,12 +330,12 @@ def _limit_term(p, log_q):
 _limit_of_kl = Divergence(_limit_term, 0.0)
 
 
-def divergence_of(learned, divergence):
+def divergence_of(learned: Learned, divergence: str) -> Divergence:
     """The terms of D for a kernel: of a limit, those that are left of KL."""
     return _limit_of_kl if learned.is_limit else DIVERGENCES[divergence]
 
 
-def check_limit(learned, divergence, joint=False):
+def check_limit(learned: Learned, divergence: str, joint: bool = False) -> None:
     """Refuse the limit of a loss where there is no such limit."""
     if learned.is_limit and (divergence != "kl" or joint):
         raise ValueError(
@@ -362,7 +344,7 @@ def check_limit(learned, divergence, joint=False):
         )
 
 
-def infinite_where_zero(divergence):
+def infinite_where_zero(divergence: str) -> ValueError:
     """The error of a divergence that needs p to be positive, and of a p that is not."""
     return ValueError(
         f"divergence={divergence!r} is infinite where p is zero; set debias > 0, or use a p that is positive on all "
@@ -370,17 +352,17 @@ def infinite_where_zero(divergence):
     )
 
 
-def can_sample(p, learned):
-    """Whether drawn keys can give the normalisers of free representations: distance kernels, no mass on self or all."""
+def can_sample(p: Conditional, learned: Learned) -> bool:
+    """Whether drawn keys can give the normalisers of a lookup map: distance kernels, no mass on self or all."""
     return learned.euclidean and p.exclude_self and not p.uniform and not learned.mixture
 
 
-def can_interpolate(p, learned, n_components):
+def can_interpolate(p: Conditional, learned: Any, n_components: int) -> bool:
     """Whether a grid can: where keys could be drawn, 1-D or 2-D maps under a kernel that is smooth at zero."""
     return n_components <= 2 and can_sample(p, learned) and learned.smooth_at_zero
 
 
-def _check_combination(p, learned, divergence, objective):
+def _check_combination(p: Conditional, learned: Learned, divergence: str, objective: Objective) -> None:
     """Refuse what is not defined, and say what is."""
     check_limit(learned, divergence, objective.joint)
     if objective.joint and p.shape[0] != p.shape[1]:
@@ -396,7 +378,7 @@ def _check_combination(p, learned, divergence, objective):
         objective.at_zero = 0.0
 
 
-def _averaged(p, sample_weight, joint):
+def _averaged(p: Conditional, sample_weight: Any, joint: bool) -> tuple[sparse.csr_array, Array]:
     """(weights, row_mass) of the average over rows, or of the symmetric joint p."""
     mass = p.has_positives.astype(np.float64)
     if sample_weight is not None:
@@ -407,7 +389,7 @@ def _averaged(p, sample_weight, joint):
     return (_symmetric(p.weights, mass), np.ones(p.shape[0])) if joint else (p.weights, mass)
 
 
-def _without_tiny(weights, smallest):
+def _without_tiny(weights: sparse.csr_array, smallest: float) -> sparse.csr_array:
     """Weights without those that, times a kernel's value, fall below the smallest normal number: those slow CPUs."""
     kept = weights.data >= smallest / _SMALLEST_KERNEL
     if kept.all():
@@ -417,7 +399,7 @@ def _without_tiny(weights, smallest):
     return weights
 
 
-def _symmetric(weights, row_mass):
+def _symmetric(weights: sparse.csr_array, row_mass: Array) -> sparse.csr_array:
     """(m_i w_ij + m_j w_ji) / 2."""
     halves = weights.data * np.repeat(row_mass / 2, np.diff(weights.indptr))
     weighted = sparse.csr_array((halves, weights.indices, weights.indptr), shape=weights.shape)

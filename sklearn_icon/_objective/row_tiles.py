@@ -10,14 +10,20 @@ and p may be given by the few keys that have more than the uniform mass. What is
 computed by torch's own operations.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from ..learned import Learned
 from .divergences import kl
 from .objective import divergence_of, infinite_where_zero
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 _PAIRS_AT_ONCE = 1 << 18  # of rows and keys, without tiles
 _PAIRS_OF_A_TILE, _PAIRS_ELSEWHERE = 1 << 19, 1 << 25  # on the CPU; on a GPU, which 2^22 left waiting
@@ -38,36 +44,26 @@ class Batch(NamedTuple):
     first: int
     """The key that is row 0 itself."""
 
-    def p_of(self, part, n_keys):
+    def p_of(self, part: slice, n_keys: int) -> tuple[Tensor, Tensor]:
         """(p, m) of a slice of rows; a row's entry of itself does not count where it is skipped."""
         weights, mass = self.weights_of(part)
         if self.uniform:
             weights = (1 - self.uniform) * weights + self.uniform / self.n_choices(n_keys)
         return weights, mass
 
-    def n_choices(self, n_keys):
+    def n_choices(self, n_keys: int) -> int:
         """Keys of a row."""
         return max(n_keys - self.skips_self, 1)
 
-    def own(self, pairs, part):
+    def own(self, pairs: Tensor, part: slice) -> Tensor:
         """The view of a tile on each row's pair with itself."""
         return pairs.diagonal(self.first + part.start)
 
 
-def summed_divergence(batch, rows, keys, *values):
-    """The sum over all rows, differentiable.
+def summed_divergence(batch: Batch, rows: Tensor, keys: Tensor, *values: Tensor) -> Tensor:
+    """The sum over all rows, differentiable, of rows and keys as `Learned.prepare` returns them.
 
-    Parameters
-    ----------
-    batch : Batch
-    rows, keys : tensor of shape (n_rows, d) and (n_keys, d)
-        As `Learned.prepare` returns them.
-    *values : tensors of shape ()
-        Learned numbers of q, for `learned_of`.
-
-    Returns
-    -------
-    tensor of shape ()
+    Values, of shape (), are learned numbers of q, for `learned_of`.
     """
     everything = slice(0, len(rows))
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
@@ -78,26 +74,26 @@ def summed_divergence(batch, rows, keys, *values):
     return _Tiles.apply(batch, wanted, rows, keys, *values)
 
 
-def _of_tile(batch, rows, keys, values, part):
+def _of_tile(batch: Batch, rows: Tensor, keys: Tensor, values: Sequence[Tensor], part: slice) -> Tensor:
     """The sum over a slice of rows."""
     learned = batch.learned_of(*values)
     return of_affinity(batch, learned, part, learned.pairwise(rows, keys))
 
 
-def of_affinity(batch, learned, part, affinity):
+def of_affinity(batch: Batch, learned: Learned, part: slice, affinity: Tensor) -> Tensor:
     """The sum over a slice of rows from `Learned.pairwise` of them and all keys."""
     if batch.divergence == "kl" and not (learned.normalized or learned.is_limit or learned.mixture):
         return _KL.apply(batch, learned, part, affinity)
     return _of_affinity(batch, learned, part, affinity)
 
 
-def _by_operations(batch, rows, keys, values, part):
+def _by_operations(batch: Batch, rows: Tensor, keys: Tensor, values: Sequence[Tensor], part: slice) -> Tensor:
     """The same, by operations that torch differentiates as often as wanted."""
     learned = batch.learned_of(*values)
     return _of_affinity(batch, learned, part, learned.pairwise(rows, keys))
 
 
-def _of_affinity(batch, learned, part, affinity):
+def _of_affinity(batch: Batch, learned: Learned, part: slice, affinity: Tensor) -> Tensor:
     """The same from `Learned.pairwise`, by operations."""
     n_rows, n_keys = affinity.shape
     term, at_zero, _ = divergence_of(learned, batch.divergence)
@@ -113,7 +109,7 @@ def _of_affinity(batch, learned, part, affinity):
     return (mass * cost.sum(1).masked_fill(mass == 0, 0)).sum()
 
 
-def _log_q(learned, affinity, own, n_choices):
+def _log_q(learned: Learned, affinity: Tensor, own: Tensor | None, n_choices: int) -> Tensor:
     """log q(j|i), zero where the key is the row itself and left out; of a limit, what stands in place of it in KL."""
     log_q = affinity
     if not learned.normalized:
@@ -122,7 +118,7 @@ def _log_q(learned, affinity, own, n_choices):
     return learned.finish(_but(own, log_q, 0), n_choices)
 
 
-def _but(own, pairs, value):
+def _but(own: Tensor | None, pairs: Tensor, value: float) -> Tensor:
     return pairs if own is None else pairs.masked_fill(own, value)
 
 
@@ -130,9 +126,10 @@ class _Tiles(torch.autograd.Function):
     """The sum, its gradients computed with it where they are wanted."""
 
     @staticmethod
-    def forward(ctx, batch, wanted, rows, keys, *values):
+    def forward(ctx: Any, batch: Batch, wanted: list[bool], rows: Tensor, keys: Tensor, *values: Tensor) -> Tensor:
         ctx.batch, ctx.wanted, tensors = batch, wanted, (rows, keys, *values)
-        total, of_rows, slopes = rows.new_zeros(()), [], [torch.zeros_like(tensor) for tensor in tensors[1:]]
+        total, slopes = rows.new_zeros(()), [torch.zeros_like(tensor) for tensor in tensors[1:]]
+        of_rows: list[Any] = []
         step = max(1, (_PAIRS_OF_A_TILE if rows.device.type == "cpu" else _PAIRS_ELSEWHERE) // len(keys))
         for start in range(0, len(rows), step):
             part = slice(start, min(start + step, len(rows)))
@@ -149,7 +146,7 @@ class _Tiles(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         n = len(ctx.wanted)
         tensors, slopes = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
         if torch.is_grad_enabled():  # to be differentiated again
@@ -160,7 +157,7 @@ class _Tiles(torch.autograd.Function):
         return None, None, *(grad_output * slope if want else None for want, slope in pairs)
 
 
-def _gradients(value, tensors, wanted, **how):
+def _gradients(value: Tensor, tensors: Sequence[Tensor], wanted: list[bool], **how: Any) -> list[Tensor | None]:
     """Of the tensors for which they are wanted, None for others."""
     leaves = [tensor for tensor, want in zip(tensors, wanted, strict=True) if want]
     found = iter(torch.autograd.grad(value, leaves, materialize_grads=True, **how) if leaves else ())
@@ -171,7 +168,7 @@ class _KL(torch.autograd.Function):
     """sum_i m_i D_i from log k."""
 
     @staticmethod
-    def forward(ctx, batch, learned, part, log_k):
+    def forward(ctx: Any, batch: Batch, learned: Learned, part: slice, log_k: Tensor) -> Tensor:
         log_q = log_k
         if batch.skips_self:
             log_q = log_k.clone()
@@ -187,7 +184,7 @@ class _KL(torch.autograd.Function):
         return cost
 
     @staticmethod
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         log_k, slope = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
             batch, learned, part = ctx.about
@@ -196,7 +193,7 @@ class _KL(torch.autograd.Function):
         return None, None, None, grad_output * slope
 
 
-def _from_all(batch, log_q, part):
+def _from_all(batch: Batch, log_q: Tensor, part: slice) -> tuple[Tensor, Tensor]:
     """(sum_i m_i D_i, q - p) from all entries of p; `log_q` is overwritten."""
     p, mass = batch.p_of(part, log_q.shape[1])
     if batch.skips_self and batch.uniform:
@@ -205,16 +202,17 @@ def _from_all(batch, log_q, part):
     return cost, log_q.exp_().sub_(p).mul_(mass[:, None])
 
 
-def _from_partners(batch, log_q, part):
+def _from_partners(batch: Batch, log_q: Tensor, part: slice) -> tuple[Tensor, Tensor]:
     """The same from the partners of each row, all other keys having the uniform mass; `log_q` is overwritten."""
-    (rows, keys, counts), (n_rows, n_keys) = batch.partners, log_q.shape
+    partners: Any = batch.partners
+    (rows, keys, counts), (n_rows, n_keys) = partners, log_q.shape
     if n_rows < len(counts):
         ends = torch.tensor([part.start, part.stop], device=rows.device)
         of_tile = slice(*torch.searchsorted(rows, ends).tolist())
         rows, keys = rows[of_tile], keys[of_tile]
     weights = (1 - batch.uniform) / counts[rows].to(log_q.dtype)
-    places = torch.add(keys, rows - part.start, alpha=n_keys)
-    at_partners, slope = log_q.view(-1)[places], log_q
+    at = torch.add(keys, rows - part.start, alpha=n_keys)
+    at_partners, slope = log_q.view(-1)[at], log_q
     if batch.uniform:
         background = log_q.new_tensor(batch.uniform / batch.n_choices(n_keys))
         p, entropy = weights + background, background.xlogy(background)
@@ -224,5 +222,5 @@ def _from_partners(batch, log_q, part):
     else:
         cost = kl(weights, at_partners).sum()
         slope = log_q.exp_()
-    slope.view(-1).index_add_(0, places, weights, alpha=-1)
+    slope.view(-1).index_add_(0, at, weights, alpha=-1)
     return cost, slope

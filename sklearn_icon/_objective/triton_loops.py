@@ -1,11 +1,11 @@
-"""Compiled loops over all pairs of places on a GPU, whose sums stay in registers until they are a few numbers a row.
+"""Compiled loops over all pairs of points on a GPU, whose sums stay in registers until they are a few numbers a row.
 
-Places u are scaled so that s = |u_i - u_j|^2 leaves a kernel no more than its power p; b is its slope:
+Points u are scaled so that s = |u_i - u_j|^2 leaves a kernel no more than its power p; b is its slope:
 
     k = exp(-s), b = 1        k = (1 + s)^(-p), b = 1 / (1 + s)        d log k / d u_i = -2 p b (u_i - u_j)
 
 A program owns some rows and a span of keys, and writes its sums where no other does, so that they are the same at every
-run. Offsets are differences of places: equal rows are at distance zero. Importing this needs triton.
+run. Offsets are differences of coordinates: equal rows are at distance zero. Importing this needs triton.
 """
 
 import triton
@@ -13,7 +13,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _places(z, items, n, D: tl.constexpr):
+def _points(z, items, n, D: tl.constexpr):
     """Columns of z, shape (D, items), zero past the last."""
     return tl.load(z + tl.arange(0, D)[:, None] * n + items[None, :], mask=(items < n)[None, :], other=0.0)
 
@@ -21,7 +21,7 @@ def _places(z, items, n, D: tl.constexpr):
 @triton.jit
 def _offsets(z, z_rows, rows, keys, end, n, D: tl.constexpr):
     """(u_i - u_j, s, whether j is a key of i) of a tile; coordinates come first, so that a thread holds all."""
-    offsets = z_rows[:, :, None] - _places(z, keys, n, D)[:, None, :]
+    offsets = z_rows[:, :, None] - _points(z, keys, n, D)[:, None, :]
     return offsets, tl.sum(offsets * offsets, axis=0), (rows[:, None] != keys[None, :]) & (keys < end)[None, :]
 
 
@@ -45,7 +45,7 @@ def joint(z, power, out, n, span, D: tl.constexpr, KIND: tl.constexpr, ROWS: tl.
     """sum_j k b (u_i - u_j), then sum_j k, of rows over a span of keys."""
     rows, start = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * span
     end = tl.minimum(start + span, n)
-    power, z_rows = tl.load(power), _places(z, rows, n, D)
+    power, z_rows = tl.load(power), _points(z, rows, n, D)
     push = tl.zeros([D, ROWS, KEYS], z_rows.dtype)
     total = tl.zeros([ROWS, KEYS], z_rows.dtype)
     for first in range(start, end, KEYS):
@@ -68,7 +68,7 @@ def row_log_sums(z, power, out, n, span, D: tl.constexpr, KIND: tl.constexpr, RO
     """log sum_j k of rows over a span of keys, sums kept relative to the largest kernel so far."""
     rows, start = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * span
     end = tl.minimum(start + span, n)
-    power, z_rows = tl.load(power), _places(z, rows, n, D)
+    power, z_rows = tl.load(power), _points(z, rows, n, D)
     largest = tl.full([ROWS, KEYS], float("-inf"), z_rows.dtype)
     total = tl.zeros([ROWS, KEYS], z_rows.dtype)
     for first in range(start, end, KEYS):
@@ -91,7 +91,7 @@ def row_pushes(
     """sum_j (g_i k / Z_i + g_j k / Z_j) b (u_i - u_j) of rows over a span of keys."""
     rows, start = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * span
     end = tl.minimum(start + span, n)
-    power, z_rows = tl.load(power), _places(z, rows, n, D)
+    power, z_rows = tl.load(power), _points(z, rows, n, D)
     row_log_z = tl.load(log_z + rows, mask=rows < n, other=0.0)[:, None]
     row_grad = tl.load(grad + rows, mask=rows < n, other=0.0)[:, None]
     push = tl.zeros([D, ROWS, KEYS], z_rows.dtype)

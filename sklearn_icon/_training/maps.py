@@ -111,7 +111,7 @@ def solve_lookup(
             settled.z = z
         rate, report = _rate(learning_rate, p, factor, last, objective, rng), on_step(name)
         rate *= _FINE_RATE if name == "refinement" else 1
-        with leaving_cores_to(getattr(objective.edges, "team", None)):
+        with leaving_cores_to(objective.team):
             if rng is not None:
                 loss = _estimate(objective, z, factor, rng)
                 result = minimize(loss, [z], method="adam", max_iter=n_steps, learning_rate=rate, on_step=report)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from copy import copy
 from functools import partial
 from math import isfinite, log
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._core.spec import Spec
 
@@ -19,6 +19,8 @@ LOG_FLOOR = -80.0
 """Kernels in linear space stop here, above float32's slow subnormal numbers."""
 _SMOOTH = 10.0  # the most by which a smooth kernel's slope changes, relative, within its squared width
 _ROUNDED = 1e-6  # of its squared width, within which a kernel with a kink or a pole is held constant
+
+SlopeTerms: TypeAlias = tuple[float, float, float]
 
 
 class Learned(Spec):
@@ -49,11 +51,22 @@ class Learned(Spec):
     """Whether keys are weighed by their degrees."""
     learns: tuple[str, ...] = ()
     """Names of the parameters that are to be learned beside the representations."""
+    slope_terms: SlopeTerms | None = None
+    """(a, b, c) of a kernel of the squared distance with slope = c / (a + b d^2), b zero or one, and log k = 0 at zero,
+    which compiled loops read; None where the slope is of no such form."""
 
     @property
     def is_dot(self) -> bool:
         """Whether the log-kernel is a dot product over a temperature, whose keys a last linear layer absorbs."""
         return self.affinity == "dot" and not self.mixture
+
+    def rounded(self) -> Learned:
+        """The kernel as it is computed: without a kink or pole at zero, where it is a function of squared distance."""
+        return self
+
+    def present(self, *values: Any) -> Learned:
+        """The distribution with what it `learns` as it is now, tensors of shape ()."""
+        return self
 
     def unmixed(self) -> Learned:
         """The distribution inside of uniform mixtures."""
@@ -84,8 +97,6 @@ class DistanceKernel(Learned):
     """A function of the squared Euclidean distance: subclasses give `log_kernel`, and `slope` where that is faster."""
 
     euclidean = True
-    slope_terms: tuple[float, float, float] | None = None
-    """(a, b, c) with slope = c / (a + b d^2), which compiled loops read; None where the slope is of no such form."""
     has_pole = False
     """Whether log k is unbounded where the distance is zero: distances are exact there, and `euclidean` is False."""
 
@@ -134,7 +145,7 @@ class DistanceKernel(Learned):
 
     def rounded(self) -> DistanceKernel:
         """Itself where it is smooth at zero, else held constant, and finite, within a thousandth of its width."""
-        if self.smooth_at_zero:
+        if not self.euclidean or self.smooth_at_zero:
             return self
         least, held = _ROUNDED * self._sq_width(), copy(self)
         held.__dict__.update(log_kernel=partial(_from, self.log_kernel, least), slope=partial(_from, self.slope, least))

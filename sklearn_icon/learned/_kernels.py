@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._core.spec import answer
-from ._base import DistanceKernel
+from ._base import DistanceKernel, Learned, SlopeTerms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,12 +51,10 @@ class Gaussian(DistanceKernel):
         "tau": [Interval(Real, 0, None, closed="neither"), StrOptions({"learn"}), None],
     }
 
-    def __init__(
-        self, sigma: float = 1.0, metric: str = "euclidean", tau: float | Literal["learn"] | None = None
-    ) -> None:
+    def __init__(self, sigma: float = 1.0, metric: str = "euclidean", tau: Any = None) -> None:
         self.sigma = sigma
         self.metric = metric
-        self.tau: Any = tau
+        self.tau = tau
 
     @answer
     def scale_free(self) -> bool:
@@ -77,6 +75,10 @@ class Gaussian(DistanceKernel):
     def learns(self) -> tuple[str, ...]:
         """The temperature, where it is not given."""
         return ("tau",) if self.tau == "learn" else ()
+
+    def present(self, *values: Tensor) -> Learned:
+        """With the temperature as it is now; see `Learned.present`."""
+        return Gaussian(metric=self.metric, tau=values[0]) if values else self
 
     def prepare(self, z: Tensor, keys: Tensor, degrees: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Unit rows for the cosine; see `Learned.prepare`."""
@@ -113,9 +115,9 @@ class Gaussian(DistanceKernel):
         return -1 / (2 * self.sigma**2)
 
     @answer
-    def slope_terms(self) -> tuple[float, float, float] | None:
+    def slope_terms(self) -> SlopeTerms | None:
         """(a, b, c) with slope = c / (a + b d^2)."""
-        return 1.0, 0.0, -1 / (2 * self.sigma**2)
+        return (1.0, 0.0, -1 / (2 * self.sigma**2)) if self.euclidean else None
 
 
 class StudentT(DistanceKernel):
@@ -146,13 +148,17 @@ class StudentT(DistanceKernel):
     smooth_at_zero = True
     _parameter_constraints = {"df": [Interval(Real, 0, None, closed="neither"), StrOptions({"learn"})]}
 
-    def __init__(self, df: float | Literal["learn"] = 1.0) -> None:
-        self.df: Any = df
+    def __init__(self, df: Any = 1.0) -> None:
+        self.df = df
 
     @answer
     def learns(self) -> tuple[str, ...]:
         """The degrees of freedom, where they are not given."""
         return ("df",) if self.df == "learn" else ()
+
+    def present(self, *values: Tensor) -> Learned:
+        """With the degrees of freedom as they are now; see `Learned.present`."""
+        return StudentT(df=values[0]) if values else self
 
     def log_kernel(self, sq_distance: Tensor) -> Tensor:
         """-(nu + 1) / 2 * log(1 + d^2 / nu)."""
@@ -163,7 +169,7 @@ class StudentT(DistanceKernel):
         return -(self.df + 1) / 2 / (sq_distance + self.df)
 
     @answer
-    def slope_terms(self) -> tuple[float, float, float] | None:
+    def slope_terms(self) -> SlopeTerms | None:
         """(a, b, c) with slope = c / (a + b d^2)."""
         return float(self.df), 1.0, -(self.df + 1) / 2
 

@@ -66,6 +66,10 @@ class UniformMixture(Learned):
         """Total uniform mass, nested mixtures included."""
         return 1 - (1 - self.alpha) * (1 - self.base.mixture)
 
+    def present(self, *values: Tensor) -> Learned:
+        """The mixture with the base as it is now; see `Learned.present`."""
+        return UniformMixture(self.base.present(*values), self.alpha) if values else self
+
     def finish(self, log_q: Tensor, n_choices: int) -> Tensor:
         """log((1 - alpha) q + alpha / N)."""
         log_q = self.base.finish(log_q, n_choices)

@@ -4,6 +4,8 @@ A record says which p, q, encoder, divergence and estimator make a method, and w
 its own: `make_estimator` puts the specs together. The table is that of Alshammari et al., ICLR 2025 (table 1).
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from difflib import get_close_matches
 
@@ -20,7 +22,7 @@ from ._record import SPECS, Method
 __all__ = ["Method", "get", "names"]
 
 
-def names(family=None, published=None):
+def names(family: str | None = None, published: bool | None = None) -> list[str]:
     """List the canonical names, in the order of the table.
 
     Parameters
@@ -54,7 +56,7 @@ def names(family=None, published=None):
     ]
 
 
-def get(name):
+def get(name: str) -> Method:
     """Look a method up by its name, whatever its case and punctuation.
 
     Parameters
@@ -85,7 +87,7 @@ def get(name):
     return replace(method, **{part: clone(getattr(method, part)) for part in SPECS})
 
 
-def _plain(name):
+def _plain(name: object) -> str:
     """The name's letters and digits."""
     return "".join(letter for letter in str(name).lower() if letter.isalnum())
 

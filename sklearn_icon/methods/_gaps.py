@@ -122,7 +122,7 @@ GAPS = (
         learned=q.Gaussian(sigma=0.1),
         encoder=encoders.Linear(),
         estimator="ICONClassifier",
-        equals="mean_i 1 - q(y_i|i), a smooth share of wrong answers: as s shrinks, that of the nearest prototype",
+        equals="mean_i 1 - q(y_i|i), a smooth fraction of wrong answers: as s shrinks, that of the nearest prototype",
         reads=LABELS,
         divergence="total_variation",
         aliases=("0-1 loss", "zero-one loss"),

@@ -1,6 +1,9 @@
 """`Method`: a cell of the table."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import Any
 
 from sklearn.base import clone
 
@@ -109,19 +112,19 @@ class Method:
     parameters: tuple = ()
 
     @property
-    def column(self):
+    def column(self) -> str:
         """Title of the table's column, which p names."""
         return COLUMNS[type(self.supervisory.plain()).__name__]
 
     @property
-    def row(self):
+    def row(self) -> str:
         """Title of the table's row, which q names; a Gaussian of small fixed width is narrow."""
         spec = self.learned.unmixed()
         if isinstance(spec, q.Gaussian) and spec.sigma <= _NARROW:
             return ROWS["NarrowGaussian"]
         return ROWS["degree" if spec.by_degree else type(spec).__name__]
 
-    def make_estimator(self, **params):
+    def make_estimator(self, **params: Any) -> Any:
         """Make a fresh, unfitted estimator of the method.
 
         Parameters

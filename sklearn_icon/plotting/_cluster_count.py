@@ -1,6 +1,10 @@
 """`ClusterCountDisplay`: what speaks for a number of clusters."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import entr
@@ -13,7 +17,15 @@ from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _num_samples
 
 from .._core.quiet import quiet
+from .._core.types import Array, Rows, Seed
 from ._style import DARK, LIGHT, line_options, new_axes, panels_below
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
 
 _LABELS = {"stability": "Stability (ARI)", "entropy": "Entropy / log K", "loss": "Loss", "n_used": "In use"}
 _MAX_TICKS = 20
@@ -31,8 +43,8 @@ class ClusterCountDisplay:
     Bands are one standard deviation. No curve picks K; they are read together:
 
     - A K that the data show is found again by fits to other rows, so stability peaks there: 1 is the same partition
-      each time, 0 what chance gives. Several peaks are several scales, and of K that are alike the largest says most.
-      A partition can be stable because it is coarse, so a high value at the smallest K alone is no evidence.
+      each time, 0 what random clusters give. Several peaks are several scales, and of K that are alike the largest says
+      most. A partition can be stable because it is coarse, so a high value at the smallest K by itself is no evidence.
     - Entropy tells how undecided rows are, from 0 for hard memberships to 1 for uniform ones. It is high where clusters
       share a group of rows between them, or too few of them cut through groups.
     - The loss falls with K whatever the data are, as finer clusters fit neighbours more closely, until fits leave
@@ -84,7 +96,7 @@ class ClusterCountDisplay:
     3
     """
 
-    def __init__(self, n_clusters, stability, n_used, *, entropy=None, loss=None):
+    def __init__(self, n_clusters: Any, stability: Any, n_used: Any, *, entropy: Any = None, loss: Any = None) -> None:
         self.n_clusters = n_clusters
         self.stability = stability
         self.n_used = n_used
@@ -93,8 +105,17 @@ class ClusterCountDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, y=None, *, n_clusters=tuple(range(2, 11)), n_repeats=3, random_state=None, ax=None, **kwargs
-    ):
+        cls,
+        estimator: Any,
+        X: Rows,
+        y: Any = None,
+        *,
+        n_clusters: Sequence[int] = tuple(range(2, 11)),
+        n_repeats: int = 3,
+        random_state: Seed = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Fit clones of a clusterer to random halves of X, for each number of clusters, and draw what came out.
 
         All numbers of clusters meet the same halves and seeds. There are ``2 * n_repeats * len(n_clusters)`` fits.
@@ -115,7 +136,7 @@ class ClusterCountDisplay:
         random_state : int, RandomState instance or None, default=None
             Draws the halves, and the fits' seeds in place of the estimator's own.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure. All panels share its room.
+            Where to draw; None makes a figure. All panels are drawn in its room.
         **kwargs : dict
             Passed to `plot`.
 
@@ -139,13 +160,13 @@ class ClusterCountDisplay:
         measured = [_measure(clone(estimator).set_params(n_clusters=int(k)), X, y, splits) for k in counts]
         return cls(counts, **_summarised(measured)).plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw one panel for each measure, over a common axis of K.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure. All panels share its room.
+            Where to draw; None makes a figure. All panels are drawn in its room.
         **kwargs : dict
             Passed to :meth:`matplotlib.axes.Axes.plot`.
 
@@ -182,7 +203,7 @@ class ClusterCountDisplay:
         return self
 
 
-def _check_clusterer(estimator):
+def _check_clusterer(estimator: Any) -> None:
     """Raise unless the estimator has a number of clusters to set and labels new rows."""
     name = type(estimator).__name__
     if "n_clusters" not in estimator.get_params(deep=False):
@@ -193,7 +214,7 @@ def _check_clusterer(estimator):
         raise AttributeError(f"{name} has no predict, which must label rows that it was not fitted to.")
 
 
-def _check_counts(n_clusters, n_samples):
+def _check_counts(n_clusters: Any, n_samples: int) -> Array:
     """Return the distinct numbers of clusters in order."""
     counts = np.atleast_1d(np.asarray(n_clusters))
     if counts.ndim != 1 or len(counts) == 0 or counts.dtype.kind not in "iu" or counts.min() < 2:
@@ -206,7 +227,7 @@ def _check_counts(n_clusters, n_samples):
     return np.unique(counts)
 
 
-def _splits(n_samples, n_repeats, random_state):
+def _splits(n_samples: int, n_repeats: int, random_state: np.random.RandomState) -> list[list[tuple[Array, int]]]:
     """Return pairs of halves, each a set of rows and the seed of its fit."""
     splits = []
     for _ in range(n_repeats):
@@ -215,7 +236,7 @@ def _splits(n_samples, n_repeats, random_state):
     return splits
 
 
-def _measure(estimator, X, y, splits):
+def _measure(estimator: Any, X: Rows, y: Any, splits: list[list[tuple[Array, int]]]) -> dict[str, list[float]]:
     """Return the values of every measure, of each pair of halves or of each fit."""
     values: dict[str, list[float]] = {"stability": [], "n_used": [], "entropy": [], "loss": []}
     for pair in splits:
@@ -233,7 +254,7 @@ def _measure(estimator, X, y, splits):
     return values
 
 
-def _fit(estimator, X, y, rows, seed):
+def _fit(estimator: Any, X: Rows, y: Any, rows: Array, seed: int) -> tuple[Any, Rows]:
     """Return a clone fitted to some rows, and all rows as its `predict` takes them."""
     estimator = clone(estimator)
     if "random_state" in estimator.get_params(deep=False):
@@ -244,7 +265,7 @@ def _fit(estimator, X, y, rows, seed):
     return estimator, _safe_split(estimator, X, None, np.arange(_num_samples(X)), rows)[0]
 
 
-def _summarised(measured):
+def _summarised(measured: list[dict[str, list[float]]]) -> dict[str, Any]:
     """Return the mean and standard deviation of each measure for each number of clusters; None where it has none."""
     arrays = {name: np.array([values[name] for values in measured], dtype=float) for name in measured[0]}
     return {
@@ -253,7 +274,7 @@ def _summarised(measured):
     }
 
 
-def _band(ax, x, mean_and_std, kwargs):
+def _band(ax: Axes, x: Array, mean_and_std: Array, kwargs: dict[str, Any]) -> Line2D:
     """Draw means, joined, in a band of one standard deviation, over lines that lead from panel to panel."""
     mean, std = mean_and_std
     (line,) = ax.plot(x, mean, **line_options(kwargs, marker="o", markersize=4))

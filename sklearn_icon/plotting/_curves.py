@@ -1,14 +1,23 @@
 """`LossCurveDisplay` and `ReliabilityDisplay`: how a fit went, and how far probabilities can be trusted."""
 
+from __future__ import annotations
+
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
+from .._core.types import Rows
 from ..metrics import _gap, _reliability_bins
 from ._style import DARK, line_options, new_axes, panels_below
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from matplotlib.axes import Axes
 
 
 class LossCurveDisplay:
@@ -38,14 +47,18 @@ class LossCurveDisplay:
     <...LossCurveDisplay object at ...>
     """
 
-    def __init__(self, loss_curve, *, iterations=None, phases=None, estimator_name=None):
+    def __init__(
+        self, loss_curve: Any, *, iterations: Any = None, phases: Any = None, estimator_name: str | None = None
+    ) -> None:
         self.loss_curve = loss_curve
         self.iterations = iterations
         self.phases = phases
         self.estimator_name = estimator_name
 
     @classmethod
-    def from_estimator(cls, estimator, *, iterations=None, name=None, ax=None, **kwargs):
+    def from_estimator(
+        cls, estimator: Any, *, iterations: Any = None, name: str | None = None, ax: Axes | None = None, **kwargs: Any
+    ) -> Self:
         """Draw the ``loss_curve_`` of a fitted estimator, and its ``phases_`` where it has several.
 
         Parameters
@@ -79,7 +92,7 @@ class LossCurveDisplay:
         name = type(estimator).__name__ if name is None else name
         return cls(loss_curve, iterations=iterations, phases=phases, estimator_name=name).plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, name=None, **kwargs):
+    def plot(self, ax: Axes | None = None, *, name: str | None = None, **kwargs: Any) -> Self:
         """Draw the curve.
 
         Parameters
@@ -113,21 +126,21 @@ class LossCurveDisplay:
             self.ax_.legend(frameon=False)
         return self
 
-    def _mark_phases(self):
+    def _mark_phases(self) -> None:
         """A dotted line between two phases, with the name of the one that begins."""
         begin = 0
         for (_, n_iter, *_), (name, *_) in pairwise(self.phases or []):
             begin += n_iter
             self.ax_.axvline(begin + 0.5, ls=":", lw=1, color=DARK)
-            place = {"xy": (begin + 0.5, 1), "xycoords": ("data", "axes fraction")}
-            self.ax_.annotate(name, **place, xytext=(3, -3), textcoords="offset points", va="top", size="small")
+            where = {"xy": (begin + 0.5, 1), "xycoords": ("data", "axes fraction")}
+            self.ax_.annotate(name, **where, xytext=(3, -3), textcoords="offset points", va="top", size="small")
 
 
 class ReliabilityDisplay:
     r"""Accuracy against confidence: a calibrated classifier is right as often as it is sure.
 
     Predictions are put into bins of equal width by the probability of the predicted class. Above, the
-    accuracy of each bin over its mean confidence, with its gap to the diagonal; below, the share of the
+    accuracy of each bin over its mean confidence, with its gap to the diagonal; below, the fraction of the
     samples in it, which the size of its dot shows too.
 
     Parameters
@@ -169,7 +182,9 @@ class ReliabilityDisplay:
     0.03
     """
 
-    def __init__(self, prob_true, prob_pred, counts, ece, *, estimator_name=None):
+    def __init__(
+        self, prob_true: Any, prob_pred: Any, counts: Any, ece: float, *, estimator_name: str | None = None
+    ) -> None:
         self.prob_true = prob_true
         self.prob_pred = prob_pred
         self.counts = counts
@@ -177,7 +192,17 @@ class ReliabilityDisplay:
         self.estimator_name = estimator_name
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, n_bins=15, name=None, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Rows,
+        y: Any,
+        *,
+        n_bins: int = 15,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the calibration of a fitted classifier's ``predict_proba(X)`` against y.
 
         Parameters
@@ -207,7 +232,17 @@ class ReliabilityDisplay:
         return cls.from_predictions(y, y_prob, n_bins=n_bins, labels=estimator.classes_, name=name, ax=ax, **kwargs)
 
     @classmethod
-    def from_predictions(cls, y_true, y_prob, *, n_bins=15, labels=None, name=None, ax=None, **kwargs):
+    def from_predictions(
+        cls,
+        y_true: Any,
+        y_prob: Any,
+        *,
+        n_bins: int = 15,
+        labels: Any = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the calibration of predicted probabilities.
 
         Parameters
@@ -230,7 +265,7 @@ class ReliabilityDisplay:
         ece = _gap(prob_true, prob_pred, counts)
         return cls(prob_true, prob_pred, counts, ece, estimator_name=name).plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, name=None, histogram=True, **kwargs):
+    def plot(self, ax: Axes | None = None, *, name: str | None = None, histogram: bool = True, **kwargs: Any) -> Self:
         """Draw the reliability diagram.
 
         Parameters
@@ -240,7 +275,7 @@ class ReliabilityDisplay:
         name : str, default=None
             Name of the curve; None takes `estimator_name`.
         histogram : bool, default=True
-            Whether to draw the shares. Set False to add a second curve to the axes of a first.
+            Whether to draw the fractions of rows. Set False to add a second curve to the axes of a first.
         **kwargs : dict
             Passed to :meth:`matplotlib.axes.Axes.plot`.
 
@@ -256,26 +291,26 @@ class ReliabilityDisplay:
         diagonal = "Perfectly calibrated"
         if diagonal not in self.ax_.get_legend_handles_labels()[1]:
             self.ax_.plot([0, 1], [0, 1], ":", color=DARK, label=diagonal)
-        share = np.asarray(self.counts) / np.sum(self.counts)
-        confidence, accuracy = np.asarray(self.prob_pred)[share > 0], np.asarray(self.prob_true)[share > 0]
+        fraction = np.asarray(self.counts) / np.sum(self.counts)
+        confidence, accuracy = np.asarray(self.prob_pred)[fraction > 0], np.asarray(self.prob_true)[fraction > 0]
         (self.line_,) = self.ax_.plot(confidence, accuracy, **line_options(kwargs, label=label))
         color = self.line_.get_color()
-        sizes = 12 + 88 * share[share > 0] / share.max()
+        sizes = 12 + 88 * fraction[fraction > 0] / fraction.max()
         self.ax_.scatter(confidence, accuracy, s=sizes, color=color, clip_on=False, zorder=3)
         self.ax_.vlines(confidence, confidence, accuracy, color=color, alpha=0.3, linewidth=3)
         self.ax_.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
         self.ax_.legend(frameon=False)
         self.ax_histogram_ = panels_below(self.ax_, [4, 1])[0] if histogram else None
         if self.ax_histogram_ is not None:
-            edges = np.linspace(0, 1, len(share) + 1)
+            edges = np.linspace(0, 1, len(fraction) + 1)
             style = {"width": np.diff(edges), "align": "edge", "color": color, "edgecolor": "white"}
-            self.ax_histogram_.bar(edges[:-1], share, **style)
+            self.ax_histogram_.bar(edges[:-1], fraction, **style)
             self.ax_histogram_.set(xlabel="Confidence", ylabel="Share")
         elif _shows_tick_labels(self.ax_):
             self.ax_.set_xlabel("Confidence")
         return self
 
 
-def _shows_tick_labels(ax):
+def _shows_tick_labels(ax: Axes) -> bool:
     """Tell whether the axes' horizontal ticks have labels, which `panels_below` takes away."""
     return ax.xaxis.get_major_ticks()[0].label1.get_visible()

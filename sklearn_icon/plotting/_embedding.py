@@ -1,11 +1,25 @@
 """`EmbeddingDisplay`: a map's rows as points, coloured by class or by value."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
+from .._core.types import Array, Rows
 from ._style import COLORS, DARK, LIGHT, new_axes
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.legend import Legend
+
 
 _DARKENED = 0.6  # past ten classes the colours return, darkened, with another marker
 _MAX_LEGEND = 20
@@ -51,7 +65,15 @@ class EmbeddingDisplay:
     <...EmbeddingDisplay object at ...>
     """
 
-    def __init__(self, embedding, *, labels=None, values=None, feature_names=None, values_name=None):
+    def __init__(
+        self,
+        embedding: Any,
+        *,
+        labels: Any = None,
+        values: Any = None,
+        feature_names: Any = None,
+        values_name: str | None = None,
+    ) -> None:
         self.embedding = embedding
         self.labels = labels
         self.values = values
@@ -59,7 +81,16 @@ class EmbeddingDisplay:
         self.values_name = values_name
 
     @classmethod
-    def from_estimator(cls, estimator, X=None, *, y=None, values=None, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Rows | None = None,
+        *,
+        y: Any = None,
+        values: Any = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw a fitted estimator's map of X.
 
         Parameters
@@ -90,7 +121,17 @@ class EmbeddingDisplay:
         return cls.from_embedding(Z, y=y, values=values, feature_names=names, values_name=values_name, ax=ax, **kwargs)
 
     @classmethod
-    def from_embedding(cls, Z, *, y=None, values=None, feature_names=None, values_name=None, ax=None, **kwargs):
+    def from_embedding(
+        cls,
+        Z: Any,
+        *,
+        y: Any = None,
+        values: Any = None,
+        feature_names: Any = None,
+        values_name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw a map.
 
         Parameters
@@ -137,7 +178,7 @@ class EmbeddingDisplay:
         display = cls(Z, labels=labels, values=values, feature_names=feature_names, values_name=values_name)
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, legend="auto", palette=None, **kwargs):
+    def plot(self, ax: Axes | None = None, *, legend: bool | str = "auto", palette: Any = None, **kwargs: Any) -> Self:
         """Draw the map.
 
         Parameters
@@ -179,7 +220,7 @@ class EmbeddingDisplay:
             if legend == "direct":
                 _name_at_medians(self.ax_, points, classes, codes)
             elif legend == "outside":
-                self.legend_ = _legend_beside(self.ax_, classes, colors, missing=np.any(codes < 0))
+                self.legend_ = _legend_beside(self.ax_, classes, colors, missing=bool(np.any(codes < 0)))
         else:
             kwargs = kwargs if "c" in kwargs else {"color": COLORS[0]} | kwargs
             self.scatter_ = [self.ax_.scatter(*points.T, **kwargs)]
@@ -187,7 +228,7 @@ class EmbeddingDisplay:
         return self
 
 
-def _embedding_of(estimator, X):
+def _embedding_of(estimator: Any, X: Rows | None) -> Any:
     """Return the map of X, or of the training rows if None."""
     name = type(estimator).__name__
     if X is not None:
@@ -200,7 +241,7 @@ def _embedding_of(estimator, X):
     return estimator.embedding_
 
 
-def _component_names(estimator, Z):
+def _component_names(estimator: Any, Z: Any) -> Any:
     """Return the estimator's names of the columns of Z, or None where it has none that fit."""
     try:
         names = estimator.get_feature_names_out()
@@ -209,16 +250,16 @@ def _component_names(estimator, Z):
     return names if len(names) == Z.shape[1] else None
 
 
-def _is_categorical(y):
+def _is_categorical(y: Any) -> bool:
     """Tell whether y names classes rather than measures something."""
     y = np.asarray(y)
     if y.dtype.kind not in "fiu":
         return True
     distinct = np.unique(y[np.isfinite(y)])
-    return np.all(distinct == np.floor(distinct)) and len(distinct) <= max(_MAX_LEGEND, len(y) / 10)
+    return bool(np.all(distinct == np.floor(distinct))) and len(distinct) <= max(_MAX_LEGEND, len(y) / 10)
 
 
-def _encode(labels, n_samples):
+def _encode(labels: Any, n_samples: int) -> tuple[Array, Array]:
     """Return the sorted classes, and each row's position among them or -1 where it has none."""
     if labels is None:
         return np.array([]), np.full(n_samples, -1)
@@ -233,7 +274,7 @@ def _encode(labels, n_samples):
     return classes, codes
 
 
-def _class_colors(n_classes, palette):
+def _class_colors(n_classes: int, palette: Any) -> Array:
     """Return an RGB row for each class and, last, the grey of rows without one (code -1)."""
     from matplotlib.colors import to_rgb
 
@@ -245,12 +286,12 @@ def _class_colors(n_classes, palette):
     return np.vstack([cycle[np.arange(n_classes) % len(cycle)], to_rgb(LIGHT)])
 
 
-def _marker_group(codes):
+def _marker_group(codes: Array) -> Array:
     """Return 1 for the second ten classes of each twenty, 0 for the first and for rows without a class."""
     return np.maximum(codes, 0) // len(COLORS) % 2
 
 
-def _scatter_options(ax, n_samples, flat, kwargs):
+def _scatter_options(ax: Axes, n_samples: int, flat: bool, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the scatter's options: by default the points together would cover a sixth of the axes."""
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.collections import PathCollection
@@ -262,12 +303,14 @@ def _scatter_options(ax, n_samples, flat, kwargs):
     return defaults | normalize_kwargs(kwargs, PathCollection)
 
 
-def _shuffled(mask):
+def _shuffled(mask: Array) -> Array:
     """Return the chosen rows in a random, repeatable order."""
     return np.random.default_rng(0).permutation(np.flatnonzero(mask))
 
 
-def _scatter_classes(ax, points, codes, colors, kwargs):
+def _scatter_classes(
+    ax: Axes, points: Array, codes: Array, colors: Array, kwargs: dict[str, Any]
+) -> list[PathCollection]:
     """Draw the rows without a class, then the others in random order, by marker."""
     drawn = []
     for mask, marker in [
@@ -281,7 +324,9 @@ def _scatter_classes(ax, points, codes, colors, kwargs):
     return drawn
 
 
-def _scatter_values(ax, points, values, name, kwargs):
+def _scatter_values(
+    ax: Axes, points: Array, values: Any, name: str | None, kwargs: dict[str, Any]
+) -> tuple[list[PathCollection], Colorbar]:
     """Draw the rows without a finite value, then the others on a colour scale; return them and the bar."""
     values = np.asarray(values, dtype=float)
     finite = np.isfinite(values)
@@ -303,7 +348,7 @@ def _scatter_values(ax, points, values, name, kwargs):
     return drawn, bar
 
 
-def _limits(values):
+def _limits(values: Array) -> tuple[float | None, float | None]:
     """Return the ends of the colour scale: a percentile where the tail is more than half of the rest."""
     if len(values) == 0:
         return None, None
@@ -312,30 +357,30 @@ def _limits(values):
     return (first if first - low > tail > 0 else low), (last if high - last > tail > 0 else high)
 
 
-def _strip(ax, x, codes, colors):
-    """Draw a histogram of x, stacked by class, and return the places of its points in a strip below."""
+def _strip(ax: Axes, x: Array, codes: Array, colors: Array) -> Array:
+    """Draw a histogram of x, stacked by class, and return its points in a strip below."""
     present = np.unique(codes)
-    colors = list(colors[present]) if len(present) <= _MAX_LEGEND + 1 else [LIGHT]
-    parts = [x] if len(colors) == 1 else [x[codes == code] for code in present]
+    shades: list[Any] = list(colors[present]) if len(present) <= _MAX_LEGEND + 1 else [LIGHT]
+    parts = [x] if len(shades) == 1 else [x[codes == code] for code in present]
     n_bins = int(np.clip(np.sqrt(len(x)), 10, 60))
-    counts, _, _ = ax.hist(parts, bins=n_bins, stacked=True, color=colors)
+    counts, _, _ = ax.hist(parts, bins=n_bins, stacked=True, color=shades)
     height = np.max(counts)
     ax.set_ylim(-0.35 * height, 1.05 * height)
     jitter = np.random.default_rng(0).uniform(-0.3, -0.05, size=len(x))
     return np.column_stack([x, height * jitter])
 
 
-def _name_at_medians(ax, points, classes, codes):
+def _name_at_medians(ax: Axes, points: Array, classes: Array, codes: Array) -> None:
     """Write each class's name at the median of its points."""
     from matplotlib.patheffects import withStroke
 
     for code, name in enumerate(classes):
-        place = np.median(points[codes == code], axis=0)
+        middle = np.median(points[codes == code], axis=0)
         outline = [withStroke(linewidth=3, foreground="white")]
-        ax.text(*place, str(name), ha="center", va="center", weight="bold", path_effects=outline)
+        ax.text(*middle, str(name), ha="center", va="center", weight="bold", path_effects=outline)
 
 
-def _legend_beside(ax, classes, colors, missing):
+def _legend_beside(ax: Axes, classes: Array, colors: Array, missing: bool) -> Legend:
     """Name the classes to the right of the axes."""
     from matplotlib.lines import Line2D
 
@@ -355,7 +400,7 @@ def _legend_beside(ax, classes, colors, missing):
     )
 
 
-def _dress(ax, n_components, names):
+def _dress(ax: Axes, n_components: int, names: Any) -> None:
     """Set the axes' scales, ticks and names."""
     if n_components == 1:
         ax.set_yticks([])

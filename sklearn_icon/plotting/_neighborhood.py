@@ -1,6 +1,9 @@
 """`NeighborhoodDisplay`: whom a row should have for neighbours, and whom it has."""
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.metrics import euclidean_distances
@@ -8,10 +11,20 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
+from .._core.types import Array, Rows
 from ._style import COLORS, DARK, LIGHT, new_axes
 
+if TYPE_CHECKING:
+    from typing import Self
+
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+
+    from .._core.conditional import Conditional
+
+
 _PALEST = 0.2  # where the colour scale begins
-_LEAST = 3e-3  # shares of the largest that are not drawn grey
+_LEAST = 3e-3  # fractions of the largest that are not drawn grey
 _NAMES = {
     "kl": "KL",
     "reverse_kl": "reverse KL",
@@ -24,14 +37,14 @@ _NAMES = {
 class NeighborhoodDisplay:
     """The distributions p(.|i) and q(.|i) of one row, side by side.
 
-    On a map two panels show all rows, each coloured by its share of p at the left and of q at the right, with lines
+    On a map two panels show all rows, each coloured by its fraction of p at the left and of q at the right, with lines
     from row i to those with most of it: where the two pictures differ, the map is wrong about row i. Without a map the
-    keys with the largest shares stand below each other, with a bar of p to the left and one of q to the right.
+    keys with the largest fractions stand below each other, with a bar of p to the left and one of q to the right.
 
     Parameters
     ----------
     p, q : array-like of shape (n_samples,)
-        Shares of all rows.
+        Fractions of all rows, which sum to one.
     index : int
         The row whose neighbours they are.
     divergence : float
@@ -63,7 +76,17 @@ class NeighborhoodDisplay:
     <...NeighborhoodDisplay object at ...>
     """
 
-    def __init__(self, p, q, index, divergence, *, places=None, names=None, divergence_name="KL"):
+    def __init__(
+        self,
+        p: Any,
+        q: Any,
+        index: int,
+        divergence: float,
+        *,
+        places: Any = None,
+        names: Sequence[str] | None = None,
+        divergence_name: str = "KL",
+    ) -> None:
         self.p = p
         self.q = q
         self.index = index
@@ -73,7 +96,18 @@ class NeighborhoodDisplay:
         self.divergence_name = divergence_name
 
     @classmethod
-    def from_estimator(cls, estimator, X, index, *, y=None, places=None, names=None, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Rows,
+        index: int,
+        *,
+        y: Any = None,
+        places: Any = None,
+        names: Sequence[str] | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the neighbourhood of a row under a fitted estimator; q is that of what it maps rows to.
 
         Parameters
@@ -122,7 +156,7 @@ class NeighborhoodDisplay:
         display = cls(p, q, index, divergence, places=places, names=names, divergence_name=name)
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, n_top=12, **kwargs):
+    def plot(self, ax: Axes | None = None, *, n_top: int = 12, **kwargs: Any) -> Self:
         """Draw both distributions.
 
         Parameters
@@ -157,8 +191,8 @@ class NeighborhoodDisplay:
         return self
 
 
-def _representations(estimator, X):
-    """What q is computed from: places, or logits of memberships."""
+def _representations(estimator: Any, X: Rows) -> Array:
+    """What q is computed from: coordinates, or logits of memberships."""
     if hasattr(estimator, "predict_proba"):
         memberships = estimator.predict_proba(X)
         return np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny))
@@ -166,7 +200,7 @@ def _representations(estimator, X):
     return estimator.embedding_ if fitted is not None and fitted.kind != "features" else estimator.transform(X)
 
 
-def _rows(estimator, X, y, index, represented):
+def _rows(estimator: Any, X: Rows, y: Any, index: int, represented: Array) -> tuple[Array, Array, float]:
     """p(.|i), q(.|i) and D of the two, under the fitted specs."""
     import torch
 
@@ -203,7 +237,7 @@ def _rows(estimator, X, y, index, represented):
     return p, np.where(others, log_q.exp().numpy(), 0.0), float(terms.sum())
 
 
-def _p_row(p, index, joint, includes_self):
+def _p_row(p: Conditional, index: int, joint: bool, includes_self: bool) -> Array:
     """p(.|i), or the row of the joint p divided by its sum."""
     weights = p.weights[[index]].toarray()[0]
     if joint:
@@ -215,59 +249,68 @@ def _p_row(p, index, joint, includes_self):
     return (1 - p.uniform) * weights / weights.sum() + p.uniform * uniform / uniform.sum()
 
 
-def _right_half(ax):
+def _right_half(ax: Axes) -> Axes:
     """Return new axes in the right half of others, which give it up."""
-    place = ax.get_subplotspec()
-    if place is None:  # axes placed by hand
+    cell = ax.get_subplotspec()
+    if cell is None:  # axes placed by hand
         left, bottom, width, height = ax.get_position().bounds
         ax.set_position((left, bottom, 0.48 * width, height))
         return ax.figure.add_axes((left + 0.52 * width, bottom, 0.48 * width, height))
-    first, second = place.subgridspec(1, 2)
+    first, second = cell.subgridspec(1, 2)
     ax.set_subplotspec(first)
     return ax.figure.add_subplot(second)
 
 
-def _maps(axes, places, shares, index, n_top, kwargs):
-    """Rows coloured by their shares in both panels, on one scale; return the colour bar."""
+def _maps(
+    axes: tuple[Axes, Axes],
+    points: Array,
+    fractions: tuple[Array, Array],
+    index: int,
+    n_top: int,
+    kwargs: dict[str, Any],
+) -> Colorbar:
+    """Rows coloured by their fractions in both panels, on one scale; return the colour bar."""
     from matplotlib import colormaps
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.collections import LineCollection, PathCollection
     from matplotlib.colors import ListedColormap, PowerNorm
 
-    most = float(np.max(shares))
+    most = float(np.max(fractions))
     norm = PowerNorm(0.4, vmin=0, vmax=most)
     colors = ListedColormap(colormaps["YlOrRd"](np.linspace(_PALEST, 1, 256)))
-    size = np.clip(1e4 / len(places), 4, 30)
+    size = np.clip(1e4 / len(points), 4, 30)
     options = {"s": size, "linewidth": 0, "cmap": colors, "norm": norm, "rasterized": True}
     options |= normalize_kwargs(kwargs, PathCollection)
-    for ax, share in zip(axes, shares, strict=True):
-        ax.scatter(*places.T, s=options["s"] / 2, color=LIGHT, linewidth=0, rasterized=True)
-        order = np.argsort(share)
-        seen = order[share[order] > most * _LEAST]
+    for ax, fraction in zip(axes, fractions, strict=True):
+        ax.scatter(*points.T, s=options["s"] / 2, color=LIGHT, linewidth=0, rasterized=True)
+        order = np.argsort(fraction)
+        seen = order[fraction[order] > most * _LEAST]
         top = order[::-1][:n_top]
-        top = top[share[top] > 0]
-        lines = [(places[index], places[j]) for j in top]
-        widths = 0.4 + 1.6 * share[top] / most
+        top = top[fraction[top] > 0]
+        lines = [(points[index], points[j]) for j in top]
+        widths = 0.4 + 1.6 * fraction[top] / most
         ax.add_collection(LineCollection(lines, colors=DARK, linewidths=widths, alpha=0.5, zorder=1.5))
-        points = ax.scatter(*places[seen].T, c=share[seen], zorder=2, **options)
-        ax.scatter(*places[index], s=140, marker="*", color=COLORS[0], edgecolor="white", linewidth=0.8, zorder=3)
+        drawn = ax.scatter(*points[seen].T, c=fraction[seen], zorder=2, **options)
+        ax.scatter(*points[index], s=140, marker="*", color=COLORS[0], edgecolor="white", linewidth=0.8, zorder=3)
         ax.set_aspect("equal", adjustable="datalim")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_color(LIGHT)
-    bar = axes[0].figure.colorbar(points, ax=list(axes), shrink=0.8, fraction=0.04, label="Share of the row")
+    bar = axes[0].figure.colorbar(drawn, ax=list(axes), shrink=0.8, fraction=0.04, label="Share of the row")
     bar.outline.set_visible(False)
     return bar
 
 
-def _bars(ax, p, q, index, names, n_top, kwargs):
-    """The keys with the largest shares under each other: p to the left, q to the right."""
+def _bars(
+    ax: Axes, p: Array, q: Array, index: int, names: Sequence[str] | None, n_top: int, kwargs: dict[str, Any]
+) -> None:
+    """The keys with the largest fractions under each other: p to the left, q to the right."""
     top = np.argsort(-np.maximum(p, q), kind="stable")[:n_top]
-    places = np.arange(len(top))
+    heights = np.arange(len(top))
     options = {"height": 0.8} | kwargs
-    ax.barh(places, -p[top], color=COLORS[0], label="p(j|i): who should be near", **options)
-    ax.barh(places, q[top], color=COLORS[1], label="q(j|i): who is near", **options)
+    ax.barh(heights, -p[top], color=COLORS[0], label="p(j|i): who should be near", **options)
+    ax.barh(heights, q[top], color=COLORS[1], label="q(j|i): who is near", **options)
     labels = [str(j if names is None else names[j]) + (" (itself)" if j == index else "") for j in top]
-    ax.set_yticks(places, labels)
+    ax.set_yticks(heights, labels)
     ax.set_ylim(len(top) - 0.4, -0.6)
     limit = 1.05 * max(p[top].max(), q[top].max())
     ax.set_xlim(-limit, limit)

@@ -1,12 +1,20 @@
 """Colours and axes that all displays share."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
 # Ten colours chosen to be told apart with any colour vision: Petroff, "Accessible color sequences for data
 # visualization", 2021, here with its greys last.
 COLORS = "#3f90da #ffa90e #bd1f01 #832db6 #a96b59 #e76300 #b9ac70 #92dadd #717581 #94a4a2".split()
 LIGHT, DARK = "#d6d6d6", "#555555"
 
 
-def new_axes(ax, figsize=None):
+def new_axes(ax: Axes | None, figsize: tuple[float, float] | None = None) -> tuple[Any, Any]:
     """Return the axes to draw on, new ones if None, and their figure."""
     import matplotlib.pyplot as plt
 
@@ -15,13 +23,13 @@ def new_axes(ax, figsize=None):
     return ax, ax.figure
 
 
-def panels_below(ax, height_ratios, hspace=0.08):
-    """Return new axes below others, which keep the first share of their room and give up their tick labels."""
+def panels_below(ax: Axes, height_ratios: list[float], hspace: float = 0.08) -> list[Axes]:
+    """Return new axes below others, which keep the first part of their room and give up their tick labels."""
     from matplotlib.gridspec import GridSpec
 
-    figure, place = ax.figure, ax.get_subplotspec()
+    figure, cell = ax.figure, ax.get_subplotspec()
     rows, options = len(height_ratios), {"height_ratios": height_ratios, "hspace": hspace}
-    if place is None:  # axes placed by hand
+    if cell is None:  # axes placed by hand
         room = ax.get_position()
         sides = {"left": room.x0, "right": room.x1, "bottom": room.y0, "top": room.y1}
         grid = GridSpec(rows, 1, figure, **sides, **options)
@@ -29,7 +37,7 @@ def panels_below(ax, height_ratios, hspace=0.08):
         ax.set_position(boxes[0])
         below = [figure.add_axes(box.bounds, sharex=ax) for box in boxes[1:]]
     else:
-        grid = place.subgridspec(rows, 1, **options)
+        grid = cell.subgridspec(rows, 1, **options)
         ax.set_subplotspec(grid[0])
         below = [figure.add_subplot(grid[row], sharex=ax) for row in range(1, rows)]
     for panel in [ax, *below][:-1]:
@@ -37,7 +45,7 @@ def panels_below(ax, height_ratios, hspace=0.08):
     return below
 
 
-def line_options(kwargs, **defaults):
+def line_options(kwargs: dict[str, Any], **defaults: Any) -> dict[str, Any]:
     """Return a line's options, whatever of their two names the user chose."""
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.lines import Line2D

@@ -1,12 +1,25 @@
 """`PeriodicTableDisplay`: methods by what supervises them and by what is learned."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from .. import methods as table
+from .._core.types import Array
 from ._style import COLORS, DARK, LIGHT, new_axes
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
+    from matplotlib.patches import Rectangle
+
 
 _WRAP = 11  # letters of a line
 _TINT = 0.55  # how far tiles are from white
@@ -45,11 +58,11 @@ class PeriodicTableDisplay:
     <...PeriodicTableDisplay object at ...>
     """
 
-    def __init__(self, methods):
+    def __init__(self, methods: Sequence[table.Method]) -> None:
         self.methods = methods
 
     @classmethod
-    def from_methods(cls, names=None, *, ax=None, **kwargs):
+    def from_methods(cls, names: Sequence[str] | None = None, *, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw methods by name.
 
         Parameters
@@ -69,7 +82,7 @@ class PeriodicTableDisplay:
         names = table.names() if names is None else names
         return cls([table.get(name) for name in names]).plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, highlight=()):
+    def plot(self, ax: Axes | None = None, *, highlight: str | Sequence[str] = ()) -> Self:
         """Draw the table.
 
         Parameters
@@ -107,7 +120,7 @@ class PeriodicTableDisplay:
         return self
 
 
-def _font_size(ax, n_columns, n_tiles):
+def _font_size(ax: Axes, n_columns: int, n_tiles: int) -> float:
     """Letters that fit into the tiles, in points."""
     ax.set(xlim=(-_LABELS, n_columns), ylim=(n_tiles + 0.05, -_HEADER))
     ax.set_axis_off()
@@ -117,14 +130,14 @@ def _font_size(ax, n_columns, n_tiles):
     return float(np.clip(min(width / (_LETTERS * 0.58), height / 3.4), 1.5, 14))
 
 
-def _outline(ax, x, top, height):
+def _outline(ax: Axes, x: float, top: float, height: float) -> None:
     """An empty cell."""
     from matplotlib.patches import Rectangle
 
     ax.add_patch(Rectangle((x, top), 1, height, facecolor="#fafafa", edgecolor=LIGHT, linewidth=0.6))
 
 
-def _tile(ax, x, y, method, size, alpha):
+def _tile(ax: Axes, x: float, y: float, method: table.Method, size: float, alpha: float) -> Rectangle:
     """One method's tile with its name."""
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Rectangle
@@ -145,7 +158,7 @@ def _tile(ax, x, y, method, size, alpha):
     return tile
 
 
-def _titles(ax, columns, rows, tops, size):
+def _titles(ax: Axes, columns: list[str], rows: list[str], tops: Array, size: float) -> None:
     """Name the columns, the rows and what they are."""
     style = {"size": size, "color": DARK, "linespacing": 1.0}
     for x, column in enumerate(columns):
@@ -157,7 +170,7 @@ def _titles(ax, columns, rows, tops, size):
     ax.text(-_LABELS + 0.1, tops[-1] / 2, "learned q(j|i): who is near i", rotation=90, **strong)
 
 
-def _legend(ax, methods, size):
+def _legend(ax: Axes, methods: Sequence[table.Method], size: float) -> Legend:
     """Name the families, and tell published methods from gaps."""
     from matplotlib.patches import Patch
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from sklearn.utils import _safe_indexing, check_consistent_length
 
 from .._core.spec import Spec, of_base
-from .._core.types import Array, Rows, Seed
+from .._core.types import Array, Jobs, Rows, Seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,9 +59,7 @@ class Supervisory(Spec):
     """Whether there is `log_rows_with_self`, p between all pairs of rows."""
 
     @abstractmethod
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p.
 
         Parameters

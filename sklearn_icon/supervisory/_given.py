@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.utils import check_array
 
 from .._core.conditional import Conditional
-from .._core.types import Array, Rows, Seed
+from .._core.types import Array, Jobs, Rows, Seed
 from ._base import Supervisory, n_rows_of
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ class Identity(Supervisory):
     excludes_self = False
     batch_is_whole = False
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         return Conditional(sparse.eye_array(n_rows_of(X), format="csr"))
 
@@ -83,9 +81,7 @@ class CrossModalPairs(Supervisory):
     excludes_self = False
     batch_is_whole = False
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         return Conditional(sparse.eye_array(n_rows_of(self._require_y(X, y)), format="csr"))
 
@@ -163,9 +159,7 @@ class Graph(Supervisory):
 
         return matrix_rows(self, y, rows, n_keys, like)
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         weights = X if y is None else self._require_y(X, y)
         weights = check_array(weights, accept_sparse="csr", ensure_non_negative=True, input_name="graph")
@@ -225,9 +219,7 @@ class Counts(Supervisory):
         """Whether X holds the counts, as y does not."""
         return y is None or (not sparse.issparse(y) and np.asarray(y).ndim < 2)
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         counts, name = (X, "X") if self.in_X(y) else (self._require_y(X, y), "y")
         return Conditional.from_weights(

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval
 from .._core.conditional import Conditional, view_conditional
 from .._core.labels import is_known
 from .._core.spec import answer
-from .._core.types import Array, Rows, Seed
+from .._core.types import Array, Jobs, Rows, Seed
 from .._graph.walks import visits
 from ._base import Supervisory, Wrapper, n_rows_of
 from ._neighborhoods import UniformKNN
@@ -163,9 +163,7 @@ class SameClass(Supervisory):
         indptr = np.concatenate([[0], np.cumsum(known)])
         return sparse.csr_array((np.ones(len(codes)), codes, indptr), shape=(len(y), len(classes)))
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         labels = self.labels(self._require_y(X, y))
         n_drawn = self.n_positives
@@ -286,9 +284,7 @@ class PositivePairs(SameClass):
         """The spec itself, where there is an `augment`."""
         return None if self.augment is None else self
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p, over `n_views` n rows where views are drawn; see `Supervisory.conditional`."""
         if self.augment is None:
             return super().conditional(X, y)
@@ -349,9 +345,7 @@ class DataLabel(Supervisory):
     batch_is_whole = False
     excludes_self = False
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         y = np.asarray(self._require_y(X, y))
         if y.ndim == 2:
@@ -469,9 +463,7 @@ class PropagatedLabel(Wrapper):
             "the fractions that it finds as a 2-D y to DataLabel()."
         )
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         y = column_or_1d(self._require_y(X, y))
         known = is_known(y)

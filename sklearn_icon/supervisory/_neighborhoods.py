@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from .._core.conditional import Conditional
 from .._core.rows import refuse_hidden
 from .._core.spec import answer
-from .._core.types import Array, Metric, Rows, Seed
+from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .._graph.affinity import (
     gaussian_log_affinity,
     narrow_log_affinity,
@@ -128,7 +128,7 @@ class Neighborhood(Supervisory):
             features = features.reshape(len(features), -1)
         return check_array(features, accept_sparse="csr", input_name="y")
 
-    def _neighbors(self, features: Rows, n_neighbors: int, n_jobs: int | None, random_state: Seed) -> Neighbors:
+    def _neighbors(self, features: Rows, n_neighbors: int, n_jobs: Jobs, random_state: Seed) -> Neighbors:
         return nearest_neighbors(
             features,
             n_neighbors,
@@ -208,9 +208,7 @@ class _DistanceKernel(Neighborhood):
             return perplexity, limit
         return perplexity, min(limit, int(3 * perplexity) + 1)
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p on the nearest neighbours of each row; see `Supervisory.conditional`."""
         features = self._features(X, y)
         perplexity, n_neighbors = self._support(features)
@@ -221,7 +219,7 @@ class _DistanceKernel(Neighborhood):
         rows = _kernel_rows(neighbors.distances, perplexity, self.sigma, self._log_affinity())
         return self._on_neighbors(neighbors, rows, features.shape[0])
 
-    def _nearest(self, features: Rows, most: int, n_jobs: int | None, random_state: Seed) -> Neighbors:
+    def _nearest(self, features: Rows, most: int, n_jobs: Jobs, random_state: Seed) -> Neighbors:
         """As many neighbours as the row with the most ties for the nearest has, or a few more."""
         n_neighbors = min(_TIED, most)
         while True:
@@ -231,7 +229,7 @@ class _DistanceKernel(Neighborhood):
                 return neighbors
             n_neighbors = min(2 * n_neighbors, most)
 
-    def measured_rows(self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None) -> Rows:
+    def measured_rows(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Rows:
         """The rows between which p measures distances: those of X, or of the companion features.
 
         Parameters
@@ -245,9 +243,7 @@ class _DistanceKernel(Neighborhood):
         """
         return self._features(X, y)
 
-    def log_rows_with_self(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Array:
+    def log_rows_with_self(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Array:
         """log p over all rows, the row itself included, dense: for divergences that need p to be positive on all keys.
 
         Parameters
@@ -450,9 +446,7 @@ class UniformKNN(Neighborhood):
         self.source = source
         self.metric_params = metric_params
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         features = self._features(X, y)
         n_neighbors, (most, data) = self.n_neighbors, self._most_neighbors(features)

@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from .._core.quiet import quiet
 from .._core.rows import with_int32_indices
 from .._core.spec import answer, of_base
-from .._core.types import Array, Metric, Rows, Seed
+from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .._graph.neighbors import nearest_neighbors
 from ._base import Wrapper, shrink
 from ._given import GRAPH_OF_FEATURES
@@ -166,7 +166,7 @@ class Spectral(Wrapper):
             return self.affinity == "precomputed"
         return sparse.issparse(X) and X.shape[0] == X.shape[1] and _is_symmetric(X)
 
-    def measured_rows(self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None) -> Array:
+    def measured_rows(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Array:
         """The rows of the eigenvectors.
 
         Parameters
@@ -194,7 +194,7 @@ class Spectral(Wrapper):
                 drop_first=False,
             )
 
-    def _graph(self, X: Rows, n_jobs: int | None, random_state: Seed) -> sparse.csr_array:
+    def _graph(self, X: Rows, n_jobs: Jobs, random_state: Seed) -> sparse.csr_array:
         """W, whose neighbours are the same for any number of threads."""
         X = with_int32_indices(check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32]))
         if self.reads_graph(X):
@@ -213,17 +213,13 @@ class Spectral(Wrapper):
         graph = sparse.csr_array((np.ones(others.size), others.ravel(), indptr), shape=(n, n))
         return with_int32_indices(sparse.csr_array(0.5 * (graph + graph.T) + sparse.eye_array(n)))
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         how: dict[str, Any] = {"n_jobs": n_jobs, "random_state": random_state}
         return self.base.conditional(self.measured_rows(X, y, **how), y, **how)
 
     @available_if(lambda self: self.compares_all_pairs)
-    def log_rows_with_self(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Array:
+    def log_rows_with_self(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Array:
         """log p over all rows, the row itself included; see `Gaussian.log_rows_with_self`."""
         return self.base.log_rows_with_self(self.measured_rows(X, y, n_jobs=n_jobs, random_state=random_state), y)
 

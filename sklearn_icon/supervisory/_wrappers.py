@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import Interval
 
 from .._core.conditional import Conditional
 from .._core.spec import answer, of_base
-from .._core.types import Rows, Seed
+from .._core.types import Jobs, Rows, Seed
 from ._base import Wrapper
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ class UniformMixture(Wrapper):
         """Total uniform mass, nested mixtures included."""
         return 1 - (1 - self.alpha) * (1 - self.base.mixture)
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         return self.base.conditional(X, y, n_jobs=n_jobs, random_state=random_state).mix(self.alpha)
 
@@ -123,9 +121,7 @@ class RandomWalk(Wrapper):
             name = type(self.plain()).__name__
             raise ValueError(f"RandomWalk() needs keys that are rows, but {name}() has other keys.")
 
-    def conditional(
-        self, X: Rows, y: Any = None, *, n_jobs: int | None = None, random_state: Seed = None
-    ) -> Conditional:
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         p = self.base.conditional(X, y, n_jobs=n_jobs, random_state=random_state)
         self._check_keys()
