@@ -12,8 +12,8 @@ HEAVY = {"torch", "numba", "pynndescent", "matplotlib", "triton"}
 
 # A folder or module at the top imports only from floors below its own.
 FLOORS = [
-    {"_core", "metrics"},
-    {"_graph", "_optim", "learned", "encoders"},
+    {"_core"},
+    {"_graph", "_optim", "learned", "encoders", "metrics"},
     {"supervisory", "_objective"},
     {"_training", "_clusters", "nn", "methods"},
     {"_estimators", "plotting", "testing", "__init__"},

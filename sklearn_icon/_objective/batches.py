@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..learned import Learned
-    from ..supervisory._labels import PositivePairs
 
 
 _REDRAWS = 20
@@ -143,7 +142,7 @@ class ViewLoss:
     def __init__(
         self,
         p: Conditional,
-        views: PositivePairs,
+        views: Any,
         learned: Learned,
         items: Callable[[Array], Tensor],
         trained: Any,
