@@ -244,7 +244,7 @@ class ICONLoss(torch.nn.Module):
             skips_self=self.supervisory.excludes_self and not self.learned.includes_self,
             first=joint.rows.start,
         )
-        values = [self.get_parameter(f"log_{name}").exp() for name in self.learned.learns]
+        values = [getattr(self, name) for name in self.learned.learns]
         total = summed_divergence(batch, rows, keys, *values)
         mass = joint.sum(self._mass(sums).sum())
         if not torch.compiler.is_compiling():
