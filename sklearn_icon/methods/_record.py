@@ -167,5 +167,5 @@ class Method:
         return estimator
 
     @staticmethod
-    def _owner(estimator, parameter):
+    def _owner(estimator: Any, parameter: str) -> Any:
         return estimator.supervisory.owner(parameter)
