@@ -27,6 +27,7 @@ __all__ = [
     "ICONCrossModal",
     "ICONEmbedding",
     "__version__",
+    "load",
     "show_versions",
     *sorted(_MODULES),
 ]
@@ -39,6 +40,8 @@ def __getattr__(name):
     """Import the estimators and modules at their first use (PEP 562)."""
     if name in _ESTIMATORS:
         return getattr(import_module(f"._estimators.{_ESTIMATORS[name]}", __name__), name)
+    if name == "load":
+        return import_module("._estimators.saving", __name__).load
     if name in _MODULES:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

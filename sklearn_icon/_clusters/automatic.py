@@ -214,12 +214,13 @@ def fit_chosen(estimator, X, kind, sample_weight, device, random_state) -> Kept:
     weight = np.bincount(inverse, sample_weight)
     distinct = X if len(first) == n else X[first]
     seed = random_state.randint(np.iinfo(np.int32).max)
-    report = (lambda line: print(f"[{type(estimator).__name__}] {line}")) if estimator.verbose else (lambda line: None)
+    report = estimator._progress.say if estimator.verbose else (lambda line: None)
     k_means = {"init": estimator.init, "algorithm": estimator.algorithm}
     if kind != "features":
         estimator.refuse_k_means(f"X holds {kind}, which have no means")
     n_init, max_iter = estimator.n_init, estimator.max_iter
     asked = Asked(estimator.n_clusters, _WALK_STEPS, estimator._share, k_means, n_init, max_iter, seed, report)
+    estimator._on_step("candidates")
     if len(first) > _MOST_ROWS and kind == "features":
         return _of_many(estimator, distinct, weight, first, inverse, asked, device, random_state)
     p_spec, p = _local_p(estimator, distinct, kind, weight, asked)

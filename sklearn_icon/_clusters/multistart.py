@@ -141,7 +141,7 @@ def _rounds(n_rounds, loss, noisy_loss, groups, search, models, n_clusters, rng,
         starts += search(groups, n_init - len(starts), number - 1)
         losses: list[np.ndarray] = []
         models.start(starts)
-        task = on_step(f"round {number} of {n_rounds}, {models.count} starts")
+        task = on_step(f"round {number} of {n_rounds}, {models.count} starts", how["max_iter"], models.count)
         result = minimize(_sum_of(models, noisy_loss, losses, rng), models.params, on_step=task, **how)
         best = int(np.argmin(_final(loss, models)))
         curve = np.reshape(losses[: result.n_iter], (-1, models.count))[:, best]

@@ -19,6 +19,7 @@ from .._core.rows import check_item_shape, refuse_hidden, rows_of, with_int32_in
 from .._core.spec import resolve
 from .._core.versions import __version__
 from .._objective.divergences import DIVERGENCES
+from .progress import CallbackSupportMixin, table_html
 from .whole import undisturbed, whole
 
 _FITS = {"fit", "fit_transform", "fit_predict"}
@@ -26,7 +27,7 @@ _PROBABILITIES = {"predict_proba", "predict_log_proba", "decision_function"}
 _PUBLIC = _FITS | _PROBABILITIES | {"transform", "transform_y", "predict", "score"}
 
 
-class ICon(BaseEstimator, metaclass=ABCMeta):
+class ICon(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """Base of the estimators: a choice of p, q, encoder and divergence, and how it is resolved.
 
     ::
@@ -66,6 +67,26 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
             )
         added = {name: parameter.default for name, parameter in signature(type(self)).parameters.items()}
         super().__setstate__(added | {name: value for name, value in state.items() if name != "_icon_version"})
+
+    def save(self, path):
+        """Write the estimator, fitted or not, to a file without code, which `sklearn_icon.load` reads bit for bit.
+
+        The file is a safetensors file of the numbers, with all else as JSON in its header. Callables, estimators with
+        specs of one's own and generators as `random_state` are refused, as code would be needed to read them.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Where to; a file there is replaced once the new one is whole.
+
+        Raises
+        ------
+        TypeError
+            Something that is not data; the message names it.
+        """
+        from .saving import save
+
+        save(self, path)
 
     @abstractmethod
     def _default_specs(self):
@@ -155,16 +176,32 @@ class ICon(BaseEstimator, metaclass=ABCMeta):
         with self._threads(prod((block_rows(X), *X.shape[1:])) if X.ndim == 2 else None):
             return encode(module, X)
 
-    def _on_step(self, task):
-        """A reporter of progress for the solver, or None where `verbose` is 0."""
-        if not self.verbose:
-            return None
+    def _on_step(self, stage, total=None, of=1):
+        """A reporter (n_iter, loss) of the stage that begins, or None where nobody is told.
 
-        def report(n_iter, loss):
-            if n_iter % 50 == 0:
-                print(f"[{type(self).__name__}] {task}: iteration {n_iter}, loss {loss:.6f}")
+        It has at most `total` iterations, where that is known, whose losses are sums `of` as many.
+        """
+        reporter = self._progress.begin(stage, total, of)
+        return reporter if self.verbose or reporter.context is not None else None
 
-        return report
+    def _stands_for(self):
+        """Parameter and spec, for each of the three: those of the fit, or what None and short names will be."""
+        names = ("supervisory", "learned", "encoder")
+        specs = [vars(self).get(f"{name}_", spec) for name, spec in zip(names, self._specs_or_none(), strict=True)]
+        letters = ("p", "q", "encoder")
+        return {letter: str(spec) for letter, spec in zip(letters, specs, strict=True) if spec is not None}
+
+    def _get_params_html(self, *args, **kwargs):
+        """The parameters as scikit-learn shows them, then what p, q and the encoder are, then the report of the fit."""
+        shown = super()._get_params_html(*args, **kwargs)
+        parts = [table_html("p, q and encoder", self._stands_for())]
+        if "fit_report_" in vars(self):
+            report = dict(self.fit_report_)
+            stages = ", ".join(f"{name} {seconds} s" for name, seconds in report.pop("stages").items())
+            parts.append(table_html("Fit report", report | {"stages": stages}))
+        plain = shown._html_repr
+        shown._html_repr = lambda: plain() + "".join(parts)
+        return shown
 
     def _warn_unless_converged(self, result, remedy):
         if result.status == "max_iter":

@@ -87,7 +87,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     n_jobs : int, default=None
         Threads; None leaves the libraries' own settings.
     verbose : int, default=0
-        Whether to print progress.
+        1 prints stages, and every 50 iterations with loss and seconds; 2 every 10, 3 each. Where logging of
+        "sklearn_icon" is set up for INFO, lines go there.
     warm_start : bool, default=False
         Start a softmax regression from the last fit's coefficients.
     fit_intercept : bool, default=True
@@ -124,6 +125,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Iterations run; passes over the rows where Adam trains.
     device_ : str
         Where the fit ran.
+    fit_report_ : dict
+        What is known of the fit: seed, specs, device, iterations, loss, seconds of each stage and in all.
     supervisory_, learned_, encoder_ : specs
         What None and short names stood for.
     n_features_in_ : int

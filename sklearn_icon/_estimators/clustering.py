@@ -21,6 +21,7 @@ from .._core.rows import rows_of
 from .._core.spec import shown
 from .._training.new_rows import FittedRows, input_kind
 from .base import ICon
+from .progress import counted
 
 _BATCH_ROWS = 2048
 _WALK_STEPS = 2
@@ -130,7 +131,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     n_jobs : int, default=None
         Threads; None leaves the libraries' own settings.
     verbose : int, default=0
-        Whether to print progress.
+        1 prints stages, and every 50 iterations with loss and seconds; 2 every 10, 3 each. Where logging of
+        "sklearn_icon" is set up for INFO, lines go there.
 
     Attributes
     ----------
@@ -160,6 +162,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         The uniform mass of p and q.
     device_ : str
         Where the fit ran.
+    fit_report_ : dict
+        What is known of the fit: seed, specs, device, iterations, loss, seconds of each stage and in all.
     supervisory_, learned_, encoder_ : specs
         What None and short names stood for, `n_components` and `affinity` of a `supervisory.Spectral` included.
     n_features_in_ : int
@@ -329,10 +333,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             if not p_spec.views:
                 warn_rows_without_positives(p, sample_weight > 0)
         has_features = kind == "features"
+        self._progress.facts |= counted(p, X if has_features else None)
         with self._threads(self._batch_rows(X.shape[0]) * X.shape[1]):
             solution = loss.solve(Data(X, y, items if has_features else None, p, sample_weight, device, random_state))
-        if self.verbose:
-            print(f"[{type(self).__name__}] loss {solution.loss:.6f} after {solution.result.n_iter} iterations")
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
         self.debias_ = self._share
         self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
@@ -358,6 +361,13 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         ours = self.learned is None and self.encoder is None and self.divergence == "kl" and self.debias == "auto"
         graph = isinstance(p_spec, supervisory.Graph) and y is None
         return ours and self.device in ("auto", "cpu") and (self.supervisory is None or graph)
+
+    def _stands_for(self):
+        specs = super()._stands_for()
+        if "supervisory_" not in vars(self) and self._is_automatic(self._specs_or_none()[0], None):
+            of_rows = {} if self.supervisory is not None else {"p": "RandomWalk() of a Gaussian() of near neighbours"}
+            specs |= of_rows | {"encoder": "Linear() or Lookup(), chosen among candidates in fit"}
+        return specs
 
     def _local(self, X, n_clusters):
         """The default p of rows: a Gaussian of the width of few neighbours, of fewer where clusters are small."""
@@ -402,7 +412,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _fit_counted(self, items, y, sample_weight, p_spec):
         """Fit the rows that weigh something; the others have labels as new rows do."""
         counted = np.flatnonzero(sample_weight)
-        fitted = clone(self).fit(items[counted], p_spec.take(y, counted), sample_weight[counted])
+        inner = clone(self)
+        vars(inner).pop("_skl_callbacks", None)  # which are told of this fit
+        fitted = inner.fit(items[counted], p_spec.take(y, counted), sample_weight[counted])
         own = self.get_params(deep=False)
         self.__dict__.update({name: value for name, value in vars(fitted).items() if name not in own})
         self.labels_ = fitted.predict(items)

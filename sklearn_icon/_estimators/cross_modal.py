@@ -82,7 +82,8 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
     n_jobs : int, default=None
         Threads; None leaves the libraries' own settings.
     verbose : int, default=0
-        Whether to print progress.
+        1 prints stages, and every 50 iterations with loss and seconds; 2 every 10, 3 each. Where logging of
+        "sklearn_icon" is set up for INFO, lines go there.
 
     Attributes
     ----------
@@ -92,6 +93,8 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Passes over the rows.
     device_ : str
         Where the fit ran.
+    fit_report_ : dict
+        What is known of the fit: seed, specs, device, iterations, loss, seconds of each stage and in all.
     supervisory_, learned_, encoder_, encoder_y_ : specs
         What None and short names stood for; `learned_` with the temperature that was learned.
     n_features_in_ : int

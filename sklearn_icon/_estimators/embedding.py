@@ -15,6 +15,7 @@ from .._core.rows import average_duplicates, rows_of
 from .._training.initialization import given_map, initial_map
 from .._training.new_rows import FittedRows, input_kind
 from .base import ICon, check_bounded
+from .progress import counted
 
 _FULL_BATCH_LIMIT = 5000
 _EXACT_LIMIT = 3000
@@ -114,7 +115,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     n_jobs : int, default=None
         Threads; None leaves the libraries' own settings.
     verbose : int, default=0
-        Whether to print progress.
+        1 prints stages, and every 50 iterations with loss and seconds; 2 every 10, 3 each. Where logging of
+        "sklearn_icon" is set up for INFO, lines go there.
     warm_start : bool, default=False
         Start a lookup map where the last fit of as many rows ended, without exaggeration.
 
@@ -148,6 +150,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Share of true neighbours among those p was built on, measured on 256 rows; 1 where the search was exact.
     device_ : str
         Where the fit ran.
+    fit_report_ : dict
+        What is known of the fit: seed, specs, device, method, iterations, loss, why it stopped, recall of neighbours,
+        connected components of p and repeated rows (unless there are many), seconds of each stage and in all.
     supervisory_, learned_, encoder_ : specs
         What None and short names stood for; `learned_` with the degrees of freedom that were learned.
     n_features_in_ : int
@@ -298,6 +303,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             p = p_spec.conditional(rows_of(X), y, n_jobs=self.n_jobs, random_state=random_state)
             _check_specs(p_spec, q_spec, encoder, kind, self.normalization)
             warn_rows_without_positives(p)
+            self._progress.facts |= counted(p, X if kind == "features" and X.ndim == 2 else None)
             if self.late_exaggeration > 1 and (self.divergence != "kl" or self.debias or q_spec.mixture):
                 raise ValueError(
                     f"late_exaggeration={self.late_exaggeration} multiplies the attraction of plain KL; use "

@@ -10,6 +10,7 @@ from sklearn import config_context
 
 from .._core.interrupts import called_by_a_search, listening
 from .._core.spec import shortened
+from .progress import followed
 
 
 def whole(fit):
@@ -17,6 +18,7 @@ def whole(fit):
 
     What an earlier fit learned, apart from where `warm_start` begins, is no part of this one.
     """
+    told = followed(fit)
 
     @wraps(fit)
     def wrapped(self, *args, **kwargs):
@@ -27,7 +29,7 @@ def whole(fit):
                     if not getattr(self, "warm_start", False):
                         for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
                             delattr(self, name)
-                    returned = fit(self, *args, **kwargs)
+                    returned = told(self, *args, **kwargs)
             except BaseException as error:
                 vars(self).clear()
                 vars(self).update(before)

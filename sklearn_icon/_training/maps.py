@@ -80,7 +80,7 @@ def solve_lookup(
         Applied to the solved places before their loss is computed.
     seed : int or None
         Of the keys from which normalisers are estimated; None where they are summed in full.
-    on_step : callable (phase) -> callable (n_iter, loss)
+    on_step : callable (phase, its steps at the most) -> callable (n_iter, loss)
     explore : RandomState or None
         Draws starts beside the given one, from which maps of few rows descend side by side; None: from that alone.
     **stopping
@@ -109,7 +109,7 @@ def solve_lookup(
         if last and several is not None:
             z, several = several.best().requires_grad_(), None
             settled.z = z
-        rate, report = _rate(learning_rate, p, factor, last, objective, rng), on_step(name)
+        rate, report = _rate(learning_rate, p, factor, last, objective, rng), on_step(name, n_steps)
         rate *= _FINE_RATE if name == "refinement" else 1
         with leaving_cores_to(objective.team):
             if rng is not None:
@@ -310,7 +310,7 @@ def solve_encoder(
     smooth = linear and not sampled
     solver = {"method": "lbfgs", "tol": _LBFGS_TOLERANCE} if smooth else {"method": "adam", "learning_rate": rate}
     solver |= {"kept": trained.kept, "max_iter": max_iter or _ENCODER_STEPS, "per_pass": per_pass}
-    report = on_step("training")
+    report = on_step("training", solver["max_iter"])
 
     def follow(n_iter, value):
         trained.follow()
