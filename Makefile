@@ -36,7 +36,7 @@ bench: $(VENV)/.installed-plot
 	$(PY) benchmarks/digits.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo_output docs/_build docs/generated docs/methods docs/auto_examples \
+	rm -rf $(VENV) build *.egg-info demo_output docs/_build docs/generated docs/methods docs/auto_examples docs/benchmarks.rst \
 	    .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 

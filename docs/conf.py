@@ -11,6 +11,7 @@ import sklearn_icon
 
 matplotlib.use("Agg")
 sys.path.insert(0, str(Path(__file__).parent))
+from _benchmarks import write_benchmarks
 from _methods import write_pages
 
 project = "sklearn_icon"
@@ -33,7 +34,9 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_icon"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_sidebars = {name: [] for name in ("coming_from", "faq", "limits", "theory", "user_guide")}  # none below them
+html_sidebars = {
+    name: [] for name in ("coming_from", "faq", "limits", "migration", "needs", "theory", "user_guide")
+}  # none below them
 toc_object_entries_show_parents = "hide"
 html_math_renderer = "mathml"
 html_theme_options = {
@@ -89,4 +92,5 @@ def displayed_math(self, node):
 def setup(app):
     app.add_html_math_renderer("mathml", (inline_math, None), (displayed_math, None))
     app.connect("builder-inited", write_pages)
+    app.connect("builder-inited", write_benchmarks)
     app.connect("autodoc-skip-member", skip_generated)
