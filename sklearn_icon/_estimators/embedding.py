@@ -328,9 +328,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             del self.prototypes_
         self.embedding_ = solution.places.astype(X.dtype, copy=False)
         if self.verbose:
-            print(
-                f"[{type(self).__name__}] Iteration {self.n_iter_}: error = {self.kl_divergence_:.7f}, {self._ended()}"
-            )
+            self._progress.say(f"Iteration {self.n_iter_}: error = {self.kl_divergence_:.7f}, {self._ended()}")
         return self.embedding_.copy()
 
     def _ended(self):
