@@ -63,6 +63,8 @@ def class_weights(
 
     A ValueError where keys are no classes, weights are negative or not finite, or none is positive.
     """
+    if class_weight is None:
+        return np.ones(len(classes))
     if class_weight == "balanced":
         mass = sample_weight @ labels.weights
         return mass.sum() / (len(classes) * np.maximum(mass, np.finfo(float).tiny))

@@ -27,7 +27,19 @@ def of_base(name: str) -> Any:
     return property(lambda self: getattr(self.base, name), doc=f"`{name}` of the base.")
 
 
-class Spec(BaseEstimator):
+class RememberedNames(BaseEstimator):
+    """A base that looks through the signature of a class once, where scikit-learn does at each `get_params`."""
+
+    _param_names: tuple
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        if "_param_names" not in vars(cls):
+            cls._param_names = tuple(super()._get_param_names())
+        return list(cls._param_names)
+
+
+class Spec(RememberedNames):
     """A choice of p, q or encoder. Holds parameters only: nothing is computed or stored before `fit`."""
 
     _parameter_constraints: dict = {}

@@ -2,12 +2,12 @@
 
 import warnings
 from abc import ABCMeta, abstractmethod
+from functools import cache
 from inspect import signature
 from math import prod
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import StrOptions
@@ -16,7 +16,7 @@ from sklearn.utils.validation import validate_data
 from .. import encoders, learned, supervisory
 from .._core.device import resolve_device
 from .._core.rows import check_item_shape, refuse_hidden, rows_of, with_int32_indices
-from .._core.spec import resolve
+from .._core.spec import RememberedNames, resolve
 from .._core.versions import __version__
 from .._objective.divergences import DIVERGENCES
 from .progress import CallbackSupportMixin, table_html
@@ -27,7 +27,12 @@ _PROBABILITIES = {"predict_proba", "predict_log_proba", "decision_function"}
 _PUBLIC = _FITS | _PROBABILITIES | {"transform", "transform_y", "predict", "score"}
 
 
-class ICon(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+@cache
+def _defaults(cls):
+    return {name: parameter.default for name, parameter in signature(cls).parameters.items()}
+
+
+class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
     """Base of the estimators: a choice of p, q, encoder and divergence, and how it is resolved.
 
     ::
@@ -65,7 +70,7 @@ class ICon(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
                 UserWarning,
                 stacklevel=2,
             )
-        added = {name: parameter.default for name, parameter in signature(type(self)).parameters.items()}
+        added = _defaults(type(self))
         super().__setstate__(added | {name: value for name, value in state.items() if name != "_icon_version"})
 
     def save(self, path):
@@ -94,10 +99,8 @@ class ICon(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _offered(self):
         """Parameters that are not left at their default, which short names of p take where they have such."""
-        defaults = signature(type(self)).parameters
-        return {
-            name: value for name, value in self.get_params(deep=False).items() if value is not defaults[name].default
-        }
+        defaults = _defaults(type(self))
+        return {name: value for name, value in self.get_params(deep=False).items() if value is not defaults[name]}
 
     def _learned_names(self):
         """What the short names of q make."""

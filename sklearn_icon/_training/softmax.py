@@ -311,17 +311,17 @@ def _factor(hessian):
     diagonal = np.maximum(hessian.diagonal(), np.finfo(np.float64).tiny / _RIDGE**2)
     while True:
         hessian[index] = diagonal * (1 + ridge)
-        try:
-            return linalg.cho_factor(hessian, check_finite=False)
-        except linalg.LinAlgError:
-            ridge *= 100
+        factor, info = linalg.lapack.dpotrf(hessian)  # scipy's own wrapper takes longer than a small factor
+        if not info:
+            return factor
+        ridge *= 100
 
 
 def _newton_step(problem, gradient, q, factor, precision):
     """(d with H d = -g, the products with H that it took)."""
 
     def preconditioned(residual):
-        return linalg.cho_solve(factor, residual.ravel(), check_finite=False).reshape(residual.shape)
+        return linalg.lapack.dpotrs(factor, residual.ravel())[0].reshape(residual.shape)
 
     step = -preconditioned(gradient)
     if not precision:  # the factor is that of H
