@@ -60,9 +60,9 @@ STAGES = {
     "affinities": (NEIGHBORHOODS, "_kernel_rows"),
     "weights": (CONDITIONAL, "from_weights"),
     "start": (EMBEDDING, "initial_map"),
-    "objective": (MAPS, "Objective"),
+    "objective": (private("_objective.loss", "_maps"), "Objective"),
     "descent": (MAPS, "minimize"),
-    "shares": (MAPS, "_shares"),
+    "losses": (MAPS, "losses_of"),
 }
 
 KERNELS = {

@@ -15,10 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from solver_settings import settings_of
 
 from sklearn_icon import ICONClassifier, encoders, learned
+from sklearn_icon._optim import train as _train
 from sklearn_icon._optim.solver import SolverResult
-from sklearn_icon._training import contrast as _contrast
 from sklearn_icon._training import prototypes as _prototypes
 
 X, y = load_iris(return_X_y=True)
@@ -182,15 +183,14 @@ def what_the_solver_receives(monkeypatch, estimator):
     """The solver's options, with the value and the gradients of its objective one step from the start."""
     received = []
 
-    def spy(objective, params, **options):
+    def spy(objective, params, solver, *, max_iter, **_):
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for param in params:
                 param.add_(torch.randn(param.shape, generator=generator, dtype=param.dtype))
         value = objective()
         gradients = [gradient.numpy() for gradient in torch.autograd.grad(value, params)]
-        options = {name: option for name, option in options.items() if not callable(option)}
-        received.append((options, float(value.detach()), gradients))
+        received.append((settings_of(solver), max_iter, float(value.detach()), gradients))
         return SolverResult(0.0, 1, np.zeros(1), "converged")
 
     def spy_on_regression(rows, targets, weight, penalty, fit_intercept, start, **options):
@@ -199,9 +199,8 @@ def what_the_solver_receives(monkeypatch, estimator):
         n_logits = targets.shape[1]
         return np.zeros((n_logits, rows.shape[1])), np.zeros(n_logits), SolverResult(0.0, 1, np.zeros(1), "converged")
 
-    monkeypatch.setattr(_prototypes, "minimize", spy)
+    monkeypatch.setattr(_train, "minimize", spy)
     monkeypatch.setattr(_prototypes, "solve_softmax", spy_on_regression)
-    monkeypatch.setattr(_contrast, "minimize", spy)
     estimator.fit(X, y)
     return repr(received)
 

@@ -15,17 +15,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, homogeneity_score, pairwise_distances
 from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import normalize
+from solver_settings import settings_of
 
 from sklearn_icon import ICONClustering, encoders, learned, methods, supervisory
 from sklearn_icon._clusters import local_search as _search
 from sklearn_icon._clusters import models as _memberships
-from sklearn_icon._clusters import multistart as _partitions
 from sklearn_icon._clusters import partition_loss as _partition_loss
 from sklearn_icon._objective.batches import batch_conditional
+from sklearn_icon._objective.loss import Loss
 from sklearn_icon._objective.objective import Objective
+from sklearn_icon._optim import train as _train
 from sklearn_icon._optim.solver import SolverResult
+from sklearn_icon._optim.train import Run
 from sklearn_icon.metrics import clustering_accuracy
 
+DOUBLE = Run(torch.float64, torch.device("cpu"))
 X, y = load_iris(return_X_y=True)
 QUICK = {"max_iter": 100, "n_init": 1, "random_state": 0}
 FITTED = {
@@ -199,14 +203,13 @@ def what_the_solver_receives(monkeypatch, estimator):
     """The solver's options, with the value and the gradients of its objective at the start, of each start."""
     received = []
 
-    def spy(objective, params, **options):
+    def spy(objective, params, solver, *, max_iter, **_):
         value = objective()
         gradients = [gradient.numpy() for gradient in torch.autograd.grad(value, params)]
-        del options["on_step"]
-        received.append((options, float(value.detach()), gradients))
+        received.append((settings_of(solver), max_iter, float(value.detach()), gradients))
         return SolverResult(0.0, 1, np.zeros(1), "completed")
 
-    monkeypatch.setattr(_partitions, "minimize", spy)
+    monkeypatch.setattr(_train, "minimize", spy)
     monkeypatch.setattr(_memberships, "_pretrain", lambda *_: SolverResult(0.0, 1, np.zeros(1), "completed"))
     estimator.fit(X)
     return repr(received)
@@ -376,7 +379,7 @@ def test_eigenvectors_under_other_losses():
 def test_a_graph_of_features_is_asked_for():
     for name in ("ncut", "sne-graph"):
         with pytest.raises(
-            ValueError, match=r"graph between rows.*kneighbors_graph\(X, 10\), symmetrised: \(G \+ G.T\)"
+            ValueError, match=r"weights of a graph of the rows.*kneighbors_graph\(X, 10\), symmetrised: \(G \+ G.T\)"
         ):
             methods.get(name).make_estimator().fit(X)
     graph = graph_of(X, 10)
@@ -502,20 +505,19 @@ def test_an_orthonormal_map_is_one():
 
 
 def test_averages_follow():
-    models = _memberships._Lookups(None, 2, torch.float32, "cpu").start([np.zeros(5, dtype=int)])
+    models = _memberships._Lookups(None, 2, Run(torch.float32, torch.device("cpu"))).start([np.zeros(5, dtype=int)])
     models.params[0].requires_grad_(False)
     for momentum, expected in ((0.0, 1.0), (0.9, 0.1)):
         models.params[0].zero_()
         past = _memberships.Past(models, momentum)
         models.params[0].fill_(1)
-        past.followed_by(None)(1, 0.0)
+        past.follow()
         np.testing.assert_allclose(past.averages.params[0], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("encoder", [encoders.Lookup(), encoders.Linear(), encoders.MLP(hidden=(8,))], ids=str)
 def test_the_past_shares_the_rows(encoder):
-    options = {"dtype": torch.float64, "device": torch.device("cpu")}
-    models = _memberships.build_models(encoder, X, 3, options, np.ones(len(X)), 0).start([y])
+    models = _memberships.build_models(encoder, X, 3, np.ones(len(X)), DOUBLE).start([y])
     past = _memberships.Past(models, 0.9)
     assert past.averages.X is models.X
     before = past(np.arange(4))
@@ -637,8 +639,8 @@ def test_views_meet_keys_of_the_past_and_weights():
 
 
 def test_batches_of_another_size():
-    p, options = supervisory.UniformKNN(n_neighbors=5).conditional(X), {"divergence": "kl", "dtype": None}
-    loss = _partition_loss.PartitionLoss(p, 2, learned.SharedCluster(), 40, np.ones(len(X)), options)
+    p = supervisory.UniformKNN(n_neighbors=5).conditional(X)
+    loss = _partition_loss.PartitionLoss(p, 2, Loss(learned.SharedCluster()), 40, np.ones(len(X)), DOUBLE)
     for drawn, n in ((loss.of_batches(10), 10), (loss, 40)):
         rows, positives = drawn._draw(np.random.RandomState(0))
         assert len(rows) == len(positives) == n
@@ -655,10 +657,9 @@ def test_curves_have_one_scale(divergence, steps):
 def test_loss_of_views_is_that_of_their_pairs():
     rows, _ = signal_and_noise()
     views = supervisory.PositivePairs(other_noise, n_views=3)
-    options = {"divergence": "kl", "dtype": torch.float64, "device": torch.device("cpu")}
     p, kernel = views.conditional(rows).mix(0.2), learned.UniformMixture(learned.SharedCluster(), 0.2)
-    loss = _partition_loss.ViewPartitionLoss(views, rows, p, kernel, 10, np.ones(len(rows)), options)
-    models = _memberships.build_models(encoders.MLP(hidden=(8,)), rows, 3, options, np.ones(240), 0)
+    loss = _partition_loss.ViewPartitionLoss(views, rows, p, Loss(kernel), 10, np.ones(len(rows)), DOUBLE)
+    models = _memberships.build_models(encoders.MLP(hidden=(8,)), rows, 3, np.ones(240), DOUBLE)
     models.start([np.arange(240) % 3])
     torch.manual_seed(0)
     found = loss(models, np.random.RandomState(0)).item()

@@ -8,8 +8,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from sklearn_icon import ICONClassifier, encoders, learned, supervisory
+from sklearn_icon._optim import train as _train
 from sklearn_icon._optim.solver import SolverResult
-from sklearn_icon._training import contrast as _contrast
 from sklearn_icon._training.contrast import ClassBatches
 
 DIGITS, LABELS = load_digits(return_X_y=True)
@@ -83,11 +83,11 @@ def test_the_loss_is_the_naive_one_of_the_batch(monkeypatch, q, naive):
     """The first loss that the solver sees, of untrained representations."""
     seen = {}
 
-    def spy(objective, params, **_):
+    def spy(objective, params, solver, **_):
         seen["loss"] = float(objective().detach())
         return SolverResult(0.0, 1, np.zeros(1), "converged")
 
-    monkeypatch.setattr(_contrast, "minimize", spy)
+    monkeypatch.setattr(_train, "minimize", spy)
     rows, labels, weights = DIGITS[:40], LABELS[:40], np.random.RandomState(0).uniform(0.5, 2, size=40)
     classifier = ICONClassifier(supervisory="same_class", learned=q, encoder="mlp", random_state=0)
     classifier.fit(rows, labels, sample_weight=weights)

@@ -19,10 +19,13 @@ from torch import nn
 from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned, supervisory
 from sklearn_icon._core.conditional import Conditional, view_conditional
 from sklearn_icon._objective.batches import BatchLoss, ViewLoss
+from sklearn_icon._objective.loss import Loss
 from sklearn_icon._objective.objective import Objective
+from sklearn_icon._optim.train import Run
 from sklearn_icon._training.trained import TrainedEncoder
 from sklearn_icon.supervisory import PositivePairs
 
+RUN = Run(torch.float64, torch.device("cpu"))
 DIGITS, Y = load_digits(return_X_y=True)
 IMAGES = DIGITS[:400].reshape(-1, 8, 8).astype(np.float32)
 LABELS = Y[:400]
@@ -100,7 +103,7 @@ def parts(n_items=5, n_views=2, momentum=None, seed=0):
 def of_batch(views, trained, q, n_items, alpha=0.0):
     """The loss of one batch of all items."""
     p = view_conditional(n_items, views.n_views).mix(alpha)
-    loss = ViewLoss(p, views, q, lambda items: torch.zeros(len(items), 4).double(), trained, n_items, {})
+    loss = ViewLoss(p, views, Loss(q), lambda items: torch.zeros(len(items), 4).double(), trained, n_items, RUN)
     return loss, loss(np.arange(n_items))
 
 
@@ -209,7 +212,7 @@ def test_minibatches_of_rows_take_keys_of_the_past(q, log_kernel):
     X, weights, past = (torch.as_tensor(rng.normal(size=size)) for size in [(8, 4), (4, 3), (4, 3)])
     weights.requires_grad_()
     p = supervisory.Graph().conditional(np.roll(np.eye(8), 1, axis=1))  # the positive of i is i + 1
-    loss = BatchLoss(p, q, lambda rows: X[rows] @ weights, 4, {}, lambda rows: X[rows] @ past)
+    loss = BatchLoss(p, Loss(q), lambda rows: X[rows] @ weights, 4, RUN, lambda rows: X[rows] @ past)
     ours = loss(np.random.RandomState(3))
     rows = np.random.RandomState(3).permutation(8)[:4]
     keys = X[np.concatenate([rows, (rows + 1) % 8])] @ past
@@ -279,7 +282,7 @@ def test_without_views_groups_are_read():
 
 def test_a_pass_takes_every_item_once():
     _, _, _, views, trained = parts()
-    loss = ViewLoss(view_conditional(23, 2), views, COSINE, None, trained, 5, {})
+    loss = ViewLoss(view_conditional(23, 2), views, Loss(COSINE), None, trained, 5, RUN)
     batches = list(islice(loss.passes(np.random.RandomState(0)), 10))
     assert {len(batch) for batch in batches} == {4, 5}
     for one_pass in (batches[:5], batches[5:]):
@@ -479,7 +482,7 @@ def test_who_takes_views_heads_and_the_past():
     model = ICONClassifier(supervisory="same_class", encoder=head, random_state=0, max_iter=60).fit(few, labels)
     assert model.transform(few).shape == (100, 64)
     assert model.score(few, labels) > 0.9
-    with pytest.raises(ValueError, match=r"draws views, which have no places of their own in Lookup\(\)"):
+    with pytest.raises(ValueError, match=r"draws views, which have no coordinates of their own in Lookup\(\)"):
         simclr(encoder="lookup").fit(DIGITS[:20])
     with pytest.raises(ValueError, match="carries labels over p between rows of X"):
         ICONClassifier(supervisory=supervisory.PropagatedLabel(PositivePairs(noisy))).fit(few, labels)

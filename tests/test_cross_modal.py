@@ -14,8 +14,10 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from solver_settings import settings_of
 
 from sklearn_icon import ICONCrossModal, encoders, learned, supervisory
+from sklearn_icon._optim import train as _train
 from sklearn_icon._optim.solver import SolverResult
 from sklearn_icon._training import pairs as _pairs
 
@@ -469,13 +471,13 @@ CHANGES = {
 def what_the_solver_receives(monkeypatch, estimator):
     received = []
 
-    def spy(objective, params, *, on_step, **options):
+    def spy(objective, params, solver, *, max_iter, **_):
         value = objective()
         gradients = [gradient.numpy() for gradient in torch.autograd.grad(value, params)]
-        received.append((options, float(value.detach()), gradients))
+        received.append((settings_of(solver), max_iter, float(value.detach()), gradients))
         return SolverResult(0.0, 1, np.zeros(1), "completed")
 
-    monkeypatch.setattr(_pairs, "minimize", spy)
+    monkeypatch.setattr(_train, "minimize", spy)
     estimator.fit(X, Y)
     return repr(received)
 

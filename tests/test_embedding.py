@@ -13,6 +13,7 @@ from sklearn.manifold import TSNE, trustworthiness
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsTransformer
 from sklearn.pipeline import make_pipeline
+from solver_settings import settings_of
 
 from sklearn_icon import ICONEmbedding, encoders, learned, supervisory
 from sklearn_icon._objective import objective as _objective
@@ -299,14 +300,13 @@ def what_the_solver_receives(monkeypatch, estimator):
     """Options of each phase, with the value and the gradients of its objective at the start."""
     received = []
 
-    def spy(objective, params, gradient=None, **options):
-        if gradient is None:
+    def spy(objective, params, solver, *, max_iter, on_step):
+        if objective is not None:
             value = objective()
             loss, gradients = float(value.detach()), torch.autograd.grad(value, params)
         else:
-            loss, gradients = gradient(True)
-        del options["on_step"]
-        options.pop("settled", None)  # reads the map alone
+            loss, gradients = solver.gradient(True)
+        options = settings_of(solver), max_iter
         arrays = [[tensor.detach().numpy() for tensor in tensors] for tensors in (gradients, params)]
         received.append((options, loss, *arrays))
         return SolverResult(0.0, 1, np.zeros(1), "max_iter")

@@ -104,8 +104,8 @@ def test_a_second_interrupt_is_raised_at_once(monkeypatch):
 def test_an_interrupt_after_the_last_step(monkeypatch):
     from sklearn_icon._training import maps
 
-    shares = maps._shares
-    monkeypatch.setattr(maps, "_shares", lambda *args: (press(), shares(*args))[1])
+    losses_of = maps.losses_of
+    monkeypatch.setattr(maps, "losses_of", lambda *args: (press(), losses_of(*args))[1])
     with pytest.warns(RuntimeWarning, match="ICONEmbedding was interrupted after its last step; it is complete"):
         model = fit("map")
     assert np.isfinite(model.kl_divergence_)

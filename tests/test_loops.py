@@ -12,7 +12,8 @@ from sklearn_icon._objective import grid as _grid
 from sklearn_icon._objective.attraction import CompiledEdges, SparseEdges
 from sklearn_icon._objective.grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
 from sklearn_icon._objective.objective import Objective
-from sklearn_icon._optim import solver as _solver
+from sklearn_icon._optim import methods as _methods
+from sklearn_icon._optim.solver import minimize
 from sklearn_icon._training import placement as _placement
 
 PRECISION = {torch.float32: 2e-5, torch.float64: 1e-12}
@@ -79,11 +80,11 @@ def test_momentum(monkeypatch, dtype, max_step):
     rng = np.random.RandomState(0)
     start, target = (torch.as_tensor(rng.standard_normal((40, 2)), dtype=dtype) for _ in range(2))
     ends = []
-    for compiled_from in (_solver._COMPILED_SIZE, 0):
-        monkeypatch.setattr(_solver, "_COMPILED_SIZE", compiled_from)
+    for compiled_from in (_methods._COMPILED_SIZE, 0):
+        monkeypatch.setattr(_methods, "_COMPILED_SIZE", compiled_from)
         z = start.clone().requires_grad_()
-        options = {"learning_rate": 0.05, "momentum": 0.8, "max_step": max_step}
-        _solver.minimize(lambda z=z: (z - target).square().sum(), [z], method="momentum", max_iter=30, **options)
+        solver = _methods.Momentum(0.05, momentum=0.8, max_step=max_step)
+        minimize(lambda z=z: (z - target).square().sum(), [z], solver, max_iter=30)
         ends.append(z.detach())
     np.testing.assert_allclose(ends[1], ends[0], atol=100 * PRECISION[dtype])
     assert not torch.equal(ends[0], start)

@@ -158,7 +158,7 @@ def test_nothing_of_the_process_is_changed_where_a_fit_fails(kind, unchanged):
     model = clone(KINDS[kind])
     if kind == "clusters":
         model.set_params(encoder="linear")  # the default takes no steps of its own
-    model._on_step = lambda task: refuse
+    model._on_step = lambda *stage: refuse
     rows, y, _ = data(kind)
     if kind != "k-means":
         with pytest.raises(RuntimeError):

@@ -10,11 +10,14 @@ from sklearn.model_selection import train_test_split
 
 from sklearn_icon import ICONClassifier, learned
 from sklearn_icon._core.conditional import Conditional
-from sklearn_icon._training.prototypes import Labelled, first_prototypes
+from sklearn_icon._objective.loss import Loss
+from sklearn_icon._optim.train import Run
+from sklearn_icon._training.given import Labelled
+from sklearn_icon._training.prototypes import first_prototypes
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS = DIGITS / 16
-KIND = {"dtype": torch.float64, "device": "cpu"}
+RUN = Run(torch.float64, torch.device("cpu"))
 
 
 def labelled(n_classes):
@@ -37,7 +40,7 @@ def labelled(n_classes):
     ],
 )
 def test_a_row_on_its_prototype_is_nearly_sure(q, n_classes):
-    keys = first_prototypes(labelled(n_classes)[0], None, q, KIND | {"divergence": "kl"})
+    keys = first_prototypes(labelled(n_classes)[0], None, Loss(q), RUN)
     proba = q.pairwise(*q.prepare(keys, keys)).softmax(1).diagonal()
     assert (proba >= 0.9).all()
     assert q.scale_free or (proba < 1 - 1e-9).all()  # and there is still a slope
@@ -49,7 +52,7 @@ def test_under_a_bounded_divergence_they_start_at_the_classes_means():
     with torch.no_grad():
         identity.weight.copy_(torch.eye(3))
         identity.bias.zero_()
-    keys = first_prototypes(rows, identity, learned.StudentT(), KIND | {"divergence": "total_variation"})
+    keys = first_prototypes(rows, identity, Loss(learned.StudentT(), "total_variation"), RUN)
     expected = [np.average(rows.X[codes == c], axis=0, weights=rows.weight[codes == c]) for c in range(3)]
     np.testing.assert_allclose(keys.numpy(), expected)
 

@@ -10,9 +10,11 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.manifold._t_sne import _gradient_descent
 
-from sklearn_icon._optim import solver as _solver
+from sklearn_icon._optim import methods as _methods
+from sklearn_icon._optim.methods import LBFGS, Adam, Momentum
 from sklearn_icon._optim.solver import minimize
 
+SOLVERS = {"momentum": Momentum, "adam": Adam, "lbfgs": LBFGS}
 OPTIONS = {
     "momentum": {"learning_rate": 0.1, "momentum": 0.5},
     "adam": {"learning_rate": 0.1},
@@ -47,7 +49,8 @@ def run(method, max_iter, *, objective=None, params=None, on_step=None, **option
         return on_step is not None and on_step(n_iter, loss)
 
     function = (lambda: quadratic(params)) if objective is None else (lambda: objective(params))
-    result = minimize(function, params, method=method, max_iter=max_iter, on_step=record, **(OPTIONS[method] | options))
+    solver = SOLVERS[method](**(OPTIONS[method] | options))
+    result = minimize(function, params, solver, max_iter=max_iter, on_step=record)
     return result, params, steps
 
 
@@ -199,7 +202,7 @@ def test_what_changes_beside_parameters_goes_back_with_them():
         return quadratic(params) * (torch.nan if calls[0] > 4 else 1.0)
 
     with pytest.raises(FloatingPointError, match=r"at iteration 4, .* at iteration 4"):
-        minimize(loss, params, method="adam", max_iter=10, learning_rate=0.1, kept=[mean])
+        minimize(loss, params, Adam(0.1), max_iter=10, kept=[mean])
     assert_array_equal(mean, [3.0, 3.0])  # as before the step that led to NaN
 
 
@@ -248,7 +251,7 @@ def test_an_interrupt_within_on_step(method):
 
 
 def test_an_interrupt_within_a_step(monkeypatch):
-    step = _solver._AdamStep.__call__
+    step = _methods._AdamStep.__call__
 
     def interrupted(self, grads, rate):
         if self.n_steps == 3:
@@ -258,7 +261,7 @@ def test_an_interrupt_within_a_step(monkeypatch):
 
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="interrupted at iteration 3")
-        patch.setattr(_solver._AdamStep, "__call__", interrupted)
+        patch.setattr(_methods._AdamStep, "__call__", interrupted)
         result, params, steps = run("adam", 100)
     assert (result.status, result.n_iter) == ("interrupted", 3)
     assert_params(params, steps[-1])
@@ -281,7 +284,7 @@ def test_an_interrupt_within_a_line_search():
         steps.append(params[0].detach().clone())
 
     with pytest.warns(RuntimeWarning, match="interrupted"):
-        result = minimize(objective, params, method="lbfgs", max_iter=200, on_step=on_step)
+        result = minimize(objective, params, LBFGS(), max_iter=200, on_step=on_step)
     assert result.status == "interrupted"
     assert_array_equal(params[0].detach(), steps[-1])
 
@@ -492,7 +495,7 @@ def test_lbfgs_ends_where_another_size_of_the_gradient_is_small():
         def loss():
             return (scale * (param - target).square() + (param - target) ** 4).sum()
 
-        result = minimize(loss, [param], method="lbfgs", max_iter=99, **options)
+        result = minimize(loss, [param], LBFGS(**options), max_iter=99)
         assert result.status == "converged"
         return result.n_iter, param.detach()
 
@@ -511,11 +514,8 @@ def test_adam_compares_the_means_of_windows():
         result = minimize(
             lambda: (param - 5).square().sum() + next(losses),
             [param],
-            method="adam",
+            Adam(1e-2, tol=1e-3, window=window),
             max_iter=1000,
-            learning_rate=1e-2,
-            tol=1e-3,
-            window=window,
         )
         return result.n_iter
 

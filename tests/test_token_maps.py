@@ -15,6 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from sklearn_icon import ICONEmbedding, encoders, learned, supervisory
+from sklearn_icon._objective import loss as _loss
+from sklearn_icon._objective.loss import Loss
+from sklearn_icon._optim.train import Run
 from sklearn_icon._training import tokens as _token_maps
 
 CONTEXTS, TOKENS, DIM = 23, 9, 3
@@ -57,12 +60,14 @@ def entropy(counts):
 
 
 def contexts_of(counts, q=DOT):
-    return _token_maps._Contexts(supervisory.Counts().conditional(counts), q, {"dtype": torch.float64})
+    return _token_maps._Contexts(
+        supervisory.Counts().conditional(counts), Loss(q), Run(torch.float64, torch.device("cpu"))
+    )
 
 
 def loss_and_gradients(contexts, rows, z, w):
     params = [torch.tensor(w, requires_grad=True), torch.tensor(z, requires_grad=True)]
-    value = contexts.loss(rows, lambda part: params[1][part], params[0], params)
+    value = contexts.loss_of(rows, lambda part: params[1][part], params[0], params)
     of_w, of_z = torch.autograd.grad(value, params)
     return float(value.detach()), of_z.numpy(), of_w.numpy()
 
@@ -79,7 +84,7 @@ def test_equals_the_cross_entropy_of_counts(monkeypatch, kind, pairs):
     assert value + entropy(COUNTS) == pytest.approx(expected, rel=1e-8)
     assert_allclose(of_z, expected_z, rtol=1e-8, atol=1e-14)
     assert_allclose(of_w, expected_w, rtol=1e-8, atol=1e-14)
-    shares = contexts.shares(torch.tensor(z), torch.tensor(w))
+    shares = contexts.losses(torch.tensor(z), torch.tensor(w))
     assert shares.sum() == pytest.approx(value, rel=1e-12)
 
 
@@ -100,12 +105,12 @@ def test_batches_average_to_the_whole(monkeypatch):
 def test_memory_is_that_of_a_block(monkeypatch):
     shapes = []
 
-    class Spy(_token_maps.Objective):
+    class Spy(_loss.Objective):
         def __init__(self, p, *args, **options):
             shapes.append(p.shape)
             super().__init__(p, *args, **options)
 
-    monkeypatch.setattr(_token_maps, "Objective", Spy)
+    monkeypatch.setattr(_loss, "Objective", Spy)
     monkeypatch.setattr(_token_maps, "_PAIRS_AT_ONCE", 5000)
     counts = sparse.random(300, 500, density=0.05, random_state=0, format="csr")
     embedding = clone(TOKEN_MAP).set_params(max_iter=40, method="sampled").fit(counts)

@@ -20,7 +20,7 @@ from ..learned import SharedCluster
 from .choice import Candidate, as_good, candidate, choose
 from .cuts import measure_of
 from .local_search import cost_table, quiet
-from .losses import Data, Divergence, sq_distances
+from .losses import Data, Divergence, Specs, sq_distances
 from .row_search import Rows, searched, settled, symmetric_flow
 
 _K_MEANS_STARTS = 6
@@ -217,7 +217,7 @@ def fit_chosen(estimator, X, kind, sample_weight, device, random_state) -> Kept:
     report = estimator._progress.say if estimator.verbose else (lambda line: None)
     k_means = {"init": estimator.init, "algorithm": estimator.algorithm}
     if kind != "features":
-        estimator.refuse_k_means(f"X holds {kind}, which have no means")
+        estimator._settings().refuse_k_means(f"X holds {kind}, which have no means")
     n_init, max_iter = estimator.n_init, estimator.max_iter
     asked = Asked(estimator.n_clusters, _WALK_STEPS, estimator._share, k_means, n_init, max_iter, seed, report)
     estimator._on_step("candidates")
@@ -244,7 +244,7 @@ def _of_many(estimator, distinct, weight, first, inverse, asked, device, random_
     name, share = choice.chosen.name, weight / weight.sum()
     if name == "search":
         data = Data(distinct, None, distinct, p, weight, device, random_state)
-        trained = Divergence(estimator, p_spec, SharedCluster(), Linear()).solve(data)
+        trained = Divergence(estimator._settings(), Specs(p_spec, SharedCluster(), Linear())).solve(data)
         memberships = softmax(trained.logits, axis=1)[inverse]
         table, curve = _table(choice, weight[some]), trained.result.loss_curve
         rows = None

@@ -18,71 +18,48 @@ from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.manifold import spectral_embedding
 
+from .._core.conditional import Conditional
 from .._optim.solver import SolverResult
 from ..encoders._networks import FixedRows
+from ..learned import SharedCluster
 from .local_search import quiet
 from .multistart import SURE, Partition
 
 
-def normalized_cut(p, memberships, measure):
-    """sum_c (1 - f_c / m_c) of hard clusters, m - sum_ij pi_i p_ij q_ij / pi_j of soft ones.
+def normalized_cut(p: Conditional, memberships: torch.Tensor, measure: np.ndarray) -> torch.Tensor:
+    """sum_c (1 - f_c / m_c) of hard clusters, m - sum_ij pi_i p_ij q_ij / pi_j of soft ones, over those with members.
 
-    Parameters
-    ----------
-    p : Conditional
-        Its uniform mass is not read.
-    memberships : tensor of float64 of shape (n, n_clusters)
-    measure : ndarray of shape (n,)
-        pi, up to a factor.
-
-    Returns
-    -------
-    tensor
-        A scalar, over clusters that have members.
+    Memberships are in double precision; pi is `measure`, up to a factor; the uniform mass of p is not read.
     """
-    measure = torch.as_tensor(measure, dtype=memberships.dtype)
+    pi = torch.as_tensor(measure, dtype=memberships.dtype)
     reached = FixedRows(p.weights, memberships.dtype, memberships.device) @ memberships
-    inside, mass = measure @ (memberships * reached), measure @ memberships
+    inside, mass = pi @ (memberships * reached), pi @ memberships
     return (1 - inside[mass > 0] / mass[mass > 0]).sum()
 
 
-def measure_of(p, learned, sample_weight):
+def measure_of(p: Conditional, learned: SharedCluster, sample_weight: np.ndarray) -> np.ndarray:
     """pi: by the degrees of p where q weighs by these, else by rows alone; rows without positives have none."""
     by_degree = learned.weights == "degree" and p.degrees is not None
     return sample_weight * p.has_positives * (p.degrees if by_degree else 1.0)
 
 
-def solve_cut(p, n_steps, learned, n_clusters, *, sample_weight, starts, seed):
+def solve_cut(
+    p: Conditional, n_steps: int, learned: SharedCluster, sample_weight: np.ndarray, k_means: KMeans
+) -> Partition:
     """Hard clusters by the relaxation of the cut: k-means of the graph's leading eigenvectors.
 
-    Parameters
-    ----------
-    p : Conditional
-        One step.
-    n_steps : int
-        The longest walk along p that finds positives.
-    learned : SharedCluster
-    n_clusters : int
-    sample_weight : ndarray of shape (n,)
-    starts : dict
-        Options of KMeans.
-    seed : int
-        Of the eigenvectors.
-
-    Returns
-    -------
-    Partition
+    p is one step, and `n_steps` the longest walk along it that finds positives.
     """
+    n_clusters = k_means.n_clusters
     measure = measure_of(p, learned, sample_weight)
     counted = np.flatnonzero(measure)  # rows that weigh nothing go to the first cluster
     flow = sparse.csr_array(_symmetric_flow(p, n_steps, measure)[counted][:, counted])
     solver = "lobpcg" if len(counted) <= 5 * n_clusters else None  # of so few rows all eigenvectors
     with quiet():
         rows = spectral_embedding(
-            flow, n_components=n_clusters, eigen_solver=solver, random_state=seed, drop_first=False
+            flow, n_components=n_clusters, eigen_solver=solver, random_state=k_means.random_state, drop_first=False
         )
-        k_means = KMeans(min(n_clusters, len(counted)), **starts)
-        k_means.fit(rows, sample_weight=sample_weight[counted])
+        k_means.set_params(n_clusters=min(n_clusters, len(counted))).fit(rows, sample_weight=sample_weight[counted])
     hard = np.zeros((p.shape[0], n_clusters))
     hard[:, 0] = 1
     hard[counted] = np.eye(n_clusters)[k_means.labels_]
@@ -90,7 +67,7 @@ def solve_cut(p, n_steps, learned, n_clusters, *, sample_weight, starts, seed):
     return Partition(SURE * hard, cut, SolverResult(cut, 1, np.array([cut]), "converged"), {})
 
 
-def _symmetric_flow(p, n_steps, measure):
+def _symmetric_flow(p: Conditional, n_steps: int, measure: np.ndarray) -> sparse.csr_array:
     """pi_i P_ij + pi_j P_ji over two, P the mean of the walks' steps; sums to one."""
     power = total = p.weights
     for _ in range(n_steps - 1):

@@ -2,7 +2,9 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,18 +12,22 @@ from scipy import sparse
 from sklearn.utils import gen_batches
 
 from .._core.rows import average_duplicates
-from .._optim.solver import minimize
+from .._optim.methods import Adam
+from .._optim.solver import SolverResult
+from .._optim.train import Problem, Run, train
+from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays, torch_dtype
 
 _ROWS_AT_ONCE = 8192
 _LOOKUP_START = 3.0
 _LINEAR_SHARPNESS = 5.0
-_PRETRAINING_STEPS, _PRETRAINING_RATE = 200, 1e-2
+_PRETRAINING_STEPS, _PRETRAINING_ROWS, _PRETRAINING_RATE = 200, 512, 1e-2
 
 
 class Models(ABC):
     """Several models as one function of row numbers, with logits of shape (models, clusters, rows)."""
 
+    X: Any
     params: list
     kept: list = []  # tensors that change beside the parameters, as running means do
     stopped = False  # whether they diverged, or the user interrupted, before any training on the loss
@@ -46,7 +52,15 @@ class Models(ABC):
     def __call__(self, rows):
         """Logits of rows."""
 
-    def eval(self):
+    @abstractmethod
+    def logits(self, which: int) -> np.ndarray:
+        """Those of all rows under one of them."""
+
+    @abstractmethod
+    def state(self, which: int) -> dict:
+        """That of the module of one of them."""
+
+    def eval(self) -> "Models":
         """Itself, with modules in evaluation mode."""
         return self
 
@@ -63,12 +77,12 @@ class Models(ABC):
 class _Lookups(Models):
     """Free logits for each row."""
 
-    def __init__(self, X, n_clusters, dtype, device):
-        self.X, self.n_clusters, self.kind = X, n_clusters, {"dtype": dtype, "device": device}
+    def __init__(self, X: Any, n_clusters: int, run: Run):
+        self.X, self.n_clusters, self.run = X, n_clusters, run
 
     def start(self, starts):
         logits = _LOOKUP_START * np.eye(self.n_clusters)[np.stack(starts)]  # (models, rows, clusters)
-        self.params = [torch.as_tensor(logits, **self.kind).requires_grad_()]
+        self.params = [torch.as_tensor(logits, **self.run.like).requires_grad_()]
         return self
 
     def __call__(self, rows):
@@ -88,28 +102,27 @@ class _Linears(Models):
     precision, on rows less their mean.
     """
 
-    def __init__(self, encoder, X, n_clusters, dtype, device, sample_weight):
-        self.X, self.n_clusters, self.kind = X, n_clusters, {"dtype": dtype, "device": device}
-        self.sample_weight = sample_weight
+    def __init__(self, encoder: Encoder, X: Any, n_clusters: int, sample_weight: np.ndarray, run: Run):
+        self.X, self.n_clusters, self.sample_weight, self.run = X, n_clusters, sample_weight, run
         self.module = build_module(encoder, X, n_clusters, 0, torch_dtype(X), sample_weight)
         self.shift, self.factor = (part.numpy() for part in (self.module[0].shift, self.module[0].factor))
-        self.centered = None if sparse.issparse(X) else _centered(X, self.shift, dtype, device)
+        self.centered = None if sparse.issparse(X) else _centered(X, self.shift, run.dtype, run.device)
 
     def start(self, starts):
         means = np.stack([_means(self.X, y, self.n_clusters, self.sample_weight, self.shift) for y in starts])
         means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / self.X.shape[1]
         weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
-        self.params = [torch.tensor(part, **self.kind, requires_grad=True) for part in weights]
+        self.params = [torch.tensor(part, **self.run.like, requires_grad=True) for part in weights]
         return self
 
     def __call__(self, rows):
         if self.centered is None:
-            return self._of_centered(as_tensor(self.X[rows], **self.kind))
+            return self._of_centered(as_tensor(self.X[rows], **self.run.like))
         return self._of_centered(self.centered.index_select(0, torch.as_tensor(rows, device=self.centered.device)))
 
     def of(self, batch):
         """Logits of a batch that is no part of X, dense."""
-        return self._of_centered(batch.flatten(1) - torch.as_tensor(self.shift, **self.kind))
+        return self._of_centered(batch.flatten(1) - torch.as_tensor(self.shift, **self.run.like))
 
     def _of_centered(self, rows):
         weight, bias = (param.flatten(0, 1) for param in self.params)
@@ -151,15 +164,15 @@ def _means(X, labels, n_clusters, sample_weight, shift):
 class _Modules(Models):
     """Networks, started by training on the labels for a while."""
 
-    def __init__(self, encoder, X, n_clusters, dtype, device, seed):
-        self.X, self.dtype, self.device, self.seed = X, dtype, device, seed
-        self.build = partial(build_module, encoder, X, n_clusters, seed, dtype)
+    def __init__(self, encoder: Encoder, X: Any, n_clusters: int, run: Run):
+        self.X, self.run = X, run
+        self.build = partial(build_module, encoder, X, n_clusters, run.seed, run.dtype)
 
     def start(self, starts):
-        self.modules = [self.build().to(self.device) for _ in starts]
+        self.modules = [self.build().to(self.run.device) for _ in starts]
         for module, labels in zip(self.modules, starts, strict=True):
             logits_of = lambda rows, module=module: module(self._rows(rows))  # noqa: E731
-            result = _pretrain(logits_of, module, labels, self.seed, self.device)
+            result = _pretrain(logits_of, module, labels, self.run)
             self.stopped |= result.status != "completed"
         return self
 
@@ -185,7 +198,7 @@ class _Modules(Models):
         return copied
 
     def _rows(self, rows):
-        return as_tensor(self.X[rows], self.dtype, self.device)
+        return as_tensor(self.X[rows], **self.run.like)
 
     def eval(self):
         for module in self.modules:
@@ -214,41 +227,36 @@ def is_free_linear(encoder):
     return encoder.is_linear and not encoder.orthonormal
 
 
-def build_models(encoder, X, n_clusters, options, sample_weight, seed):
+def build_models(encoder: Encoder, X: Any, n_clusters: int, sample_weight: np.ndarray, run: Run) -> "Models":
     """Models of memberships, not yet started."""
-    where = options["dtype"], options["device"]
     if not encoder.parametric:
-        return _Lookups(X, n_clusters, *where)
+        return _Lookups(X, n_clusters, run)
     if is_free_linear(encoder):
-        return _Linears(encoder, X, n_clusters, *where, sample_weight)
-    return _Modules(encoder, X, n_clusters, *where, seed)
+        return _Linears(encoder, X, n_clusters, sample_weight, run)
+    return _Modules(encoder, X, n_clusters, run)
 
 
-def _pretrain(logits_of, module, labels, seed, device, batch_size=512):
+def _pretrain(
+    logits_of: Callable[[np.ndarray], torch.Tensor], module: torch.nn.Module, labels: np.ndarray, run: Run
+) -> SolverResult:
     """Cross-entropy on the starting labels, for encoders that cannot be set to them."""
-    rng = np.random.RandomState(seed)
+    rng = np.random.RandomState(run.seed)
     params = [param for param in module.parameters() if param.requires_grad]
 
-    def loss():
-        rows = rng.permutation(len(labels))[:batch_size]
-        target = torch.as_tensor(labels[rows], dtype=torch.int64, device=device)
+    def loss(batch: Any) -> torch.Tensor:
+        rows = rng.permutation(len(labels))[:_PRETRAINING_ROWS]
+        target = torch.as_tensor(labels[rows], dtype=torch.int64, device=run.device)
         return torch.nn.functional.cross_entropy(logits_of(rows), target)
 
-    how = {"method": "adam", "max_iter": _PRETRAINING_STEPS, "learning_rate": _PRETRAINING_RATE}
-    return minimize(loss, params, kept=list(module.buffers()), **how)
+    quietly = run._replace(report=lambda *stage: None)
+    problem = Problem(loss, params, kept=list(module.buffers()))
+    return train(problem, Adam(_PRETRAINING_RATE), _PRETRAINING_STEPS, quietly)
 
 
 class Past:
-    """Models whose weights are averages of others' past, for keys without gradient.
+    """Models whose weights are averages of others' past, for keys without gradient: a step leaves a fraction."""
 
-    Parameters
-    ----------
-    models : Models
-    momentum : float
-        Share of the averages that a step leaves.
-    """
-
-    def __init__(self, models, momentum):
+    def __init__(self, models: Models, momentum: float):
         self.models, self.averages, self.momentum = models, models.copied(), momentum
 
     def __call__(self, rows):
@@ -261,13 +269,8 @@ class Past:
         with torch.no_grad():
             return self.averages.of(batch)
 
-    def followed_by(self, report):
-        """The hook that moves the averages after each step, then calls another."""
-
-        def follow(n_iter, loss):
-            with torch.no_grad():
-                for average, param in zip(self.averages.params, self.models.params, strict=True):
-                    average.lerp_(param, 1 - self.momentum)
-            return report(n_iter, loss) if report else None
-
-        return follow
+    def follow(self) -> None:
+        """Move the averages after a step of the others."""
+        with torch.no_grad():
+            for average, param in zip(self.averages.params, self.models.params, strict=True):
+                average.lerp_(param, 1 - self.momentum)

@@ -1,17 +1,22 @@
 """How memberships are solved: starts by search over hard partitions, trained together, the better ones further."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.utils import gen_batches
 
+from .._core.conditional import Conditional
 from .._core.seeding import seeded_if
-from .._optim.solver import SolverResult, minimize
-from ..encoders import Linear
+from .._objective.loss import Loss
+from .._optim.methods import Adam
+from .._optim.solver import SolverResult
+from .._optim.train import Problem, Run, train
+from ..encoders import Encoder, Linear
 from ..encoders._networks import as_tensor, torch_dtype
 from .local_search import agreed_groups, cost_table, hard_starts, near_groups
-from .models import Past, build_models, is_free_linear
+from .models import Models, Past, build_models, is_free_linear
 from .partition_loss import PartitionLoss, ViewPartitionLoss
 
 SURE = 40.0  # logit of a hard membership
@@ -30,129 +35,139 @@ class Partition(NamedTuple):
     state: dict
 
 
+class Source(NamedTuple):
+    """What is partitioned: one step of p, the longest walk along it, rows or items X or None, weights, and views.
+
+    Where views are drawn, p is one of views, and X holds the items.
+    """
+
+    p: Conditional
+    n_steps: int
+    X: Any
+    sample_weight: np.ndarray
+    views: Any = None
+
+
+class Effort(NamedTuple):
+    """How far is searched: starts, rows of a minibatch, steps of Adam in all, its tolerance and rates.
+
+    The first rate is that of the rounds and of linear and lookup encoders, the second that of others.
+    """
+
+    n_init: int
+    batch_size: int
+    max_iter: int
+    tol: float
+    learning_rate: float
+    network_rate: float
+
+
 def solve_partition(
-    p,
-    n_steps,
-    learned,
-    encoder,
-    X,
-    n_clusters,
-    options,
-    *,
-    sample_weight,
-    n_init,
-    batch_size,
-    learning_rate,
-    network_rate,
-    max_iter,
-    tol,
-    seed,
-    on_step,
-    views=None,
-):
+    source: Source, n_clusters: int, loss: Loss, encoder: Encoder, effort: Effort, run: Run
+) -> Partition:
     """Memberships of the lowest loss found.
 
     The best hard partitions of a search start one model each, all trained on the same batches. What they agree on are
     groups for another search, and the best model is one of the starts that follow; the best of the last round is
-    trained to the end. Rounds are of linear models where there are features, else of lookups.
-
-    Parameters
-    ----------
-    p, n_steps, learned, sample_weight, options
-        As in `PartitionLoss`.
-    encoder : Encoder
-    X : ndarray of shape (n, ...) or sparse matrix or None
-        Features, or None where there is only a graph.
-    n_clusters : int
-    n_init, batch_size, max_iter, seed : int
-    learning_rate, network_rate, tol : float
-        Rates of Adam: of the rounds and of linear and lookup encoders; of other encoders.
-    on_step : callable (task) -> callable (n_iter, loss) or None
-    views : PositivePairs, default=None
-        Draws views, where p is one of views and X holds the items. Searches are among views drawn once, the
-        training of starts is on views drawn anew, by the generator of torch.
-
-    Returns
-    -------
-    Partition
+    trained to the end. Rounds are of linear models where there are features, else of lookups. Of views searches are
+    among those drawn once, the training of starts is on views drawn anew, by the generator of torch.
     """
-    items, item_weight = X, sample_weight
-    if views is not None:
-        X, sample_weight = _drawn_once(views, items, encoder, options), np.tile(item_weight, views.n_views)
-    rows = X.reshape(len(X), -1) if X is not None and X.ndim > 2 else X
-    of_q = max(p.uniform, learned.mixture)  # soft memberships spread as much as p does
-    table = cost_table(options["divergence"], p.shape[0], p.uniform, of_q)
-    loss = PartitionLoss(p, n_steps, learned, batch_size, sample_weight, options)
-    if views is not None:
-        loss = ViewPartitionLoss(views, items, p, learned, batch_size, item_weight, options)
-    noisy_loss = loss.of_batches(min(batch_size, max(_ROUND_ROWS, _ROUND_ROWS_PER_CLUSTER * n_clusters)))
-    rng, adam = np.random.RandomState(seed), {"method": "adam", "learning_rate": learning_rate}
-    n_rounds = _ROUNDS if n_init > 1 else 1
-    steps = max(1, max_iter // (2 * n_rounds))
-    scout = encoder if not encoder.parametric else Linear()
-    models, best, result, curve = _rounds(
-        n_rounds,
-        loss,
-        noisy_loss,
-        near_groups(p, rows, n_clusters, sample_weight, seed),
-        lambda groups, n_starts, number: hard_starts(
-            groups, p, n_steps, n_clusters, table, n_starts, sample_weight, seed + number
-        ),
-        build_models(scout, rows, n_clusters, options, sample_weight, seed),
-        n_clusters,
-        rng,
-        n_init=n_init,
-        on_step=on_step,
-        how=adam | {"max_iter": steps},
-    )
-    momentum, encoder = encoder.momentum, getattr(encoder, "base", encoder)
-    with seeded_if(encoder.draws or views is not None, seed, options["device"]):
-        if not encoder.parametric or is_free_linear(encoder):
-            models.keep([best])
-        else:
-            labels = models.labels(p.shape[0])[best]
-            models = build_models(encoder, X, n_clusters, options, sample_weight, seed).start([labels])
-            adam["learning_rate"], curve = network_rate, curve[:0]
-        if views is not None:
-            models.X = items
-        if result.status == "completed" and not models.stopped:
-            report = on_step("the best start")
+    multistart = _Multistart(source, n_clusters, loss, encoder, effort, run)
+    best = multistart.rounds()
+    inner = encoder.plain()
+    draws = inner.draws or source.views is not None
+    with seeded_if(draws, run.seed, run.device):
+        return multistart.finish(best, inner, encoder.momentum)
+
+
+class _Best(NamedTuple):
+    """The best model of the last round: which of those, the solver's report, its losses."""
+
+    models: Models
+    which: int
+    result: SolverResult
+    curve: np.ndarray
+
+
+class _Multistart:
+    """Rounds of search and training, and the training of the best."""
+
+    def __init__(self, source: Source, n_clusters: int, loss: Loss, encoder: Encoder, effort: Effort, run: Run):
+        self.source, self.n_clusters, self.loss, self.effort, self.run = source, n_clusters, loss, effort, run
+        self.X, self.weight = source.X, source.sample_weight
+        if source.views is not None:
+            self.X = _drawn_once(source.views, source.X, encoder, run)
+            self.weight = np.tile(self.weight, source.views.n_views)
+        flat = self.X is None or self.X.ndim == 2
+        self.rows = self.X if flat else self.X.reshape(len(self.X), -1)
+        self.scout = encoder if not encoder.parametric else Linear()
+        self.of_batches = self._loss_of_batches()
+        noisy = max(_ROUND_ROWS, _ROUND_ROWS_PER_CLUSTER * n_clusters)
+        self.of_noisy = self.of_batches.of_batches(min(effort.batch_size, noisy))
+        self.rng = np.random.RandomState(run.seed)
+        self.n_rounds = _ROUNDS if effort.n_init > 1 else 1
+        self.n_steps = max(1, effort.max_iter // (2 * self.n_rounds))  # of a round
+
+    def _loss_of_batches(self) -> PartitionLoss:
+        p, n_steps, X, weight, views = self.source
+        if views is None:
+            return PartitionLoss(p, n_steps, self.loss, self.effort.batch_size, weight, self.run)
+        return ViewPartitionLoss(views, X, p, self.loss, self.effort.batch_size, weight, self.run)
+
+    def rounds(self) -> _Best:
+        """Search, and training on a noisier loss, in turn."""
+        p, n_steps = self.source.p, self.source.n_steps
+        of_q = max(p.uniform, self.loss.learned.mixture)  # soft memberships spread as much as p does
+        table = cost_table(self.loss.divergence, p.shape[0], p.uniform, of_q)
+        groups = near_groups(p, self.rows, self.n_clusters, self.weight, self.run.seed)
+        models = build_models(self.scout, self.rows, self.n_clusters, self.weight, self.run)
+        starts: list[np.ndarray] = []
+        for number in range(self.n_rounds):
+            n_new, seed = self.effort.n_init - len(starts), self.run.seed + number
+            starts += hard_starts(groups, p, n_steps, self.n_clusters, table, n_new, self.weight, seed)
             losses: list[np.ndarray] = []
-            past = Past(models, momentum) if momentum is not None else None
-            result = minimize(
-                _sum_of(models, loss, losses, rng, past),
-                models.params,
-                kept=models.kept,
-                max_iter=max(1, max_iter - n_rounds * steps),
-                tol=tol,
-                on_step=past.followed_by(report) if past else report,
-                **adam,
-            )
-            alike = loss.fast or noisy_loss.n_rows == loss.n_rows  # losses on one scale
+            models.start(starts)
+            problem = Problem(_sum_of(models, self.of_noisy, losses, self.rng), models.params, of=models.count)
+            stage = f"round {number + 1} of {self.n_rounds}, {models.count} starts"
+            result = train(problem, Adam(self.effort.learning_rate), self.n_steps, self.run, stage)
+            best = int(np.argmin(_final(self.of_batches, models)))
+            curve = np.reshape(losses[: result.n_iter], (-1, models.count))[:, best]
+            if result.status != "completed" or number == self.n_rounds - 1:
+                break
+            partitions = models.labels(len(groups))
+            groups, starts = agreed_groups(partitions, self.n_clusters), [partitions[best]]
+        return _Best(models, best, result, curve)
+
+    def finish(self, best: _Best, encoder: Encoder, momentum: float | None) -> Partition:
+        """Train the best of the rounds to the end, as the encoder that was asked for."""
+        models, result, curve, rate = best.models, best.result, best.curve, self.effort.learning_rate
+        if not encoder.parametric or is_free_linear(encoder):
+            models.keep([best.which])
+        else:
+            labels = models.labels(self.source.p.shape[0])[best.which]
+            models = build_models(encoder, self.X, self.n_clusters, self.weight, self.run).start([labels])
+            rate, curve = self.effort.network_rate, curve[:0]
+        if self.source.views is not None:
+            models.X = self.source.X
+        if result.status == "completed" and not models.stopped:
+            losses: list[np.ndarray] = []
+            result = self._trained(models, losses, rate, momentum)
+            alike = self.of_batches.fast or self.of_noisy.n_rows == self.of_batches.n_rows  # losses on one scale
             curve = np.concatenate([curve if alike else [], np.ravel(losses[: result.n_iter])])
-        final = float(_final(loss, models)[0])
-    return Partition(models.logits(0), final, SolverResult(final, len(curve), curve, result.status), models.state(0))
+        final = float(_final(self.of_batches, models)[0])
+        report = SolverResult(final, len(curve), curve, result.status)
+        return Partition(models.logits(0), final, report, models.state(0))
+
+    def _trained(self, models: Models, losses: list, rate: float, momentum: float | None) -> SolverResult:
+        """The report of the last training, with keys of the models' past where there is a momentum."""
+        past = Past(models, momentum) if momentum is not None else None
+        problem = Problem(_sum_of(models, self.of_batches, losses, self.rng, past), models.params, kept=models.kept)
+        problem.after_step = past.follow if past is not None else None
+        steps = max(1, self.effort.max_iter - self.n_rounds * self.n_steps)
+        return train(problem, Adam(rate, self.effort.tol), steps, self.run, "the best start")
 
 
-def _rounds(n_rounds, loss, noisy_loss, groups, search, models, n_clusters, rng, *, n_init, on_step, how):
-    """Search, and training on a noisier loss, in turn: (the models of the last round, the best, its report, losses)."""
-    starts: list[np.ndarray] = []
-    for number in range(1, n_rounds + 1):
-        starts += search(groups, n_init - len(starts), number - 1)
-        losses: list[np.ndarray] = []
-        models.start(starts)
-        task = on_step(f"round {number} of {n_rounds}, {models.count} starts", how["max_iter"], models.count)
-        result = minimize(_sum_of(models, noisy_loss, losses, rng), models.params, on_step=task, **how)
-        best = int(np.argmin(_final(loss, models)))
-        curve = np.reshape(losses[: result.n_iter], (-1, models.count))[:, best]
-        if result.status != "completed" or number == n_rounds:
-            break
-        partitions = models.labels(len(groups))
-        groups, starts = agreed_groups(partitions, n_clusters), [partitions[best]]
-    return models, best, result, curve
-
-
-def _final(loss, models):
+def _final(loss: PartitionLoss, models: Models) -> np.ndarray:
     """The mean loss of each model on batches that all share."""
     fixed = np.random.RandomState(0)
     models = models.eval()
@@ -160,10 +175,12 @@ def _final(loss, models):
         return np.mean([loss(models, fixed).cpu().numpy() for _ in range(_EVALUATION_BATCHES)], axis=0)
 
 
-def _sum_of(models, loss, losses, rng, past=None):
+def _sum_of(
+    models: Models, loss: PartitionLoss, losses: list, rng: np.random.RandomState, past: Past | None = None
+) -> Callable[[Any], torch.Tensor]:
     """The function () -> sum of the models' losses, which are also kept."""
 
-    def together():
+    def together(batch: Any) -> torch.Tensor:
         each = loss(models, rng, past)
         losses.append(each.detach().cpu().numpy())
         return each.sum()
@@ -171,11 +188,11 @@ def _sum_of(models, loss, losses, rng, past=None):
     return together
 
 
-def _drawn_once(views, items, encoder, options):
+def _drawn_once(views: Any, items: np.ndarray, encoder: Encoder, run: Run) -> np.ndarray:
     """Views of all items, draw after draw, in blocks that bound the memory of a draw."""
     blocks = []
     for part in gen_batches(len(items), _ROWS_AT_ONCE):
-        drawn = views.draw(as_tensor(items[part], torch_dtype(items), options["device"])).cpu().numpy()
+        drawn = views.draw(as_tensor(items[part], torch_dtype(items), run.device)).cpu().numpy()
         blocks.append(drawn.reshape(views.n_views, -1, *drawn.shape[1:]))
     drawn = np.concatenate(blocks, axis=1)
     if encoder.flat and drawn.shape[2:] != items.shape[1:]:

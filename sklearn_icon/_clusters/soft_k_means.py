@@ -9,13 +9,17 @@ gives the start, and a quasi-Newton method goes down the loss itself. In the lim
 k-means is the solution.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 
 from .._core.rows import average_duplicates
-from .._optim.solver import SolverResult, minimize
+from .._optim.methods import LBFGS
+from .._optim.solver import SolverResult
+from .._optim.train import Problem, Run, train
 from ..learned import SharedCluster
 from .local_search import quiet
 from .multistart import SURE, Partition
@@ -24,48 +28,18 @@ _START = 3.0
 _TOLERANCE = 1e-7
 
 
-def mean_reverse_kl(log_p, logits, mass):
-    """sum_i w_i KL(q_i || p_i) over all pairs of rows, each with itself.
-
-    Parameters
-    ----------
-    log_p : tensor of shape (n, n)
-        log p(j|i), the weights of keys included.
-    logits : tensor of shape (n, n_clusters)
-        Of memberships.
-    mass : tensor of shape (n,)
-        Weights w of rows, and of keys in q; sum one.
-
-    Returns
-    -------
-    tensor
-        A scalar.
-    """
+def mean_reverse_kl(log_p: torch.Tensor, logits: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
+    """sum_i w_i KL(q_i || p_i) over all pairs of rows, each with itself; `mass` are the w, `logits` of memberships."""
     kernel = SharedCluster("degree")
     log_q = kernel.pairwise(*kernel.prepare(logits, logits, mass))
     return mass @ (log_q.exp() * (log_q - log_p)).sum(1)
 
 
-def solve_k_means(rows, X, n_clusters, *, sample_weight, **options):
-    """Hard clusters of the least inertia that scikit-learn's KMeans finds.
+def solve_k_means(rows: Any, X: Any, sample_weight: np.ndarray, k_means: KMeans) -> Partition:
+    """Hard clusters of the least inertia that a KMeans of scikit-learn finds among rows as p measures them.
 
-    Parameters
-    ----------
-    rows : ndarray or sparse matrix of shape (n, n_columns)
-        Between which p measures distances.
-    X : ndarray or sparse matrix of shape (n, n_features)
-        Of equal rows of X memberships are equal.
-    n_clusters : int
-    sample_weight : ndarray of shape (n,)
-    **options
-        Of KMeans.
-
-    Returns
-    -------
-    Partition
-        Its loss is the mean inertia.
+    Equal rows of X have equal memberships; the loss is the mean inertia.
     """
-    k_means = KMeans(n_clusters, **options)
     offset = np.zeros(rows.shape[1])
     if rows.dtype == np.float32 and isinstance(rows, np.ndarray):  # an offset would cost digits
         offset = rows.mean(axis=0, dtype=np.float64)
@@ -74,12 +48,12 @@ def solve_k_means(rows, X, n_clusters, *, sample_weight, **options):
     with quiet():
         k_means.fit(rows, sample_weight=sample_weight)
     loss = float(k_means.inertia_ / sample_weight.sum())
-    hard = average_duplicates(np.eye(n_clusters)[k_means.labels_], X)
+    hard = average_duplicates(np.eye(k_means.n_clusters)[k_means.labels_], X)
     result = SolverResult(loss, k_means.n_iter_, np.array([loss]), "converged")
     return Partition(SURE * hard, loss, result, {"centers": k_means.cluster_centers_ + offset})
 
 
-def _shifted(init, offset):
+def _shifted(init: Any, offset: np.ndarray) -> Any:
     """Starts of k-means for rows less an offset."""
     if isinstance(init, str):
         return init
@@ -89,41 +63,23 @@ def _shifted(init, offset):
     return init - offset if init.shape[1:] == offset.shape else init
 
 
-def solve_soft_k_means(log_p, rows, X, n_clusters, *, sample_weight, starts, max_iter, device, on_step):
-    """Memberships that minimise the mean of KL(q_i || p_i) over all pairs.
+def solve_soft_k_means(
+    log_p: np.ndarray, rows: Any, X: Any, sample_weight: np.ndarray, start: KMeans, max_iter: int, run: Run
+) -> Partition:
+    """Memberships that minimise the mean of KL(q_i || p_i) over all pairs, from the labels that a KMeans gives rows.
 
-    Parameters
-    ----------
-    log_p : ndarray of shape (n, n)
-        log p(j|i) for weights of one.
-    rows, X, n_clusters
-        As in `solve_k_means`, which finds the start.
-    sample_weight : ndarray of shape (n,)
-    starts : dict
-        Options of KMeans.
-    max_iter : int
-        Iterations of the descent.
-    device : torch.device
-        Where the descent runs.
-    on_step : callable (n_iter, loss) or None
-
-    Returns
-    -------
-    Partition
+    `log_p` of shape (n, n) is that of weights of one.
     """
-    labels = KMeans(n_clusters, **starts).fit(rows, sample_weight=sample_weight).labels_
+    labels = start.fit(rows, sample_weight=sample_weight).labels_
     counted = np.flatnonzero(sample_weight)
     weights = sample_weight[counted] / sample_weight.sum()
     log_p = log_p[np.ix_(counted, counted)] + np.log(weights)
-    log_p = torch.as_tensor(log_p - logsumexp(log_p, axis=1, keepdims=True), device=device)
-    start = _START * np.eye(n_clusters)
-    logits = torch.as_tensor(start[labels[counted]], device=device).requires_grad_()
-    mass = torch.as_tensor(weights, device=device)
-
-    def loss():
-        return mean_reverse_kl(log_p, logits, mass)
-
-    result = minimize(loss, [logits], method="lbfgs", max_iter=max_iter, tol=_TOLERANCE, on_step=on_step)
-    solved = start[labels]
+    of_pairs = torch.as_tensor(log_p - logsumexp(log_p, axis=1, keepdims=True), device=run.device)
+    hard = _START * np.eye(start.n_clusters)
+    logits = torch.as_tensor(hard[labels[counted]], device=run.device).requires_grad_()
+    mass = torch.as_tensor(weights, device=run.device)
+    problem = Problem(lambda _: mean_reverse_kl(of_pairs, logits, mass), [logits])
+    result = train(problem, LBFGS(_TOLERANCE), max_iter, run, "descent")
+    solved = hard[labels]
     solved[counted] = logits.detach().cpu().numpy()
     return Partition(average_duplicates(solved, X), result.loss, result, {})

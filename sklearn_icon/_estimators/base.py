@@ -234,13 +234,3 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         tags.input_tags.three_d_array = encoder is not None and encoder.parametric
         tags.target_tags.required = p_spec is not None and bool(p_spec.needs_y)
         return tags
-
-
-def check_bounded(q_spec, encoder):
-    """Refuse a loss that falls without bound as an encoder spreads the rows; networks are held to the unit sphere."""
-    plain = not encoder.parametric or encoder.is_linear
-    if isinstance(q_spec, learned.WideGaussian) and plain and not encoder.orthonormal:
-        raise ValueError(
-            f"the loss of {q_spec} falls without bound as {encoder} spreads the rows; use an encoder that cannot: "
-            "encoders.Linear(orthonormal=True), or a network such as 'mlp', whose rows are scaled to unit length."
-        )

@@ -3,6 +3,7 @@
 from functools import partial
 from math import prod
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax
@@ -17,8 +18,10 @@ from .._core.conditional import warn_left_out, warn_rows_without_positives
 from .._core.device import working_on
 from .._core.labels import class_probabilities, class_weights, classes_and_codes, is_known, is_one_hot
 from .._core.rows import refuse_hidden, rows_of
-from .base import ICon, check_bounded
+from .._training.given import Labelled
+from .base import ICon
 from .linear import LinearPart, linear_map
+from .routes import Case, refuse, route_of
 
 _MAX_REPRESENTATION = 64
 _NAMED = {
@@ -241,7 +244,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     def _is_softmax_regression(self, specs):
         p_spec, q_spec, encoder = specs
-        return not p_spec.over_rows and q_spec.is_dot and encoder.is_linear and not encoder.orthonormal
+        return Case(p_spec, q_spec, encoder, {}).regression
 
     def fit(self, X, y, sample_weight=None):
         """Fit the classifier.
@@ -267,7 +270,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             Fewer than two classes, rows of y that are no probabilities, or specs that do not classify.
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
-        _check_specs(p_spec, q_spec, encoder)
+        case = Case(p_spec, q_spec, encoder, self.get_params(deep=False))
+        refuse("ICONClassifier", case)
         y, names = self._validate_y(y, p_spec)
         X = self._validate_items(X, encoder, reset=True)
         check_consistent_length(X, y)
@@ -276,8 +280,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             raise ValueError("Sample weights must contain at least one non-zero number.")
         known = is_known(y) if p_spec.allows_unknown else np.ones(len(y), dtype=bool)
         classes, codes = classes_and_codes(y, known, names)
-        rows = np.flatnonzero(sample_weight)
-        X, codes, sample_weight, known = X[rows], codes[rows], sample_weight[rows], known[rows]
+        kept = np.flatnonzero(sample_weight)
+        X, codes, sample_weight, known = X[kept], codes[kept], sample_weight[kept], known[kept]
         with self._threads(prod(X.shape) if X.ndim == 2 else None), working_on(device):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
             labels = (supervisory.DataLabel() if p_spec.over_rows else p_spec).conditional(rows_of(X), codes, **how)
@@ -289,9 +293,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             if not p_spec.over_rows:
                 labels = labels.mix(self.debias)
                 warn_rows_without_positives(labels)
-            solution = self._solve(
-                X, codes, labels, (weights, unit), known, (p_spec, q_spec, encoder), device, random_state
-            )
+            rows = Labelled(labels, X, weights)
+            solution = self._solve(rows, codes, known, unit, case, device, random_state)
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, solution.learned, encoder, str(device)
         self.classes_ = classes
         self.n_iter_, self.loss_curve_ = np.array([solution.result.n_iter], dtype=np.int32), solution.result.loss_curve
@@ -324,36 +327,32 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             )
         return class_probabilities(y), names
 
-    def _solve(self, X, codes, labels, weights, known, specs, device, random_state):
-        """Solve by the route that the specs call for; weights come with their unit."""
-        from .._training.prototypes import Labelled, solve_linear, solve_prototypes, solves_exactly
+    def _solve(self, rows, codes, known, unit, case, device, random_state):
+        """Solve by the route that the specs call for; weights of rows are in multiples of a unit."""
+        from .._objective.loss import Loss
+        from .._optim.train import Run, Training
+        from .._training.prototypes import Start, solve_linear, solve_prototypes, solves_exactly
+        from .._training.softmax import Penalty
         from ..encoders._networks import torch_dtype
 
-        p_spec, q_spec, encoder = specs
-        weights, unit = weights
-        options = {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device}
-        how = {
-            "max_iter": None if self.max_iter == "auto" else self.max_iter,
-            "tol": self.tol,
-            "on_step": self._on_step("training"),
-        }
-        seed, (penalty, l1_ratio) = random_state.randint(np.iinfo(np.int32).max), self._penalties(unit * weights.sum())
-        linear = self._is_softmax_regression(specs)
-        exact = solves_exactly(options) and not self.early_stopping
-        self._check_linear_options(linear, exact, penalty, l1_ratio, labels.shape[1])
-        if p_spec.over_rows:
-            if self.early_stopping:
-                raise ValueError(f"early_stopping=True needs p over classes, not {p_spec}; use 'data_label'.")
-            return self._represent(X, codes, labels, weights, specs, penalty, options, how, seed)
-        how["patience"] = self.n_iter_no_change
-        rows, held = Labelled(labels, rows_of(X) if linear else X, weights), None
+        p_spec, q_spec, encoder = case.p, case.q, case.encoder
+        route, seed = route_of("ICONClassifier", case), random_state.randint(np.iinfo(np.int32).max)
+        run, loss = Run(torch_dtype(rows.X), device, seed, self._on_step), Loss(q_spec, self.divergence)
+        max_iter = None if self.max_iter == "auto" else self.max_iter
+        training = Training(self.learning_rate, max_iter, self.tol, patience=self.n_iter_no_change)
+        penalty, l1_ratio = self._penalties(unit * rows.weight.sum())
+        linear, exact = route == "softmax regression", solves_exactly(loss, run) and not self.early_stopping
+        self._check_linear_options(linear, exact, penalty, l1_ratio, rows.p.shape[1])
+        if route == "representations":
+            return self._represent(rows, codes, p_spec, loss, encoder, penalty, training, run)
+        rows, held = rows._replace(X=rows_of(rows.X) if linear else rows.X), None
         if self.early_stopping:
             rows, held = self._split(rows, codes, known, random_state)
         if linear:
-            how |= {"l1_ratio": l1_ratio, "fit_intercept": self.fit_intercept}
-            return solve_linear(rows, held, q_spec, penalty, options, start=self._start(labels.shape[1]), **how)
-        how |= {"n_outputs": labels.shape[1], "learning_rate": self.learning_rate, "seed": seed}
-        return solve_prototypes(rows, held, q_spec, encoder, penalty, options, **how)
+            penalties = Penalty(penalty * l1_ratio, penalty * (1 - l1_ratio))
+            start = Start(self._start(rows.p.shape[1]), self.fit_intercept)
+            return solve_linear(rows, held, loss, penalties, start, training, run)
+        return solve_prototypes(rows, held, loss, encoder, penalty, training, run)
 
     def _split(self, rows, codes, known, random_state):
         """(rows to fit, rows held out of those whose label is known)."""
@@ -375,33 +374,27 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             held = random_state.choice(candidates, min(n_held, len(candidates)), replace=False)
         return rows.take(np.setdiff1d(np.arange(len(known)), held)), rows.take(held)
 
-    def _represent(self, X, codes, labels, weights, specs, penalty, options, how, seed):
+    def _represent(self, rows, codes, p_spec, loss, encoder, penalty, training, run):
         """Representations of rows under a p over rows, and softmax regression on them at unit spread."""
+        from .._objective.loss import Loss
         from .._training.contrast import solve_representation
-        from .._training.prototypes import LBFGS_ITERATIONS, Labelled, solve_linear
+        from .._training.prototypes import LBFGS_ITERATIONS, Start, solve_linear
+        from .._training.softmax import Penalty
         from ..encoders._scaling import input_scale
 
-        p_spec, q_spec, encoder = specs
-        draws = {"n_jobs": self.n_jobs, "random_state": np.random.RandomState(seed)}
-        represented = solve_representation(
-            lambda items, codes: p_spec.conditional(rows_of(items), codes, **draws).mix(self.debias),
-            q_spec,
-            encoder,
-            X,
-            codes,
-            weights,
-            options,
-            n_components=min(_MAX_REPRESENTATION, self.n_features_in_),
-            learning_rate=self.learning_rate,
-            seed=seed,
-            **how,
-        )
+        draws = {"n_jobs": self.n_jobs, "random_state": np.random.RandomState(run.seed)}
+
+        def p_of(items, codes):
+            return p_spec.conditional(rows_of(items), codes, **draws).mix(self.debias)
+
+        n_components = min(_MAX_REPRESENTATION, self.n_features_in_)
+        represented = solve_representation(p_of, loss, encoder, rows, codes, n_components, training, run)
         warn_left_out(np.bincount(codes)[codes] == 1)
-        factor = input_scale(represented.places, weights)[1]
-        rows, kl = Labelled(labels, represented.places * factor, weights), options | {"divergence": "kl"}
-        how["max_iter"] = max(how["max_iter"] or 0, LBFGS_ITERATIONS)
-        head = solve_linear(rows, None, _NAMED["dot"](), penalty, kl, start=None, patience=None, **how)
-        return head._replace(learned=q_spec, state=represented.state, coef=head.coef * factor)
+        factor = input_scale(represented.embedding, rows.weight)[1]
+        training = training._replace(max_iter=max(training.max_iter or 0, LBFGS_ITERATIONS))
+        rows, dot = rows._replace(X=represented.embedding * factor), Loss(_NAMED["dot"]())
+        head: Any = solve_linear(rows, None, dot, Penalty(0.0, penalty), Start(), training, run)
+        return head._replace(learned=loss.learned, state=represented.state, coef=head.coef * factor)
 
     def _represented(self, X):
         """Items through the encoder, or as rows where there is no separate one."""
@@ -506,32 +499,6 @@ def _log_kernel(q_spec, z, prototypes):
         rows, keys = q_spec.prepare(torch.as_tensor(z), torch.as_tensor(prototypes))
         log_k = q_spec.pairwise(rows, keys)
         return (q_spec.finish(log_k.log_softmax(1), len(prototypes)) if q_spec.mixture else log_k).numpy()
-
-
-def _check_specs(p_spec, q_spec, encoder):
-    """Classes need labels in p, a q over representations, and an encoder that maps new rows."""
-    if not p_spec.reads_labels:
-        raise ValueError(
-            f"{p_spec} does not read class labels; use supervisory='data_label', 'propagated_label' or 'same_class'."
-        )
-    if p_spec.over_rows and p_spec.neighborhood is not None:
-        raise ValueError(
-            f"{p_spec} relates rows without a label, which a classifier has to give a class; use "
-            "supervisory='propagated_label'."
-        )
-    if q_spec.on_memberships:
-        raise ValueError(
-            f"{q_spec} is a distribution over clusters; use learned='gaussian', 'student_t' or 'harmonic'."
-        )
-    if not encoder.parametric:
-        raise ValueError(f"{encoder} does not map new rows; use encoder='linear', 'mlp' or a Module.")
-    if not p_spec.over_rows and q_spec.centred:
-        raise ValueError(
-            f"the loss of {q_spec} against prototypes of the classes falls without bound as these spread; use "
-            "learned='dot', 'gaussian', 'student_t' or 'harmonic'."
-        )
-    if p_spec.over_rows:
-        check_bounded(q_spec, encoder)
 
 
 def _can_stratify(codes, n_held):

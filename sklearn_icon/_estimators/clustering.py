@@ -5,7 +5,6 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
@@ -14,16 +13,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from .. import learned, supervisory
-from .._clusters.losses import Data, loss_of, means_of, sq_distances
+from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
 from .._core.rows import rows_of
-from .._core.spec import shown
 from .._training.new_rows import FittedRows, input_kind
 from .base import ICon
 from .progress import counted
+from .routes import Case, refuse, route_of
 
-_BATCH_ROWS = 2048
 _WALK_STEPS = 2
 _DEFAULT_NEIGHBORS = 15
 _SHARE_UNDER_KL = 0.3
@@ -318,12 +316,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             raise ValueError("Sample weights must contain at least one non-zero number.")
         if kind == "features" and not sample_weight.all():
             return self._fit_counted(items, y, sample_weight, p_spec)
-        _check_specs(p_spec, q_spec, encoder, kind, X)
-        if self.output == "distances" and kind != "features":
-            raise ValueError(f"output='distances' needs centres, but X holds {kind}; use output='memberships'.")
-        if automatic:
+        case = self._case(p_spec, q_spec, encoder, holds=kind, X=X, chosen=automatic)
+        refuse("ICONClustering", case)
+        if route_of("ICONClustering", case) == "chosen":
             return self._fit_chosen(X, kind, sample_weight, device, random_state)
-        loss = loss_of(self, p_spec, q_spec, encoder)
+        loss = self._loss(case)
         loss.check(kind, X.shape[0])
         device = loss.place(device)
         with self._threads(X.shape[0] ** 2), working_on(device):
@@ -334,7 +331,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 warn_rows_without_positives(p, sample_weight > 0)
         has_features = kind == "features"
         self._progress.facts |= counted(p, X if has_features else None)
-        with self._threads(self._batch_rows(X.shape[0]) * X.shape[1]):
+        with self._threads(loss.settings.batch_rows(X.shape[0]) * X.shape[1]):
             solution = loss.solve(Data(X, y, items if has_features else None, p, sample_weight, device, random_state))
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
         self.debias_ = self._share
@@ -345,16 +342,6 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self._set_partition(memberships, X if has_features else None, sample_weight)
         self._fitted_rows = None if encoder.parametric else FittedRows(X, kind, p, p_spec, y)
         return self
-
-    def refuse_k_means(self, why):
-        """Refuse what is said of k-means, where there is none."""
-        for name, default in (("init", "k-means++"), ("algorithm", "lloyd")):
-            given = getattr(self, name)
-            if not isinstance(given, str) or given != default:
-                raise ValueError(
-                    f"{name}={shown(given)} is of k-means, which has no part here: {why}. Leave it out, or choose "
-                    "k-means by supervisory=Gaussian(sigma=0) and divergence='reverse_kl'."
-                )
 
     def _is_automatic(self, p_spec, y):
         """Whether the partition is chosen among candidates: no choice was made but that of a graph."""
@@ -420,8 +407,19 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.labels_ = fitted.predict(items)
         return self
 
-    def _batch_rows(self, n):
-        return min(n, _BATCH_ROWS if self.batch_size == "auto" else self.batch_size)
+    def _case(self, p_spec, q_spec, encoder, **known):
+        """What is to be fitted; see `Case`."""
+        return Case(p_spec, q_spec, encoder, self.get_params(deep=False) | {"debias": self._share}, **known)
+
+    def _loss(self, case):
+        """The loss that settings and specs call for."""
+        route = route_of("ICONClustering", case)
+        return LOSSES[route](self._settings(), Specs(case.p, case.q, case.encoder))
+
+    def _settings(self):
+        """What was set beside the specs."""
+        given = {name: getattr(self, name) for name in Settings._fields if name not in ("uniform", "report")}
+        return Settings(uniform=self._share, report=self._on_step, **given)
 
     @property
     def _share(self):
@@ -542,7 +540,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         p_spec = self.supervisory_
         if hasattr(self, "chosen_") and self.supervisory is None:
             p_spec, y = self._local(X, self.n_clusters_), None
-        return -loss_of(self, p_spec, self.learned_, self.encoder_).value(X, y, memberships)
+        return -self._loss(self._case(p_spec, self.learned_, self.encoder_)).value(X, y, memberships)
 
     def _views_of(self, X):
         """Views of items, drawn by a seed of their own."""
@@ -564,23 +562,3 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         tags.input_tags.pairwise = self._is_pairwise()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _check_specs(p_spec, q_spec, encoder, kind, X):
-    """Clusters need a p over rows, a q over memberships, and features for an encoder to read."""
-    if not p_spec.over_rows:
-        raise ValueError(f"{p_spec} has keys that are not the rows; clustering needs a p over rows, such as 'knn'.")
-    if not q_spec.on_memberships:
-        raise ValueError(f"{q_spec} is no distribution over clusters; use learned='cluster', or ICONEmbedding.")
-    if encoder.parametric and kind != "features":
-        raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")
-    if not p_spec.views:
-        return
-    if not encoder.parametric:
-        raise ValueError(
-            f"{p_spec} draws views, which have no memberships of their own in {encoder}; use encoder='linear'."
-        )
-    if p_spec.walks:
-        raise ValueError(f"views are drawn of single items and no walk leads on from them; got {p_spec}.")
-    if sparse.issparse(X):
-        raise ValueError(f"{p_spec} draws views of dense items, but X is sparse; use X.toarray().")

@@ -17,8 +17,10 @@ from .._core.device import working_on
 from .._core.rows import check_item_shape, refuse_hidden, row_digests, rows_of, with_int32_indices
 from .._core.spec import resolve
 from .._objective.divergences import DIVERGENCES
+from .._training.given import Modalities
 from .base import ICon
 from .linear_maps import LinearMaps, PairOfModalities
+from .routes import Case, refuse
 
 _PASSES, _LEAST_STEPS = 20, 600  # unless max_iter says how many passes
 _FLAT, _FEW_ROWS = 2, 100  # components up to which, and rows below which, maps are linear
@@ -220,13 +222,13 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         encoder_y = resolve(
             encoder if self.encoder_y is None else self.encoder_y, encoders.Encoder, encoders.NAMES, "encoder_y"
         )
-        _check_specs(p_spec, q_spec, encoder, encoder_y)
+        refuse("ICONCrossModal", Case(p_spec, q_spec, encoder, {}, encoder_y=encoder_y))
         X = self._validate_items(X, encoder, reset=True)
         one_dimensional = not issparse(y) and np.asarray(y).ndim == 1
         y = None if y is None else self._validate_y(y, X.dtype)
         with working_on(device):
             p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state).mix(self.debias)
-        solution = self._solve(X, y, p.uniform, q_spec, (encoder, encoder_y), device, random_state)
+        solution = self._solve(Modalities(X, y), p.uniform, q_spec, (encoder, encoder_y), device, random_state)
         self.supervisory_, self.learned_, self.device_ = p_spec, solution.learned, str(device)
         self.encoder_, self.encoder_y_ = encoder, encoder_y
         self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
@@ -235,33 +237,29 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._keep_linear(X, y, one_dimensional)
         return self
 
-    def _solve(self, X, y, uniform, q_spec, both, device, random_state):
+    def _solve(self, sides, uniform, q_spec, both, device, random_state):
         """Train with what the parameters choose."""
+        from .._objective.loss import Loss
+        from .._optim.train import Run, Training
         from .._training.linear_pairs import solve_linear_pairs, solves_all_rows
         from .._training.pairs import solve_pairs
         from ..encoders._networks import torch_dtype
 
-        linear = solves_all_rows(X, y, q_spec, both, DIVERGENCES[self.divergence].smooth)
+        linear = solves_all_rows(sides, q_spec, both, DIVERGENCES[self.divergence].smooth)
         batch_rows = (_ALL_ROWS if linear else _BATCH_ROWS) if self.batch_size == "auto" else self.batch_size
-        linear, batch_rows = linear and X.shape[0] <= batch_rows, min(batch_rows, X.shape[0])
-        options = {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device}
-        arguments = X, y, uniform, q_spec, both, self.n_components, options
-        if linear:
-            how = {"max_iter": self.max_iter, "tol": self.tol, "on_step": self._on_step("training")}
-            with self._threads(batch_rows * max(X.shape[1], y.shape[1])):
-                return solve_linear_pairs(*arguments, **how)
-        steps = -(-X.shape[0] // batch_rows)
-        flat = X.ndim == y.ndim == 2
-        with self._threads(batch_rows * max(X.shape[1], y.shape[1]) if flat else None):
-            return solve_pairs(
-                *arguments,
-                batch_rows=batch_rows,
-                learning_rate=self.learning_rate,
-                n_passes=max(_PASSES, -(-_LEAST_STEPS // steps)) if self.max_iter == "auto" else self.max_iter,
-                tol=self.tol,
-                seeds=tuple(int(seed) for seed in random_state.randint(np.iinfo(np.int32).max, size=3)),
-                on_step=self._on_step("training"),
-            )
+        linear, batch_rows = linear and sides.n_rows <= batch_rows, min(batch_rows, sides.n_rows)
+        max_iter = None if self.max_iter == "auto" else self.max_iter
+        training = Training(self.learning_rate, max_iter, self.tol, batch_rows)
+        run, loss = Run(torch_dtype(sides.X), device, 0, self._on_step), Loss(q_spec, self.divergence)
+        with self._threads(batch_rows * sides.most_columns if sides.flat else None):
+            if linear:
+                return solve_linear_pairs(sides, uniform, loss, both, self.n_components, training, run)
+            if max_iter is None:
+                steps = -(-sides.n_rows // batch_rows)
+                training = training._replace(max_iter=max(_PASSES, -(-_LEAST_STEPS // steps)))
+            *seeds, seed = (int(seed) for seed in random_state.randint(np.iinfo(np.int32).max, size=3))
+            run = run._replace(seed=seed)
+            return solve_pairs(sides, uniform, loss, both, self.n_components, training, run, seeds)
 
     def _validate_y(self, y, dtype):
         """The other modality in a precision, one column where it has one dimension."""
@@ -406,19 +404,3 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         tags.target_tags.multi_output = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _check_specs(p_spec, q_spec, *both):
-    """Pairs need their own p, a q over representations, and encoders that map new rows."""
-    if p_spec.keys != "partners":
-        raise ValueError(f"{p_spec} does not pair rows of two modalities; use supervisory='cross_modal'.")
-    if q_spec.on_memberships:
-        raise ValueError(f"{q_spec} is a distribution over clusters; use learned='cosine', 'student_t' or another.")
-    for name, encoder in zip(("encoder", "encoder_y"), both, strict=True):
-        if not encoder.parametric:
-            raise ValueError(f"{name}={encoder} does not map new rows; use {name}='linear', 'mlp' or a Module.")
-        if encoder.only_contrasts:
-            raise ValueError(
-                f"{name}={encoder} is trained through a head or against its past, which pairs of modalities are not; "
-                f"use {name}={encoder.plain()}."
-            )

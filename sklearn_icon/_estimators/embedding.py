@@ -1,6 +1,5 @@
 """`ICONEmbedding`: maps, t-SNE by default."""
 
-from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,17 +10,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
-from .._core.rows import average_duplicates, rows_of
+from .._core.rows import rows_of
 from .._training.initialization import given_map, initial_map
 from .._training.new_rows import FittedRows, input_kind
-from .base import ICon, check_bounded
+from .base import ICon
 from .progress import counted
+from .routes import Case, refuse, route_of
 
 _FULL_BATCH_LIMIT = 5000
 _EXACT_LIMIT = 3000
 _SUMMED_LIMIT = 10_000
 _SCORED_NEIGHBORS = 10
-_TOKEN_STEPS = 250  # unless max_iter says how many
 _PAIRS_A_NUMBER = 9  # of a step's operations on tiles: maps of up to some 3000 rows take less time in one thread
 # Of compiled loops on CUDA, as benchmarks/gpu.py found on an H200. Where a grid could do it: of 30,000 rows loops take
 # 0.9 ms a sum and a grid 1.1, of 70,000 4 and 1.1. Where none could: of 100,000 rows loops take 8 ms, 38 for each row's
@@ -299,26 +298,24 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         kind = input_kind(p_spec, X, y)
         if not isinstance(self.init, str) and not encoder.parametric:
             given_map(self.init, (X.shape[0], self.n_components))
+        specs = p_spec, q_spec, encoder
+        case = Case(*specs, self.get_params(deep=False), kind, X)
+        refuse("ICONEmbedding", case)
+        solve = getattr(self, f"_solve_{route_of('ICONEmbedding', case)}")
         with self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if X.ndim == 2 else None), working_on(device):
             p = p_spec.conditional(rows_of(X), y, n_jobs=self.n_jobs, random_state=random_state)
-            _check_specs(p_spec, q_spec, encoder, kind, self.normalization)
             warn_rows_without_positives(p)
             self._progress.facts |= counted(p, X if kind == "features" and X.ndim == 2 else None)
-            if self.late_exaggeration > 1 and (self.divergence != "kl" or self.debias or q_spec.mixture):
-                raise ValueError(
-                    f"late_exaggeration={self.late_exaggeration} multiplies the attraction of plain KL; use "
-                    "divergence='kl' and debias=0, or late_exaggeration=1."
-                )
-            solve = partial(self._solve, views=p_spec.views) if p_spec.over_rows else self._solve_tokens
-            solution, method = solve(X, kind, p.mix(self.debias), q_spec, encoder, device, random_state)
+            features = X if kind == ("features" if p_spec.over_rows else "counts") else None
+            solution, method = solve(X, features, p.mix(self.debias), specs, device, random_state)
         self.supervisory_, self.learned_, self.encoder_ = p_spec, solution.learned, encoder
         self.method_, self.device_, self.learning_rate_ = method, str(device), solution.learning_rate
         self.neighbor_recall_ = p.recall
         self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
         self.loss_iterations_, self.phases_ = solution.result.iterations, solution.phases
         self.stop_reason_ = solution.phases[-1][2]
-        self.kl_divergence_ = float(solution.shares.sum())
-        self.kl_per_sample_ = solution.shares * len(solution.shares)
+        self.kl_divergence_ = float(solution.losses.sum())
+        self.kl_per_sample_ = solution.losses * len(solution.losses)
         self._state = solution.state
         placeable = not encoder.parametric and (kind == "counts" or p_spec.over_rows)
         self._fitted_rows: Any = FittedRows(X, kind, p, p_spec, y) if placeable else None
@@ -326,7 +323,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             self.prototypes_ = solution.prototypes.astype(X.dtype, copy=False)
         elif hasattr(self, "prototypes_"):
             del self.prototypes_
-        self.embedding_ = solution.places.astype(X.dtype, copy=False)
+        self.embedding_ = solution.embedding.astype(X.dtype, copy=False)
         if self.verbose:
             self._progress.say(f"Iteration {self.n_iter_}: error = {self.kl_divergence_:.7f}, {self._ended()}")
         return self.embedding_.copy()
@@ -337,74 +334,72 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             return f"did not make any progress during the last {self.n_iter_without_progress} episodes. Finished."
         return self.stop_reason_
 
-    def _solve(self, X, kind, p, q_spec, encoder, device, random_state, views):
-        """Solve for the map with what the parameters choose."""
-        import torch
-
-        from .._training.maps import solve_encoder, solve_lookup
+    def _solve_encoder(self, X, features, p, specs, device, random_state):
+        """Solve for a map by an encoder."""
+        from .._optim.train import Run, Training
+        from .._training.encoded_maps import solve_encoder
         from ..encoders._networks import torch_dtype
 
-        method = self._method(p, q_spec, encoder, device, views)
-        options = {"divergence": self.divergence, "normalization": self.normalization, "device": device}
-        common = {"learning_rate": self.learning_rate, "max_iter": self.max_iter, "on_step": self._on_step}
-        if encoder.parametric:
-            options["dtype"] = torch_dtype(X)
-            seed = random_state.randint(np.iinfo(np.int32).max)
-            arguments = (p, q_spec, encoder, X, self.n_components, options)
-            common |= {"sampled": method == "sampled", "batch_size": self.batch_size, "views": views, "seed": seed}
-            return solve_encoder(*arguments, **common), method
-        again = self._starts_warm(p)
+        p_spec, q_spec, encoder = specs
+        method = self._method(p, q_spec, encoder, device, p_spec.views)
+        batch_size = self.batch_size if method == "sampled" else None
+        training = Training(self.learning_rate, self.max_iter, batch_size=batch_size)
+        run, loss = Run(torch_dtype(X), device, _seed(random_state), self._on_step), self._loss(q_spec)
+        return solve_encoder(p, loss, encoder, X, self.n_components, training, run, p_spec.views), method
+
+    def _solve_map(self, X, features, p, specs, device, random_state):
+        """Solve for a lookup map."""
+        import torch
+
+        from .._optim.train import Run
+        from .._training.maps import Descent, solve_lookup
+
+        _, q_spec, encoder = specs
+        method, again = self._method(p, q_spec, encoder, device, None), self._starts_warm(p)
         init = self.embedding_ if again else self.init
-        features = X if kind == "features" else None
         start = initial_map(init, self.n_components, features, p, random_state)
-        solution = solve_lookup(
-            p,
-            q_spec,
-            start,
-            options | {"dtype": torch.float32, "interpolate": method == "interpolation"},
-            exaggeration=(1.0 if again else self.early_exaggeration, self.late_exaggeration),
-            seed=random_state.randint(np.iinfo(np.int32).max) if method == "sampled" else None,
-            finish=lambda places: average_duplicates(places, features),
-            explore=random_state if isinstance(init, str) else None,
-            min_grad_norm=self.min_grad_norm,
-            n_iter_without_progress=self.n_iter_without_progress,
-            **common,
+        descent = Descent(
+            (1.0 if again else self.early_exaggeration, self.late_exaggeration),
+            self.learning_rate,
+            self.max_iter,
+            self.min_grad_norm,
+            self.n_iter_without_progress,
+            method,
         )
-        return solution, method
+        run = Run(torch.float32, device, _seed(random_state) if method == "sampled" else 0, self._on_step)
+        explore = random_state if isinstance(init, str) else None
+        return solve_lookup(p, self._loss(q_spec), start, features, descent, run, explore), method
 
     def _starts_warm(self, p):
         """Whether the last map is where this one starts."""
         return self.warm_start and getattr(self, "embedding_", np.empty(0)).shape == (p.shape[0], self.n_components)
 
-    def _solve_tokens(self, X, kind, p, q_spec, encoder, device, random_state):
-        """Solve for places of contexts and prototypes of tokens."""
+    def _solve_tokens(self, X, features, p, specs, device, random_state):
+        """Solve for coordinates of contexts and prototypes of tokens."""
+        from .._optim.train import Run, Training
         from .._training.tokens import method_of, solve_tokens
         from ..encoders._networks import torch_dtype
 
+        _, q_spec, encoder = specs
         method = method_of(self.method, p)
-        places, prototypes = None, getattr(self, "prototypes_", np.empty(0))
+        z, prototypes = None, getattr(self, "prototypes_", np.empty(0))
         if self._starts_warm(p) and prototypes.shape == (p.shape[1], self.n_components):
-            places = self.embedding_
+            z = self.embedding_
         elif not isinstance(self.init, str):
-            places, prototypes = given_map(self.init, (p.shape[0], self.n_components)), None
+            z, prototypes = given_map(self.init, (p.shape[0], self.n_components)), None
         else:
             prototypes = None
-        solution = solve_tokens(
-            p,
-            q_spec,
-            encoder,
-            X,
-            self.n_components,
-            {"divergence": self.divergence, "dtype": torch_dtype(X), "device": device},
-            start=(places, prototypes),
-            finish=lambda places: average_duplicates(places, X if kind == "counts" else None),
-            sampled=method == "sampled",
-            learning_rate=self.learning_rate,
-            max_iter=self.max_iter or _TOKEN_STEPS,
-            seed=random_state.randint(np.iinfo(np.int32).max),
-            on_step=self._on_step,
-        )
-        return solution, method
+        training = Training(self.learning_rate, self.max_iter, batch_size=None if method == "exact" else "auto")
+        run = Run(torch_dtype(X), device, _seed(random_state), self._on_step)
+        read = X if encoder.parametric else features
+        loss = self._loss(q_spec)
+        return solve_tokens(p, loss, encoder, read, self.n_components, training, run, (z, prototypes)), method
+
+    def _loss(self, q_spec):
+        """What is minimised, whatever p."""
+        from .._objective.loss import Loss
+
+        return Loss(q_spec, self.divergence, self.normalization)
 
     def _method(self, p, q_spec, encoder, device, views):
         """How the sum over all pairs is computed: as asked, if that is possible, or by size."""
@@ -428,12 +423,6 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
                 f"Euclidean distance ('student_t', 'gaussian'); got {encoder}, divergence={self.divergence!r} and "
                 f"{q_spec}. Use method='auto'."
             )
-        if self.method == "barnes_hut" and free and self.n_components > 3:
-            raise ValueError(
-                f"'n_components' should be at most 3 under method='barnes_hut', got {self.n_components}; use 'auto'."
-            )
-        if views and self.method == "exact":
-            raise ValueError(f"method='exact' sums over all rows at once, but {views} draws views; use method='auto'.")
         if self.method not in ("auto", "barnes_hut"):
             return self.method
         if not free:
@@ -540,7 +529,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         placed, new = self.embedding_[seen], np.flatnonzero(seen < 0)
         if len(new):
             p = self.supervisory_.conditional(X[new]).mix(self.debias)
-            placed[new] = place_contexts(p, self.learned_, self.prototypes_, self.divergence)
+            placed[new] = place_contexts(p, self._loss(self.learned_), self.prototypes_)
         return placed
 
     @property
@@ -557,34 +546,6 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         return tags
 
 
-def _check_specs(p_spec, q_spec, encoder, kind, normalization):
-    """A map has one representation per row, so rows must be the keys, or tokens; and q a function of places."""
-    if p_spec.keys == "tokens":
-        _check_tokens(p_spec, q_spec, normalization)
-    elif not p_spec.over_rows:
-        raise ValueError(
-            f"{p_spec} has keys that are not the rows; a map needs a p over rows, such as 'gaussian' or 'knn'."
-        )
-    if q_spec.on_memberships:
-        raise ValueError(f"{q_spec} is a distribution over clusters; use ICONClustering, or learned='student_t'.")
-    if encoder.parametric and kind not in ("features", "counts"):
-        raise ValueError(f"X holds {kind} and no features for {encoder} to read; use encoder='lookup'.")
-    if p_spec.views and not encoder.parametric:
-        raise ValueError(
-            f"{p_spec} draws views, which have no places of their own in {encoder}; use encoder='mlp' or a Module."
-        )
-    check_bounded(q_spec, encoder)
-
-
-def _check_tokens(p_spec, q_spec, normalization):
-    """Tokens have prototypes, which need the conditional form and a loss that holds them back."""
-    if normalization == "joint":
-        raise ValueError(
-            f"normalization='joint' needs keys that are the rows, but those of {p_spec} are tokens; use "
-            "normalization='conditional'."
-        )
-    if q_spec.is_limit:
-        raise ValueError(
-            f"the loss of {q_spec} is no distribution over tokens, whose places it would spread or join without bound; "
-            "use learned.Gaussian(metric='dot'), 'gaussian' or 'student_t'."
-        )
+def _seed(random_state):
+    """A seed of a fit."""
+    return random_state.randint(np.iinfo(np.int32).max)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +11,9 @@ from scipy import sparse
 
 from .._core.conditional import Conditional, view_conditional
 from .._core.types import Array
+from .._optim.train import Run
+from .loss import Loss
 from .objective import Objective
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..learned import Learned
-
 
 _REDRAWS = 20
 
@@ -95,97 +91,105 @@ def batch_conditional(n_rows: int, exclude_self: bool) -> Conditional:
     return Conditional(weights, exclude_self=exclude_self)
 
 
+class Objectives(dict):
+    """The objective of batches of each size, made at the first such batch."""
+
+    def __init__(self, make: Callable[[int], Objective]):
+        self.make = make
+
+    def __missing__(self, size: int) -> Objective:
+        made = self[size] = self.make(size)
+        return made
+
+
 class BatchLoss:
     """The objective, with options of `Objective`, on minibatches of rows and as many positives, each drawn anew.
 
-    `represent` takes row numbers to representations; `represent_keys` those of keys, where they have their own.
+    `represent` gives representations of row numbers, `represent_keys` those of keys where these are others. As many
+    positives come with the rows of a batch.
     """
 
     def __init__(
         self,
         p: Conditional,
-        learned: Learned,
-        represent: Callable[[Array], Tensor],
+        loss: Loss,
+        represent: Callable[[np.ndarray], torch.Tensor],
         batch_rows: int,
-        options: dict[str, Any],
-        represent_keys: Callable[[Array], Tensor] | None = None,
-    ) -> None:
-        self.p, self.learned, self.represent, self.represent_keys = p, learned, represent, represent_keys
-        self.batch_rows, self.options = batch_rows, options
+        run: Run,
+        represent_keys: Callable[[np.ndarray], torch.Tensor] | None = None,
+    ):
+        self.p, self.represent, self.represent_keys, self.batch_rows = p, represent, represent_keys, batch_rows
         self.sampler, self.drawable = PositiveSampler(p), np.flatnonzero(p.has_positives)
-        self.objectives: dict[int, Objective] = {}  # by the rows of a batch that have positives
 
-    def __call__(self, rng: np.random.RandomState) -> Tensor:
-        """The loss of a batch drawn with a RandomState."""
+        def objective_of(n: int) -> Objective:
+            return loss.over(batch_conditional(n, p.exclude_self).mix(p.uniform), run)
+
+        self.objectives = Objectives(objective_of)
+
+    def __call__(self, rng: np.random.RandomState) -> torch.Tensor:
+        """The loss of a batch."""
         rows = rng.permutation(self.drawable)[: self.batch_rows]
         rows, positives = self.sampler.draw(rows, rng)
-        n = len(rows)
-        if n not in self.objectives:
-            batch = batch_conditional(n, self.p.exclude_self).mix(self.p.uniform)
-            self.objectives[n] = Objective(batch, self.learned, **self.options)
-        members = np.concatenate([rows, positives])
+        n, members = len(rows), np.concatenate([rows, positives])
+        objective = self.objectives[n]
         keys = (self.represent_keys or self.represent)(members)
         z = keys[:n] if self.represent_keys is None else self.represent(rows)
         degrees = None if self.p.degrees is None else torch.as_tensor(self.p.degrees[members]).to(keys)
-        return self.objectives[n](z, keys, degrees)
+        return objective(z, keys, degrees)
 
 
 class ViewLoss:
     """The objective, with options of `Objective`, on views of items, in minibatches of shuffled passes.
 
     Every view of a batch is an anchor, and all other views are its keys: NT-Xent, where q is a Gaussian of cosines.
-    Keys of an encoder's past are the views of the other draws, whatever their item. p is over the views of all items;
-    its uniform mass is that of a batch. A pass is cut into batches of `batch_items` at the most, whose sizes differ by
-    one.
+    Keys of an encoder's past are the views of the other draws, whatever their item. p is one of the views of all items;
+    its uniform mass is that of a batch. A pass is cut into batches that differ by one item.
     """
 
     def __init__(
         self,
         p: Conditional,
         views: Any,
-        learned: Learned,
-        items: Callable[[Array], Tensor],
+        loss: Loss,
+        items: Callable[[np.ndarray], torch.Tensor],
         trained: Any,
         batch_items: int,
-        options: dict[str, Any],
-    ) -> None:
-        self.views, self.learned, self.items, self.trained = views, learned, items, trained
-        self.uniform, self.options = p.uniform, options
+        run: Run,
+    ):
+        self.views, self.items, self.trained, self.uniform = views, items, trained, p.uniform
         self.n_items = p.shape[0] // views.n_views
         self.batch_items, self.n_batches = batch_items, batch_count(self.n_items, batch_items)
-        self.objectives: dict[int, Objective] = {}  # by the items of a batch
+        self.objectives = Objectives(lambda n: loss.over(self._conditional(n), run))
 
-    def batches(self, rng: np.random.RandomState) -> Iterator[Array]:
-        """Yield the items of the batches of one pass, shuffled with a RandomState."""
+    def batches(self, rng: np.random.RandomState) -> Iterator[np.ndarray]:
+        """Yield the items of the batches of one pass, shuffled."""
         yield from shuffled(self.n_items, self.batch_items, rng)
 
-    def passes(self, rng: np.random.RandomState) -> Iterator[Array]:
+    def passes(self, rng: np.random.RandomState) -> Iterator[np.ndarray]:
         """Yield the items of batches, pass after pass."""
         while True:
             yield from self.batches(rng)
 
-    def __call__(self, items: Array) -> Any:
+    def __call__(self, items: np.ndarray) -> Any:
         """The loss of a batch of items, whose views are drawn."""
         objective, pairs = self._represented(items)
         return sum(objective(z, keys) for z, keys in pairs) / len(pairs)
 
-    def per_item(self, items: Array) -> Tensor:
+    def per_item(self, items: np.ndarray) -> torch.Tensor:
         """The divergence of each item of a batch, the mean of those of its views: the loss is the mean of all."""
         objective, pairs = self._represented(items)
-        costs = torch.cat([objective.per_row(z, keys) for z, keys in pairs]) / len(pairs)
-        return len(items) * costs.view(-1, len(items)).sum(0)
+        parts = torch.cat([objective.per_row(z, keys) for z, keys in pairs]) / len(pairs)
+        return len(items) * parts.view(-1, len(items)).sum(0)
 
-    def _represented(self, items: Array) -> tuple[Objective, list[tuple[Tensor, Tensor | None]]]:
+    def _represented(self, items: np.ndarray) -> tuple[Objective, list]:
         """(objective, [(rows, keys or None where these are the rows), ...])."""
         n, views = len(items), self.views.draw(self.items(items))
-        if n not in self.objectives:
-            self.objectives[n] = Objective(self._conditional(n), self.learned, **self.options)
-        z = self.trained.represent(views)
+        z, objective = self.trained.represent(views), self.objectives[n]
         if self.trained.represent_keys is None:
-            return self.objectives[n], [(z, None)]
+            return objective, [(z, None)]
         keys = self.trained.represent_keys(views).split(n)
         others = [torch.cat([*keys[:draw], *keys[draw + 1 :]]) for draw in range(len(keys))]
-        return self.objectives[n], list(zip(z.split(n), others, strict=True))
+        return objective, list(zip(z.split(n), others, strict=True))
 
     def _conditional(self, n: int) -> Conditional:
         """p of the views of n items; of one draw over the others, where these are represented on their own."""

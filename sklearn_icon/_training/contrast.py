@@ -1,14 +1,21 @@
 """How a classifier learns representations under a p over rows: minibatches in which each row meets its class."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
+from .._core.conditional import Conditional
 from .._core.seeding import seeded_if
 from .._objective.batches import batch_count
-from .._objective.objective import Objective
-from .._optim.solver import SolverResult, adam_schedule, minimize
+from .._objective.loss import Loss
+from .._optim.methods import adam_of_passes
+from .._optim.solver import SolverResult
+from .._optim.train import Problem, Run, Training, train
+from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
+from .given import Labelled
 from .trained import TrainedEncoder
 
 _BATCH_ROWS = 128  # with each another of its class
@@ -17,111 +24,80 @@ _BATCH_ROWS = 128  # with each another of its class
 class ClassBatches:
     """Minibatches for ever: shuffled passes over the rows, and with each row another of its class.
 
-    Rows that are alone in their class are left out, unless all rows make one batch.
-
-    Parameters
-    ----------
-    codes : ndarray of shape (n,)
-        Class of each row, from 0.
-    n_batch : int
-        Rows of a batch; with the others it has up to twice as many. All rows where these are no more.
-    seed : int
-
-    Attributes
-    ----------
-    per_pass : int
-        Batches of a pass.
+    Rows that are the only one of their class are left out, unless all rows make one batch. Of `n_batch` rows a batch
+    has up to twice as many with the others. `codes` are the classes of rows, from 0; `per_pass` batches make a pass.
     """
 
-    def __init__(self, codes, n_batch, seed):
+    def __init__(self, codes: np.ndarray, n_batch: int, seed: int):
         self.rng, self.n_rows = np.random.RandomState(seed), len(codes)
         self.order, self.sizes = np.argsort(codes, kind="stable"), np.bincount(codes)[codes]
-        self.place = np.empty(len(codes), dtype=np.intp)  # of a row in that order
-        self.place[self.order] = np.arange(len(codes))
+        self.rank = np.empty(len(codes), dtype=np.intp)  # of a row in that order
+        self.rank[self.order] = np.arange(len(codes))
         self.first = np.searchsorted(codes[self.order], codes)
         self.paired = np.flatnonzero(self.sizes > 1)
         whole = len(codes) <= 2 * n_batch or not len(self.paired)
         self.per_pass = 1 if whole else batch_count(len(self.paired), n_batch)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         while self.per_pass == 1:
             yield np.arange(self.n_rows)
         while True:
             for rows in np.array_split(self.rng.permutation(self.paired), self.per_pass):
                 yield np.unique(np.concatenate([rows, self.others(rows)]))
 
-    def others(self, rows):
+    def others(self, rows: np.ndarray) -> np.ndarray:
         """Another row of the class of each."""
         first, sizes = self.first[rows], self.sizes[rows]
         steps = 1 + (self.rng.uniform(size=len(rows)) * (sizes - 1)).astype(np.intp)
-        return self.order[first + (self.place[rows] - first + steps) % sizes]
+        return self.order[first + (self.rank[rows] - first + steps) % sizes]
 
 
 class Representation(NamedTuple):
     """Solved representations: of the rows, the encoder's state, the solver's report."""
 
-    places: np.ndarray
+    embedding: np.ndarray
     state: dict
     result: SolverResult
 
 
 def solve_representation(
-    p_of, learned, encoder, X, codes, weights, options, *, n_components, learning_rate, max_iter, tol, seed, on_step
-):
+    p_of: Callable[[Any, np.ndarray], Conditional],
+    loss: Loss,
+    encoder: Encoder,
+    rows: Labelled,
+    codes: np.ndarray,
+    n_components: int,
+    training: Training,
+    run: Run,
+) -> Representation:
     """Representations under a p over rows, by Adam on minibatches that hold p and q among themselves.
 
     ::
 
         mean over batches B of  sum_{i in B} s_i D( p_B(.|i) || q_B(.|i) ) / sum_{i in B} s_i
 
-    where p_B and q_B have the rows of B as keys. Where q knows no lengths, or its loss falls as these grow or shrink,
-    rows are scaled to unit length; those of a linear map keep theirs, which it has few ways to say otherwise.
-
-    Parameters
-    ----------
-    p_of : callable (rows, codes) -> Conditional
-        p of a batch.
-    learned : Learned
-    encoder : Encoder
-    X : ndarray or sparse matrix of shape (n, n_features)
-    codes : ndarray of shape (n,)
-        Class of each row.
-    weights : ndarray of shape (n,)
-        s, not negative.
-    options : dict
-        Of `Objective`: divergence, dtype, device.
-    n_components : int
-        Columns of the representation.
-    learning_rate, max_iter, tol, seed, on_step
-        As in `solve_prototypes`.
-
-    Returns
-    -------
-    Representation
+    where p_B and q_B have the rows of B as keys, and p_B comes of the rows and the codes of their classes. Where q
+    knows no lengths, or its loss falls as these grow or shrink, rows are scaled to unit length; those of a linear map
+    keep theirs, which it has few ways to say otherwise.
     """
-    kind = options["dtype"], options["device"]
-    linear, headed = encoder.is_linear, encoder.build_head(n_components) is not None
-    bounded = (learned.is_limit or learned.scale_free) and not linear
-    module = build_module(encoder, X, n_components, seed, kind[0], weights, unit_rows=bounded and not headed)
-    trained = TrainedEncoder(encoder, module.to(kind[1]), n_components, seed, unit_rows=bounded)
-    batches = ClassBatches(codes, _BATCH_ROWS, seed)
-    draws = iter(batches)
-    represent_keys = trained.represent_keys
+    bounded = (loss.learned.is_limit or loss.learned.scale_free) and not encoder.is_linear
+    headed = encoder.build_head(n_components) is not None
+    unit = bounded and not headed
+    module = build_module(encoder, rows.X, n_components, run.seed, run.dtype, rows.weight, unit_rows=unit)
+    trained = TrainedEncoder(encoder, module.to(run.device), n_components, run.seed, unit_rows=bounded)
+    batches, of_keys = ClassBatches(codes, _BATCH_ROWS, run.seed), trained.represent_keys
 
-    def loss():
-        rows = next(draws)
-        objective = Objective(p_of(X[rows], codes[rows]), learned, sample_weight=weights[rows], **options)
-        items = as_tensor(X[rows], *kind)
-        return objective(trained.represent(items), None if represent_keys is None else represent_keys(items))
+    def loss_of(part: np.ndarray) -> torch.Tensor:
+        items = as_tensor(rows.X[part], **run.like)
+        objective = loss.over(p_of(rows.X[part], codes[part]), run, sample_weight=rows.weight[part])
+        return objective(trained.represent(items), None if of_keys is None else of_keys(items))
 
-    def follow(n_iter, value):
-        trained.follow()
-        return on_step is not None and on_step(n_iter, value)
-
-    how = adam_schedule(batches.per_pass, max_iter, tol, learning_rate)
-    with seeded_if(encoder.draws, seed, kind[1]):
-        result = minimize(loss, trained.params, kept=trained.kept, on_step=follow, **how)
-        trained.eval()
-        places = encode(module, X)
+    tensors: dict[str, Any] = {"params": trained.params, "kept": trained.kept, "after_step": trained.follow}
+    problem = Problem(loss_of, batches=batches, per_pass=batches.per_pass, draws=encoder.draws, **tensors)
+    solver, steps = adam_of_passes(batches.per_pass, training.max_iter, training.tol, training.learning_rate)
+    result = train(problem, solver, steps, run)
+    trained.eval()
+    with seeded_if(encoder.draws, run.seed, run.device):
+        embedding = encode(module, rows.X)
     result = result._replace(n_iter=-(-result.n_iter // batches.per_pass))
-    return Representation(places, state_arrays(module.cpu()), result)
+    return Representation(embedding, state_arrays(module.cpu()), result)

@@ -14,8 +14,13 @@ import torch
 from scipy import linalg, sparse
 
 from .._core.unit_rows import unit_rows
-from .._optim.solver import minimize
+from .._objective.loss import Loss
+from .._optim.methods import LBFGS
+from .._optim.train import Problem, Run, Training, train
+from ..encoders import Encoder
 from ..encoders._networks import build_module, load_module, state_arrays
+from ..learned import Learned
+from .given import Modalities
 from .pairs import Pairs, Temperature, batch_of_pairs, on_sphere, symmetric_loss
 
 _ITERATIONS, _WINDOW = 200, 5
@@ -23,61 +28,71 @@ _COLUMNS = 1024  # at the most, of either modality
 _FAR = 20.0  # quartile ranges, beyond which cells say nothing of a column's centre and units
 
 
-def solves_all_rows(X: Any, y: Any, learned: Any, encoders: tuple, is_smooth: bool) -> bool:
+def solves_all_rows(sides: Modalities, learned: Learned, encoders: tuple[Encoder, Encoder], is_smooth: bool) -> bool:
     """Whether both maps are free linear ones of few columns, and the loss is smooth."""
-    flat = X.ndim == y.ndim == 2
-    linear = flat and all(encoder.is_linear and not encoder.orthonormal for encoder in encoders)
-    few = linear and max(X.shape[1], y.shape[1]) <= _COLUMNS
-    return few and is_smooth and not learned.unmixed().is_limit
+    linear = sides.flat and all(encoder.is_linear and not encoder.orthonormal for encoder in encoders)
+    return linear and sides.most_columns <= _COLUMNS and is_smooth and not learned.unmixed().is_limit
 
 
 def solve_linear_pairs(
-    X: Any,
-    y: Any,
+    sides: Modalities,
     uniform: float,
-    learned: Any,
-    encoders: tuple,
+    loss: Loss,
+    encoders: tuple[Encoder, Encoder],
     n_components: int,
-    options: dict,
-    *,
-    max_iter,
-    tol,
-    on_step,
+    training: Training,
+    run: Run,
 ) -> Pairs:
-    """Both maps, from all pairs; arguments as those of `solve_pairs`."""
-    sides = [_Side(rows) for rows in (X, y)]
-    found = linalg.svd(sides[0].near.T @ sides[1].near / X.shape[0], full_matrices=False)
-    kind = {"dtype": torch.float64, "device": options["device"]}
-    starts = [_columns(part, n_components) for part in (found[0], found[2].T)]
-    params = [torch.as_tensor(start, **kind).requires_grad_() for start in starts]
-    rows = [torch.as_tensor(side.rows, **kind) for side in sides]
-    temperature = Temperature(learned, **kind)
-    batch = batch_of_pairs(X.shape[0], temperature.learned, options["divergence"], uniform, params[0].detach())
-
-    def loss() -> torch.Tensor:
-        temperature.set()
-        z, w = (side @ param for side, param in zip(rows, params, strict=True))
-        if on_sphere(learned):
-            return symmetric_loss(batch, unit_rows(z), unit_rows(w))
-        penalty = sum(param.square().sum() for param in params) / (2 * X.shape[0])
-        return symmetric_loss(batch, z, w) + penalty
-
-    values: list[float] = []
-
-    def stops(n_iter: int, value: float) -> bool:
-        values.append(value)
-        told = bool(on_step is not None and on_step(n_iter, value))
-        return told or (n_iter > _WINDOW and values[-1 - _WINDOW] - value < tol * max(1.0, abs(value)))
-
-    max_iter = _ITERATIONS if max_iter == "auto" else max_iter
-    result = minimize(loss, params + temperature.params, method="lbfgs", max_iter=max_iter, tol=tol, on_step=stops)
-    columns = _along_axes(sides, [param.detach().cpu().numpy() for param in params])
-    maps = [side.map(part) for side, part in zip(sides, columns, strict=True)]
+    """Both maps, from all pairs."""
+    double, axes = run._replace(dtype=torch.float64), [_Side(rows) for rows in sides]
+    linear = _LinearPairs(axes, uniform, loss, n_components, double)
+    stops = _Falling(training.tol, run.report("training", training.max_iter or _ITERATIONS))
+    problem = Problem(linear.loss, linear.params + linear.temperature.params)
+    result = train(
+        problem, LBFGS(training.tol), training.max_iter or _ITERATIONS, double._replace(report=lambda *stage: stops)
+    )
+    columns = _along_axes(axes, [param.detach().cpu().numpy() for param in linear.params])
+    maps = [side.map(part) for side, part in zip(axes, columns, strict=True)]
     states = [
-        _state(encoder, side, items, one, options["dtype"])
-        for encoder, side, items, one in zip(encoders, sides, (X, y), maps, strict=True)
+        _state(encoder, side, items, one, run.dtype)
+        for encoder, side, items, one in zip(encoders, axes, sides, maps, strict=True)
     ]
-    return Pairs((states[0], states[1]), temperature.final(), result)
+    return Pairs((states[0], states[1]), linear.temperature.final(), result)
+
+
+class _LinearPairs:
+    """Two maps, from the solution of PLS, and the loss of all pairs."""
+
+    def __init__(self, sides: list["_Side"], uniform: float, loss: Loss, n_components: int, run: Run):
+        found = linalg.svd(sides[0].near.T @ sides[1].near / len(sides[0].rows), full_matrices=False)
+        starts = [_columns(part, n_components) for part in (found[0], found[2].T)]
+        self.params = [torch.as_tensor(start, **run.like).requires_grad_() for start in starts]
+        self.rows = [torch.as_tensor(side.rows, **run.like) for side in sides]
+        self.temperature, self.unit = Temperature(loss.learned, **run.like), on_sphere(loss.learned)
+        about = self.temperature.learned, loss.divergence, uniform, self.params[0].detach()
+        self.batch = batch_of_pairs(len(self.rows[0]), *about)
+
+    def loss(self, batch: Any = None) -> torch.Tensor:
+        """Of all pairs, penalised where q knows lengths."""
+        self.temperature.set()
+        z, w = (side @ param for side, param in zip(self.rows, self.params, strict=True))
+        if self.unit:
+            return symmetric_loss(self.batch, unit_rows(z), unit_rows(w))
+        penalty = sum(param.square().sum() for param in self.params) / (2 * len(z))
+        return symmetric_loss(self.batch, z, w) + penalty
+
+
+class _Falling:
+    """Stops where the loss hardly falls within a few steps; tells another of each."""
+
+    def __init__(self, tol: float, report: Any):
+        self.tol, self.report, self.values = tol, report, list[float]()
+
+    def __call__(self, n_iter: int, value: float) -> bool:
+        self.values.append(value)
+        told = bool(self.report is not None and self.report(n_iter, value))
+        before = self.values[-1 - _WINDOW] if n_iter > _WINDOW else np.inf
+        return told or before - value < self.tol * max(1.0, abs(value))
 
 
 class _Side:
@@ -127,7 +142,7 @@ def _along_axes(sides: list, columns: list) -> list:
     return [part @ axes * np.where(signs == 0, 1, signs) for part in columns]
 
 
-def _state(encoder: Any, side: _Side, X: Any, columns: np.ndarray, dtype: torch.dtype) -> dict:
+def _state(encoder: Encoder, side: _Side, X: Any, columns: np.ndarray, dtype: torch.dtype) -> dict:
     """The state of the encoder's module."""
     module = build_module(encoder, X, columns.shape[1], 0, dtype)
     scale, linear = module
@@ -146,7 +161,7 @@ class Affine(NamedTuple):
     shift: np.ndarray
 
     @classmethod
-    def of(cls, encoder: Any, state: dict, n_features: int, n_components: int) -> "Affine":
+    def of(cls, encoder: Encoder, state: dict, n_features: int, n_components: int) -> "Affine":
         """The map of a fitted linear encoder, before rows are scaled to unit length."""
         *scale, linear = load_module(encoder, n_features, n_components, state)
         columns, shift = linear.weight.detach().double().numpy().T, np.zeros(n_components)

@@ -1,22 +1,27 @@
-"""How a classifier is solved: representations against class prototypes, or against each other first."""
+"""How a classifier is solved: representations against class prototypes."""
 
+from collections.abc import Iterator
 from math import log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import clone
 
-from .._core.conditional import Conditional
 from .._core.seeding import seeded_if
 from .._core.team import leaving_cores_to
 from .._objective.batches import batch_count, shuffled
+from .._objective.loss import Loss
 from .._objective.objective import Objective
-from .._optim.solver import SolverResult, adam_schedule, minimize
+from .._optim.early_stopping import EarlyStopping
+from .._optim.methods import LBFGS, Solver, adam_of_passes
+from .._optim.solver import SolverResult
+from .._optim.train import Problem, Run, Training, train
+from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
 from ..learned import Learned
-from .early_stopping import EarlyStopping
+from .given import Labelled
 from .softmax import Penalty, solve_softmax
 from .whitening import ScaledRows
 
@@ -26,24 +31,8 @@ _FIRST_TEMPERATURE = 0.1
 _LENGTHS, _NEARLY_SURE = [2.0**power for power in range(-10, 11)], 0.9
 
 
-class Labelled(NamedTuple):
-    """Rows with their p over classes and their weights."""
-
-    p: Conditional
-    X: np.ndarray
-    weight: np.ndarray
-
-    def objective(self, learned, options):
-        """D over these rows, a function of representations and prototypes."""
-        return Objective(self.p, learned, sample_weight=self.weight, **options)
-
-    def take(self, rows):
-        """Some of the rows."""
-        return Labelled(self.p.take(rows), self.X[rows], self.weight[rows])
-
-
 class Classifier(NamedTuple):
-    """A solved classifier: prototypes, q, the encoder's state or (coef, intercept), the reports of solver and watch."""
+    """A solved classifier: prototypes, q, the encoder's state or (coef, intercept), the losses on held-out rows."""
 
     prototypes: np.ndarray
     learned: Learned
@@ -54,103 +43,116 @@ class Classifier(NamedTuple):
     held_losses: list
 
 
+class Start(NamedTuple):
+    """Coefficients and intercept to begin at, None for zeros, and whether there is an intercept."""
+
+    at: tuple[np.ndarray, np.ndarray] | None = None
+    fit_intercept: bool = True
+
+
 def solve_linear(
-    rows, held, learned, penalty, options, *, start, max_iter, tol, on_step, patience, l1_ratio=0.0, fit_intercept=True
-):
-    """Softmax regression: logits W x + b against fixed one-hot prototypes.
+    rows: Labelled, held: Labelled | None, loss: Loss, penalty: Penalty, start: Start, training: Training, run: Run
+) -> Classifier:
+    """Softmax regression: logits W x + b against fixed one-hot prototypes, q a kernel of dot products.
 
     ::
 
-        sum_i s_i D(p_i || q_i) / sum_i s_i  +  penalty ((1 - l1_ratio) / 2 |W|^2 + l1_ratio |W|_1)
+        sum_i s_i D(p_i || q_i) / sum_i s_i  +  l2 / 2 |W|^2 + l1 |W|_1
 
     Two classes share one row of W, whose sign is that of the second, as in logistic regression. KL is solved by
-    Newton's method on the CPU; other divergences, on other devices and with rows held out by L-BFGS.
-
-    Parameters
-    ----------
-    rows : Labelled
-    held : Labelled or None
-        Rows whose loss, which must fall within `patience` iterations, says when to stop.
-    learned : Learned
-        A kernel of dot products.
-    penalty : float
-    options : dict
-        Of `Objective`: divergence, dtype, device.
-    start : tuple of ndarray or None
-        (coef, intercept) to start from; None for zeros.
-    max_iter, tol, on_step
-        Of the solver.
-    l1_ratio : float, default=0.0
-    fit_intercept : bool, default=True
-
-    Returns
-    -------
-    Classifier
-        Coefficients in the precision of the rows, intercepts in double precision.
+    Newton's method on the CPU; other divergences, on other devices and with rows held out by L-BFGS. Coefficients come
+    in the precision of the rows, intercepts in double precision.
     """
-    max_iter = LBFGS_ITERATIONS if max_iter is None else max_iter
-    how = {"max_iter": max_iter, "tol": tol, "on_step": on_step}
-    tau = learned.temperature  # by which the logits are divided
+    training = training._replace(max_iter=training.max_iter or LBFGS_ITERATIONS)
+    tau = loss.learned.temperature  # by which the logits are divided
+    scaled = Penalty(penalty.l1 * tau, penalty.l2 * tau**2)
     losses: list[float] = []
-    if held is None and solves_exactly(options):
-        counted = np.flatnonzero(rows.p.has_positives & (rows.weight > 0))
-        given = rows if len(counted) == len(rows.weight) else rows.take(counted)
-        penalties = Penalty(penalty * l1_ratio * tau, penalty * (1 - l1_ratio) * tau**2)
-        targets = given.p.toarray().astype(np.float64, copy=False)
-        coef, intercept, result = solve_softmax(given.X, targets, given.weight, penalties, fit_intercept, start, **how)
+    if held is None and solves_exactly(loss, run):
+        coef, intercept, result = _exactly(rows, scaled, start, training, run)
     else:
-        coef, intercept, result, losses = _by_lbfgs(
-            rows, held, penalty * tau**2, options, start, patience, fit_intercept, how
-        )
+        coef, intercept, result, losses = _by_lbfgs(rows, held, loss, scaled.l2, start, training, run)
     rounded = coef.astype(rows.X.dtype, copy=False)
-    if rounded.dtype != coef.dtype and fit_intercept:  # what rounding takes of a mean far from zero
-        share = rows.weight / rows.weight.sum()
-        intercept = intercept + (coef - rounded) @ np.asarray(share @ rows.X, dtype=np.float64)
+    if rounded.dtype != coef.dtype and start.fit_intercept:  # what rounding takes of a mean far from zero
+        weights = rows.weight / rows.weight.sum()
+        intercept = intercept + (coef - rounded) @ np.asarray(weights @ rows.X, dtype=np.float64)
     prototypes = np.eye(rows.p.shape[1], dtype=rows.X.dtype)
-    return Classifier(prototypes, learned, {}, rounded, intercept, result, losses)
+    return Classifier(prototypes, loss.learned, {}, rounded, intercept, result, losses)
 
 
-def solves_exactly(options):
+def solves_exactly(loss: Loss, run: Run) -> bool:
     """Whether softmax regression has a second-order method: KL on the CPU."""
-    return options["divergence"] == "kl" and options["device"].type == "cpu"
+    return loss.divergence == "kl" and torch.device(run.device).type == "cpu"
 
 
-def _by_lbfgs(rows, held, penalty, options, start, patience, fit_intercept, how):
+def _exactly(
+    rows: Labelled, penalty: Penalty, start: Start, training: Training, run: Run
+) -> tuple[np.ndarray, np.ndarray, SolverResult]:
+    """(coef, intercept, report) by Newton's method."""
+    counted = np.flatnonzero(rows.p.has_positives & (rows.weight > 0))
+    given = rows if len(counted) == len(rows.weight) else rows.take(counted)
+    targets = given.p.toarray().astype(np.float64, copy=False)
+    how = {"max_iter": training.max_iter, "tol": training.tol, "on_step": run.report("training", training.max_iter)}
+    return solve_softmax(given.X, targets, given.weight, penalty, start.fit_intercept, start.at, **how)
+
+
+def _by_lbfgs(
+    rows: Labelled, held: Labelled | None, loss: Loss, penalty: float, start: Start, training: Training, run: Run
+) -> tuple[np.ndarray, np.ndarray, SolverResult, list[float]]:
     """(coef, intercept, report, losses on held-out rows) under any divergence, on any device."""
-    kind = options["dtype"], options["device"]
-    n_features, n_classes = rows.X.shape[1], rows.p.shape[1]
-    n_logits = 1 if n_classes == 2 else n_classes
-    ridge = penalty * n_classes**2 / (n_classes - 1)
-    scaled = ScaledRows(rows.X, rows.weight, ridge, *kind, fit_intercept)
-    start = (np.zeros((n_logits, n_features)), np.zeros(n_logits)) if start is None else start
-    both = [torch.tensor(part, dtype=kind[0], device=kind[1]) for part in scaled.scale(*start)]
-    params = [param.requires_grad_() for param in (both if fit_intercept else both[:1])]
-    objective = rows.objective(_Logits(), options)
-    prototypes = torch.eye(n_classes, dtype=kind[0], device=kind[1])
+    regression = _Regression(rows, loss, penalty, start, run)
+    problem = Problem(regression.loss, regression.params)
+    if held is not None:
+        problem.watch = EarlyStopping(regression.held_loss(held, loss), regression.params, 1, training.patience)
+    solver = LBFGS(training.tol, regression.gradient_size)
+    with leaving_cores_to(torch.device(run.device).type == "cpu"):  # NumPy multiplies, and its threads need the cores
+        result = train(problem, solver, training.max_iter or LBFGS_ITERATIONS, run)
+    return *regression.coefficients(), result, problem.watch.losses if problem.watch else []
 
-    def of_two(logits):
-        return torch.cat([torch.zeros_like(logits), logits], dim=1) if n_classes == 2 else logits
 
-    def loss():
-        weight, bias = both
-        logits = scaled.rows @ weight.T + (bias - weight @ scaled.shift)
-        return objective(of_two(logits), prototypes) + penalty / 2 * scaled.unscaled(weight).square().sum()
+class _Regression:
+    """Softmax regression on whitened rows, as a problem for L-BFGS."""
 
-    def unscaled():
-        return scaled.unscale(*(param.detach() for param in both))
+    def __init__(self, rows: Labelled, loss: Loss, penalty: float, start: Start, run: Run):
+        n_features, n_classes = rows.X.shape[1], rows.p.shape[1]
+        n_logits = 1 if n_classes == 2 else n_classes
+        ridge = penalty * n_classes**2 / (n_classes - 1)
+        self.scaled = ScaledRows(rows.X, rows.weight, ridge, run.dtype, run.device, start.fit_intercept)
+        at = (np.zeros((n_logits, n_features)), np.zeros(n_logits)) if start.at is None else start.at
+        self.both = [torch.tensor(part, **run.like) for part in self.scaled.scale(*at)]
+        self.params = [param.requires_grad_() for param in (self.both if start.fit_intercept else self.both[:1])]
+        self.logits = loss._replace(learned=_Logits())
+        self.objective = rows.objective(self.logits, run)
+        self.prototypes, self.penalty, self.run = torch.eye(n_classes, **run.like), penalty, run
 
-    def held_loss():
-        coef, intercept = unscaled()
-        return held_objective(of_two(as_tensor(held.X @ coef.T + intercept, *kind)), prototypes)
+    def _of_all(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of all classes, of two from that of the second."""
+        return torch.cat([torch.zeros_like(logits), logits], dim=1) if len(self.prototypes) == 2 else logits
 
-    def size(of_weight, of_bias=None):
-        return scaled.gradient_size(of_weight, torch.zeros_like(both[1]) if of_bias is None else of_bias)
+    def loss(self, batch: Any = None) -> torch.Tensor:
+        """Of all rows, penalised."""
+        weight, bias = self.both
+        logits = self.scaled.rows @ weight.T + (bias - weight @ self.scaled.shift)
+        penalty = self.penalty / 2 * self.scaled.unscaled(weight).square().sum()
+        return self.objective(self._of_all(logits), self.prototypes) + penalty
 
-    held_objective = held and held.objective(_Logits(), options)
-    solver = {"method": "lbfgs", "max_iter": how["max_iter"], "tol": how["tol"], "size": size}
-    with leaving_cores_to(kind[1] == torch.device("cpu")):  # NumPy multiplies, and its threads need the cores
-        result, losses = _minimize(loss, params, held and held_loss, 1, patience, how["on_step"], solver)
-    return *unscaled(), result, losses
+    def held_loss(self, held: Labelled, loss: Loss) -> Any:
+        """The function () -> loss of held-out rows."""
+        objective = held.objective(self.logits, self.run)
+
+        def of_held() -> torch.Tensor:
+            coef, intercept = self.coefficients()
+            logits = as_tensor(held.X @ coef.T + intercept, **self.run.like)
+            return objective(self._of_all(logits), self.prototypes)
+
+        return of_held
+
+    def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the rows as they are."""
+        return self.scaled.unscale(*(param.detach() for param in self.both))
+
+    def gradient_size(self, of_weight: torch.Tensor, of_bias: torch.Tensor | None = None) -> float:
+        """How large a gradient is, whatever the units of the features."""
+        return self.scaled.gradient_size(of_weight, torch.zeros_like(self.both[1]) if of_bias is None else of_bias)
 
 
 class _Logits(Learned):
@@ -166,135 +168,120 @@ class _Logits(Learned):
 
 
 def solve_prototypes(
-    rows,
-    held,
-    learned,
-    encoder,
-    penalty,
-    options,
-    *,
-    n_outputs,
-    learning_rate,
-    max_iter,
-    tol,
-    seed,
-    on_step,
-    patience,
-):
+    rows: Labelled,
+    held: Labelled | None,
+    loss: Loss,
+    encoder: Encoder,
+    penalty: float,
+    training: Training,
+    run: Run,
+) -> Classifier:
     """An encoder and class prototypes together: Adam on minibatches, or L-BFGS for a linear encoder.
 
-    Prototypes start as `first_prototypes` says; under a kernel of dot products they are one-hot and fixed.
-    The penalty falls on all weight matrices; a scale-free q has none, which would only shrink them for ever.
-
-    Parameters
-    ----------
-    rows, held, learned, penalty, options, max_iter, tol, on_step, patience
-        As in `solve_linear`; a temperature that is to be learned is one more parameter.
-    encoder : Encoder
-    n_outputs : int
-        Columns of the representation.
-    learning_rate : float or "auto"
-    seed : int
-
-    Returns
-    -------
-    Classifier
+    Representations have a column a class. Prototypes start as `first_prototypes` says; under a kernel of dot products
+    they are one-hot and fixed. A temperature that is to be learned is one more parameter. The penalty falls on all
+    weight matrices; a scale-free q has none, which would only shrink them for ever.
     """
-    kind = options["dtype"], options["device"]
-    module = build_module(encoder, rows.X, n_outputs, seed, kind[0], rows.weight).to(kind[1])
-    params, kept = [param for param in module.parameters() if param.requires_grad], list(module.buffers())
-    free = learned.scale_free or encoder.orthonormal  # torch keeps signs in the weights behind an orthonormal map
-    matrices = [] if free else [param for param in params if param.ndim > 1]
-    with seeded_if(encoder.draws, seed, kind[1]):  # what modules draw, here and below, as in dropout
-        prototypes = first_prototypes(rows, module, learned, options)
-    if not learned.is_dot:
-        params.append(prototypes.requires_grad_())
-    log_temperature = None
-    if "tau" in learned.learns:
-        log_temperature = torch.tensor(log(_FIRST_TEMPERATURE), dtype=kind[0], device=kind[1], requires_grad=True)
-        params.append(log_temperature)
+    network = _Prototypes(rows, loss, encoder, penalty, run)
+    n, per_pass = len(rows.weight), 1
+    solver: Solver = LBFGS(training.tol)
+    steps = training.max_iter or LBFGS_ITERATIONS
+    if not encoder.is_linear:
+        per_pass = batch_count(n, _BATCH_ROWS)
+        solver, steps = adam_of_passes(per_pass, training.max_iter, training.tol, training.learning_rate)
+    problem = Problem(network.loss_of, network.params, kept=network.kept, per_pass=per_pass, draws=encoder.draws)
+    problem.batches = _batches(rows, network.loss, n if encoder.is_linear else _BATCH_ROWS, run)
+    if held is not None:
+        changing = [*network.params, *network.kept]
+        problem.watch = EarlyStopping(network.held_loss(held), changing, per_pass, training.patience)
+    result = train(problem, solver, steps, run)
+    result = result._replace(n_iter=-(-result.n_iter // per_pass))
+    losses = problem.watch.losses if problem.watch else []
+    prototypes = network.prototypes.detach().cpu().numpy()
+    state = state_arrays(network.module.cpu().eval())
+    return Classifier(prototypes, network.learned(), state, None, None, result, losses)
 
-    def present():
+
+class _Prototypes:
+    """An encoder, prototypes and perhaps a temperature, and their loss."""
+
+    def __init__(self, rows: Labelled, loss: Loss, encoder: Encoder, penalty: float, run: Run):
+        self.loss, self.penalty, self.run, q = loss, penalty, run, loss.learned
+        n_classes = rows.p.shape[1]
+        self.module = build_module(encoder, rows.X, n_classes, run.seed, run.dtype, rows.weight).to(run.device)
+        self.params = [param for param in self.module.parameters() if param.requires_grad]
+        self.kept = list(self.module.buffers())
+        scale_free = q.scale_free or encoder.orthonormal  # torch keeps signs in the weights behind an orthonormal map
+        self.matrices = [] if scale_free else [param for param in self.params if param.ndim > 1]
+        with seeded_if(encoder.draws, run.seed, run.device):  # what modules draw, as in dropout
+            self.prototypes = first_prototypes(rows, self.module, loss, run)
+        if not q.is_dot:
+            self.params.append(self.prototypes.requires_grad_())
+        self.log_temperature: torch.Tensor | None = None
+        if "tau" in q.learns:
+            self.log_temperature = torch.tensor(log(_FIRST_TEMPERATURE), **run.like, requires_grad=True)
+            self.params.append(self.log_temperature)
+
+    def present(self) -> Learned:
         """q at the present temperature."""
-        if log_temperature is None:
-            return learned
-        return type(learned)(metric=learned.metric, tau=log_temperature.exp())
+        q = self.loss.learned
+        return q if self.log_temperature is None else type(q)(metric=q.metric, tau=self.log_temperature.exp())
 
-    smooth, n = encoder.is_linear, len(rows.weight)
-    batches = _batches(rows, present(), n if smooth else _BATCH_ROWS, seed, options)
+    def learned(self) -> Learned:
+        """q with the temperature as a number."""
+        learned = clone(self.loss.learned)
+        if self.log_temperature is not None:
+            learned.set_params(tau=float(self.log_temperature.detach().exp()))
+        return learned
 
-    def loss():
-        objective, batch = next(batches)
-        objective.learned = present()
-        weight_decay = sum(matrix.square().sum() for matrix in matrices)
-        return objective(module(batch), prototypes) + penalty / 2 * weight_decay
+    def loss_of(self, batch: tuple[Objective, torch.Tensor]) -> torch.Tensor:
+        """Of a batch, penalised."""
+        objective, items = batch
+        objective.learned = self.present()
+        weight_decay = sum(matrix.square().sum() for matrix in self.matrices)
+        return objective(self.module(items), self.prototypes) + self.penalty / 2 * weight_decay
 
-    def held_loss():
-        held_objective.learned = present()
-        module.eval()
-        represented = as_tensor(encode(module, held.X), *kind)
-        module.train()
-        return held_objective(represented, prototypes)
+    def held_loss(self, held: Labelled) -> Any:
+        """The function () -> loss of held-out rows."""
+        objective = held.objective(self.loss._replace(learned=self.present()), self.run)
 
-    held_objective = held and held.objective(present(), options)
-    how, steps_per_pass = _schedule(smooth, n, max_iter, tol, learning_rate)
-    with seeded_if(encoder.draws, seed, kind[1]):
-        result, losses = _minimize(loss, params, held and held_loss, steps_per_pass, patience, on_step, how, kept)
-    result = result._replace(n_iter=-(-result.n_iter // steps_per_pass))
-    learned = clone(learned)
-    if log_temperature is not None:
-        learned.set_params(tau=float(log_temperature.detach().exp()))
-    state = state_arrays(module.cpu().eval())
-    return Classifier(prototypes.detach().cpu().numpy(), learned, state, None, None, result, losses)
+        def of_held() -> torch.Tensor:
+            objective.learned = self.present()
+            self.module.eval()
+            represented = as_tensor(encode(self.module, held.X), **self.run.like)
+            self.module.train()
+            return objective(represented, self.prototypes)
 
-
-def _schedule(smooth, n, max_iter, tol, learning_rate):
-    """(method and options of the solver, steps in a pass over n rows)."""
-    if smooth:
-        return {"method": "lbfgs", "max_iter": max_iter or LBFGS_ITERATIONS, "tol": tol}, 1
-    steps_per_pass = batch_count(n, _BATCH_ROWS)
-    return adam_schedule(steps_per_pass, max_iter, tol, learning_rate), steps_per_pass
+        return of_held
 
 
-def _minimize(loss, params, held_loss, every, patience, on_step, how, kept=()):
-    """(solver's report, losses on held-out rows), stopping early where there is such a loss."""
-    if held_loss is None:
-        return minimize(loss, params, kept=kept, on_step=on_step, **how), []
-    watch = EarlyStopping(held_loss, [*params, *kept], every, patience, on_step)
-    result = minimize(loss, params, kept=kept, on_step=watch, **how)
-    watch.restore()
-    return result._replace(status="completed") if result.status == "interrupted" else result, watch.losses
-
-
-def _batches(rows, learned, n_batch, seed, options):
+def _batches(rows: Labelled, loss: Loss, n_batch: int, run: Run) -> Iterator[tuple[Objective, torch.Tensor]]:
     """Yield (objective, rows) of minibatches for ever; all rows at once where they fit into one."""
-    kind = options["dtype"], options["device"]
     n = len(rows.weight)
     if n <= n_batch:
-        everything = rows.objective(learned, options), as_tensor(rows.X, *kind)
+        everything = rows.objective(loss, run), as_tensor(rows.X, **run.like)
         while True:
             yield everything
-    rng = np.random.RandomState(seed)
+    rng = np.random.RandomState(run.seed)
     while True:
         for part in shuffled(n, n_batch, rng):
             batch = rows.take(part)
-            yield batch.objective(learned, options), as_tensor(batch.X, *kind)
+            yield batch.objective(loss, run), as_tensor(batch.X, **run.like)
 
 
-def first_prototypes(rows, module, learned, options):
+def first_prototypes(rows: Labelled, module: torch.nn.Module, loss: Loss, run: Run) -> torch.Tensor:
     """Where prototypes start: one-hot, so far apart that a row on top of its own is nearly sure of it.
 
     A divergence other than KL is bounded, and nearly flat where rows are sure of the wrong one: there prototypes start
     at the mean representations of the classes.
     """
-    kind = options["dtype"], options["device"]
-    prototypes = torch.eye(rows.p.shape[1], dtype=kind[0], device=kind[1])
+    learned, prototypes = loss.learned, torch.eye(rows.p.shape[1], **run.like)
     if learned.is_dot:
         return prototypes
-    if options["divergence"] != "kl":
-        share = rows.p.weights.T.multiply(rows.weight).tocsr()
-        share = share / np.maximum(np.asarray(share.sum(axis=1)).reshape(-1, 1), np.finfo(np.float64).tiny)
-        return as_tensor(sparse.csr_array(share) @ encode(module, rows.X), *kind)
+    if loss.divergence != "kl":
+        members = rows.p.weights.T.multiply(rows.weight).tocsr()
+        members = members / np.maximum(np.asarray(members.sum(axis=1)).reshape(-1, 1), np.finfo(np.float64).tiny)
+        return as_tensor(sparse.csr_array(members) @ encode(module, rows.X), **run.like)
     if learned.scale_free:
         return prototypes
     for length in _LENGTHS:

@@ -1,19 +1,25 @@
-"""How contexts and tokens are solved together: places of contexts, prototypes of tokens, L-BFGS or Adam."""
+"""How contexts and tokens are solved together: coordinates of contexts, prototypes of tokens, L-BFGS or Adam."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
-from .._core.conditional import no_positives
-from .._core.seeding import seeded_if
+from .._core.conditional import Conditional, no_positives
+from .._core.rows import average_duplicates
+from .._objective.loss import Loss
 from .._objective.objective import Objective
-from .._optim.solver import SolverResult, minimize
+from .._optim.methods import LBFGS, Adam
+from .._optim.train import Problem, Run, Training, train
+from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
-from ..learned import Learned
+from .maps import MapSolution, summary
 
 _PAIRS_AT_ONCE = 1 << 22  # contexts x tokens in one piece
 _EXACT_PAIRS = 1 << 23  # more: minibatches
+_STEPS = 250  # unless max_iter says how many
 _VISITS = 20  # of each context by minibatches, at least
 _FIRST_SIZE = 0.1
 _TOLERANCE = 1e-5
@@ -21,134 +27,90 @@ _ADAM_RATE, _LOOKUP_RATE = 1e-2, 5e-2
 _PLACING_STEPS, _PLACING_RATE = 300, 0.1
 
 
-class TokenMap(NamedTuple):
-    """A solved map of contexts with its prototypes of tokens; the other fields are those of a map over rows."""
-
-    places: np.ndarray
-    prototypes: np.ndarray
-    shares: np.ndarray
-    result: SolverResult
-    learning_rate: float
-    learned: Learned
-    state: dict
-
-    @property
-    def phases(self):
-        """As those of a map."""
-        return [("training", self.result.n_iter, self.result.reason)]
-
-
-def method_of(method, p):
-    """Whether all contexts are seen at each step, "exact", or "sampled" ones: as asked, or by their number.
-
-    Raises
-    ------
-    ValueError
-        "interpolation", which is for maps of rows alone.
-    """
-    if method == "interpolation":
-        raise ValueError("method='interpolation' needs keys that are the rows, not tokens; use method='auto'.")
+def method_of(method: str, p: Conditional) -> str:
+    """Whether all contexts are seen at each step, "exact", or "sampled" ones: as asked, or by their number."""
     if method in ("exact", "sampled"):
         return method
     return "exact" if p.shape[0] * p.shape[1] <= _EXACT_PAIRS else "sampled"
 
 
 def solve_tokens(
-    p, learned, encoder, X, n_components, options, *, start, finish, sampled, learning_rate, max_iter, seed, on_step
-):
+    p: Conditional,
+    loss: Loss,
+    encoder: Encoder,
+    X: Any,
+    n_components: int,
+    training: Training,
+    run: Run,
+    start: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+) -> MapSolution:
     """Minimise the mean divergence of contexts, each counted as often as it has tokens.
 
     ::
 
         sum_i n_i D( p(.|i) || q(.|i) ) / sum_i n_i,     q(t|i) = k(z_i, w_t) / sum_u k(z_i, w_u)
 
-    over places z and prototypes w. A step sees all contexts, or a batch that lets `max_iter` steps visit each context
-    20 times. Either way it goes through blocks of contexts, so that memory holds a few million pairs and no more.
-
-    Parameters
-    ----------
-    p : Conditional of shape (n_contexts, n_tokens)
-        Its degrees are the n_i.
-    learned : Learned
-    encoder : Encoder
-    X : ndarray or sparse matrix of shape (n_contexts, n_features)
-        What an encoder reads.
-    n_components : int
-    options : dict
-        Of `Objective`: divergence, dtype, device.
-    start : (ndarray or None, ndarray or None)
-        Places of a lookup and prototypes to start from; None for small random ones.
-    finish : callable (places) -> places
-        Applied to the solved places of a lookup before their loss is computed.
-    sampled : bool
-        Batches, by Adam, or all contexts at each step: by L-BFGS for free places and linear maps, else by Adam.
-    learning_rate : float or "auto"
-    max_iter : int
-    seed : int
-    on_step : callable (phase) -> callable (n_iter, loss)
-
-    Returns
-    -------
-    TokenMap
+    over coordinates z of contexts and prototypes w of tokens, from `start` or small random ones; the degrees of p are
+    the n_i. A step sees all contexts (a batch_size of None), or a batch that lets `max_iter` steps visit each context
+    20 times. Either way it goes through blocks of contexts, so that memory holds a few million pairs and no more. X is
+    what an encoder reads; with a lookup, the counts or None: equal rows have equal coordinates.
     """
-    kind = {"dtype": options["dtype"], "device": options["device"]}
-    rng, free = np.random.RandomState(seed), not encoder.parametric
-    z, prototypes = (torch.tensor(part, **kind).requires_grad_() for part in _first(p, n_components, start, rng))
-    contexts = _Contexts(p, learned, options, width=0 if free else X.shape[1])
-    if free:
-        params, kept = [prototypes, z], []
-    else:
-        module = build_module(encoder, X, n_components, seed, options["dtype"], p.degrees).to(options["device"])
-        params = [prototypes, *(param for param in module.parameters() if param.requires_grad)]
-        kept = list(module.buffers())
+    rng, free = np.random.RandomState(run.seed), not encoder.parametric
+    z, prototypes = (torch.tensor(part, **run.like).requires_grad_() for part in _first(p, n_components, start, rng))
+    contexts = _Contexts(p, loss, run, width=0 if free else X.shape[1])
+    module = None
+    if not free:
+        module = build_module(encoder, X, n_components, run.seed, run.dtype, p.degrees).to(run.device)
+    own = [z] if module is None else [param for param in module.parameters() if param.requires_grad]
+    params, kept = [prototypes, *own], [] if module is None else list(module.buffers())
 
-    def represent(rows):
-        return z[rows] if free else module(as_tensor(X[rows], *kind.values()))
+    def represent(rows: np.ndarray) -> torch.Tensor:
+        return z[rows] if module is None else module(as_tensor(X[rows], **run.like))
 
-    n = len(contexts.rows)
-    batches = contexts.batches(-(-n * _VISITS // max_iter) if sampled else n, rng)
-    rate = (_LOOKUP_RATE if free else _ADAM_RATE) if learning_rate == "auto" else float(learning_rate)
-    how = {"method": "adam", "learning_rate": rate}
-    if not sampled and (free or encoder.is_linear):
-        how = {"method": "lbfgs", "tol": _TOLERANCE / (n if free else 1)}
-    with seeded_if(encoder.draws, seed, kind["device"]):  # what a module draws, as in dropout
-        result = minimize(
-            lambda: contexts.loss(next(batches), represent, prototypes, params),
-            params,
-            kept=kept,
-            max_iter=max_iter,
-            on_step=on_step("training"),
-            **how,
-        )
-    if free:
-        places, state = finish(z.detach().cpu().numpy()), {}
+    n, max_iter = len(contexts.rows), training.max_iter or _STEPS
+    whole = training.batch_size is None
+    batches = contexts.batches(n if whole else -(-n * _VISITS // max_iter), rng)
+    problem = Problem(
+        lambda rows: contexts.loss_of(rows, represent, prototypes, params), params, batches, kept, draws=encoder.draws
+    )
+    rate = (_LOOKUP_RATE if free else _ADAM_RATE) if training.learning_rate == "auto" else float(training.learning_rate)
+    smooth = whole and (free or encoder.is_linear)
+    solver = LBFGS(_TOLERANCE / (n if free else 1)) if smooth else Adam(rate)
+    result = train(problem, solver, max_iter, run)
+    state = {}
+    if module is None:
+        embedding = average_duplicates(z.detach().cpu().numpy(), X)
     else:
         module = module.cpu().eval()
-        places, state = encode(module, X), state_arrays(module)
-    shares = contexts.shares(torch.as_tensor(places, **kind), prototypes.detach())
-    return TokenMap(places, prototypes.detach().cpu().numpy(), shares, result, rate, learned, state)
+        embedding, state = encode(module, X), state_arrays(module)
+    losses = contexts.losses(torch.as_tensor(embedding, **run.like), prototypes.detach())
+    phases = summary([("training", result)])
+    return MapSolution(embedding, losses, result, rate, loss.learned, state, phases, prototypes.detach().cpu().numpy())
 
 
-def _first(p, n_components, start, rng):
-    """Places and prototypes as given, or small and random; contexts without tokens lie at zero, where they stay."""
+def _first(
+    p: Conditional, n_components: int, start: tuple[np.ndarray | None, np.ndarray | None], rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates and prototypes as given, or small and random; contexts without tokens stay at zero."""
     drawn = (_FIRST_SIZE * rng.standard_normal((n, n_components)) for n in p.shape)
-    places, prototypes = (at_random if given is None else given for given, at_random in zip(start, drawn, strict=True))
-    return places * p.has_positives[:, None], prototypes
+    z, prototypes = (random if given is None else given for given, random in zip(start, drawn, strict=True))
+    return z * p.has_positives[:, None], prototypes
 
 
 class _Contexts:
     """Contexts that have tokens, the weight of each, and their loss by blocks."""
 
-    def __init__(self, p, learned, options, width=0):
-        self.p, self.learned, self.options = p, learned, options
+    def __init__(self, p: Conditional, loss: Loss, run: Run, width: int = 0):
+        self.p, self.loss, self.run = p, loss, run
         self.rows = np.flatnonzero(p.has_positives)
         if not len(self.rows):
             raise no_positives()
-        self.weight = p.degrees / p.degrees.sum()
+        degrees: Any = p.degrees
+        self.weight = degrees / degrees.sum()
         self.n_at_once = max(1, _PAIRS_AT_ONCE // max(p.shape[1], width))
-        self.whole = None
+        self.whole: tuple | None = None
 
-    def batches(self, n_batch, rng):
+    def batches(self, n_batch: int, rng: np.random.RandomState) -> Iterator[np.ndarray]:
         """Yield the rows of batches for ever; all of them, in order, where a batch has room for all."""
         n_batch = max(n_batch, self.n_at_once)
         while n_batch >= len(self.rows):
@@ -157,8 +119,8 @@ class _Contexts:
             order = rng.permutation(self.rows)
             yield from (order[first : first + n_batch] for first in range(0, len(order), n_batch))
 
-    def blocks(self, rows):
-        """(rows, share of the weight of all rows, objective) of blocks that bound the memory."""
+    def blocks(self, rows: np.ndarray) -> Iterable:
+        """(rows, fraction of the weight of all rows, objective) of blocks that bound the memory."""
         if self.whole is not None and len(rows) == len(self.rows):
             return [self.whole]
         parts = (rows[first : first + self.n_at_once] for first in range(0, len(rows), self.n_at_once))
@@ -168,10 +130,16 @@ class _Contexts:
             return [self.whole]
         return blocks
 
-    def _objective(self, rows):
-        return Objective(self.p.take(rows), self.learned, sample_weight=self.weight[rows], **self.options)
+    def _objective(self, rows: np.ndarray) -> Objective:
+        return self.loss.over(self.p.take(rows), self.run, sample_weight=self.weight[rows])
 
-    def loss(self, rows, represent, prototypes, params):
+    def loss_of(
+        self,
+        rows: np.ndarray,
+        represent: Callable[[np.ndarray], torch.Tensor],
+        prototypes: torch.Tensor,
+        params: list[torch.Tensor],
+    ) -> torch.Tensor:
         """D of a batch, an estimate of that of all; only the gradient of one block is held at a time."""
         blocks = self.blocks(rows)
         if isinstance(blocks, list):
@@ -179,55 +147,44 @@ class _Contexts:
             return objective(represent(rows), prototypes)
         total, gradients = 0.0, [torch.zeros_like(param) for param in params]
         scale = len(self.rows) / len(rows)
-        for part, share, objective in blocks:
-            loss = scale * share * objective(represent(part), prototypes)
+        for part, fraction, objective in blocks:
+            loss = scale * fraction * objective(represent(part), prototypes)
             for sum_, gradient in zip(gradients, torch.autograd.grad(loss, params), strict=True):
                 sum_ += gradient
             total += float(loss.detach())
-        tangent = sum((param * sum_).sum() for param, sum_ in zip(params, gradients, strict=True))
+        tangent: Any = sum((param * sum_).sum() for param, sum_ in zip(params, gradients, strict=True))
         return tangent + (total - tangent.detach())
 
-    def shares(self, places, prototypes):
-        """Each context's share of D."""
-        shares = np.zeros(self.p.shape[0])
+    def losses(self, z: torch.Tensor, prototypes: torch.Tensor) -> np.ndarray:
+        """Each context's part of D."""
+        losses = np.zeros(self.p.shape[0])
         with torch.no_grad():
-            for part, share, objective in self.blocks(self.rows):
-                shares[part] = share * objective.per_row(places[part], prototypes).cpu().numpy()
-        return shares
+            for part, fraction, objective in self.blocks(self.rows):
+                losses[part] = fraction * objective.per_row(z[part], prototypes).cpu().numpy()
+        return losses
 
 
-def place_contexts(p, learned, prototypes, divergence):
-    """Places of new contexts: each minimises its own divergence to the frozen prototypes of tokens, alone.
+def _of_each(z: torch.Tensor, objective: Objective, keys: torch.Tensor, batch: Any) -> torch.Tensor:
+    """The sum of the contexts' divergences."""
+    return len(z) * objective(z, keys)
 
-    Adam moves every number by itself, so that a place does not depend on the others of its batch. It starts at the
+
+def place_contexts(p: Conditional, loss: Loss, prototypes: np.ndarray) -> np.ndarray:
+    """Coordinates of new contexts: each minimises its own divergence to the fixed prototypes of tokens, separately.
+
+    Adam moves every number by itself, so that a result does not depend on the others of its batch. It starts at the
     mean prototype of the context's tokens, which is zero where there are none.
-
-    Parameters
-    ----------
-    p : Conditional of shape (n_new, n_tokens)
-    learned : Learned
-    prototypes : ndarray of shape (n_tokens, n_components)
-    divergence : str
-
-    Returns
-    -------
-    ndarray of shape (n_new, n_components), float64
     """
-    keys = torch.tensor(prototypes, dtype=torch.float64)
-    places = p.weights @ prototypes
+    keys, run = torch.tensor(prototypes, dtype=torch.float64), Run(torch.float64, torch.device("cpu"))
+    found = p.weights @ prototypes
     rows, n_at_once = np.flatnonzero(p.has_positives), max(1, _PAIRS_AT_ONCE // p.shape[1])
     for first in range(0, len(rows), n_at_once):
         part = rows[first : first + n_at_once]
-        objective = Objective(p.take(part), learned, divergence=divergence)
-        z = torch.tensor(places[part], dtype=torch.float64, requires_grad=True)
-        result = minimize(
-            lambda z=z, objective=objective: len(z) * objective(z, keys),
-            [z],
-            method="adam",
-            max_iter=_PLACING_STEPS,
-            learning_rate=_PLACING_RATE,
-        )
+        objective = loss.over(p.take(part), run)
+        z = torch.tensor(found[part], dtype=torch.float64, requires_grad=True)
+        problem = Problem(partial(_of_each, z, objective, keys), [z])
+        result = train(problem, Adam(_PLACING_RATE), _PLACING_STEPS, run)
         if result.status == "interrupted":
             raise KeyboardInterrupt
-        places[part] = z.detach().numpy()
-    return places
+        found[part] = z.detach().numpy()
+    return found

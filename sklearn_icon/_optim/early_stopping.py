@@ -1,13 +1,15 @@
 """Early stopping: a loss on held-out rows says when to stop, and which parameters to keep."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 
 class EarlyStopping:
-    """Follows a loss on held-out rows; a callback of the solver.
+    """Follows a loss on held-out rows.
 
-    Parameters
+    Attributes
     ----------
     loss : callable () -> tensor
         The loss on held-out rows at the present parameters.
@@ -17,36 +19,30 @@ class EarlyStopping:
         Steps between two looks.
     patience : int
         Looks without a lower loss after which to stop.
-    on_step : callable (n_iter, loss) or None
-        Another callback, called first.
-
-    Attributes
-    ----------
     losses : list of float
         At each look.
     """
 
-    def __init__(self, loss, params, every, patience, on_step):
-        self.loss, self.params, self.every, self.patience, self.on_step = loss, params, every, patience, on_step
+    def __init__(self, loss: Callable[[], torch.Tensor], params: list[torch.Tensor], every: int, patience: int):
+        self.loss, self.params, self.every, self.patience = loss, params, every, patience
         self.losses: list[float] = []
         self._kept = self._copies()
 
-    def _copies(self):
+    def _copies(self) -> list[torch.Tensor]:
         return [param.detach().clone() for param in self.params]
 
-    def __call__(self, n_iter, loss):
+    def __call__(self, n_iter: int, loss: float) -> bool:
         """Look, if it is time; True to stop."""
-        stop = self.on_step is not None and self.on_step(n_iter, loss)
         if n_iter % self.every:
-            return stop
+            return False
         with torch.no_grad():
             self.losses.append(float(self.loss()))
         best = int(np.argmin(self.losses))
         if best == len(self.losses) - 1:
             self._kept = self._copies()
-        return stop or len(self.losses) - 1 - best >= self.patience
+        return len(self.losses) - 1 - best >= self.patience
 
-    def restore(self):
+    def restore(self) -> None:
         """Put the best parameters back."""
         with torch.no_grad():
             for param, kept in zip(self.params, self._kept, strict=True):

@@ -1,0 +1,21 @@
+"""D(p || q) before p is known: q, the divergence and the normalisation."""
+
+from typing import Any, NamedTuple
+
+from .._core.conditional import Conditional
+from .._optim.train import Run
+from ..learned import Learned
+from .objective import Objective
+
+
+class Loss(NamedTuple):
+    """What is minimised, of any p."""
+
+    learned: Learned
+    divergence: str = "kl"
+    normalization: str = "conditional"
+
+    def over(self, p: Conditional, run: Run, **more: Any) -> Objective:
+        """D(p || q) as a function of representations, in the precision and on the device of a run."""
+        how: dict[str, Any] = {"divergence": self.divergence, "normalization": self.normalization}
+        return Objective(p, self.learned, **how, **run.like, **more)

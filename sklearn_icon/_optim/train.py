@@ -1,0 +1,103 @@
+"""What every fit by gradients is: a problem, a solver, and what both run with."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import torch
+
+from .._core.seeding import seeded_if
+from .early_stopping import EarlyStopping
+from .methods import Solver
+from .solver import SolverResult, minimize
+
+
+class Run(NamedTuple):
+    """What a fit runs with: precision, device, seed, and who is told of each stage.
+
+    `report(stage, total, of)` gives what follows a stage of `total` steps at most, whose losses are sums `of` as many,
+    or None.
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    seed: int = 0
+    report: Callable[..., Callable[[int, float], Any] | None] = lambda stage, total=None, of=1: None
+
+    @property
+    def like(self) -> dict[str, Any]:
+        """Precision and device, by the names that torch gives them."""
+        return {"dtype": self.dtype, "device": self.device}
+
+
+class Training(NamedTuple):
+    """What users set of a training: "auto" and None stand for what the problem takes by itself."""
+
+    learning_rate: float | str = "auto"
+    max_iter: int | None = None
+    tol: float = 0.0
+    batch_size: int | str | None = "auto"  # None: all rows at once
+    patience: int = 10  # looks at held-out rows without a lower loss
+
+
+@dataclass
+class Problem:
+    """A loss of batches over tensors.
+
+    Attributes
+    ----------
+    loss : callable (batch) -> tensor
+    params : list of tensors
+        That it is minimised over.
+    batches : iterable
+        One a step.
+    kept : list of tensors
+        That change beside the parameters and go back with them, such as running means.
+    after_step : callable or None
+    per_pass : int
+        Batches of a pass over the rows.
+    of : int
+        How many losses the loss is the sum of.
+    draws : bool
+        Whether the loss draws from torch's global generator, which then gets the seed of the run.
+    watch : EarlyStopping or None
+        Follows the loss on held-out rows; the parameters end where that was least.
+    """
+
+    loss: Callable[[Any], torch.Tensor]
+    params: Sequence[torch.Tensor]
+    batches: Iterable[Any] = field(default_factory=lambda: repeat(None))
+    kept: Sequence[torch.Tensor] = field(default_factory=list)
+    after_step: Callable[[], None] | None = None
+    per_pass: int = 1
+    of: int = 1
+    draws: bool = False
+    watch: EarlyStopping | None = None
+
+
+def train(problem: Problem, solver: Solver, max_iter: int, run: Run, stage: str = "training") -> SolverResult:
+    """Minimise the loss of a problem, batch after batch."""
+    batches, report = iter(problem.batches), run.report(stage, max_iter, problem.of)
+
+    def follow(n_iter: int, loss: float) -> bool:
+        if problem.after_step is not None:
+            problem.after_step()
+        stop = report is not None and bool(report(n_iter, loss))
+        looked = problem.watch is not None and problem.watch(n_iter, loss)
+        return stop or looked
+
+    with seeded_if(problem.draws, run.seed, run.device):
+        result = minimize(
+            lambda: problem.loss(next(batches)),
+            problem.params,
+            solver,
+            max_iter=max_iter,
+            on_step=follow,
+            kept=problem.kept,
+            per_pass=problem.per_pass,
+        )
+    if problem.watch is None:
+        return result
+    problem.watch.restore()
+    return result._replace(status="completed") if result.status == "interrupted" else result
