@@ -30,7 +30,7 @@ from sklearn_icon import (
 from sklearn_icon._core.pools import _BLAS
 from sklearn_icon._core.quiet import quiet
 from sklearn_icon._core.team import Team, threads
-from sklearn_icon._estimators.whole import undisturbed, whole
+from sklearn_icon._estimators.whole import undisturbed
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -261,19 +261,18 @@ def test_blas_keeps_the_least_that_is_asked_for(unchanged):
     assert blas_threads() == before
 
 
-@pytest.mark.parametrize("around", [whole, undisturbed])
-def test_limits_of_calls_side_by_side_do_not_stay(around, unchanged):
+def test_limits_of_calls_side_by_side_do_not_stay(unchanged):
     """Scikit-learn limits BLAS around its own loops; what the first found and put back, the second put at one again."""
     first_in, second_in, first_out = Event(), Event(), Event()
 
-    @around
+    @undisturbed
     def first(self):
         with threadpool_limits(1, user_api="blas"):
             first_in.set()
             assert second_in.wait(60)
         first_out.set()
 
-    @around
+    @undisturbed
     def second(self):
         assert first_in.wait(60)
         with threadpool_limits(1, user_api="blas"):
