@@ -15,8 +15,8 @@ from . import supervisory as of_p
 from ._core.ranks import JointBatch
 from ._core.spec import resolve
 from ._objective.divergences import DIVERGENCES
-from ._objective.objective import check_limit
 from ._objective.row_tiles import Batch, summed_divergence
+from ._objective.ways import check_limit
 from .learned import NAMES, Learned
 from .supervisory._batch import as_targets
 

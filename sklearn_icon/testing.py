@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.utils.validation import _num_samples
 
 from ._core.conditional import Conditional
 from ._core.types import Rows
@@ -74,8 +75,8 @@ def check_supervisory(spec: Supervisory, X: Rows | None = None, y: Any = None) -
 def _check_conditional(spec: Supervisory, X: Any, y: Any) -> None:
     before, settings = copy.deepcopy((X, y)), copy.deepcopy(spec.get_params())
     p = _conditional(spec, X, y)
-    n = X.shape[0] if hasattr(X, "shape") else len(X)
-    _require(_same(before, (X, y)), f"{spec} changed X or y")
+    n = _num_samples(X)
+    _require(_same(before[0], X) and _same(before[1], y), f"{spec} changed X or y")
     _require(repr(settings) == repr(spec.get_params()), f"{spec} changed its own parameters")
     _require(isinstance(p, Conditional), f"{spec}.conditional must return a Conditional, got {type(p).__name__}")
     dense = p.toarray()
@@ -215,6 +216,13 @@ def _check_slope(kernel: Learned) -> None:
     slope = torch.as_tensor(slope, dtype=torch.float64).expand_as(derivative)
     agree = torch.allclose(slope, derivative, rtol=1e-6, atol=1e-12)
     _require(agree, f"slope of {kernel} is not the derivative of log_kernel by the squared distance")
+    _require(not inner.smooth_at_zero or inner._is_smooth(), f"{kernel} is not smooth at zero, as it declares")
+    if kernel.slope_terms is not None:
+        a, b, c = kernel.slope_terms
+        agree = torch.allclose(c / (a + b * sq), derivative, rtol=1e-6, atol=1e-12) and 1.0 == (b if b else a)
+        _require(agree, f"slope_terms of {kernel} must be (1, 0, c) or (a, 1, c) with slope = c / (a + b d^2)")
+        at_zero = float(inner.log_kernel(torch.zeros(1, dtype=torch.float64)))
+        _require(at_zero == 0, f"log_kernel of {kernel}, which has slope_terms, must be zero at zero, got {at_zero}")
 
 
 def _check_loss(kernel: Learned, n: int) -> None:
@@ -295,8 +303,6 @@ def _require(holds: Any, what: str) -> None:
 
 
 def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, tuple):
-        return all(map(_same, a, b))
     if sparse.issparse(a):
         return abs(a - b).nnz == 0
     return a is b or np.array_equal(np.asarray(a), np.asarray(b))

@@ -11,7 +11,8 @@ from sklearn_icon._core.conditional import Conditional
 from sklearn_icon._objective import attraction as _edges
 from sklearn_icon._objective import normalizers as _sums
 from sklearn_icon._objective.divergences import DIVERGENCES
-from sklearn_icon._objective.objective import Objective, can_interpolate
+from sklearn_icon._objective.objective import Objective
+from sklearn_icon._objective.ways import can_interpolate
 from sklearn_icon.learned import (
     Gaussian,
     Harmonic,

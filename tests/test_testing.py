@@ -95,6 +95,19 @@ class RightSlope(Laplace):
         return -0.5 / (sq_distance.clamp_min(1e-12).sqrt() * self.sigma)
 
 
+class SaidSmooth(Laplace):
+    smooth_at_zero = True
+
+
+class WrongTerms(learned.StudentT):
+    slope_terms = (2.0, 1.0, -1.0)
+
+
+class Lifted(learned.Gaussian):
+    def log_kernel(self, sq_distance):
+        return super().log_kernel(sq_distance) - 1
+
+
 class Unpaired(Laplace):
     def paired(self, z, keys):
         return 2 * super().paired(z, keys)
@@ -113,7 +126,14 @@ def test_a_kernel_of_ones_own():
 
 @pytest.mark.parametrize(
     "kernel, message",
-    [(WrongSlope(), "slope of"), (Unpaired(), "not the diagonal"), (InPlace(), "changed the representations")],
+    [
+        (WrongSlope(), "slope of"),
+        (Unpaired(), "not the diagonal"),
+        (InPlace(), "changed the representations"),
+        (SaidSmooth(), "not smooth at zero"),
+        (WrongTerms(), "slope_terms of"),
+        (Lifted(), "must be zero at zero"),
+    ],
     ids=repr,
 )
 def test_what_is_wrong_with_a_kernel_is_said(kernel, message):

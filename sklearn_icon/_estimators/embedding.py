@@ -406,7 +406,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         import torch
 
         from .._objective.fused import can_fuse
-        from .._objective.objective import can_interpolate, can_sample
+        from .._objective.ways import can_interpolate, can_sample
 
         n, free = p.shape[0], not encoder.parametric
         gridded = free and can_interpolate(p, q_spec, self.n_components)

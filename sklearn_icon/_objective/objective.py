@@ -24,7 +24,6 @@ from .._core.conditional import no_positives
 from .._core.team import Team
 from .._core.types import Array
 from .attraction import symmetric_edges
-from .divergences import DIVERGENCES, Divergence
 from .fused import can_fuse
 from .grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
 from .normalizers import (
@@ -36,6 +35,7 @@ from .normalizers import (
     sampled_log_normalizer,
     self_mask,
 )
+from .ways import check_limit, divergence_of, has_rational_tail, infinite_where_zero, is_plain_kl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +86,7 @@ class Objective:
         self.exclude_self = p.exclude_self and not learned.includes_self
         self.n_choices = self.n_keys - self.exclude_self
         self.n_mixed = self.n_choices * (self.n_rows if self.joint else 1)
-        self.is_plain_kl = divergence == "kl" and not p.uniform and not learned.mixture
+        self.is_plain_kl = is_plain_kl(learned, divergence, p.uniform)
         self.term, self.at_zero, self.smooth = divergence_of(learned, divergence)
         _check_combination(p, learned, divergence, self)
         weights, row_mass = _averaged(p, sample_weight, self.joint)
@@ -255,9 +255,8 @@ class Objective:
 
     def _joint_sums(self, z: Tensor, with_value: bool) -> tuple[Any, Tensor, float, Tensor]:
         """(sum over edges or None, its gradient, log-normaliser, its gradient)."""
-        terms = self.learned.slope_terms
-        is_student_t = terms is not None and terms[1] > 0
-        if self.grid is None and self.edges.is_dense and is_student_t and not can_fuse(self.learned, z):
+        one_pass = self.edges.is_dense and has_rational_tail(self.learned) and not can_fuse(self.learned, z)
+        if self.grid is None and one_pass:
             return dense_student_t_sums(self.learned, z, self.edges.weights, with_value)
         sums = self.edges.sum_and_gradient(self.learned, z, with_value)
         if self.grid is None:
@@ -320,46 +319,6 @@ class Objective:
             return cost.sum(1)
 
         return scale * over_tiles(tile, z, keys, log_norm)
-
-
-def _limit_term(p: Tensor, log_q: Tensor) -> Tensor:
-    """-p log q: a limit has no entropy to add."""
-    return -p * log_q
-
-
-_limit_of_kl = Divergence(_limit_term, 0.0)
-
-
-def divergence_of(learned: Learned, divergence: str) -> Divergence:
-    """The terms of D for a kernel: of a limit, those that are left of KL."""
-    return _limit_of_kl if learned.is_limit else DIVERGENCES[divergence]
-
-
-def check_limit(learned: Learned, divergence: str, joint: bool = False) -> None:
-    """Refuse the limit of a loss where there is no such limit."""
-    if learned.is_limit and (divergence != "kl" or joint):
-        raise ValueError(
-            f"{learned} is the limit of a conditional KL loss and no distribution; use it with divergence='kl' and "
-            "normalization='conditional', or choose learned='gaussian'."
-        )
-
-
-def infinite_where_zero(divergence: str) -> ValueError:
-    """The error of a divergence that needs p to be positive, and of a p that is not."""
-    return ValueError(
-        f"divergence={divergence!r} is infinite where p is zero; set debias > 0, or use a p that is positive on all "
-        "keys."
-    )
-
-
-def can_sample(p: Conditional, learned: Learned) -> bool:
-    """Whether drawn keys can give the normalisers of a lookup map: distance kernels, no mass on self or all."""
-    return learned.euclidean and p.exclude_self and not p.uniform and not learned.mixture
-
-
-def can_interpolate(p: Conditional, learned: Any, n_components: int) -> bool:
-    """Whether a grid can: where keys could be drawn, 1-D or 2-D maps under a kernel that is smooth at zero."""
-    return n_components <= 2 and can_sample(p, learned) and learned.smooth_at_zero
 
 
 def _check_combination(p: Conditional, learned: Learned, divergence: str, objective: Objective) -> None:

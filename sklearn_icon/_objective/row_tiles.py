@@ -19,7 +19,7 @@ import torch
 
 from ..learned import Learned
 from .divergences import kl
-from .objective import divergence_of, infinite_where_zero
+from .ways import divergence_of, has_kl_by_softmax, infinite_where_zero
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,7 +82,7 @@ def _of_tile(batch: Batch, rows: Tensor, keys: Tensor, values: Sequence[Tensor],
 
 def of_affinity(batch: Batch, learned: Learned, part: slice, affinity: Tensor) -> Tensor:
     """The sum over a slice of rows from `Learned.pairwise` of them and all keys."""
-    if batch.divergence == "kl" and not (learned.normalized or learned.is_limit or learned.mixture):
+    if has_kl_by_softmax(learned, batch.divergence):
         return _KL.apply(batch, learned, part, affinity)
     return _of_affinity(batch, learned, part, affinity)
 

@@ -17,8 +17,8 @@ from sklearn.utils import gen_batches
 from .._core.unit_rows import unit_rows
 from .._objective.batches import batch_count, shuffled
 from .._objective.loss import Loss
-from .._objective.objective import check_limit
 from .._objective.row_tiles import Batch, of_affinity
+from .._objective.ways import check_limit
 from .._optim.methods import Adam
 from .._optim.solver import SolverResult
 from .._optim.train import Problem, Run, Training, train

@@ -129,34 +129,33 @@ class FixedRows:
     def __init__(self, X: Rows, dtype: torch.dtype, device: torch.device | str) -> None:
         self.rows: Any
         self.columns: Any
+        self.by_numpy = not sparse.issparse(X) and torch.device(device).type == "cpu"
         if sparse.issparse(X):
             self.rows, self.columns = (_torch_csr(sparse.csr_array(part), dtype, device) for part in (X, X.T))
         else:
             rows = torch.as_tensor(X, dtype=dtype, device=device)
-            self.rows = rows.numpy() if rows.device.type == "cpu" else rows
+            self.rows = rows.numpy() if self.by_numpy else rows
             self.columns = self.rows.T
 
     def __matmul__(self, weights: Tensor) -> Tensor:
         """X @ weights, differentiable in the weights."""
         return _Product.apply(self, weights)
 
+    def times(self, left: Any, right: Tensor) -> Tensor:
+        """The product of rows or columns with a matrix, outside autograd."""
+        return torch.from_numpy(left @ right.detach().numpy()) if self.by_numpy else left @ right
+
 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, factor: FixedRows, weights: Tensor) -> Tensor:
         ctx.factor = factor
-        return _times(factor.rows, weights)
+        return factor.times(factor.rows, weights)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[None, Tensor]:
-        return None, _times(ctx.factor.columns, grad_output.contiguous())
-
-
-def _times(left: Array | Tensor, right: Tensor) -> Tensor:
-    if isinstance(left, np.ndarray):
-        return torch.from_numpy(left @ right.detach().numpy())
-    return left @ right
+        return None, ctx.factor.times(ctx.factor.columns, grad_output.contiguous())
 
 
 def _torch_csr(matrix: sparse.csr_array, dtype: torch.dtype, device: torch.device | str) -> Tensor:

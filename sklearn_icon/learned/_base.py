@@ -52,7 +52,7 @@ class Learned(Spec):
     learns: tuple[str, ...] = ()
     """Names of the parameters that are to be learned beside the representations."""
     slope_terms: SlopeTerms | None = None
-    """(a, b, c) of a kernel of the squared distance with slope = c / (a + b d^2), b zero or one, and log k = 0 at zero,
+    """(1, 0, c) or (a, 1, c) of a kernel of the squared distance with slope = c / (a + b d^2) and log k = 0 at zero,
     which compiled loops read; None where the slope is of no such form."""
 
     @property
@@ -134,6 +134,10 @@ class DistanceKernel(Learned):
 
         Grids and the placement of new rows need it; exp(-d) has a kink there and is summed exactly or sampled.
         """
+        return self._is_smooth()
+
+    def _is_smooth(self) -> bool:
+        """`smooth_at_zero` as the slope shows it, whatever a subclass declares."""
         import torch
 
         at_zero = float(self.slope(torch.zeros(1, dtype=torch.float64)))

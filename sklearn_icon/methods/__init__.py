@@ -9,15 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from difflib import get_close_matches
 
-from sklearn.base import clone
-
 from .._core.spec import shown
 from ._gaps import GAPS
 from ._published import PUBLISHED
 from ._record import COLUMNS as COLUMNS
 from ._record import FAMILIES as FAMILIES
 from ._record import ROWS as ROWS
-from ._record import SPECS, Method
+from ._record import Method
 
 __all__ = ["Method", "get", "names"]
 
@@ -84,7 +82,7 @@ def get(name: str) -> Method:
         near = {_INDEX[plain].name: None for plain in get_close_matches(_plain(name)[:100], _INDEX, n=5, cutoff=0.5)}
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "methods.names() lists them."
         raise ValueError(f"method {shown(name)} is not known; {hint}")
-    return replace(method, **{part: clone(getattr(method, part)) for part in SPECS})
+    return replace(method, **method._specs())
 
 
 def _plain(name: object) -> str:

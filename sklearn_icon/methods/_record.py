@@ -40,7 +40,6 @@ ROWS = {
 """Titles of the table's rows, by the class of q."""
 
 _NARROW = 0.1
-SPECS = ("supervisory", "learned", "encoder")
 _HANDED_ON = ("perplexity", "n_neighbors", "metric", "metric_params")
 
 
@@ -120,9 +119,14 @@ class Method:
     def row(self) -> str:
         """Title of the table's row, which q names; a Gaussian of small fixed width is narrow."""
         spec = self.learned.unmixed()
-        if isinstance(spec, q.Gaussian) and spec.sigma <= _NARROW:
+        if spec.get_params(deep=False).get("sigma", 1.0) <= _NARROW:
             return ROWS["NarrowGaussian"]
         return ROWS["degree" if spec.by_degree else type(spec).__name__]
+
+    def _specs(self) -> dict[str, Any]:
+        """Copies of p, q and the encoder, by the estimators' names of these."""
+        chosen = {"supervisory": self.supervisory, "learned": self.learned, "encoder": self.encoder}
+        return {name: clone(spec) for name, spec in chosen.items()}
 
     def make_estimator(self, **params: Any) -> Any:
         """Make a fresh, unfitted estimator of the method.
@@ -153,7 +157,7 @@ class Method:
         import sklearn_icon  # which imports an estimator where it is asked for
 
         estimator = getattr(sklearn_icon, self.estimator)()
-        own = {name: clone(getattr(self, name)) for name in SPECS} | dict(self.parameters)
+        own = self._specs() | dict(self.parameters)
         own |= {"divergence": self.divergence, "debias": self.debias}
         own |= {"normalization": self.normalization} if self.estimator == "ICONEmbedding" else {}
         estimator.set_params(**own)

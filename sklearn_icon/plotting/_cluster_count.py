@@ -177,14 +177,14 @@ class ClusterCountDisplay:
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         counts = np.asarray(self.n_clusters)
-        names = [name for name in _LABELS if getattr(self, name) is not None]
+        names = [name for name in _LABELS if vars(self)[name] is not None]
         if np.array_equal(self.n_used[0], counts):
             names.remove("n_used")
         self.ax_, self.figure_ = new_axes(ax, figsize=(6, 1 + 1.7 * len(names)))
         below = panels_below(self.ax_, [1.5] + [1] * (len(names) - 1)) if len(names) > 1 else []
         self.axes_, self.lines_ = dict(zip(names, [self.ax_, *below], strict=True)), {}
         for name, panel in self.axes_.items():
-            self.lines_[name] = _band(panel, counts, np.asarray(getattr(self, name)), kwargs)
+            self.lines_[name] = _band(panel, counts, np.asarray(vars(self)[name]), kwargs)
             panel.set_ylabel(_LABELS[name])
         self.ax_.set_ylim(min(0, self.ax_.get_ylim()[0]), 1.05)
         if "entropy" in names:

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import euclidean_distances
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._core.types import Array, Rows
 from ._style import COLORS, DARK, LIGHT, new_axes
@@ -141,7 +141,7 @@ class NeighborhoodDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
-        n = X.shape[0] if hasattr(X, "shape") else len(X)
+        n = _num_samples(X)
         if not -n <= index < n:
             raise ValueError(f"index={index} is beyond the {n} rows of X; use one of {-n} to {n - 1}.")
         index = index % n

@@ -99,7 +99,7 @@ class PeriodicTableDisplay:
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         self.ax_, self.figure_ = new_axes(ax, figsize=(9, 6.3))
-        shown = {table.get(name).name for name in ([highlight] if isinstance(highlight, str) else highlight)}
+        shown = {table.get(name).name for name in np.atleast_1d(highlight)}
         columns = [title for title in table.COLUMNS.values() if any(m.column == title for m in self.methods)]
         rows = [title for title in dict.fromkeys(table.ROWS.values()) if any(m.row == title for m in self.methods)]
         cells: dict[tuple, list] = {}

@@ -197,7 +197,3 @@ def shrink(parameter: str, default: N, fitting: N, data: str) -> N:
         stacklevel=2,
     )
     return fitting
-
-
-def n_rows_of(X: Rows) -> int:
-    return X.shape[0] if hasattr(X, "shape") else len(X)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
+from sklearn.utils.validation import _num_samples
 
 from .._core.conditional import Conditional
 from .._core.types import Array, Jobs, Rows, Seed
-from ._base import Supervisory, n_rows_of
+from ._base import Supervisory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ class Identity(Supervisory):
 
     def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
-        return Conditional(sparse.eye_array(n_rows_of(X), format="csr"))
+        return Conditional(sparse.eye_array(_num_samples(X), format="csr"))
 
     def of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """By torch; see `Supervisory.of_batch`."""
@@ -83,7 +84,7 @@ class CrossModalPairs(Supervisory):
 
     def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
-        return Conditional(sparse.eye_array(n_rows_of(self._require_y(X, y)), format="csr"))
+        return Conditional(sparse.eye_array(_num_samples(self._require_y(X, y)), format="csr"))
 
     def batch_needs(self, y: Any) -> str:
         """Labels that say which rows are partners, where there are any: partners themselves come as keys."""

@@ -11,13 +11,14 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import _num_samples
 
 from .._core.conditional import Conditional, view_conditional
 from .._core.labels import is_known
 from .._core.spec import answer
 from .._core.types import Array, Jobs, Rows, Seed
 from .._graph.walks import visits
-from ._base import Supervisory, Wrapper, n_rows_of
+from ._base import Supervisory, Wrapper
 from ._neighborhoods import UniformKNN
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ class PositivePairs(SameClass):
         """Compute p, over `n_views` n rows where views are drawn; see `Supervisory.conditional`."""
         if self.augment is None:
             return super().conditional(X, y)
-        return view_conditional(n_rows_of(X), self.n_views)
+        return view_conditional(_num_samples(X), self.n_views)
 
     def draw(self, batch: Tensor) -> Tensor:
         """Views of the items of a batch, draw after draw: view v of item i is row v * len(batch) + i.

@@ -1,0 +1,83 @@
+"""Which way of computing serves which kernel: what `learned.Learned` declares, its duty, and what rests on it.
+
+| declared | duty | what rests on it |
+|---|---|---|
+| nothing | `paired` and `pairwise` are log k, differentiable | tiles of all pairs, of any size |
+| `euclidean` | log k is `log_kernel` of d^2, at most zero, `slope` its derivative | sums over edges, drawn keys |
+| `smooth_at_zero` | from zero on the slope is finite, negative and linear | grids, placement of new rows |
+| `slope_terms` | slope = c / (a + b d^2) with (1, 0, c) or (a, 1, c), log k = 0 at zero | compiled loops |
+| `has_pole` | log k is unbounded at zero | distances from differences |
+| `is_limit` | `log_partition` is the limit of log Z; there is no distribution | KL without its entropy |
+| `normalized` | `paired` and `pairwise` are log q | no normaliser |
+| `centred` | what stands for log q sums to zero over a row's keys | no sum over uniform mass on p |
+| `mixture` | `finish` adds it after the normaliser | no way by formula |
+
+`testing.check_learned` holds kernels to the first four.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .divergences import DIVERGENCES, Divergence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .._core.conditional import Conditional
+    from ..learned import Learned
+
+
+def _limit_term(p: Tensor, log_q: Tensor) -> Tensor:
+    """-p log q: a limit has no entropy to add."""
+    return -p * log_q
+
+
+_limit_of_kl = Divergence(_limit_term, 0.0)
+
+
+def divergence_of(learned: Learned, divergence: str) -> Divergence:
+    """The terms of D for a kernel: of a limit, those that are left of KL."""
+    return _limit_of_kl if learned.is_limit else DIVERGENCES[divergence]
+
+
+def check_limit(learned: Learned, divergence: str, joint: bool = False) -> None:
+    """Refuse the limit of a loss where there is no such limit."""
+    if learned.is_limit and (divergence != "kl" or joint):
+        raise ValueError(
+            f"{learned} is the limit of a conditional KL loss and no distribution; use it with divergence='kl' and "
+            "normalization='conditional', or choose learned='gaussian'."
+        )
+
+
+def infinite_where_zero(divergence: str) -> ValueError:
+    """The error of a divergence that needs p to be positive, and of a p that is not."""
+    return ValueError(
+        f"divergence={divergence!r} is infinite where p is zero; set debias > 0, or use a p that is positive on all "
+        "keys."
+    )
+
+
+def is_plain_kl(learned: Learned, divergence: str, uniform: float) -> bool:
+    """Whether the loss is a sum over edges and a normaliser: KL without uniform mass on p or q."""
+    return divergence == "kl" and not uniform and not learned.mixture
+
+
+def has_kl_by_softmax(learned: Learned, divergence: str) -> bool:
+    """Whether the gradient of a row of log k is q - p."""
+    return divergence == "kl" and not (learned.normalized or learned.is_limit or learned.mixture)
+
+
+def has_rational_tail(learned: Learned) -> bool:
+    """Whether k is (1 + d^2 / a)^c, of which one pass over the pairs gives both sums."""
+    return learned.slope_terms is not None and learned.slope_terms[1] > 0
+
+
+def can_sample(p: Conditional, learned: Learned) -> bool:
+    """Whether drawn keys can give the normalisers of a lookup map: distance kernels, no mass on self or all."""
+    return learned.euclidean and p.exclude_self and not p.uniform and not learned.mixture
+
+
+def can_interpolate(p: Conditional, learned: Any, n_components: int) -> bool:
+    """Whether a grid can: where keys could be drawn, 1-D or 2-D maps under a kernel that is smooth at zero."""
+    return n_components <= 2 and can_sample(p, learned) and learned.smooth_at_zero
