@@ -52,6 +52,7 @@ html_show_sourcelink = False
 
 autosummary_ignore_module_all = False  # a module's page lists its __all__, so that it cannot fall behind
 numpydoc_show_class_members = False
+autodoc_typehints = "none"  # docstrings say shapes and units too
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
