@@ -259,12 +259,12 @@ def test_tiles_do_not_matter(monkeypatch, name, kind, z, prototypes):
 
 @pytest.mark.parametrize("normalization", ["conditional", "joint"])
 @pytest.mark.parametrize("kind", ["some", "some-self"])
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_sparse_and_dense_edges_agree(monkeypatch, share, kind, normalization, z):
-    monkeypatch.setattr(_edges, "_DENSE_SHARE", share)
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_sparse_and_dense_edges_agree(monkeypatch, fraction, kind, normalization, z):
+    monkeypatch.setattr(_edges, "_DENSE", fraction)
     base, _ = P_KINDS[kind]
     objective = Objective(base, StudentT(), normalization=normalization, n_components=3)
-    assert type(objective.edges) is (_edges.SparseEdges if share else _edges.DenseEdges)
+    assert type(objective.edges) is (_edges.SparseEdges if fraction else _edges.DenseEdges)
     assert_allclose(objective(tensor(z)), objective.per_row(tensor(z)).sum(), rtol=1e-12)
     assert torch.autograd.gradcheck(objective, tensor(z, requires_grad=True))
 
