@@ -10,7 +10,7 @@ from .._core.conditional import Conditional
 from .._core.seeding import seeded
 from .._objective.batches import BatchLoss, ViewLoss
 from .._objective.loss import Loss
-from .._objective.objective import can_interpolate
+from .._objective.ways import can_interpolate
 from .._optim.methods import LBFGS, Adam
 from .._optim.train import Problem, Run, Training, train
 from ..encoders import Encoder
