@@ -71,7 +71,7 @@ FITTED = {
     ),
     "total_variation": ICONClassifier(divergence="total_variation", encoder="mlp", random_state=0),
     "smoothed": ICONClassifier(debias=0.1),
-    "same_class": ICONClassifier(supervisory="same_class", max_iter=1000, random_state=0),
+    "same_class": ICONClassifier(supervisory="same_class", max_iter=200, random_state=0),
 }
 each = pytest.mark.parametrize("estimator", FITTED.values(), ids=FITTED)
 

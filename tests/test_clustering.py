@@ -843,7 +843,7 @@ def test_memberships_that_are_all_alike_are_one_cluster():
 
 @pytest.mark.parametrize("divergence", ["jensen_shannon", "total_variation", "squared_hellinger"])
 def test_other_divergences_cluster_at_their_defaults(divergence):
-    rows, labels = load_digits(return_X_y=True)
+    rows, labels = (part[::2] for part in load_digits(return_X_y=True))
     estimator = ICONClustering(10, divergence=divergence, random_state=0).fit(rows)
     assert estimator.debias_ == 0 and adjusted_rand_score(labels, estimator.labels_) > 0.6
 

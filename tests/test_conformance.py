@@ -21,7 +21,8 @@ def noisy(batch):
     return batch + 0.1 * torch.randn_like(batch)
 
 
-FEW = {"max_iter": 60, "random_state": 0}
+FEW = {"max_iter": 20, "random_state": 0}
+LONGER = {"max_iter": 60, "random_state": 0}  # until all rows of the checks are told apart
 PASSES = {"max_iter": 20, "random_state": 0}
 # By route: name -> estimator. The first four of each kind pass all checks, the others all but those OF_THE_SHELL.
 CONFIGURATIONS = {
@@ -58,8 +59,8 @@ CONFIGURATIONS = {
     "debiased-softmax": ICONClassifier(
         learned=learned.Gaussian(metric="dot", tau=0.5), debias=0.1, C=0.5, tol=1e-10, max_iter=1000
     ),
-    "harmonic-network": ICONClassifier(learned="harmonic", debias=0.1, encoder=encoders.MLP(hidden=(8,)), **FEW),
-    "student-t-network": ICONClassifier(learned="student_t", encoder=encoders.MLP(hidden=(8,)), **FEW),
+    "harmonic-network": ICONClassifier(learned="harmonic", debias=0.1, encoder=encoders.MLP(hidden=(8,)), **LONGER),
+    "student-t-network": ICONClassifier(learned="student_t", encoder=encoders.MLP(hidden=(8,)), **LONGER),
     "supcon-network": ICONClassifier(supervisory="same_class", learned="student_t", encoder="mlp", **FEW),
     "propagated-labels": ICONClassifier(supervisory="propagated_label", random_state=0),
     "pairs": ICONCrossModal(random_state=0, max_iter=5),
@@ -69,18 +70,19 @@ CONFIGURATIONS = {
     "pairs-in-batches": ICONCrossModal(3, learned="wide_gaussian", encoder="linear", batch_size=16, **PASSES),
 }
 # What the estimators' common code answers before anything is solved, or whatever was: of parameters, of tags, of
-# arguments that are refused, and of containers that are arrays by the time a solver reads them.
+# arguments that are refused, and of containers that are arrays by the time a solver reads them. Where a check comes
+# with rows that cannot be written as well, the others skip it: check_readonly_memmap_input asks them once.
 OF_THE_SHELL = frozenset(
     """
     check_class_weight_classifiers check_classifier_data_not_an_array check_classifiers_regression_target
     check_complex_data check_do_not_raise_errors_in_init_or_set_params check_dtype_object check_estimator_repr
-    check_estimator_sparse_tag check_estimator_tags_renamed check_estimators_empty_data_messages
-    check_estimators_nan_inf check_estimators_unfitted check_fit1d check_fit2d_predict1d check_get_params_invariance
-    check_mixin_order check_n_features_in_after_fitting check_no_attributes_set_in_init
-    check_parameters_default_constructible check_requires_y_none check_sample_weights_list
-    check_sample_weights_not_an_array check_sample_weights_pandas_series check_sample_weights_shape check_set_params
-    check_supervised_y_2d check_supervised_y_no_nan check_transformer_data_not_an_array check_transformers_unfitted
-    check_valid_tag_types
+    check_estimator_sparse_matrix check_estimator_sparse_tag check_estimator_tags_renamed
+    check_estimators_empty_data_messages check_estimators_nan_inf check_estimators_unfitted check_fit1d
+    check_fit2d_predict1d check_get_params_invariance check_mixin_order check_n_features_in_after_fitting
+    check_no_attributes_set_in_init check_parameters_default_constructible check_pipeline_consistency
+    check_requires_y_none check_sample_weights_list check_sample_weights_not_an_array
+    check_sample_weights_pandas_series check_sample_weights_shape check_set_params check_supervised_y_2d
+    check_supervised_y_no_nan check_transformer_data_not_an_array check_transformers_unfitted check_valid_tag_types
     """.split()
 )
 SPARSE = ("check_estimator_sparse_array", "check_estimator_sparse_matrix")
@@ -117,7 +119,7 @@ def checks_of(name):
     whole = name in names_of(type(estimator))[:4]
     for _, check in estimator_checks_generator(estimator):
         title = check.func.__name__
-        if whole or title not in OF_THE_SHELL:
+        if whole or (title not in OF_THE_SHELL and "readonly_memmap" not in check.keywords):
             marks = [pytest.mark.xfail(reason=failures[title])] if title in failures else []
             settings = "".join(f"-{key}={value}" for key, value in check.keywords.items())
             yield pytest.param(estimator, check, id=f"{name}-{title}{settings}", marks=marks)
@@ -133,7 +135,7 @@ def test_estimator_checks(estimator, check):
 
 @pytest.mark.parametrize(
     "kind, whole, others",
-    [(ICONEmbedding, 45, 25), (ICONClustering, 45, 25), (ICONClassifier, 55, 25), (ICONCrossModal, 45, 25)],
+    [(ICONEmbedding, 45, 22), (ICONClustering, 45, 22), (ICONClassifier, 55, 22), (ICONCrossModal, 45, 22)],
 )
 def test_number_of_checks(kind, whole, others):
     counts = [len(list(checks_of(name))) for name in names_of(kind)]

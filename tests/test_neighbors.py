@@ -5,12 +5,17 @@ import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import numba
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from sklearn_icon import ICONEmbedding
+from sklearn_icon._core.team import torch_threads
 from sklearn_icon._graph import brute_force as _brute_force
 from sklearn_icon._graph import neighbors as _neighbors
 from sklearn_icon._graph import space as _space
@@ -474,6 +479,15 @@ def test_approximate_search():
     cosine = nearest_neighbors(X, 10, metric="cosine", random_state=0)
     assert np.mean(cosine.indices == cross_neighbors(X, X, 11, metric="cosine").indices[:, 1:]) >= 0.95
     assert global_state() == state
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_a_fit_on_an_approximate_search_leaves_the_threads(n_threads):
+    with torch_threads(n_threads), threadpool_limits(n_threads):
+        before = torch.get_num_threads(), numba.get_num_threads(), threadpool_info()
+        ICONEmbedding(supervisory="knn", max_iter=2, random_state=0).fit(blobs(1200, 8, np.float32))
+        assert (torch.get_num_threads(), numba.get_num_threads(), threadpool_info()) == before
 
 
 @pytest.fixture

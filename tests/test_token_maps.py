@@ -165,11 +165,15 @@ def test_a_context_counts_as_often_as_it_has_tokens():
     assert abs(even.kl_divergence_ / weighted.kl_divergence_ - 1) > 1e-3
 
 
-@pytest.mark.parametrize("method", ["exact", "sampled"])
-@pytest.mark.parametrize("encoder", ["lookup", "linear", "mlp"])
-@pytest.mark.parametrize(
-    "q", [DOT, "gaussian", "student_t", learned.Gaussian(metric="cosine", tau=0.2), "harmonic"], ids=str
-)
+QS = [DOT, "gaussian", "student_t", learned.Gaussian(metric="cosine", tau=0.2), "harmonic"]
+COVERING = [  # each q with each encoder, and either with both methods
+    (q, encoder, ("exact", "sampled")[(i + j) % 2])
+    for i, q in enumerate(QS)
+    for j, encoder in enumerate(["lookup", "linear", "mlp"])
+]
+
+
+@pytest.mark.parametrize(("q", "encoder", "method"), COVERING, ids=str)
 def test_kernels_and_encoders_learn(monkeypatch, q, encoder, method):
     monkeypatch.setattr(_token_maps, "_PAIRS_AT_ONCE", 7 * TOKENS)
     embedding = clone(TOKEN_MAP).set_params(learned=q, encoder=encoder, method=method).fit(COUNTS)
