@@ -22,6 +22,7 @@ lint: $(VENV)/.installed-test,dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) docs/check_words.py
 
 docs: $(VENV)/.installed-docs
 	@rm -rf docs/_build docs/generated

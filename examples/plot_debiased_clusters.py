@@ -2,7 +2,7 @@ r"""
 Uniform mass in clusters
 ========================
 
-Mixing a share :math:`a` of uniform mass into both distributions,
+Mixing a fraction :math:`a` of uniform mass into both distributions,
 
 .. math:: \tilde p = (1 - a)\, p + a / N, \qquad \tilde q = (1 - a)\, q + a / N,
 

@@ -64,7 +64,7 @@ _PROBABILITY_TOLERANCE = 1e-3  # lets half-precision probabilities through
 
 
 def clustering_accuracy(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
-    r"""Share of samples that the best one-to-one matching of clusters to classes gets right.
+    r"""Fraction of samples that the best one-to-one matching of clusters to classes gets right.
 
     .. math:: \max_{\pi} \frac{\sum_i w_i \, 1[y_i = \pi(c_i)]}{\sum_i w_i}
 
@@ -382,17 +382,95 @@ def expected_calibration_error(y_true: Any, y_prob: Any, *, n_bins: int = 15, la
 
 
 def knn_recall_scorer(estimator: Any, X: Rows, y: Any = None, **kwargs: Any) -> float:
-    """Score ``estimator.transform(X)`` by `knn_recall`; y is ignored, `kwargs` are passed on."""
+    """Score ``estimator.transform(X)`` by `knn_recall`.
+
+    Parameters
+    ----------
+    estimator : fitted estimator with a method `transform`
+        What is scored.
+    X : array-like of shape (n_samples, n_features)
+        Rows that it is scored on.
+    y : array-like of shape (n_samples,), default=None
+        Ignored.
+    **kwargs : dict
+        Passed on to `knn_recall`.
+
+    Returns
+    -------
+    float
+        The higher, the better.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn_icon.metrics import knn_recall_scorer
+    >>> X = load_iris().data
+    >>> 0.5 < knn_recall_scorer(PCA(2).fit(X), X) <= 1
+    True
+    """
     return knn_recall(X, _embed(estimator, X), **kwargs)
 
 
 def trustworthiness_scorer(estimator: Any, X: Rows, y: Any = None, **kwargs: Any) -> float:
-    """Score ``estimator.transform(X)`` by `trustworthiness`; y is ignored, `kwargs` are passed on."""
+    """Score ``estimator.transform(X)`` by `trustworthiness`.
+
+    Parameters
+    ----------
+    estimator : fitted estimator with a method `transform`
+        What is scored.
+    X : array-like of shape (n_samples, n_features)
+        Rows that it is scored on.
+    y : array-like of shape (n_samples,), default=None
+        Ignored.
+    **kwargs : dict
+        Passed on to `trustworthiness`.
+
+    Returns
+    -------
+    float
+        The higher, the better.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn_icon.metrics import trustworthiness_scorer
+    >>> X = load_iris().data
+    >>> 0.9 < trustworthiness_scorer(PCA(2).fit(X), X) <= 1
+    True
+    """
     return trustworthiness(X, _embed(estimator, X), **kwargs)
 
 
 def random_triplet_scorer(estimator: Any, X: Rows, y: Any = None, **kwargs: Any) -> float:
-    """Score ``estimator.transform(X)`` by `random_triplet_accuracy`; y is ignored, `kwargs` are passed on."""
+    """Score ``estimator.transform(X)`` by `random_triplet_accuracy`.
+
+    Parameters
+    ----------
+    estimator : fitted estimator with a method `transform`
+        What is scored.
+    X : array-like of shape (n_samples, n_features)
+        Rows that it is scored on.
+    y : array-like of shape (n_samples,), default=None
+        Ignored.
+    **kwargs : dict
+        Passed on to `random_triplet_accuracy`.
+
+    Returns
+    -------
+    float
+        The higher, the better.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn_icon.metrics import random_triplet_scorer
+    >>> X = load_iris().data
+    >>> 0.9 < random_triplet_scorer(PCA(2).fit(X), X, random_state=0) <= 1
+    True
+    """
     return random_triplet_accuracy(X, _embed(estimator, X), **kwargs)
 
 
@@ -404,6 +482,35 @@ def silhouette_scorer(
     It is :func:`sklearn.metrics.silhouette_score` in [-1, 1], over `sample_size` rows where X has more
     (None takes all). With fewer than two clusters, or as many as rows, the silhouette is undefined: the
     score is then -1.0, the worst, so that a search never chooses such a fit.
+
+    Parameters
+    ----------
+    estimator : fitted estimator with a method `predict`
+        What is scored.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Rows that it is scored on.
+    y : array-like of shape (n_samples,), default=None
+        Ignored.
+    sample_size : int, default=10_000
+        Rows that are compared at the most.
+    random_state : int, RandomState instance or None, default=0
+        Draws them.
+    **kwargs : dict
+        Passed on to `silhouette_score`.
+
+    Returns
+    -------
+    float
+        The higher, the better.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.cluster import KMeans
+    >>> from sklearn_icon.metrics import silhouette_scorer
+    >>> X = load_iris().data
+    >>> 0.5 < silhouette_scorer(KMeans(3, n_init=10, random_state=0).fit(X), X) <= 1
+    True
     """
     labels = np.asarray(_method(estimator, "predict")(X))
     rows = _probes(len(labels), sample_size, random_state, "sample_size")
@@ -415,7 +522,33 @@ def silhouette_scorer(
 
 
 def calibration_scorer(estimator: Any, X: Rows, y: Any, **kwargs: Any) -> float:
-    """Score ``estimator.predict_proba(X)`` by minus `expected_calibration_error`; `kwargs` are passed on."""
+    """Score ``estimator.predict_proba(X)`` by minus `expected_calibration_error`.
+
+    Parameters
+    ----------
+    estimator : fitted estimator with a method `predict_proba`
+        What is scored.
+    X : array-like of shape (n_samples, n_features)
+        Rows that it is scored on.
+    y : array-like of shape (n_samples,)
+        Their labels.
+    **kwargs : dict
+        Passed on to `expected_calibration_error`.
+
+    Returns
+    -------
+    float
+        The higher, the better.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_icon import ICONClassifier
+    >>> from sklearn_icon.metrics import calibration_scorer
+    >>> X, y = load_iris(return_X_y=True)
+    >>> -0.1 < calibration_scorer(ICONClassifier().fit(X, y), X, y) <= 0
+    True
+    """
     y_prob = _method(estimator, "predict_proba")(X)
     return -expected_calibration_error(y, y_prob, labels=estimator.classes_, **kwargs)
 

@@ -1,8 +1,8 @@
-"""Which of several partitions to keep: the share of p that they cut, of what labels drawn at random would cut.
+"""Which of several partitions to keep: the fraction of p that they cut, of what labels drawn at random would cut.
 
 All are local minima of one loss, so what tells them apart is how they got there: by search, from the eigenvectors that
 relax the normalised cut, from k-means. The loss itself rewards even clusters, and may pay for evenness with cuts
-through a large cluster. With m_c the share of rows in cluster c,
+through a large cluster. With m_c the fraction of rows in cluster c,
 
     R = sum_i w_i sum_j p_ij [c_i != c_j] / (1 - sum_c m_c^2)
 

@@ -4,7 +4,7 @@ With p~ = (1 - a) p + a pi and q~ = (1 - a) q + a pi, rows averaged and uniform 
 
     KL(p~ || q~) / (1 - a)^2  ->  1/2 sum_i pi_i sum_j (p_ij - q_ij)^2 / pi_j.
 
-For hard clusters q_ij = pi_j / m_c inside, m_c the cluster's share of pi, and what depends on them is
+For hard clusters q_ij = pi_j / m_c inside, m_c the cluster's fraction of pi, and what depends on them is
 
     sum_c (1 - f_c / m_c),     f_c = sum_{i, j in c} pi_i p_ij.
 

@@ -149,7 +149,7 @@ def quiet():
 
 
 def _flow(p, n_steps, members, sample_weight):
-    """The share of p, of walks of up to n_steps along it, that goes from group to group; symmetric."""
+    """The fraction of p, of walks of up to n_steps along it, that goes from group to group; symmetric."""
     start, end = sparse.csr_array(members.multiply(sample_weight[:, None])).T, members
     flow = np.zeros((members.shape[1],) * 2)
     for step in range(n_steps):  # from both sides in turn, which keeps both sparse

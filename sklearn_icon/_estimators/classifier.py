@@ -80,7 +80,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Hold out some labelled rows, end where their loss no longer falls, and keep what served them best. Not with p
         over rows.
     validation_fraction : float in (0, 1), default=0.1
-        The share of rows that `early_stopping` holds out, stratified by class.
+        The fraction of rows that `early_stopping` holds out, stratified by class.
     n_iter_no_change : int, default=10
         Iterations without a lower loss of held-out rows after which `early_stopping` ends the fit.
     device : str, default="auto"
@@ -433,14 +433,25 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def predict_log_proba(self, X):
         """log q(c|x), the log-softmax of the logits.
 
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows.
+
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
+            Logarithms of what `predict_proba` returns, also where that is zero to the precision.
         """
         return log_softmax(self._log_q(self._validate_rows(X)), axis=1)
 
     def predict_proba(self, X):
         """q(c|x), the softmax of the logits.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows.
 
         Returns
         -------
@@ -451,6 +462,11 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     def predict(self, X):
         """The likeliest class of each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows.
 
         Returns
         -------
@@ -463,9 +479,15 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def transform(self, X):
         """Representations f(x): the encoder's outputs, which are the logits of softmax regression.
 
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows.
+
         Returns
         -------
         ndarray of shape (n_samples, n_outputs)
+            One row of outputs for each row of X.
         """
         represented = self._represented(self._validate_rows(X))
         if self._state:

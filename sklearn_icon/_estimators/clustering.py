@@ -116,8 +116,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Rate of Adam, which falls to zero along a cosine; "auto" is 0.02 for a linear encoder, 0.1 for a lookup and
         0.001 for networks.
     tol : float, default=0.0
-        The last start ends where the mean loss of 50 steps is within this share of that of the 50 before. Of k-means it
-        is the tolerance of KMeans.
+        The last start ends where the mean loss of 50 steps is within this fraction of that of the 50 before. Of k-means
+        it is the tolerance of KMeans.
     output : {"memberships", "distances"}, default="memberships"
         What `transform` gives: memberships, or Euclidean distances to the centres, as KMeans does.
     copy_x : bool, default=True
@@ -388,11 +388,21 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return self
 
     def fit_predict(self, X, y=None, sample_weight=None):
-        """Find the clusters and return the labels of the rows; see `fit`, which also reads y.
+        """Find the clusters and return the labels of the rows; see `fit`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
+            As in `fit`.
+        y : array-like, default=None
+            As in `fit`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of rows.
 
         Returns
         -------
         ndarray of int of shape (n_samples,)
+            The attribute `labels_`.
         """
         return self.fit(X, y, sample_weight).labels_
 
@@ -500,18 +510,30 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def predict(self, X):
         """The likeliest cluster of each row; see `predict_proba`.
 
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            As in `predict_proba`.
+
         Returns
         -------
         ndarray of int of shape (n_samples,)
+            The column of the largest membership.
         """
         return self.predict_proba(X).argmax(axis=1)
 
     def transform(self, X):
         """Soft memberships as features; see `predict_proba`. Or distances to the centres, as `output` says.
 
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            As in `predict_proba`.
+
         Returns
         -------
         ndarray of shape (n_samples, `n_clusters_`)
+            A column for each cluster.
         """
         if self.output == "memberships":
             return self.predict_proba(X)
@@ -527,12 +549,14 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows.
         y : array-like, default=None
             What p reads beside X.
 
         Returns
         -------
         float
+            The higher, the better.
         """
         check_is_fitted(self)
         memberships = self._encoded(self._views_of(X)) if self.supervisory_.views else self.predict_proba(X)

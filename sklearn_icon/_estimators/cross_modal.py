@@ -313,7 +313,9 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features), or None
+            Rows of the first modality.
         y : {array-like, sparse matrix} of shape (n_samples_y, n_features_y) or (n_samples_y,), default=None
+            Rows of the other modality.
 
         Returns
         -------
@@ -344,11 +346,14 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows of the first modality.
         y : {array-like, sparse matrix} of shape (n_samples, n_features_y) or (n_samples,)
+            Rows of the other modality.
 
         Returns
         -------
         tuple of two ndarrays of shape (n_samples, n_components)
+            The representations (f(x), g(y)).
         """
         return self.fit(X, y).transform(X, y)
 
@@ -358,10 +363,12 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Parameters
         ----------
         y : {array-like, sparse matrix} of shape (n_samples_y, n_features_y) or (n_samples_y,)
+            Rows of the other modality.
 
         Returns
         -------
         ndarray of shape (n_samples_y, n_components)
+            A row of outputs for each row of y.
         """
         return self.transform(None, y)
 
@@ -379,11 +386,14 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows of the first modality.
         y : {array-like, sparse matrix} of shape (n_samples, n_features_y) or (n_samples,)
+            Rows of the other modality.
 
         Returns
         -------
         float
+            In [0, 1]; the higher, the better.
         """
         from .._training.pairs import ROWS_AT_ONCE, recall_at_one
 

@@ -48,7 +48,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         The distribution q. None is `learned.StudentT()`, that of t-SNE. Under "counts" its keys are prototypes of the
         tokens, learned beside the map.
     encoder : Encoder or str, default=None
-        How rows become places. None is `encoders.Lookup()`: every row has a place of its own. "linear", "mlp" and any
+        How rows become coordinates. None is `encoders.Lookup()`: every row has its own. "linear", "mlp" and any
         module map new rows directly, and read items of any shape, such as images.
     divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
         The divergence. A lookup map first unfolds under KL, as long as the early exaggeration lasts.
@@ -146,7 +146,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     method_ : str
         What computed the sum over all pairs.
     neighbor_recall_ : float
-        Share of true neighbours among those p was built on, measured on 256 rows; 1 where the search was exact.
+        Fraction of true neighbours among those p was built on, measured on 256 rows; 1 where the search was exact.
     device_ : str
         Where the fit ran.
     fit_report_ : dict
@@ -289,9 +289,17 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def fit_transform(self, X, y=None):
         """Fit the map and return it; see `fit`.
 
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
+            As in `fit`.
+        y : array-like, default=None
+            As in `fit`.
+
         Returns
         -------
         ndarray of shape (n_samples, n_components)
+            A copy of the attribute `embedding_`.
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         X = self._validate_items(X, encoder, reset=True)
@@ -437,9 +445,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def transform(self, X):
         """Place rows on the fitted map.
 
-        An encoder maps them. On a lookup map a row that was seen in `fit` returns to its own place; any other
-        starts at the mean place of its neighbours, or of one of them, and descends against the frozen map, alone: the
-        batch it comes in makes no difference. Under "counts" it descends against the prototypes, by its own counts.
+        An encoder maps them. On a lookup map a row that was seen in `fit` returns to its own coordinates; any other
+        starts at the mean of its neighbours', or at those of one, and descends alone with the training embedding fixed:
+        the batch it comes in makes no difference. Under "counts" it descends against the prototypes, by its own counts.
 
         Parameters
         ----------
@@ -450,6 +458,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Returns
         -------
         ndarray of shape (n_new, n_components)
+            Coordinates on the map.
 
         Raises
         ------

@@ -127,12 +127,14 @@ class LinearMaps:
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows of the first modality.
         copy : bool, default=True
             As in CCA; X is never changed.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features_y), or (n_samples,) where y had one dimension
+            What is predicted of y.
         """
         check_is_fitted(self)
         _has_linear(self)
@@ -149,13 +151,14 @@ class LinearMaps:
         Parameters
         ----------
         X : array-like of shape (n_samples, n_components)
-            f(x).
+            Representations f(x).
         y : array-like of shape (n_samples, n_components), default=None
-            g(y).
+            Representations g(y).
 
         Returns
         -------
         ndarray of shape (n_samples, n_features), or a tuple of two
+            Columns of X, and those of y where representations of it were given.
         """
         from .._training.pairs import on_sphere
 

@@ -134,7 +134,7 @@ def _eigenvectors(p, n_components, random_state):
         sizes = np.sort(np.bincount(part))[::-1]
         warnings.warn(
             f"the graph has {n_parts} components, of sizes {sizes[:5].tolist()}{'...' if n_parts > 5 else ''}; "
-            "the map starts at random places instead of the graph's eigenvectors.",
+            "the map starts at random coordinates instead of the graph's eigenvectors.",
             UserWarning,
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""New rows on a frozen map: each is placed by minimising its own divergence, whatever its batch."""
+"""New rows, the training embedding fixed: each is placed by minimising its own divergence, whatever its batch."""
 
 import numpy as np
 import torch

@@ -13,7 +13,21 @@ if TYPE_CHECKING:
 
 
 class Encoder(Spec):
-    """A map from rows to representations."""
+    """A map from rows to representations.
+
+    Examples
+    --------
+    >>> from sklearn_icon import ICONEmbedding
+    >>> from sklearn_icon.encoders import Encoder
+    >>> from sklearn.datasets import load_iris
+    >>> class Scaled(Encoder):
+    ...     def build(self, n_inputs, n_outputs, *, seed=0, dtype=None):
+    ...         import torch
+    ...         return torch.nn.Linear(n_inputs, n_outputs, bias=False, dtype=dtype)
+    >>> X = load_iris().data
+    >>> ICONEmbedding(encoder=Scaled(), max_iter=5, random_state=0).fit(X).transform(X).shape
+    (150, 2)
+    """
 
     parametric = True
     """Whether the map extends to new rows by itself."""

@@ -51,7 +51,7 @@ class ProjectionHead(_Contrast):
     Parameters
     ----------
     base : Encoder
-        f.
+        The encoder f.
     hidden : tuple of int, default=(256,)
         Widths of the hidden layers of g, of ReLU units.
     n_outputs : int, default=64
@@ -103,7 +103,7 @@ class MomentumKeys(_Contrast):
     Parameters
     ----------
     base : Encoder
-        f, with its head if it has one.
+        The encoder f, with its head if it has one.
     momentum : float in [0, 1), default=0.99
         Fraction of the average that a step leaves.
 

@@ -26,7 +26,19 @@ SlopeTerms: TypeAlias = tuple[float, float, float]
 class Learned(Spec):
     """A row of the table: how q(j|i) follows from representations.
 
-    All tensors are torch tensors of one dtype and device.
+    All tensors are torch tensors of one dtype and device. A function of distance alone is a `DistanceKernel`.
+
+    Examples
+    --------
+    >>> from sklearn_icon.learned import Learned
+    >>> from sklearn_icon.testing import check_learned
+    >>> class Bilinear(Learned):
+    ...     affinity = "dot"
+    ...     def paired(self, z, keys):
+    ...         return (z * keys).sum(1) / 2
+    ...     def pairwise(self, z, keys):
+    ...         return z @ keys.T / 2
+    >>> check_learned(Bilinear())
     """
 
     includes_self = False
@@ -94,7 +106,17 @@ class Learned(Spec):
 
 
 class DistanceKernel(Learned):
-    """A function of the squared Euclidean distance: subclasses give `log_kernel`, and `slope` where that is faster."""
+    """A function of the squared Euclidean distance: subclasses give `log_kernel`, and `slope` where that is faster.
+
+    Examples
+    --------
+    >>> from sklearn_icon.learned import DistanceKernel
+    >>> from sklearn_icon.testing import check_learned
+    >>> class Fourth(DistanceKernel):
+    ...     def log_kernel(self, sq_distance):
+    ...         return -2 * (sq_distance / 3).log1p()
+    >>> check_learned(Fourth())
+    """
 
     euclidean = True
     has_pole = False

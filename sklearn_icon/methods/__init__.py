@@ -33,6 +33,7 @@ def names(family: str | None = None, published: bool | None = None) -> list[str]
     Returns
     -------
     list of str
+        Names that `get` knows.
 
     Raises
     ------
@@ -65,6 +66,7 @@ def get(name: str) -> Method:
     Returns
     -------
     Method
+        The record of the table.
 
     Raises
     ------

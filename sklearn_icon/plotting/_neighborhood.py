@@ -295,7 +295,7 @@ def _maps(
         ax.set_aspect("equal", adjustable="datalim")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_color(LIGHT)
-    bar = axes[0].figure.colorbar(drawn, ax=list(axes), shrink=0.8, fraction=0.04, label="Share of the row")
+    bar = axes[0].figure.colorbar(drawn, ax=list(axes), shrink=0.8, fraction=0.04, label="Fraction of the row")
     bar.outline.set_visible(False)
     return bar
 
@@ -316,7 +316,7 @@ def _bars(
     ax.set_xlim(-limit, limit)
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.axvline(0, color=DARK, linewidth=0.8)
-    ax.set(xlabel="Share of the row", ylabel="Row j")
+    ax.set(xlabel="Fraction of the row", ylabel="Row j")
     ax.tick_params(axis="y", length=0)
     ax.spines[["left", "top", "right"]].set_visible(False)
     ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.06))

@@ -28,6 +28,17 @@ class Supervisory(Spec):
 
     A subclass gives `conditional`, says what its `keys` are, and overrides what else it answers differently. A wrapper
     hands every question on to what it wraps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_icon.supervisory import Graph, Supervisory
+    >>> from sklearn_icon.testing import check_supervisory
+    >>> class NextRows(Supervisory):
+    ...     def conditional(self, X, y=None, *, n_jobs=None, random_state=None):
+    ...         position = np.asarray(X)[:, 0]
+    ...         return Graph().conditional(1.0 * (np.abs(position[:, None] - position) == 1))
+    >>> check_supervisory(NextRows(), np.arange(12.0)[:, None])
     """
 
     keys = "rows"

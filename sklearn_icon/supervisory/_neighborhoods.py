@@ -361,8 +361,8 @@ class StudentT(_DistanceKernel):
     ----------
     df : float, default=1.0
         Degrees of freedom nu. One is the Cauchy kernel; the kernel tends to the Gaussian as nu grows.
-    perplexity, sigma, n_neighbors, metric, source, metric_params
-        As in `Gaussian`; sigma is positive.
+    perplexity, sigma, n_neighbors, metric, source, metric_params : see `Gaussian`
+        As there; sigma is positive.
 
     References
     ----------
@@ -411,10 +411,10 @@ class UniformKNN(Neighborhood):
     Parameters
     ----------
     n_neighbors : int, default=15
-        k. The default shrinks, with a warning, where there are no 16 rows, or a graph holds fewer neighbours a row; any
-        other value raises.
-    metric, source, metric_params
-        As in `Gaussian`.
+        The number k. The default shrinks, with a warning, where there are no 16 rows, or a graph holds fewer neighbours
+        a row; any other value raises.
+    metric, source, metric_params : see `Gaussian`
+        As there.
 
     Raises
     ------

@@ -63,7 +63,7 @@ class Spectral(Wrapper):
         Neighbours of a row in the graph, the row itself included. The default shrinks, with a warning, where there are
         fewer rows.
     gamma : float, default=1.0
-        Of a kernel by name that has one: "rbf" is exp(-gamma |x - y|^2).
+        Of a kernel by name that has one: "rbf" is `exp(-gamma |x - y|^2)`.
     eigen_solver : {"arpack", "lobpcg", "amg"}, default=None
         How `sklearn.manifold.spectral_embedding` finds the eigenvectors; None is "arpack", and all of them where rows
         are few.

@@ -1,0 +1,68 @@
+"""
+Parameters of clusters and of similarities
+==========================================
+
+What `debias`, the steps of a random walk, `n_clusters` and the temperature `tau` do.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.datasets import load_digits
+
+from sklearn_icon import ICONClassifier, ICONClustering, learned, supervisory
+from sklearn_icon.metrics import clustering_accuracy
+from sklearn_icon.plotting import ReliabilityDisplay
+
+X, y = load_digits(return_X_y=True)
+X, X_new, y, y_new = X[:600], X[600:1200], y[:600], y[600:1200]
+
+# %%
+# **debias**, the uniform mass in p and q, says that a neighbour may be wrong. Memberships become less sure, of these
+# digits by little: most of their neighbours are right.
+
+
+def accuracy(n_clusters=10, **choice):
+    """(accuracy, memberships) of clusters that are trained."""
+    model = ICONClustering(n_clusters, encoder="linear", n_init=4, max_iter=180, random_state=0, **choice).fit(X)
+    return clustering_accuracy(y, model.labels_), model.predict_proba(X)
+
+
+debiases = [0.0, 0.2, 0.4, 0.6, 0.8]
+found = [accuracy(debias=debias) for debias in debiases]
+fig, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+axes[0].plot(debiases, [right for right, _ in found], "o-", label="accuracy")
+axes[0].plot(debiases, [sure.max(axis=1).mean() for _, sure in found], "s--", label="mean largest membership")
+axes[0].set(xlabel="debias", ylim=(0, 1.02))
+axes[0].legend(loc="lower left")
+
+# %%
+# **Walks**: p of two steps also holds neighbours of neighbours, which joins groups that one step leaves apart. These
+# digits need no more than one; two, the default, cost them nothing.
+
+steps = [1, 2, 4, 8]
+walks = [accuracy(supervisory=supervisory.RandomWalk(supervisory.UniformKNN(15), n_steps=n))[0] for n in steps]
+axes[1].plot(steps, walks, "o-")
+axes[1].set(xlabel="steps of the walk", ylabel="accuracy", ylim=(0, 1.02), xticks=steps)
+
+# %%
+# **n_clusters** is met wherever rows are distinct. Too few join groups, too many halve the loosest; the right number is
+# not in the loss, which falls all along. `plotting.ClusterCountDisplay` compares numbers by how stable they are.
+
+counts = [3, 6, 10, 15, 25]
+sizes = [np.sort(np.bincount(ICONClustering(k, random_state=0).fit(X).labels_))[::-1] for k in counts]
+for k, size in zip(counts, sizes, strict=True):
+    axes[2].plot(np.arange(1, k + 1), size, ".-", label=f"n_clusters={k}")
+axes[2].set(xlabel="cluster, by size", ylabel="rows")
+axes[2].legend()
+plt.show()
+
+# %%
+# **tau** divides the cosine before the softmax: the smaller, the surer. Too large a temperature cannot say how sure it
+# is, and too small a one says so where it is not; `tau="learn"` lets the loss choose.
+
+fig, axes = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")
+for ax, tau in zip(axes, [0.02, 0.1, 1.0], strict=True):
+    model = ICONClassifier(learned=learned.Gaussian(metric="cosine", tau=tau), random_state=0).fit(X, y)
+    ReliabilityDisplay.from_estimator(model, X_new, y_new, ax=ax)
+    ax.set_title(f"tau={tau}: accuracy {model.score(X_new, y_new):.2f}")
+plt.show()
