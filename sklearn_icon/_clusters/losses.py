@@ -15,7 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.utils import gen_batches
 
 from .. import encoders, learned, supervisory
-from .._core.spec import shown
+from .._core.spec import answer, shown
 
 _STARTS, _K_MEANS_STARTS = 9, 10
 _LINEAR_RATE, _LOOKUP_RATE, _NETWORK_RATE = 0.02, 0.1, 1e-3
@@ -261,7 +261,7 @@ class Inertia(ReverseKL):
 
     solver = "sigma=0 is solved by KMeans"
 
-    @property
+    @answer
     def by_center(self) -> bool:
         """Where distances are those of X."""
         return self.p_spec.neighborhood is not None

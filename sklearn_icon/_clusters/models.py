@@ -12,6 +12,7 @@ from scipy import sparse
 from sklearn.utils import gen_batches
 
 from .._core.rows import average_duplicates
+from .._core.spec import answer
 from .._optim.methods import Adam
 from .._optim.solver import SolverResult
 from .._optim.train import Problem, Run, train
@@ -176,12 +177,12 @@ class _Modules(Models):
             self.stopped |= result.status != "completed"
         return self
 
-    @property
+    @answer
     def params(self):
         """Those of all modules."""
         return [param for module in self.modules for param in module.parameters() if param.requires_grad]
 
-    @property
+    @answer
     def kept(self):
         """The buffers of all modules."""
         return [buffer for module in self.modules for buffer in module.buffers()]

@@ -205,11 +205,17 @@ def _search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool
         if candidates is None:
             candidates = _descend(space, k, n_jobs, random_state)
         doubt = partial(_missing_or_copies, bool(space.root) and not sparse)
+    return _nearest_of(space, k, candidates, doubt, run, exact=affordable or tree)
+
+
+def _nearest_of(space: Space, k: int, candidates: Array, doubt: _Doubt, run: _Run, exact: bool) -> Neighbors:
+    """The nearest of the candidates, and of all rows where a doubt is left; where not exact, how many are found."""
+    n, rows = space.reference.shape[0], np.arange(space.X.shape[0])
     indices, distances, last = run(lambda part: _rank(space, k, candidates[part], part), rows)
     unsure = rows[doubt(last)]
     if unsure.size:
         indices[unsure], distances[unsure] = _scan_all(space, k, unsure, run)
-    if affordable or tree:
+    if exact:
         return Neighbors(indices, distances, exact=True)
     sample = np.linspace(0, n - 1, min(n, _SAMPLE), dtype=np.intp)
     farthest = _scan_all(space, k, sample, run)[1][:, -1:]
