@@ -73,7 +73,7 @@ def rows_of(items: Rows) -> Rows:
 
 
 def refuse_hidden(items: Any, name: str) -> None:
-    """Refuse what a plain array does not hold: masks, and the history of tensors that require a gradient."""
+    """Refuse what a plain array does not hold: masks, bfloat16, and the history of tensors that require a gradient."""
     if np.ma.is_masked(items):
         raise ValueError(
             f"{name} is a masked array with {np.ma.count_masked(items)} masked entries, whose mask would be ignored; "
@@ -84,6 +84,8 @@ def refuse_hidden(items: Any, name: str) -> None:
             f"{name} is a tensor that requires a gradient, which estimators do not hand on; pass {name}.detach(), or "
             "use sklearn_icon.nn.ICONLoss in a training loop of your own."
         )
+    if str(getattr(items, "dtype", "")) == "torch.bfloat16":
+        raise ValueError(f"{name} is a tensor of bfloat16, which NumPy has not got; pass {name}.float().")
 
 
 def check_item_shape(items: Rows, shape: tuple[int, ...], name: str) -> None:

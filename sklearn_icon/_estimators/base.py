@@ -8,6 +8,7 @@ from math import prod
 from numbers import Integral
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import StrOptions
@@ -16,7 +17,7 @@ from sklearn.utils.validation import validate_data
 from .. import encoders, learned, supervisory
 from .._core.device import resolve_device
 from .._core.rows import check_item_shape, refuse_hidden, rows_of, with_int32_indices
-from .._core.spec import RememberedNames, resolve
+from .._core.spec import RememberedNames, resolve, shown
 from .._core.versions import __version__
 from .._objective.divergences import DIVERGENCES
 from .progress import CallbackSupportMixin, table_html
@@ -24,6 +25,7 @@ from .whole import undisturbed, whole
 
 _FITS = {"fit", "fit_transform", "fit_predict"}
 _PROBABILITIES = {"predict_proba", "predict_log_proba", "decision_function"}
+_SPECS = ("supervisory", "learned", "encoder")
 _PUBLIC = _FITS | _PROBABILITIES | {"transform", "transform_y", "predict", "score"}
 
 
@@ -92,6 +94,35 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         from .saving import save
 
         save(self, path)
+
+    def set_params(self, **params):
+        """Set parameters, those of specs as `learned__df` and the like.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        ICon
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            An unknown name, or a parameter of a spec where there is none yet: None and short names have no parameters.
+        """
+        own = self.get_params(deep=False)
+        for key in params:
+            name, _, parameter = key.partition("__")
+            value = params.get(name, own.get(name))
+            if parameter and name in own and not isinstance(value, BaseEstimator):
+                spec = self._stands_for().get({"supervisory": "p", "learned": "q"}.get(name, name))
+                remedy = f"; pass a spec first, such as {name}={name}.{spec}" if spec and name in _SPECS else ""
+                remedy = remedy.replace("=encoder.", "=encoders.")
+                raise ValueError(f"{key} cannot be set, as {name}={shown(value)} has no parameters{remedy}.")
+        return super().set_params(**params)
 
     @abstractmethod
     def _default_specs(self):
@@ -189,8 +220,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
 
     def _stands_for(self):
         """Parameter and spec, for each of the three: those of the fit, or what None and short names will be."""
-        names = ("supervisory", "learned", "encoder")
-        specs = [vars(self).get(f"{name}_", spec) for name, spec in zip(names, self._specs_or_none(), strict=True)]
+        specs = [vars(self).get(f"{name}_", spec) for name, spec in zip(_SPECS, self._specs_or_none(), strict=True)]
         letters = ("p", "q", "encoder")
         return {letter: str(spec) for letter, spec in zip(letters, specs, strict=True) if spec is not None}
 

@@ -275,6 +275,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         y, names = self._validate_y(y, p_spec)
         X = self._validate_items(X, encoder, reset=True)
         check_consistent_length(X, y)
+        refuse_hidden(sample_weight, "sample_weight")
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not sample_weight.any():  # older scikit-learn lets this pass
             raise ValueError("Sample weights must contain at least one non-zero number.")

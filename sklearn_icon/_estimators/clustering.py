@@ -16,7 +16,7 @@ from .. import learned, supervisory
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
-from .._core.rows import rows_of
+from .._core.rows import refuse_hidden, rows_of
 from .._training.new_rows import FittedRows, input_kind
 from .base import ICon
 from .progress import counted
@@ -311,6 +311,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         kind = input_kind(p_spec, X, None if automatic else y)
         p_spec.settle(kind)
         given = sample_weight is not None
+        refuse_hidden(sample_weight, "sample_weight")
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not sample_weight.any():  # older scikit-learn lets this pass
             raise ValueError("Sample weights must contain at least one non-zero number.")

@@ -224,6 +224,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         )
         refuse("ICONCrossModal", Case(p_spec, q_spec, encoder, {}, encoder_y=encoder_y))
         X = self._validate_items(X, encoder, reset=True)
+        refuse_hidden(y, "y")
         one_dimensional = not issparse(y) and np.asarray(y).ndim == 1
         y = None if y is None else self._validate_y(y, X.dtype)
         with working_on(device):

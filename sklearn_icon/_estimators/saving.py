@@ -291,7 +291,7 @@ def _decoded(value, arrays):
         return value
     if type(value) is not dict:
         raise _Refused(f"it holds {shown(value)}")
-    kind = next(iter(value), None)
+    kind = next(iter(value), "")
     return _KINDS[kind](value, arrays)
 
 
