@@ -201,64 +201,90 @@ class Kept(NamedTuple):
     device: str
 
 
-def fit_chosen(estimator, X, kind, sample_weight, device, random_state) -> Kept:
-    """Choose a partition of the distinct rows of X, and give it memberships."""
-    if sparse.issparse(X) and kind == "features" and np.prod(X.shape) <= _DENSE:
-        X = X.toarray()
-    n = X.shape[0]
-    first, inverse = np.arange(n), np.arange(n)
-    if kind == "features":
+class Distinct(NamedTuple):
+    """Rows that differ: what each weighs, where it stands first in X, and which of them each row of X is."""
+
+    rows: Any
+    weight: np.ndarray
+    first: np.ndarray
+    inverse: np.ndarray
+    holds: str
+
+    @classmethod
+    def of(cls, X: Any, holds: str, sample_weight: np.ndarray) -> "Distinct":
+        """Those of X; of distances or a graph all rows."""
+        if holds != "features":
+            return cls(X, sample_weight, np.arange(X.shape[0]), np.arange(X.shape[0]), holds)
+        X = X.toarray() if sparse.issparse(X) and np.prod(X.shape) <= _DENSE else X
         first, inverse = np.unique(row_digests(X), return_index=True, return_inverse=True)[1:]
         order = np.argsort(first)
         first, inverse = first[order], np.argsort(order)[inverse]
-    weight = np.bincount(inverse, sample_weight)
-    distinct = X if len(first) == n else X[first]
-    seed = random_state.randint(np.iinfo(np.int32).max)
+        return cls(
+            X if len(first) == X.shape[0] else X[first], np.bincount(inverse, sample_weight), first, inverse, holds
+        )
+
+    @property
+    def features(self) -> Any:
+        """The rows, or None where they have no features."""
+        return self.rows if self.holds == "features" else None
+
+    def some(self, which: np.ndarray) -> "Distinct":
+        """A part of them, which stands for nothing else."""
+        return Distinct(self.rows[which], self.weight[which], which, which, self.holds)
+
+
+def fit_chosen(estimator, X, kind, sample_weight, device, random_state) -> Kept:
+    """Choose a partition of the distinct rows of X, and give it memberships."""
+    distinct = Distinct.of(X, kind, sample_weight)
     report = estimator._progress.say if estimator.verbose else (lambda line: None)
-    k_means = {"init": estimator.init, "algorithm": estimator.algorithm}
-    if kind != "features":
+    if distinct.features is None:
         estimator._settings().refuse_k_means(f"X holds {kind}, which have no means")
-    n_init, max_iter = estimator.n_init, estimator.max_iter
-    asked = Asked(estimator.n_clusters, _WALK_STEPS, estimator._share, k_means, n_init, max_iter, seed, report)
+    asked = Asked(
+        estimator.n_clusters,
+        _WALK_STEPS,
+        estimator._share,
+        {"init": estimator.init, "algorithm": estimator.algorithm},
+        estimator.n_init,
+        estimator.max_iter,
+        random_state.randint(np.iinfo(np.int32).max),
+        report,
+    )
     estimator._on_step("candidates")
-    if len(first) > _MOST_ROWS and kind == "features":
-        return _of_many(estimator, distinct, weight, first, inverse, asked, device, random_state)
-    p_spec, p = _local_p(estimator, distinct, kind, weight, asked)
-    if len(first) <= asked.n_clusters:
-        labels = np.arange(len(first))
-        report(f"{len(first)} distinct rows, each of which is a cluster")
-        only = candidate("distinct rows", labels, 0.0, p, weight / weight.sum())
+    if len(distinct.first) > _MOST_ROWS and distinct.features is not None:
+        return _of_many(estimator, distinct, asked, device, random_state)
+    p_spec, p = _local_p(estimator, distinct, asked)
+    if len(distinct.first) <= asked.n_clusters:
+        labels = np.arange(len(distinct.first))
+        report(f"{len(labels)} distinct rows, each of which is a cluster")
+        only = candidate("distinct rows", labels, 0.0, p, distinct.weight / distinct.weight.sum())
         choice = Choice(only, [only])
     else:
-        choice = solve(p, distinct if kind == "features" else None, asked, weight, SharedCluster())
-    return _kept(estimator, choice, p_spec, p, distinct, weight, first, inverse, kind)
+        choice = solve(p, distinct.features, asked, distinct.weight, SharedCluster())
+    return _kept(asked, choice, p_spec, p, distinct, _table(choice, distinct.weight))
 
 
-def _of_many(estimator, distinct, weight, first, inverse, asked, device, random_state):
+def _of_many(estimator, distinct: Distinct, asked: Asked, device, random_state) -> Kept:
     """Choose on a draw of the rows; then train on all, or carry the choice to all and settle them."""
-    n, k = len(first), asked.n_clusters
-    some = np.sort(np.random.RandomState(asked.seed).permutation(n)[:_MOST_ROWS])
-    _, p_of_some = _local_p(estimator, distinct[some], "features", weight[some], asked)
-    choice = solve(p_of_some, distinct[some], asked, weight[some], SharedCluster())
-    p_spec, p = _local_p(estimator, distinct, "features", weight, asked)
-    name, share = choice.chosen.name, weight / weight.sum()
+    n, rows, weight = len(distinct.first), distinct.rows, distinct.weight
+    few = distinct.some(np.sort(np.random.RandomState(asked.seed).permutation(n)[:_MOST_ROWS]))
+    _, p_of_few = _local_p(estimator, few, asked)
+    choice = solve(p_of_few, few.rows, asked, few.weight, SharedCluster())
+    p_spec, p = _local_p(estimator, distinct, asked)
+    name, table = choice.chosen.name, _table(choice, few.weight)
     if name == "search":
-        data = Data(distinct, None, distinct, p, weight, device, random_state)
+        data = Data(rows, None, rows, p, weight, device, random_state)
         trained = Divergence(estimator._settings(), Specs(p_spec, SharedCluster(), Linear())).solve(data)
-        memberships = softmax(trained.logits, axis=1)[inverse]
-        table, curve = _table(choice, weight[some]), trained.result.loss_curve
-        rows = None
-        return Kept(
-            p_spec, Linear(), memberships, trained.state, rows, first, name, table, trained.loss, curve, str(device)
-        )
+        memberships, curve = softmax(trained.logits, axis=1)[distinct.inverse], trained.result.loss_curve
+        of_fit = name, table, trained.loss, curve, str(device)
+        return Kept(p_spec, Linear(), memberships, trained.state, None, distinct.first, *of_fit)
     measure = {"metric": estimator.metric, "metric_params": estimator.metric_params, "n_jobs": estimator.n_jobs}
-    near = cross_neighbors(distinct, distinct[some], _NEAR, **measure).indices
-    labels = np.eye(k)[choice.chosen.labels][near].sum(axis=1).argmax(axis=1)
-    table = cost_table("kl", n, asked.share, asked.share)
-    rows = Rows(symmetric_flow(p, 1, weight), share, table, k)
-    labels, loss = settled(rows, labels, asked.seed, asked.max_iter)
-    choice = Choice(candidate(name, labels, loss, p, share), choice.candidates)
-    return _kept(estimator, choice, p_spec, p, distinct, weight, first, inverse, "features", weight[some])
+    near = cross_neighbors(rows, few.rows, _NEAR, **measure).indices
+    labels = np.eye(asked.n_clusters)[choice.chosen.labels][near].sum(axis=1).argmax(axis=1)
+    fractions, costs = weight / weight.sum(), cost_table("kl", n, asked.share, asked.share)
+    searched_rows = Rows(symmetric_flow(p, 1, weight), fractions, costs, asked.n_clusters)
+    labels, loss = settled(searched_rows, labels, asked.seed, asked.max_iter)
+    choice = Choice(candidate(name, labels, loss, p, fractions), choice.candidates)
+    return _kept(asked, choice, p_spec, p, distinct, table)
 
 
 def _table(choice, weight):
@@ -273,10 +299,10 @@ def _table(choice, weight):
     }
 
 
-def _local_p(estimator, rows, kind, weight, asked):
+def _local_p(estimator, distinct: Distinct, asked: Asked) -> tuple[Any, Conditional]:
     """(spec, one step of p) of rows; of no more rows than clusters none is joined to another."""
-    n = rows.shape[0]
-    if n <= asked.n_clusters and kind == "features":
+    rows, weight, n = distinct.rows, distinct.weight, len(distinct.first)
+    if n <= asked.n_clusters and distinct.features is not None:
         p_spec = estimator._local(rows, n)
         return p_spec, Conditional(sparse.csr_array((n, n)), exclude_self=True)
     given = estimator.supervisory is not None
@@ -290,28 +316,20 @@ def _local_p(estimator, rows, kind, weight, asked):
     return p_spec, p
 
 
-def _kept(estimator, choice, p_spec, p, distinct, weight, first, inverse, kind, of_table=None):
+def _kept(asked: Asked, choice: Choice, p_spec, p: Conditional, distinct: Distinct, table: dict) -> Kept:
     """A linear map where that is as good, else a lookup."""
-    chosen = choice.chosen
-    made = None
-    if kind == "features" and len(first) > estimator.n_clusters:
-        made = linear(distinct, chosen, p, weight)
-    encoder: Any = Lookup() if made is None else Linear()
-    state: dict = {}
-    rows = None
+    chosen, made = choice.chosen, None
+    if distinct.features is not None and len(distinct.first) > asked.n_clusters:
+        made = linear(distinct.rows, chosen, p, distinct.weight)
+    of_fit = chosen.name, table, chosen.loss, np.array([chosen.loss]), "cpu"
     if made is None:
-        memberships = soft(p, chosen.labels)
-        rows = distinct, p
-    else:
-        module = build_module(encoder, distinct, estimator.n_clusters, 0, torch_dtype(distinct), weight)
-        shift, factor = (part.double().numpy() for part in (module[0].shift, module[0].factor))
-        with torch.no_grad():
-            module[-1].weight.copy_(torch.as_tensor(made[0] / factor))
-            module[-1].bias.copy_(torch.as_tensor(made[1] + made[0] @ shift))
-        module.eval()
-        memberships, state = softmax(encode(module, distinct), axis=1), state_arrays(module)
-    table = _table(choice, weight if of_table is None else of_table)
-    curve = np.array([chosen.loss])
-    return Kept(
-        p_spec, encoder, memberships[inverse], state, rows, first, chosen.name, table, chosen.loss, curve, "cpu"
-    )
+        memberships, rows = soft(p, chosen.labels)[distinct.inverse], (distinct.rows, p)
+        return Kept(p_spec, Lookup(), memberships, {}, rows, distinct.first, *of_fit)
+    encoder = Linear()
+    module: Any = build_module(encoder, distinct.rows, asked.n_clusters, 0, torch_dtype(distinct.rows), distinct.weight)
+    shift, factor = (part.double().numpy() for part in (module[0].shift, module[0].factor))
+    with torch.no_grad():
+        module[-1].weight.copy_(torch.as_tensor(made[0] / factor))
+        module[-1].bias.copy_(torch.as_tensor(made[1] + made[0] @ shift))
+    memberships = softmax(encode(module.eval(), distinct.rows), axis=1)[distinct.inverse]
+    return Kept(p_spec, encoder, memberships, state_arrays(module), None, distinct.first, *of_fit)

@@ -311,10 +311,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         kind = input_kind(p_spec, X, None if automatic else y)
         p_spec.settle(kind)
         given = sample_weight is not None
-        refuse_hidden(sample_weight, "sample_weight")
-        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if not sample_weight.any():  # older scikit-learn lets this pass
-            raise ValueError("Sample weights must contain at least one non-zero number.")
+        sample_weight = _weights(sample_weight, X)
         if kind == "features" and not sample_weight.all():
             return self._fit_counted(items, y, sample_weight, p_spec)
         case = self._case(p_spec, q_spec, encoder, holds=kind, X=X, chosen=automatic)
@@ -323,7 +320,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             return self._fit_chosen(X, kind, sample_weight, device, random_state)
         loss = self._loss(case)
         loss.check(kind, X.shape[0])
-        device = loss.place(device)
+        return self._fit_loss(loss, items, y, kind, sample_weight if given else None, loss.place(device), random_state)
+
+    def _fit_loss(self, loss, items, y, kind, sample_weight, device, random_state):
+        """Fit the partition of the lowest loss found; weights are None where all rows count alike."""
+        p_spec, encoder, X, given = loss.p_spec, loss.encoder, rows_of(items), sample_weight is not None
+        sample_weight = sample_weight if given else np.ones(X.shape[0])
         with self._threads(X.shape[0] ** 2), working_on(device):
             p = loss.walk()[0].conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
             if given and not p_spec.views:
@@ -334,7 +336,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self._progress.facts |= counted(p, X if has_features else None)
         with self._threads(loss.settings.batch_rows(X.shape[0]) * X.shape[1]):
             solution = loss.solve(Data(X, y, items if has_features else None, p, sample_weight, device, random_state))
-        self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, q_spec, encoder, str(device)
+        self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, loss.q_spec, encoder, str(device)
         self.debias_ = self._share
         self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
         self.n_iter_ = solution.result.n_iter
@@ -587,3 +589,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         tags.input_tags.pairwise = self._is_pairwise()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _weights(sample_weight, X):
+    """Weights of rows, of which one at least is not zero."""
+    refuse_hidden(sample_weight, "sample_weight")
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if not weights.any():  # older scikit-learn lets this pass
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weights
