@@ -4,7 +4,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test cpus swapped lint docs site-test bench clean
+.PHONY: demo test cpus oldest swapped lint docs site-test bench clean
 
 demo: $(VENV)/.installed-plot
 	$(PY) examples/demo.py
@@ -14,6 +14,9 @@ test: lint
 
 cpus: $(VENV)/.installed-test,dev
 	tests/other_processors.sh $(PY)
+
+oldest: $(VENV)/.installed-test,dev
+	tests/oldest_versions.sh $(PY)
 
 swapped: $(VENV)/.installed-test
 	$(PY) tests/swapped/run.py
