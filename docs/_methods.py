@@ -3,8 +3,6 @@
 Run as a script, this draws the periodic table of the README anew: python docs/_methods.py
 """
 
-import inspect
-import re
 import sys
 import warnings
 from functools import cache
@@ -19,16 +17,25 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
 from sklearn_icon import ICONEmbedding, methods
-from sklearn_icon._objective.divergences import DIVERGENCES
 from sklearn_icon.methods._published import OTHER
 from sklearn_icon.plotting import EmbeddingDisplay, PeriodicTableDisplay
 from sklearn_icon.plotting._table import _FAMILY_COLORS
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
+sys.path.insert(0, str(HERE))
+from _formulas import formulas  # noqa: E402
 from _tasks import run  # noqa: E402
 
 _ROWS, _STEPS = 500, 80
+_WHEN = {
+    "dimensionality reduction": "It lays rows out so that near ones stay near: for looking at data.",
+    "contrastive": "It trains an encoder to represent views, or neighbours, alike: for features where labels are few.",
+    "supervised": "It learns to tell classes apart: where rows have labels.",
+    "cross-modal": "It maps two modalities to one space: where rows come in pairs, for retrieval of one by the other.",
+    "language": "It learns vectors of contexts and tokens from counts: for text, or any table of counts.",
+    "clustering": "It finds groups, with a membership of each row in each: where there are no labels.",
+}
 _FIT = {
     "ICONEmbedding": "Z = estimator.fit_transform({})",
     "ICONClustering": "labels = estimator.fit_predict({})",
@@ -114,27 +121,22 @@ def _tint(family):
 
 def _page(method, caption):
     """One method: its formula, its parts, code, what it equals, pictures, reference."""
-    kind = "published" if method.published else "a gap that the table predicts"
-    term = inspect.getdoc(DIVERGENCES[method.divergence].term).rstrip(".")
-    literal = [f"L = mean_i sum_j d(p(j|i), q(j|i)),     d = {term}"]
-    if method.normalization == "joint":
-        literal = [f"L = sum_ij d(p_ij, q_ij),     p_ij = (p(j|i) + p(i|j)) / 2n,     d = {term}"]
-    elif method.learned.is_limit:
-        literal = []
+    kind = "published" if method.published else "not published, a combination that the table predicts"
+    found, notes = formulas(method)
     if method.reads == OTHER:
-        literal.append("and the same with the two modalities exchanged; their mean is minimised")
+        notes.append("The same with the two modalities exchanged is added, and the mean of both is minimised.")
     if method.divergence == "reverse_kl":
-        literal.append("over all rows j and k, the row i itself included in p and in q")
+        notes.append("Sums are over all rows, the row i itself included in p and in q.")
     if method.supervisory.narrow:
-        literal.append("s = 0: the limit of s^2 L")
+        notes.append("The width is zero: the limit of :math:`s^2 L`.")
     if method.debias:
-        share = method.debias if method.debias < 1 else "1: the limit of L / (1 - a)^2"
-        literal.append(f"p and q mixed with a uniform distribution, a = {share}")
-    literal += [*_formulas(method.supervisory), *_formulas(method.learned)]
+        mass = method.debias if method.debias < 1 else "1: the limit of :math:`L / (1 - a)^2`"
+        notes.append(f"p and q are mixed with a uniform distribution, :math:`a` = {mass}.")
     parts = [
         _heading(method.title),
-        f"{method.family.capitalize()}; {kind}.\n",
-        "::\n\n" + "\n".join(f"    {line}".rstrip() for line in "\n\n".join(literal).splitlines()) + "\n",
+        f"{method.family.capitalize()}; {kind}. {_WHEN[method.family]}\n",
+        *(f".. math:: {formula}\n" for formula in found),
+        " ".join(notes) + "\n",
         ".. list-table::\n   :widths: 20 80\n",
         *_row("p", _spec(method.supervisory)),
         *_row("q", _spec(method.learned)),
@@ -149,7 +151,7 @@ def _page(method, caption):
         f'   estimator = methods.get("{method.name}").make_estimator(random_state=0)',
         "   " + _FIT[method.estimator].format(next((v for k, v in _DATA.items() if k in method.reads), "X")) + "\n",
         f".. figure:: {method.name}.png\n   :width: 480\n\n   {caption}\n" if caption else "",
-        f".. figure:: {method.name}-table.png\n\n   Its place in the :doc:`table <index>`\n",
+        f".. figure:: {method.name}-table.png\n\n   Where it stands in the :doc:`table <index>`\n",
         f"Reference: {method.reference}.",
     ]
     return "\n".join(parts) + "\n"
@@ -164,16 +166,6 @@ def _spec(spec):
     return f":class:`{spec} <{type(spec).__module__.split('._')[0]}.{type(spec).__name__}>`"
 
 
-def _formulas(spec):
-    """The formulas that the docstrings of a spec and of those it wraps open with."""
-    found = re.search(r"::\n\n((?:    .*\n|\n)+)", inspect.getdoc(type(spec)) + "\n")
-    lines = inspect.cleandoc(found.group(1)).splitlines() if found else []
-    kernels = [line for line in lines if "metric=" in line]  # one for each choice, of which the spec has made its own
-    chosen = f'metric="{getattr(spec, "metric", None)}"'
-    own = "\n".join(line.split("   metric=")[0] for line in lines if line not in kernels or chosen in line)
-    return [own] * bool(own) + (_formulas(spec.base) if hasattr(spec, "base") else [])
-
-
 @cache
 def _map_of_digits():
     """Places on which clusters are shown."""
@@ -186,7 +178,7 @@ def _draw(method, path):
         warnings.simplefilter("ignore")
         outcome = run(method.name, _ROWS, **({"max_iter": _STEPS} if method.family == "contrastive" else {}))
     places, labels = outcome.learned, outcome.labels
-    found = f"{outcome.measure} {outcome.value:.2f}, by chance {outcome.chance:.2f}"
+    found = f"{outcome.measure} {outcome.value:.2f}, at random {outcome.chance:.2f}"
     if method.estimator == "ICONClustering":
         display = EmbeddingDisplay.from_embedding(_map_of_digits(), y=outcome.estimator.labels_)
         caption = f"The clusters of {_ROWS} digits, shown on a map by t-SNE; {found}."

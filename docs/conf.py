@@ -35,7 +35,7 @@ html_title = "sklearn_icon"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_sidebars = {
-    name: [] for name in ("coming_from", "faq", "limits", "migration", "needs", "theory", "user_guide")
+    name: [] for name in ("benchmarks", "coming_from", "faq", "limits", "migration", "needs", "theory", "user_guide")
 }  # none below them
 toc_object_entries_show_parents = "hide"
 html_math_renderer = "mathml"

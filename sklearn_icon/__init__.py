@@ -19,6 +19,7 @@ _ESTIMATORS = {
     "ICONClassifier": "classifier",
     "ICONCrossModal": "cross_modal",
 }
+_ELSEWHERE = {"load": "._estimators.saving", "FittedRows": "._training.new_rows"}  # the second for pickles and skops
 _MODULES = ("supervisory", "learned", "encoders", "methods", "metrics", "plotting", "nn", "testing")
 
 __all__ = [
@@ -40,8 +41,8 @@ def __getattr__(name):
     """Import the estimators and modules at their first use (PEP 562)."""
     if name in _ESTIMATORS:
         return getattr(import_module(f"._estimators.{_ESTIMATORS[name]}", __name__), name)
-    if name == "load":
-        return import_module("._estimators.saving", __name__).load
+    if name in _ELSEWHERE:
+        return getattr(import_module(_ELSEWHERE[name], __name__), name)
     if name in _MODULES:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

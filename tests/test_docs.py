@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sklearn_icon import methods
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -26,3 +28,20 @@ def test_named_tests_exist():
     named = re.findall(r"tests/\w+\.py", (DOCS / "limits.rst").read_text())
     assert len(named) > 8
     assert not [name for name in named if not (DOCS.parent / name).exists()]
+
+
+def test_every_method_has_formulas(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    from _formulas import formulas
+
+    for name in methods.names():
+        method = methods.get(name)
+        found, _ = formulas(method)
+        assert len(found) >= 3 - method.learned.is_limit, name
+        assert any(formula.startswith(("p(", r"\tilde P", "U =")) for formula in found), name
+
+
+def test_every_need_is_met_or_declined():
+    rows = re.findall(r"   \* - .*\n(?:       .*\n)*     - (\w+)", (DOCS / "needs.rst").read_text())
+    assert len(rows) == 47  # one is the heading
+    assert set(rows[1:]) == {"Met", "In", "Declined"}

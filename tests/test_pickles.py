@@ -1,6 +1,7 @@
 """Fitted estimators outlive the layout of the package."""
 
 import gzip
+import io
 import pickle
 from pathlib import Path
 
@@ -32,3 +33,19 @@ def test_public_classes_say_where_users_find_them(module):
     for cls in classes:
         assert cls.__module__ == module.__name__
         assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_fitted_estimators_name_public_classes_alone():
+    names = []
+
+    class Finder(pickle.Unpickler):
+        def find_class(self, module, name):
+            names.append(f"{module}.{name}")
+            return super().find_class(module, name)
+
+    for model in (sklearn_icon.ICONEmbedding(max_iter=5, perplexity=5), sklearn_icon.ICONClustering(2)):
+        back = Finder(io.BytesIO(pickle.dumps(model.fit(X)))).load()
+        np.testing.assert_array_equal(back.transform(X), model.transform(X))
+    ours = {name for name in names if name.startswith("sklearn_icon")}
+    assert "sklearn_icon.FittedRows" in ours
+    assert not [name for name in ours if "._" in name]

@@ -45,6 +45,8 @@ class FittedRows:
         What p read beside X. New rows are like those without a label.
     """
 
+    __module__ = "sklearn_icon"  # for files that name the classes they hold
+
     def __init__(self, X, kind, p, p_spec, y):
         self.kind, self.n_rows = kind, X.shape[0]
         n_positives, kernel = np.diff(p.weights.indptr)[p_spec.like_new(y)], p_spec.neighborhood
