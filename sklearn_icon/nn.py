@@ -23,7 +23,6 @@ from .supervisory._batch import as_targets
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 __all__ = ["ICONLoss"]
 
 _FIRST = {"tau": 0.1, "df": 1.0}

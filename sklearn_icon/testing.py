@@ -26,7 +26,6 @@ from .supervisory import Supervisory
 if TYPE_CHECKING:
     pass
 
-
 __all__ = ["check_encoder", "check_learned", "check_supervisory"]
 
 _SIZES = (2, 3, 17)  # rows; the largest also serves as the sample

@@ -13,7 +13,6 @@ from .spec import shown
 if TYPE_CHECKING:
     import torch
 
-
 _WORKING = ContextVar("device of the fit at hand", default="cpu")
 
 

@@ -13,7 +13,6 @@ from .types import Rows
 if TYPE_CHECKING:
     from .conditional import Conditional
 
-
 _SUM_TOLERANCE = 1e-3  # of rows of probabilities, which may be rounded
 
 

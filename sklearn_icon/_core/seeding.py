@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-
 _GLOBAL_GENERATOR = RLock()
 
 

@@ -13,7 +13,6 @@ from sklearn.utils._param_validation import InvalidParameterError, validate_para
 if TYPE_CHECKING:
     from typing import Self
 
-
 T = TypeVar("T")
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from ..learned import DistanceKernel
 
-
 _DENSE = 0.2
 _COMPILED_EDGES = 300_000  # below, torch takes less time than loading compiled loops
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..learned import Learned
     from ..learned._base import SlopeTerms
 
-
 _DIMENSIONS = 8
 _KEYS = 128  # of a tile, one a thread
 _NUMBERS = 32  # coordinates of a tile's rows, which bound the registers of a thread

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from ..learned import DistanceKernel
 
-
 _LEAST_SPACING = 0.1  # length scales, where a map is small: differences of a finer grid would be mere rounding
 _SMALLEST, _LARGEST = 64, {1: 1 << 16, 2: 1400}  # nodes a dimension
 _MARGIN = 2

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from ..learned import DistanceKernel, Learned
 
-
 _TILE_ELEMENTS = 1 << 18
 _TIMES_ON_GPU = 64  # as many elements more: of 70,000 rows 71 ms a sum, with 16 times 253 (benchmarks/gpu.py, H200)
 _COMPILED_ROWS = 1000  # below, torch takes less time than loading compiled loops

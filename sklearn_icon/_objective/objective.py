@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from .._core.conditional import Conditional
     from ..learned import DistanceKernel, Learned
 
-
 _EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in half a second
 _FINE_SPACING, _FINE_NODES = 0.2, 4096  # of the grid for the reported loss of more rows
 _EDGES_AT_ONCE = 1 << 20

@@ -24,7 +24,6 @@ from .ways import divergence_of, has_kl_by_softmax, infinite_where_zero
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 _PAIRS_AT_ONCE = 1 << 18  # of rows and keys, without tiles
 _PAIRS_OF_A_TILE, _PAIRS_ELSEWHERE = 1 << 19, 1 << 25  # on the CPU; on a GPU, which 2^22 left waiting
 

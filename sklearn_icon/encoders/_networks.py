@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from ._base import Encoder
 
-
 _NUMBERS_AT_ONCE = 1 << 20
 
 

@@ -14,7 +14,6 @@ from .._core.spec import Spec
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 LOG_FLOOR = -80.0
 """Kernels in linear space stop here, above float32's slow subnormal numbers."""
 _SMOOTH = 10.0  # the most by which a smooth kernel's slope changes, relative, within its squared width

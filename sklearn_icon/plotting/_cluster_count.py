@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-
 _LABELS = {"stability": "Stability (ARI)", "entropy": "Entropy / log K", "loss": "Loss", "n_used": "In use"}
 _MAX_TICKS = 20
 

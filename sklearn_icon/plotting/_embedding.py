@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
     from matplotlib.legend import Legend
 
-
 _DARKENED = 0.6  # past ten classes the colours return, darkened, with another marker
 _MAX_LEGEND = 20
 

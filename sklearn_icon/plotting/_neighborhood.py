@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from .._core.conditional import Conditional
 
-
 _PALEST = 0.2  # where the colour scale begins
 _LEAST = 3e-3  # fractions of the largest that are not drawn grey
 _NAMES = {

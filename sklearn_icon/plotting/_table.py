@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.legend import Legend
     from matplotlib.patches import Rectangle
 
-
 _WRAP = 11  # letters of a line
 _TINT = 0.55  # how far tiles are from white
 _LETTERS = 9.5  # that a tile is wide, its margins aside

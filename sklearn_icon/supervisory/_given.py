@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from ._base import Partners
 
-
 GRAPH_OF_FEATURES = (
     "A graph of rows of features is G = sklearn.neighbors.kneighbors_graph(X, 10), symmetrised: (G + G.T) / 2."
 )

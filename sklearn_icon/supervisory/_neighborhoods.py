@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from .._graph.neighbors import Neighbors
 
-
 _DEFAULT_PERPLEXITY = 30.0
 _DEFAULT_N_NEIGHBORS = 15
 _FULL_ROWS = 2000
@@ -230,30 +229,13 @@ class _DistanceKernel(Neighborhood):
             n_neighbors = min(2 * n_neighbors, most)
 
     def measured_rows(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Rows:
-        """The rows between which p measures distances: those of X, or of the companion features.
-
-        Parameters
-        ----------
-        X, y, n_jobs, random_state
-            As in `conditional`.
-
-        Returns
-        -------
-        ndarray or sparse matrix of shape (n_samples, n_columns)
-        """
+        """The rows between which p measures distances: those of X, or of the companion features."""
         return self._features(X, y)
 
     def log_rows_with_self(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Array:
-        """log p over all rows, the row itself included, dense: for divergences that need p to be positive on all keys.
+        """log p over all rows, the row itself included, float64 of shape (n_samples, n_samples).
 
-        Parameters
-        ----------
-        X, y, n_jobs, random_state
-            As in `conditional`.
-
-        Returns
-        -------
-        ndarray of float64 of shape (n_samples, n_samples)
+        For divergences that need p to be positive on all keys; from what `conditional` reads.
         """
         if self.sigma is None:
             raise ValueError(

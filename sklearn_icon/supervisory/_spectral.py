@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .._core.conditional import Conditional
     from ._base import Supervisory
 
-
 _DEFAULT_N_NEIGHBORS = 10
 _GRAPHS = ("nearest_neighbors", "precomputed", "precomputed_nearest_neighbors")
 _SYMMETRIC = 1e-10  # the largest asymmetry of a graph, as a fraction of its largest weight
@@ -167,17 +166,7 @@ class Spectral(Wrapper):
         return sparse.issparse(X) and X.shape[0] == X.shape[1] and _is_symmetric(X)
 
     def measured_rows(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Array:
-        """The rows of the eigenvectors.
-
-        Parameters
-        ----------
-        X, y, n_jobs, random_state
-            As in `conditional`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_components)
-        """
+        """The rows of the eigenvectors, shape (n_samples, n_components), from what `conditional` reads."""
         graph = self._graph(X, n_jobs, random_state)
         n, n_components = graph.shape[0], self.n_components
         if n_components is None:
