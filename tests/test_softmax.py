@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from scipy import linalg, optimize, sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
 from sklearn.linear_model import LogisticRegression
@@ -245,3 +246,32 @@ def test_penalty_counts_where_it_and_its_ratio_differ(params):
 def test_no_penalty_ignores_its_strength():
     with pytest.warns(match="Setting penalty=None will ignore the C=4"):
         ICONClassifier(penalty=None, C=4).fit(*DATA["wine"])
+
+
+@pytest.mark.parametrize("weak", [1e-6, 1e-3, 0.3])
+@pytest.mark.parametrize("rank", [3, 12, 30])
+def test_lasso_of_dependent_columns_is_a_minimum(weak, rank):
+    rng = np.random.RandomState(rank)
+    rows = rng.normal(size=(rank, 30))
+    Q, q = rows.T @ rows / rank + 1e-10 * np.eye(30), rows.T @ rng.normal(size=rank) / rank
+    for start in (np.zeros(30), rng.normal(size=30)):
+        found = lasso(Q, q, weak, start)
+        slope = Q @ found - q
+        assert (np.abs(slope + weak * np.sign(found))[found != 0] <= 1e-5 * weak).all()
+        assert (np.abs(slope) <= weak * (1 + 1e-5)).all()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("C", [1e2, 1e4, 1e6])
+def test_weak_elastic_net_of_dependent_columns_takes_few_steps(n_classes, C):
+    rng = np.random.RandomState(n_classes)
+    free = rng.normal(size=(160, 4))
+    rows = np.hstack([free, free @ rng.normal(size=(4, 5)), rng.normal(size=(160, 6))])
+    y = (free @ rng.normal(size=(4, n_classes)) + 2 * rng.normal(size=(160, n_classes))).argmax(axis=1)
+    for l1_ratio in (0.5, 1.0):
+        fit = ICONClassifier(C=C, l1_ratio=l1_ratio).fit(rows, y)
+        assert fit.n_iter_[0] <= 20
+        slope = (np.eye(n_classes)[y] - fit.predict_proba(rows))[:, -len(fit.coef_) :].T @ rows / len(rows)
+        slope -= (1 - l1_ratio) / (C * len(rows)) * fit.coef_
+        assert (np.abs(slope) <= l1_ratio / (C * len(rows)) * (1 + 1e-3) + 1e-9).all()
+        assert not fit.coef_[:, 4:9].all()  # not all of columns that depend on each other
