@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg, optimize, sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -274,3 +275,12 @@ def test_weak_elastic_net_of_dependent_columns_takes_few_steps(n_classes, C):
         slope -= (1 - l1_ratio) / (C * len(rows)) * fit.coef_
         assert (np.abs(slope) <= l1_ratio / (C * len(rows)) * (1 + 1e-3) + 1e-9).all()
         assert not fit.coef_[:, 4:9].all()  # not all of columns that depend on each other
+
+
+@pytest.mark.parametrize("params", [{}, {"penalty": "l1"}])
+def test_no_iteration_leaves_zeros(params):
+    X, y = load_iris(return_X_y=True)
+    with pytest.warns(ConvergenceWarning, match="stopped after 0 iterations"):
+        fit = ICONClassifier(max_iter=0, **params).fit(X, y)
+    assert fit.n_iter_.tolist() == [0]
+    assert not fit.coef_.any() and not fit.intercept_.any()

@@ -50,6 +50,11 @@ class Start(NamedTuple):
     fit_intercept: bool = True
 
 
+def _steps(training: Training) -> int:
+    """Iterations at the most, of which none may be asked for."""
+    return LBFGS_ITERATIONS if training.max_iter is None else training.max_iter
+
+
 def solve_linear(
     rows: Labelled, held: Labelled | None, loss: Loss, penalty: Penalty, start: Start, training: Training, run: Run
 ) -> Classifier:
@@ -63,7 +68,7 @@ def solve_linear(
     Newton's method on the CPU; other divergences, on other devices and with rows held out by L-BFGS. Coefficients come
     in the precision of the rows, intercepts in double precision.
     """
-    training = training._replace(max_iter=training.max_iter or LBFGS_ITERATIONS)
+    training = training._replace(max_iter=_steps(training))
     tau = loss.learned.temperature  # by which the logits are divided
     scaled = Penalty(penalty.l1 * tau, penalty.l2 * tau**2)
     losses: list[float] = []
@@ -105,7 +110,7 @@ def _by_lbfgs(
         problem.watch = EarlyStopping(regression.held_loss(held, loss), regression.params, 1, training.patience)
     solver = LBFGS(training.tol, regression.gradient_size)
     with leaving_cores_to(torch.device(run.device).type == "cpu"):  # NumPy multiplies, and its threads need the cores
-        result = train(problem, solver, training.max_iter or LBFGS_ITERATIONS, run)
+        result = train(problem, solver, _steps(training), run)
     return *regression.coefficients(), result, problem.watch.losses if problem.watch else []
 
 
@@ -185,7 +190,7 @@ def solve_prototypes(
     network = _Prototypes(rows, loss, encoder, penalty, run)
     n, per_pass = len(rows.weight), 1
     solver: Solver = LBFGS(training.tol)
-    steps = training.max_iter or LBFGS_ITERATIONS
+    steps = _steps(training)
     if not encoder.is_linear:
         per_pass = batch_count(n, _BATCH_ROWS)
         solver, steps = adam_of_passes(per_pass, training.max_iter, training.tol, training.learning_rate)
