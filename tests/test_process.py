@@ -427,5 +427,10 @@ def test_messages_of_specs_and_methods_are_of_bounded_length():
 
 
 def test_rare_classes_under_early_stopping():
-    fitted = ICONClassifier(encoder="mlp", early_stopping=True, random_state=0).fit(X, np.r_[np.zeros(89), 1])
+    model = ICONClassifier(encoder="mlp", early_stopping=True, random_state=0)
+    with pytest.raises(
+        ValueError, match=r"early_stopping=True holds out validation_fraction=0.1.*row 89 is the only one"
+    ):
+        model.fit(X, np.r_[np.zeros(89), 1])
+    fitted = model.fit(X, np.r_[np.zeros(88), 1, 1])
     assert fitted.classes_.tolist() == [0, 1] and len(fitted.validation_loss_curve_)

@@ -284,3 +284,12 @@ def test_no_iteration_leaves_zeros(params):
         fit = ICONClassifier(max_iter=0, **params).fit(X, y)
     assert fit.n_iter_.tolist() == [0]
     assert not fit.coef_.any() and not fit.intercept_.any()
+
+
+@pytest.mark.parametrize("largest", [1.01e30, 1e100])
+def test_liblinear_by_name_takes_no_huge_values(largest):
+    X = np.array([[0.0], [1.0], [largest], [2.0]])
+    for rows in (X, sparse.csr_array(X)):
+        with pytest.raises(ValueError, match="Using the 'liblinear' solver while X contains a maximum value > 1e30"):
+            ICONClassifier(solver="liblinear").fit(rows, [0, 1, 1, 0])
+    assert ICONClassifier().fit(X, [0, 1, 1, 0]).predict(X)[2] == 1

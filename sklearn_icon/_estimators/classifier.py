@@ -77,8 +77,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     learning_rate : float or "auto", default="auto"
         Rate of Adam, which falls to zero along a cosine; "auto" is 0.003.
     early_stopping : bool, default=False
-        Hold out some labelled rows, end where their loss no longer falls, and keep what served them best. Not with p
-        over rows.
+        Hold out some labelled rows, end where their loss no longer falls, and keep what served them best. Every class
+        needs two rows. Not with p over rows.
     validation_fraction : float in (0, 1), default=0.1
         The fraction of rows that `early_stopping` holds out, stratified by class.
     n_iter_no_change : int, default=10
@@ -344,6 +344,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         penalty, l1_ratio = self._penalties(unit * rows.weight.sum())
         linear, exact = route == "softmax regression", solves_exactly(loss, run) and not self.early_stopping
         self._check_linear_options(linear, exact, penalty, l1_ratio, rows.p.shape[1])
+        self._check_size(rows.X)
         if route == "representations":
             return self._represent(rows, codes, p_spec, loss, encoder, penalty, training, run)
         rows, held = rows._replace(X=rows_of(rows.X) if linear else rows.X), None
@@ -360,6 +361,12 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         candidates = np.flatnonzero(known)
         strata = codes[candidates] if codes.ndim == 1 else None
         n_held = max(1, int(np.ceil(self.validation_fraction * len(candidates))))
+        if strata is not None and (np.bincount(strata)[strata] == 1).any():
+            lone = int(np.flatnonzero(np.bincount(strata)[strata] == 1)[0])
+            raise ValueError(
+                f"early_stopping=True holds out validation_fraction={self.validation_fraction} of the rows of each "
+                f"class, but row {candidates[lone]} is the only one of its class; leave it out, or use False."
+            )
         if strata is not None and _can_stratify(strata, n_held):
             how = {"test_size": self.validation_fraction, "stratify": strata, "random_state": random_state}
             held = train_test_split(candidates, **how)[1]

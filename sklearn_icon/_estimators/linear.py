@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+_LIBLINEAR_MOST = 1e30
 _SMOOTH = {"lbfgs", "newton-cg", "newton-cholesky", "sag"}
 _SOLVERS = _SMOOTH | {"liblinear", "saga"}
 _GREATEST_PENALTY = 1e30  # above which all weights are zero anyhow
@@ -86,6 +87,14 @@ class LinearPart:
             )
         if n_classes > 2:
             raise ValueError("The 'liblinear' solver does not support multiclass classification; use solver='auto'.")
+
+    def _check_size(self, X):
+        """Refuse what liblinear cannot take, where that is named."""
+        if self.solver == "liblinear" and X.max() > _LIBLINEAR_MOST:
+            raise ValueError(
+                "Using the 'liblinear' solver while X contains a maximum value > 1e30 results in a frozen fit. Please "
+                "choose another solver or rescale the input X."
+            )
 
     def _check_linear_options(self, linear, exact, penalty, ratio, n_classes):
         """Refuse what only softmax regression has, where the specs call for another model."""
