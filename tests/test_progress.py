@@ -106,8 +106,9 @@ def test_reports(kind):
     assert sum(report["stages"].values()) == pytest.approx(report["seconds"], abs=0.05)
     assert not hasattr(model, "_progress")
     assert pickle.loads(pickle.dumps(model)).fit_report_ == report
-    if len(model.loss_curve_):
-        assert report["loss"] == model.loss_curve_[-1]
+    final = [getattr(model, name) for name in ("kl_divergence_", "loss_") if hasattr(model, name)]
+    if final or len(model.loss_curve_):
+        assert report["loss"] == (final or model.loss_curve_)[-1]
 
 
 def test_reports_count_parts_and_repeated_rows():

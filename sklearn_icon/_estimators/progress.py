@@ -24,6 +24,7 @@ except ImportError:  # before scikit-learn 1.9
 _LINES_EVERY = {1: 50, 2: 10}  # iterations, by `verbose`; all beyond
 _TASKS = 500  # of a stage, at which callbacks are called
 _COUNTED = 2_000_000  # numbers of X, and edges of p, up to which components and duplicates cost little
+_FINAL = ("kl_divergence_", "loss_")  # of the fit as it is; the last loss of others is that of their last step
 _REPORTED = ("device_", "method_", "chosen_", "n_iter_", "stop_reason_", "neighbor_recall_")
 
 
@@ -65,9 +66,9 @@ class Progress:
             "divergence": self.estimator.divergence,
         }
         report |= {name[:-1]: _plain(fitted[name]) for name in _REPORTED if name in fitted}
-        curve = fitted["loss_curve_"]
-        if len(curve):
-            report["loss"] = float(curve[-1])
+        final = [fitted[name] for name in _FINAL if name in fitted] + list(fitted["loss_curve_"][-1:])
+        if final:
+            report["loss"] = float(final[0])
         report |= self.facts | {"stages": self._seconds(), "seconds": round(seconds, 3)}
         self.estimator.fit_report_ = report
         if self.estimator.verbose:
