@@ -24,6 +24,10 @@ with warnings.catch_warnings(record=True) as told:
     from sklearn_icon._graph.neighbors import _descent_class
     from sklearn_icon._core.compiled import with_cache
     assert with_cache(_descent_class).__name__ == "NNDescent"
+    import importlib, pkgutil, sklearn_icon
+    for module in pkgutil.walk_packages(sklearn_icon.__path__, "sklearn_icon."):
+        if not module.name.endswith(("triton_loops", "__main__")):
+            importlib.import_module(module.name)
     assert numba.config.CACHE_DIR == before
 print(len(told), "NUMBA_CACHE_DIR" in str(told[0].message) if told else None)
 """

@@ -8,10 +8,10 @@ another search, as hundreds of searches among groups cost less than one among ro
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy import sparse
 from sklearn.cluster import KMeans
 
+from .._core.compiled import njit
 from .local_search import _interpolated, agreed_groups, quiet, search
 
 _ROUNDS, _SWEEPS = 3, 30
@@ -145,18 +145,23 @@ def _rand(labels, others):
     return 1.0 if most == expected else (both - expected) / (most - expected)
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def _settle_rows(indptr, indices, flow, masses, gain, rest, low, per_unit, n_clusters, orders, label):
-    """Move rows between clusters until no move lowers the loss, which is returned; labels change in place."""
-    n = len(label)
-    inside, mass, cost = np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters)
-    links, count, touched = np.zeros(n_clusters), np.zeros(n_clusters, np.int64), np.empty(n_clusters, np.int64)
-    for row in range(n):
+@njit(nogil=True, error_model="numpy")
+def _count(indptr, indices, flow, masses, label, inside, mass, count):
+    """Add up the flow inside of each cluster, its mass and its rows."""
+    for row in range(len(label)):
         mass[label[row]] += masses[row]
         count[label[row]] += 1
         for edge in range(indptr[row], indptr[row + 1]):
             if label[indices[edge]] == label[row]:
                 inside[label[row]] += flow[edge]
+
+
+@njit(nogil=True, error_model="numpy")
+def _settle_rows(indptr, indices, flow, masses, gain, rest, low, per_unit, n_clusters, orders, label):
+    """Move rows between clusters until no move lowers the loss, which is returned; labels change in place."""
+    inside, mass, cost = np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters)
+    links, count, touched = np.zeros(n_clusters), np.zeros(n_clusters, np.int64), np.empty(n_clusters, np.int64)
+    _count(indptr, indices, flow, masses, label, inside, mass, count)
     for cluster in range(n_clusters):
         cost[cluster] = _interpolated(inside[cluster], mass[cluster], gain, rest, low, per_unit)
     for order in orders:

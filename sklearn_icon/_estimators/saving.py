@@ -98,7 +98,7 @@ def _encoded(value, arrays: list, name: str):
         return {"number": _put(np.asarray(value), arrays)}
     if isinstance(value, np.ndarray):
         return _encoded_array(value, arrays, name)
-    if type(value).__name__ in _SPARSE and type(value) in _SPARSE.values():
+    if type(value) in _SPARSE.values():
         parts = [_put(part, arrays) for part in (value.data, value.indices, value.indptr)]
         return {"sparse": type(value).__name__, "parts": parts, "shape": list(value.shape)}
     if type(value) in (list, tuple):

@@ -83,9 +83,9 @@ def solve_tokens(
     else:
         module = module.cpu().eval()
         embedding, state = encode(module, X), state_arrays(module)
-    losses = contexts.losses(torch.as_tensor(embedding, **run.like), prototypes.detach())
-    phases = summary([("training", result)])
-    return MapSolution(embedding, losses, result, rate, loss.learned, state, phases, prototypes.detach().cpu().numpy())
+    w, phases = prototypes.detach(), summary([("training", result)])
+    losses = contexts.losses(torch.as_tensor(embedding, **run.like), w)
+    return MapSolution(embedding, losses, result, rate, loss.learned, state, phases, w.cpu().numpy())
 
 
 def _first(
