@@ -468,7 +468,7 @@ BAD = [
     (Spectral(None), "base"),
     (Spectral(Gaussian(sigma=-1)), "sigma"),
     (Spectral(Gaussian(), n_components=0), "n_components"),
-    (Spectral(Gaussian(), affinity="rbf"), "affinity"),
+    (Spectral(Gaussian(), affinity="nothing of the kind"), "affinity"),
     (Spectral(Gaussian(), n_neighbors=1), "n_neighbors"),
     (UniformMixture(Gaussian(perplexity=0.5), 0.1), "perplexity"),
     (RandomWalk(UniformMixture(UniformKNN(n_neighbors=0), 0.1), 2), "n_neighbors"),
