@@ -22,7 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOM = Path("sklearn_icon/_objective")
-TESTS = [f"tests/test_{name}.py" for name in ("divergences", "differences", "sums", "loops", "grid", "objective")]
+FILES = ("divergences", "differences", "sums", "loops", "grid", "objective", "batches_and_rows", "nn")
+TESTS = [f"tests/test_{name}.py" for name in FILES]
 SKIPPED = ("__init__.py", "fused.py", "triton_loops.py")  # the last two run where triton is
 PATIENCE = 600  # seconds, after which a mutant that loops is killed
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
