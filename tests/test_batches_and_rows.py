@@ -228,3 +228,11 @@ def test_every_estimator_takes_64_bit_indices(estimator):
     assert_allclose(*transformed, atol=1e-9)
     assert X.indices.dtype == X.indptr.dtype == other.indices.dtype == np.int64
     assert (X != SPARSE_ROWS).nnz == 0
+
+
+def test_walks_go_on_from_every_row():
+    ring = Conditional(sparse.csr_array(np.roll(np.eye(4), 1, axis=1)))  # each row has the next as its only neighbour
+    for start in range(4):
+        _, ends = PositiveSampler(ring, 2).draw(np.full(300, start), np.random.RandomState(0))
+        one, two = (np.mean(ends == (start + k) % 4) for k in (1, 2))
+        assert one + two == pytest.approx(1) and 0.4 < two < 0.6
