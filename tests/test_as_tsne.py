@@ -72,3 +72,10 @@ def test_a_graph_of_nine_neighbors_is_read_as_it_is():
     model = ICONEmbedding(metric="precomputed", perplexity=4, max_iter=60, random_state=0).fit(graph)
     other = ICONEmbedding(n_neighbors=9, perplexity=4, max_iter=60, random_state=0, init="spectral").fit(ROWS)
     assert_array_equal(model.embedding_, other.embedding_)
+
+
+@pytest.mark.parametrize("metric", ["correlation", "chebyshev"])
+def test_sparse_new_rows_under_a_metric_of_dense_ones(metric):
+    model = ICONEmbedding(metric=metric, perplexity=4, max_iter=30, random_state=0).fit(ROWS)
+    with pytest.raises(ValueError, match=f"metric='{metric}' does not work on sparse rows"):
+        model.transform(sparse.csr_array(ROWS[:4] + 0.1))

@@ -78,6 +78,7 @@ def check_defined(metric: Metric, rows: Rows, name: str) -> None:
     if metric == "cosine":
         bad, what, are = np.flatnonzero(_largest(rows) == 0), "zeros", "zero"
     elif metric == "correlation":
+        allowed_params(metric, {}, rows)  # which may be sparse where those of fit were not
         bad, what, are = np.flatnonzero(rows.max(axis=1) == rows.min(axis=1)), "equal numbers", "such"
     else:
         return
