@@ -34,6 +34,14 @@ each_kind = pytest.mark.parametrize("kind", list(KINDS))
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
+@pytest.fixture(autouse=True)
+def usual_handler():
+    """Ctrl-C as it comes, also in a process that was started in the background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def fit(kind, model=None):
     model = clone(KINDS[kind]).set_params(random_state=0) if model is None else model
     rows = np.round(np.abs(X) * 5) + 1 if kind == "counts" else X
