@@ -16,7 +16,8 @@ ROWS = np.random.RandomState(4).normal(size=(60, 5))
 def test_the_end_is_told(capsys):
     model = ICONEmbedding(verbose=1, random_state=0, max_iter=351, n_iter_without_progress=-1, learning_rate=1e6)
     model.set_params(perplexity=8, init="random").fit(ROWS)
-    last = capsys.readouterr().out.splitlines()[-1]
+    *_, last, of_fit = capsys.readouterr().out.splitlines()
+    assert of_fit.startswith("[ICONEmbedding] fitted in ")
     assert f"Iteration {model.n_iter_}: error = {model.kl_divergence_:.7f}, " in last
     assert model.stop_reason_ == "n_iter_without_progress"
     assert "did not make any progress during the last -1 episodes. Finished." in last

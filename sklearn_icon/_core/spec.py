@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 
@@ -84,8 +85,8 @@ class Spec(RememberedNames):
 
 
 def shown(value: object) -> str:
-    """What a message shows of a value."""
-    return shortened(repr(value), 200)
+    """What a message shows of a value, of NumPy's scalars as Python's own."""
+    return shortened(repr(value.item() if isinstance(value, np.generic) else value), 200)
 
 
 def shortened(text: str, most: int = 5000) -> str:
