@@ -219,3 +219,12 @@ def test_every_parameter_reaches_the_solver(monkeypatch, base, parameter, value)
     before = what_the_solver_receives(monkeypatch, clone(base))
     assert what_the_solver_receives(monkeypatch, clone(base)) == before
     assert what_the_solver_receives(monkeypatch, clone(base).set_params(**{parameter: value})) != before
+
+
+def test_where_newtons_method_does_not_run_few_coefficients_are_the_same(monkeypatch):
+    """As on a GPU."""
+    rows = load_digits().data[:500] / 16
+    labels = load_digits().target[:500]
+    exact = ICONClassifier().fit(rows, labels)
+    monkeypatch.setattr(_prototypes, "solves_exactly", lambda *_: False)
+    np.testing.assert_allclose(ICONClassifier().fit(rows, labels).coef_, exact.coef_, rtol=1e-3, atol=1e-4)

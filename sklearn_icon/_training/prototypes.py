@@ -22,11 +22,12 @@ from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
 from ..learned import Learned
 from .given import Labelled
-from .softmax import Penalty, solve_softmax
+from .softmax import MOST_COEFFICIENTS, Penalty, solve_softmax
 from .whitening import ScaledRows
 
 _BATCH_ROWS = 256
 LBFGS_ITERATIONS = 100
+_FURTHER = 1e-3  # of the tolerance, to which few coefficients are solved, as Newton's method solves them
 _FIRST_TEMPERATURE = 0.1
 _LENGTHS, _NEARLY_SURE = [2.0**power for power in range(-10, 11)], 0.9
 
@@ -108,7 +109,8 @@ def _by_lbfgs(
     problem = Problem(regression.loss, regression.params)
     if held is not None:
         problem.watch = EarlyStopping(regression.held_loss(held, loss), regression.params, 1, training.patience)
-    solver = LBFGS(training.tol, regression.gradient_size)
+    few = rows.X.shape[1] * rows.p.shape[1] <= MOST_COEFFICIENTS and held is None and loss.divergence == "kl"
+    solver = LBFGS(training.tol * (_FURTHER if few else 1), regression.gradient_size)
     with leaving_cores_to(torch.device(run.device).type == "cpu"):  # NumPy multiplies, and its threads need the cores
         result = train(problem, solver, _steps(training), run)
     return *regression.coefficients(), result, problem.watch.losses if problem.watch else []
