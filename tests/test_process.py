@@ -251,6 +251,29 @@ def test_threads_by_the_size_of_the_work():
         torch.set_num_threads(before)
 
 
+def test_small_work_leaves_the_other_threads_alone():
+    """MKL, within torch, counts by itself: where it is not told, its functions wake threads that then spin."""
+    code = (
+        "import os, numpy as np, torch; from sklearn_icon._core.team import threads\n"
+        "def ticks():\n"
+        "    own, total = 0, 0\n"
+        "    for task in os.listdir('/proc/self/task'):\n"
+        "        fields = open(f'/proc/self/task/{task}/stat').read().rsplit(')', 1)[1].split()\n"
+        "        total += int(fields[11]) + int(fields[12])\n"
+        "        own += (int(fields[11]) + int(fields[12])) * (int(task) == os.getpid())\n"
+        "    return own, total\n"
+        "torch.set_num_threads(2); torch.rand(2000, 2000).exp_() @ torch.rand(2000, 2000)\n"
+        "x = torch.rand(64, 300, dtype=torch.float64)\n"
+        "with threads(None, 1000):\n"
+        "    x.exp(); before = ticks()\n"
+        "    for _ in range(20_000): x.exp()\n"
+        "    after = ticks()\n"
+        "own, total = (b - a for a, b in zip(before, after))\n"
+        "print(own, total); assert total < 1.2 * own + 5, (own, total)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"OMP_NUM_THREADS": "2"})
+
+
 def test_blas_keeps_the_least_that_is_asked_for(unchanged):
     before = blas_threads()
     assert before == {3}

@@ -35,7 +35,7 @@ def threads(n_jobs: int | None = None, size: int | None = None) -> Iterator[None
     """
     small = size is not None and size < _SMALL
     count = 1 if small else None if n_jobs is None else effective_n_jobs(n_jobs)
-    with library_threads(count), torch_threads(count):
+    with torch_threads(count), library_threads(count):  # torch first: it also tells MKL, which knows no other limit
         yield
 
 
@@ -51,14 +51,15 @@ def torch_threads(count: int | None = None) -> Iterator[None]:
     Torch also hands the count to threads that are new to it; these go on having what they would have had.
     """
     before = torch.get_num_threads()
+    changed = count is not None and count != before
     try:
-        if count not in (None, before):
+        if count is not None and changed:
             of_others = _in_new_thread(torch.get_num_threads)
             torch.set_num_threads(count)
             _in_new_thread(lambda: torch.set_num_threads(of_others))
         yield
     finally:
-        if torch.get_num_threads() != before:
+        if changed or torch.get_num_threads() != before:  # MKL's count is to follow, though that of OpenMP is back
             of_others = _in_new_thread(torch.get_num_threads)
             torch.set_num_threads(before)
             if of_others != before:
