@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from joblib import effective_n_jobs
 
 from .pools import library_threads
 
+_OF_NEW_THREADS = Lock()  # what torch hands to them is the process's, and read and put back as one
 _SMALL = 1 << 20  # numbers; an operation on fewer takes less time than threads that wait for each other
 
 
@@ -54,16 +55,20 @@ def torch_threads(count: int | None = None) -> Iterator[None]:
     changed = count is not None and count != before
     try:
         if count is not None and changed:
-            of_others = _in_new_thread(torch.get_num_threads)
-            torch.set_num_threads(count)
-            _in_new_thread(lambda: torch.set_num_threads(of_others))
+            _set_torch_threads(count)
         yield
     finally:
         if changed or torch.get_num_threads() != before:  # MKL's count is to follow, though that of OpenMP is back
-            of_others = _in_new_thread(torch.get_num_threads)
-            torch.set_num_threads(before)
-            if of_others != before:
-                _in_new_thread(lambda: torch.set_num_threads(of_others))
+            _set_torch_threads(before)
+
+
+def _set_torch_threads(count: int) -> None:
+    """Set the threads of this Python thread; those of threads that are new to torch stay as they are."""
+    with _OF_NEW_THREADS:
+        of_others = _in_new_thread(torch.get_num_threads)
+        torch.set_num_threads(count)
+        if of_others != count:
+            _in_new_thread(lambda: torch.set_num_threads(of_others))
 
 
 def _in_new_thread(function: Callable[[], Any]) -> Any:
