@@ -309,7 +309,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         specs = p_spec, q_spec, encoder
         case = Case(*specs, self.get_params(deep=False), kind, X)
         refuse("ICONEmbedding", case)
-        solve = getattr(self, f"_solve_{route_of('ICONEmbedding', case)}")
+        routes = {"tokens": self._solve_tokens, "encoder": self._solve_encoder, "map": self._solve_map}
+        solve = routes[route_of("ICONEmbedding", case)]
         with self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if X.ndim == 2 else None), working_on(device):
             p = p_spec.conditional(rows_of(X), y, n_jobs=self.n_jobs, random_state=random_state)
             warn_rows_without_positives(p)
