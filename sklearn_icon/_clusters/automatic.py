@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import spectral_embedding
 
 from .._core.conditional import Conditional, warn_rows_without_positives
-from .._core.rows import row_digests
+from .._core.rows import is_itself, row_digests
 from .._graph.neighbors import cross_neighbors
 from ..encoders import Linear, Lookup
 from ..encoders._networks import build_module, encode, input_scale, state_arrays, torch_dtype
@@ -93,7 +93,7 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
 def _k_means(X, asked, sample_weight):
     n_init = _K_MEANS_STARTS if asked.n_init == "auto" else asked.n_init
     init = asked.k_means["init"]
-    if not isinstance(init, str) and not callable(init):
+    if is_itself(init):
         n_init = 1
     with quiet():
         k_means = KMeans(asked.n_clusters, n_init=n_init, random_state=asked.seed, **asked.k_means)

@@ -187,7 +187,7 @@ def search(flow, masses, n_clusters, table, rng, n_searches=_SEARCHES):
     def settled(labels):
         costs = np.empty((len(labels), n_clusters))
         parts = team.split(len(labels))
-        team.run(_settle, [(flow, masses, *table, orders, labels[part], costs[part]) for part in parts])
+        team.run(_settle, [(flow, masses, table, orders, labels[part], costs[part]) for part in parts])
         return costs.sum(axis=1)
 
     costs = settled(labels)
@@ -220,8 +220,9 @@ def _refilled(labels, flow, masses, n_clusters, rng):
 
 
 @njit(error_model="numpy", inline="always")
-def _interpolated(inside, mass, gain, rest, low, per_unit):
+def _interpolated(inside, mass, table):
     """inside * gain(mass) + mass * rest(mass), from tables over equal steps of log mass from `low` up."""
+    gain, rest, low, per_unit = table
     at = (np.log(max(mass, 1e-300)) - low) * per_unit
     first = min(max(int(at), 0), len(gain) - 2)
     share = min(max(at - first, 0.0), 1.0)
@@ -230,7 +231,7 @@ def _interpolated(inside, mass, gain, rest, low, per_unit):
 
 
 @njit(nogil=True, error_model="numpy")
-def _settle(flow, masses, gain, rest, low, per_unit, orders, labels, costs):
+def _settle(flow, masses, table, orders, labels, costs):
     """Each row of labels to where no single move of a group lowers the sum of its costs, the parts of clusters."""
     for search in range(len(labels)):
         label, cost = labels[search], costs[search]
@@ -241,18 +242,18 @@ def _settle(flow, masses, gain, rest, low, per_unit, orders, labels, costs):
                 links[group, label[other]] += flow[group, other]
             inside[label[group]] += links[group, label[group]]
         for cluster in range(len(cost)):
-            cost[cluster] = _interpolated(inside[cluster], mass[cluster], gain, rest, low, per_unit)
+            cost[cluster] = _interpolated(inside[cluster], mass[cluster], table)
         for order in orders:
             moved = False
             for group in order:
                 old, new, least, own = label[group], label[group], -1e-12, flow[group, group]
                 left, mass_left = inside[old] - 2 * links[group, old] + own, mass[old] - masses[group]
-                cost_left, cost_joined = _interpolated(left, mass_left, gain, rest, low, per_unit), 0.0
+                cost_left, cost_joined = _interpolated(left, mass_left, table), 0.0
                 for cluster in range(len(cost)):
                     if cluster == old:
                         continue
                     joined = inside[cluster] + 2 * links[group, cluster] + own
-                    trial = _interpolated(joined, mass[cluster] + masses[group], gain, rest, low, per_unit)
+                    trial = _interpolated(joined, mass[cluster] + masses[group], table)
                     change = trial - cost[cluster] + cost_left - cost[old]
                     if change < least:
                         new, least, cost_joined = cluster, change, trial

@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.utils import gen_batches
 
 from .. import encoders, learned, supervisory
+from .._core.rows import is_itself
 from .._core.spec import answer, shown
 
 _STARTS, _K_MEANS_STARTS = 9, 10
@@ -58,7 +59,7 @@ class Settings(NamedTuple):
         """Refuse what is said of k-means, where there is none."""
         for name, default in (("init", "k-means++"), ("algorithm", "lloyd")):
             given = getattr(self, name)
-            if not isinstance(given, str) or given != default:
+            if is_itself(given) or given != default:
                 raise ValueError(
                     f"{name}={shown(given)} is of k-means, which has no part here: {why}. Leave it out, or choose "
                     "k-means by supervisory=Gaussian(sigma=0) and divergence='reverse_kl'."
@@ -119,11 +120,10 @@ class ClusterLoss(ABC):
     def _k_means(self, random_state: Any, **how: Any) -> KMeans:
         """Where clusters start, or are."""
         given = self.settings
-        once = not isinstance(given.init, str) and not callable(given.init)
         return KMeans(
             given.n_clusters,
             init=given.init,
-            n_init=given.starts(1 if once else _K_MEANS_STARTS),
+            n_init=given.starts(1 if is_itself(given.init) else _K_MEANS_STARTS),
             algorithm=given.algorithm,
             verbose=given.verbose,
             random_state=random_state,

@@ -46,7 +46,7 @@ def settled(rows: Rows, labels: np.ndarray, seed: int, max_sweeps: int = _SWEEPS
     rng, n = np.random.RandomState(seed), len(labels)
     orders = np.stack([rng.permutation(n) for _ in range(min(max_sweeps, _SWEEPS))])
     flow = rows.flow
-    cost = _settle_rows(flow.indptr, flow.indices, flow.data, rows.masses, *rows.table, rows.n_clusters, orders, labels)
+    cost = _settle_rows(flow.indptr, flow.indices, flow.data, rows.masses, rows.table, rows.n_clusters, orders, labels)
     return labels, cost
 
 
@@ -157,37 +157,46 @@ def _count(indptr, indices, flow, masses, label, inside, mass, count):
 
 
 @njit(nogil=True, error_model="numpy")
-def _settle_rows(indptr, indices, flow, masses, gain, rest, low, per_unit, n_clusters, orders, label):
+def _link(row, others, flow, label, links, touched):
+    """Add the flow between a row and each cluster; returns that with itself, and how many clusters are touched."""
+    own, n_touched = 0.0, 0
+    for edge in range(len(others)):
+        other = others[edge]
+        if other == row:
+            own += flow[edge]
+            continue
+        if links[label[other]] == 0:
+            touched[n_touched] = label[other]
+            n_touched += 1
+        links[label[other]] += flow[edge]
+    return own, n_touched
+
+
+@njit(nogil=True, error_model="numpy")
+def _settle_rows(indptr, indices, flow, masses, table, n_clusters, orders, label):
     """Move rows between clusters until no move lowers the loss, which is returned; labels change in place."""
     inside, mass, cost = np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters)
     links, count, touched = np.zeros(n_clusters), np.zeros(n_clusters, np.int64), np.empty(n_clusters, np.int64)
     _count(indptr, indices, flow, masses, label, inside, mass, count)
     for cluster in range(n_clusters):
-        cost[cluster] = _interpolated(inside[cluster], mass[cluster], gain, rest, low, per_unit)
+        cost[cluster] = _interpolated(inside[cluster], mass[cluster], table)
     for order in orders:
         moved = False
         for row in order:
-            old, own, n_touched = label[row], 0.0, 0
+            old = label[row]
             if count[old] == 1:
                 continue
-            for edge in range(indptr[row], indptr[row + 1]):
-                other = indices[edge]
-                if other == row:
-                    own += flow[edge]
-                    continue
-                if links[label[other]] == 0:
-                    touched[n_touched] = label[other]
-                    n_touched += 1
-                links[label[other]] += flow[edge]
+            edges = slice(indptr[row], indptr[row + 1])
+            own, n_touched = _link(row, indices[edges], flow[edges], label, links, touched)
             left, mass_left = inside[old] - 2 * links[old] - own, mass[old] - masses[row]
-            cost_left = _interpolated(left, mass_left, gain, rest, low, per_unit)
+            cost_left = _interpolated(left, mass_left, table)
             new, least, cost_joined = old, -1e-12, 0.0
             for which in range(n_touched):
                 cluster = touched[which]
                 if cluster == old:
                     continue
                 joined = inside[cluster] + 2 * links[cluster] + own
-                trial = _interpolated(joined, mass[cluster] + masses[row], gain, rest, low, per_unit)
+                trial = _interpolated(joined, mass[cluster] + masses[row], table)
                 change = trial - cost[cluster] + cost_left - cost[old]
                 if change < least:
                     new, least, cost_joined = cluster, change, trial

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 
-from .._core.rows import average_duplicates
+from .._core.rows import average_duplicates, is_itself
 from .._optim.methods import LBFGS
 from .._optim.solver import SolverResult
 from .._optim.train import Problem, Run, train
@@ -41,7 +42,7 @@ def solve_k_means(rows: Any, X: Any, sample_weight: np.ndarray, k_means: KMeans)
     Equal rows of X have equal memberships; the loss is the mean inertia.
     """
     offset = np.zeros(rows.shape[1])
-    if rows.dtype == np.float32 and isinstance(rows, np.ndarray):  # an offset would cost digits
+    if rows.dtype == np.float32 and not sparse.issparse(rows):  # an offset would cost digits
         offset = rows.mean(axis=0, dtype=np.float64)
         rows = (rows - offset).astype(np.float32)
         k_means.init = _shifted(k_means.init, offset)
@@ -55,10 +56,10 @@ def solve_k_means(rows: Any, X: Any, sample_weight: np.ndarray, k_means: KMeans)
 
 def _shifted(init: Any, offset: np.ndarray) -> Any:
     """Starts of k-means for rows less an offset."""
-    if isinstance(init, str):
-        return init
     if callable(init):
         return lambda X, n_clusters, random_state: init(X + offset, n_clusters, random_state=random_state) - offset
+    if not is_itself(init):
+        return init
     init = np.asarray(init, dtype=np.float64)
     return init - offset if init.shape[1:] == offset.shape else init
 

@@ -72,6 +72,11 @@ def rows_of(items: Rows) -> Rows:
     return items.reshape(len(items), prod(items.shape[1:])) if items.ndim > 2 else items
 
 
+def is_itself(init: Any) -> bool:
+    """Whether a start is given as numbers, not by a name or as a function."""
+    return not (isinstance(init, str) or callable(init))
+
+
 def refuse_hidden(items: Any, name: str) -> None:
     """Refuse what a plain array does not hold: masks, bfloat16, and the history of tensors that require a gradient."""
     if np.ma.is_masked(items):

@@ -6,6 +6,7 @@ from functools import cache
 from inspect import signature
 from math import prod
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -27,6 +28,15 @@ _FITS = {"fit", "fit_transform", "fit_predict"}
 _PROBABILITIES = {"predict_proba", "predict_log_proba", "decision_function"}
 _SPECS = ("supervisory", "learned", "encoder")
 _PUBLIC = _FITS | _PROBABILITIES | {"transform", "transform_y", "predict", "score"}
+
+
+class Drawn(NamedTuple):
+    """What q is computed from, the uniform mass in p and q, whether both are joint, and whether it can be drawn."""
+
+    represented: np.ndarray
+    debias: float
+    joint: bool = False
+    is_map: bool = False
 
 
 @cache
@@ -124,6 +134,13 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
                 raise ValueError(f"{key} cannot be set, as {name}={shown(value)} has no parameters{remedy}.")
         return super().set_params(**params)
 
+    def _named_p(self):
+        """What `supervisory` says before it is checked: a spec, the spec of a short name, or None."""
+        given = self.supervisory
+        if isinstance(given, str):
+            return supervisory.NAMES.get(given, lambda: None)()
+        return given if isinstance(given, supervisory.Supervisory) else None
+
     @abstractmethod
     def _default_specs(self):
         """(supervisory, learned, encoder) that None stands for, each a spec or a short name."""
@@ -185,8 +202,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         """Rows, sparse or dense, or to an encoder items of any shape, that of the fit."""
         refuse_hidden(X, "X")
         kind: dict = {"dtype": [np.float64, np.float32], "ensure_min_samples": 2 if reset else 1}
-        n_axes = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
-        if not encoder.parametric or n_axes < 3:
+        if not encoder.parametric or len(np.shape(X)) < 3:
             X = with_int32_indices(validate_data(self, X, accept_sparse="csr", reset=reset, **kind))
         else:
             X = np.asarray(X)
@@ -217,6 +233,10 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         """
         reporter = self._progress.begin(stage, total, of)
         return reporter if self.verbose or reporter.context is not None else None
+
+    def _drawn(self, X):
+        """What `plotting.NeighborhoodDisplay` draws of rows."""
+        return Drawn(self.transform(X), self.debias)
 
     def _stands_for(self):
         """Parameter and spec, for each of the three: those of the fit, or what None and short names will be."""

@@ -229,9 +229,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         return "data_label", "cosine" if self._is_over_rows() else "dot", "linear"
 
     def _is_over_rows(self):
-        given = self.supervisory
-        spec = supervisory.NAMES.get(given, lambda: None)() if isinstance(given, str) else given
-        return isinstance(spec, supervisory.Supervisory) and spec.over_rows
+        p_spec = self._named_p()
+        return p_spec is not None and p_spec.over_rows
 
     def _learned_names(self):
         return super()._learned_names() | _NAMED | ({} if self._is_over_rows() else _OF_PROTOTYPES)
@@ -308,7 +307,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def _validate_y(self, y, p_spec):
         """(y, names of its columns or None): labels, or rows of probabilities."""
         refuse_hidden(y, "y")
-        shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+        shape = np.shape(y)
         if len(shape) == 2 and type_of_target(y) == "multilabel-indicator" and not is_one_hot(y):
             raise ValueError(
                 f"y of shape {shape} says of each row which labels it has, any number of them; wrap "

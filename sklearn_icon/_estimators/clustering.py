@@ -16,9 +16,9 @@ from .. import learned, supervisory
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
-from .._core.rows import refuse_hidden, rows_of
+from .._core.rows import is_itself, refuse_hidden, rows_of
 from .._training.new_rows import FittedRows, input_kind
-from .base import ICon
+from .base import Drawn, ICon
 from .progress import counted
 from .routes import Case, refuse, route_of
 
@@ -260,11 +260,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.verbose = verbose
 
     def _default_specs(self):
-        given = self.supervisory
-        if isinstance(given, str):
-            given = supervisory.NAMES.get(given, supervisory.Identity)()
-        pairwise = isinstance(given, supervisory.Supervisory) and given.pairwise
-        return "walk", "cluster", "lookup" if self.metric == "precomputed" or pairwise else "linear"
+        p_spec = self._named_p()
+        pairwise = self.metric == "precomputed" or (p_spec is not None and p_spec.pairwise)
+        return "walk", "cluster", "lookup" if pairwise else "linear"
 
     def _resolve_specs(self):
         """Also give a `supervisory.Spectral` as many eigenvectors as there are clusters, where it is left open."""
@@ -448,7 +446,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             labels[:] = memberships.mean(axis=0).argmax()
         used, first, codes = np.unique(labels, return_index=True, return_inverse=True)
         self._columns = used
-        if isinstance(self.init, str) or callable(self.init) or not self._by_center:
+        if not (self._by_center and is_itself(self.init)):
             self._columns = used[np.lexsort((first, -np.bincount(codes, weights=sample_weight)))]
         self.n_clusters_ = len(used)
         if self.n_clusters_ < self.n_clusters:
@@ -568,6 +566,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if hasattr(self, "chosen_") and self.supervisory is None:
             p_spec, y = self._local(X, self.n_clusters_), None
         return -self._loss(self._case(p_spec, self.learned_, self.encoder_)).value(X, y, memberships)
+
+    def _drawn(self, X):
+        memberships = self.predict_proba(X)
+        return Drawn(np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny)), self.debias_)
 
     def _views_of(self, X):
         """Views of items, drawn by a seed of their own."""

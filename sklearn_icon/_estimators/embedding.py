@@ -10,10 +10,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
-from .._core.rows import rows_of
+from .._core.rows import is_itself, rows_of
 from .._training.initialization import given_map, initial_map
 from .._training.new_rows import FittedRows, input_kind
-from .base import ICon
+from .base import Drawn, ICon
 from .progress import counted
 from .routes import Case, refuse, route_of
 
@@ -304,7 +304,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         p_spec, q_spec, encoder, device, random_state = self._begin()
         X = self._validate_items(X, encoder, reset=True)
         kind = input_kind(p_spec, X, y)
-        if not isinstance(self.init, str) and not encoder.parametric:
+        if is_itself(self.init) and not encoder.parametric:
             given_map(self.init, (X.shape[0], self.n_components))
         specs = p_spec, q_spec, encoder
         case = Case(*specs, self.get_params(deep=False), kind, X)
@@ -376,7 +376,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             method,
         )
         run = Run(torch.float32, device, _seed(random_state) if method == "sampled" else 0, self._on_step)
-        explore = random_state if isinstance(init, str) else None
+        explore = None if is_itself(init) else random_state
         return solve_lookup(p, self._loss(q_spec), start, features, descent, run, explore), method
 
     def _starts_warm(self, p):
@@ -394,7 +394,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         z, prototypes = None, getattr(self, "prototypes_", np.empty(0))
         if self._starts_warm(p) and prototypes.shape == (p.shape[1], self.n_components):
             z = self.embedding_
-        elif not isinstance(self.init, str):
+        elif is_itself(self.init):
             z, prototypes = given_map(self.init, (p.shape[0], self.n_components)), None
         else:
             prototypes = None
@@ -514,6 +514,11 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         if len(placed) < 2:
             raise ValueError(f"score compares rows with each other and needs at least 2, got {len(placed)}.")
         return knn_recall(rows_of(checked), placed, n_neighbors=min(_SCORED_NEIGHBORS, len(placed) - 1))
+
+    def _drawn(self, X):
+        fitted = self._fitted_rows
+        represented = self.embedding_ if fitted is not None and fitted.kind != "features" else self.transform(X)
+        return Drawn(represented, self.debias, self.normalization == "joint", is_map=True)
 
     def _place(self, X):
         """New rows on a lookup map."""

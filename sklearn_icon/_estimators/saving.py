@@ -17,6 +17,7 @@ import re
 import stat
 import tempfile
 import warnings
+from functools import singledispatch
 from inspect import signature
 from math import isfinite, prod
 from pathlib import Path
@@ -33,6 +34,7 @@ from .._training.new_rows import FittedRows
 FORMAT = 1
 _ESTIMATORS = ("ICONEmbedding", "ICONClustering", "ICONClassifier", "ICONCrossModal")
 _ROOMS = {"supervisory": supervisory, "learned": learned, "encoders": encoders}
+_PUBLIC = {(room, name): vars(module)[name] for room, module in _ROOMS.items() for name in module.__all__}
 _DTYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1"}
 _DTYPES |= {"U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?"}
 _CODES = {np.dtype(kind): code for code, kind in _DTYPES.items()}
@@ -88,42 +90,89 @@ def _digest(text: str, numbers) -> str:
     return total.hexdigest()
 
 
+@singledispatch
 def _encoded(value, arrays: list, name: str):
     """A value as JSON, its numbers put among the arrays; `name` says where it stands."""
-    if value is None or (isinstance(value, bool | int | str) and type(value) in (bool, int, str)):
-        return value
-    if type(value) is float:
-        return value if isfinite(value) else {"float": repr(value)}
-    if isinstance(value, np.generic) and value.dtype.kind in "fiub":
-        return {"number": _put(np.asarray(value), arrays)}
-    if isinstance(value, np.ndarray):
-        return _encoded_array(value, arrays, name)
-    if type(value) in _SPARSE.values():
-        parts = [_put(part, arrays) for part in (value.data, value.indices, value.indptr)]
-        return {"sparse": type(value).__name__, "parts": parts, "shape": list(value.shape)}
-    if type(value) in (list, tuple):
-        return {type(value).__name__: [_encoded(each, arrays, name) for each in value]}
-    if type(value) is dict and all(type(key) is str for key in value):
-        return {"dict": {key: _encoded(each, arrays, f"{name}[{key!r}]") for key, each in value.items()}}
-    if type(value) is dict:
-        return {"pairs": [[_encoded(part, arrays, name) for part in pair] for pair in value.items()]}
-    if isinstance(value, Spec):
-        return _encoded_spec(value, arrays, name)
-    if type(value) is FittedRows:
-        return {"rows": {key: _encoded(each, arrays, f"{name}.{key}") for key, each in vars(value).items()}}
     raise TypeError(
         f"{name} holds {shown(value)}, a {type(value).__name__}, which a file without code cannot hold; replace it by "
         "data, such as a number for random_state or a name for metric, or use pickle."
     )
 
 
-def _encoded_array(value, arrays, name):
+def _of_types(*types):
+    """Register how values of exactly these types are encoded; a subclass holds more than the file would."""
+
+    def registered(encode):
+        def exactly(value, arrays, name):
+            return (encode if type(value) in types else _encoded.dispatch(object))(value, arrays, name)
+
+        for cls in types:
+            _encoded.register(cls, exactly)
+        return encode
+
+    return registered
+
+
+@_of_types(type(None), bool, int, str)
+def _plain(value, arrays, name):
+    return value
+
+
+@_of_types(float)
+def _float(value, arrays, name):
+    return value if isfinite(value) else {"float": repr(value)}
+
+
+@_of_types(list, tuple)
+def _items(value, arrays, name):
+    return {type(value).__name__: [_encoded(each, arrays, name) for each in value]}
+
+
+@_of_types(dict)
+def _dict(value, arrays, name):
+    if all(type(key) is str for key in value):
+        return {"dict": {key: _encoded(each, arrays, f"{name}[{key!r}]") for key, each in value.items()}}
+    return {"pairs": [[_encoded(part, arrays, name) for part in pair] for pair in value.items()]}
+
+
+@_of_types(*_SPARSE.values())
+def _compressed(value, arrays, name):
+    parts = [_put(part, arrays) for part in (value.data, value.indices, value.indptr)]
+    return {"sparse": type(value).__name__, "parts": parts, "shape": list(value.shape)}
+
+
+@_of_types(FittedRows)
+def _fitted_rows(value, arrays, name):
+    return {"rows": {key: _encoded(each, arrays, f"{name}.{key}") for key, each in vars(value).items()}}
+
+
+@_encoded.register(np.floating)
+@_encoded.register(np.integer)
+@_encoded.register(np.bool_)
+def _number(value, arrays, name):
+    return {"number": _put(np.asarray(value), arrays)}
+
+
+@_encoded.register
+def _array(value: np.ndarray, arrays, name):
     if value.dtype in _CODES:
         return {"array": _put(value, arrays)}
     if value.dtype.kind == "U" or value.dtype == object:
         items = [_encoded(each, arrays, name) for each in value.ravel().tolist()]
         return {"text": items, "shape": list(value.shape), "object": value.dtype == object}
     raise TypeError(f"{name} is an array of {value.dtype}, which a file without code cannot hold; use pickle.")
+
+
+@_encoded.register
+def _specification(spec: Spec, arrays, name):
+    room = type(spec).__module__.removeprefix("sklearn_icon.")
+    if type(spec) not in _PUBLIC.values():
+        raise TypeError(f"{name} holds {shown(spec)}, a class that is not the library's own; use pickle.")
+    parameters = spec.get_params(deep=False)
+    if set(vars(spec)) != set(vars(type(spec)(**parameters))):
+        raise TypeError(f"{name} holds {shown(spec)}, which has more than its parameters; use pickle.")
+    encoded = {key: _encoded(value, arrays, f"{name}.{key}") for key, value in parameters.items()}
+    return {"spec": [room, type(spec).__name__], "parameters": encoded}
 
 
 def _put(array, arrays) -> list:
@@ -133,17 +182,6 @@ def _put(array, arrays) -> list:
     arrays.append(plain.astype(plain.dtype.newbyteorder("<"), copy=False))
     finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
     return [len(arrays) - 1, "F" if turned else "C", finite]
-
-
-def _encoded_spec(spec, arrays, name):
-    room = type(spec).__module__.removeprefix("sklearn_icon.")
-    if getattr(_ROOMS.get(room), type(spec).__name__, None) is not type(spec):
-        raise TypeError(f"{name} holds {shown(spec)}, a class that is not the library's own; use pickle.")
-    parameters = spec.get_params(deep=False)
-    if set(vars(spec)) != set(vars(type(spec)(**parameters))):
-        raise TypeError(f"{name} holds {shown(spec)}, which has more than its parameters; use pickle.")
-    encoded = {key: _encoded(value, arrays, f"{name}.{key}") for key, value in parameters.items()}
-    return {"spec": [room, type(spec).__name__], "parameters": encoded}
 
 
 def load(path):
@@ -186,9 +224,11 @@ def load(path):
         content = _read(path)
         document, arrays = _parsed(content)
         estimator = _made(document, arrays)
+    except _Refused as error:
+        raise ValueError(f"{path} cannot be loaded: {error}.") from None
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError) as error:
-        told = str(error) if isinstance(error, _Refused) else f"its parts contradict each other ({shown(str(error))})"
-        raise ValueError(f"{path} cannot be loaded: {told}.") from None
+        found = shown(str(error))
+        raise ValueError(f"{path} cannot be loaded: its parts contradict each other ({found}).") from None
     if document["version"] != __version__:
         warnings.warn(
             f"{path} was written by version {document['version']} of sklearn_icon and is read by {__version__}: the "
@@ -225,7 +265,7 @@ def _parsed(content: memoryview):
         document = json.loads(text)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _Refused("its header is not that of a saved estimator, or was changed") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    if type(document) is not dict or document.get("format") != FORMAT:
         raise _Refused(f"its format is not {FORMAT}, which this version reads; install the version that wrote it")
     numbers = content[8 + length :]
     if _digest(text, [numbers]) != digest:
@@ -274,15 +314,18 @@ def _made(document, arrays):
 
 def _check_finite(value, name) -> None:
     """Refuse NaN in what a fit learned."""
-    if sparse.issparse(value):
-        value = value.data
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and np.isnan(value).any():
-        raise _Refused(f"{name} holds NaN")
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    for part in parts:
-        _check_finite(part, name)
-    if type(value) is FittedRows:
-        _check_finite(value.X, name)
+    match value:
+        case np.ndarray() if value.dtype.kind == "f" and np.isnan(value).any():
+            raise _Refused(f"{name} holds NaN")
+        case sparse.csr_array() | sparse.csr_matrix():
+            _check_finite(value.data, name)
+        case FittedRows():
+            _check_finite(value.X, name)
+        case dict():
+            _check_finite(list(value.values()), name)
+        case list() | tuple():
+            for part in value:
+                _check_finite(part, name)
 
 
 def _decoded(value, arrays):
@@ -323,12 +366,9 @@ def _sparse(value, arrays):
 
 def _spec(value, arrays):
     room, name = value["spec"]
-    module = _ROOMS[room]
-    if name not in module.__all__:
+    if (room, name) not in _PUBLIC:
         raise _Refused(f"{shown(name)} is no spec of {room}")
-    cls = getattr(module, name)
-    if not (isinstance(cls, type) and issubclass(cls, Spec)):
-        raise _Refused(f"{shown(name)} is no spec of {room}")
+    cls = _PUBLIC[room, name]
     return cls(**{key: _decoded(each, arrays) for key, each in value["parameters"].items()}).validate()
 
 

@@ -91,8 +91,9 @@ def _without_nan(returned, estimator, name):
     """What a method returned, where no number in it is NaN."""
     parts = returned if isinstance(returned, tuple) else (returned,)
     for part in parts:
-        if getattr(np.asarray(part), "dtype", None) is not None and np.asarray(part).dtype.kind == "f":
-            bad = np.flatnonzero(np.isnan(np.asarray(part).reshape(len(np.atleast_1d(part)), -1)).any(axis=1))
+        values = np.asarray(part)
+        if values.dtype.kind == "f":
+            bad = np.flatnonzero(np.isnan(values.reshape(len(np.atleast_1d(part)), -1)).any(axis=1))
             if len(bad):
                 raise ValueError(
                     f"{type(estimator).__name__}.{name} has no finite values for {len(bad)} rows, the first of which "

@@ -9,6 +9,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from sklearn.manifold import spectral_embedding
 
+from .._core.rows import is_itself
+
 _SCALE = 1e-4
 _NOISE, _FLAT = 1e-2, 1e-4  # of a start's width: noise, and what is flat
 _WIDEST = 5.0  # times the root of the number of rows; from wider starts the loss hardly falls
@@ -42,7 +44,7 @@ def initial_map(init, n_components, X, p, random_state):
         An array of another shape, of values that are no numbers, or not finite.
     """
     shape = (p.shape[0], n_components)
-    if not isinstance(init, str):
+    if is_itself(init):
         if X is not None and not sparse.issparse(X) and (X == X[0]).all():  # one place, which no step moves
             return given_map(init, shape)
         return _spread_out(_scaled(given_map(init, shape)), random_state)

@@ -77,9 +77,8 @@ def solve_tokens(
     smooth = whole and (free or encoder.is_linear)
     solver = LBFGS(_TOLERANCE / (n if free else 1)) if smooth else Adam(rate)
     result = train(problem, solver, max_iter, run)
-    state = {}
     if module is None:
-        embedding = average_duplicates(z.detach().cpu().numpy(), X)
+        embedding, state = average_duplicates(z.detach().cpu().numpy(), X), {}
     else:
         module = module.cpu().eval()
         embedding, state = encode(module, X), state_arrays(module)

@@ -144,10 +144,10 @@ class NeighborhoodDisplay:
         if not -n <= index < n:
             raise ValueError(f"index={index} is beyond the {n} rows of X; use one of {-n} to {n - 1}.")
         index = index % n
-        represented = _representations(estimator, X)
-        p, q, divergence = _rows(estimator, X, y, index, represented)
-        if places is None and hasattr(estimator, "embedding_") and represented.shape[1] == 2:
-            places = represented
+        drawn = estimator._drawn(X)
+        p, q, divergence = _rows(estimator, X, y, index, drawn)
+        if places is None and drawn.is_map and drawn.represented.shape[1] == 2:
+            places = drawn.represented
         if places is not None:
             places = check_array(places, input_name="places")
             check_consistent_length(places, p)
@@ -190,16 +190,7 @@ class NeighborhoodDisplay:
         return self
 
 
-def _representations(estimator: Any, X: Rows) -> Array:
-    """What q is computed from: coordinates, or logits of memberships."""
-    if hasattr(estimator, "predict_proba"):
-        memberships = estimator.predict_proba(X)
-        return np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny))
-    fitted = getattr(estimator, "_fitted_rows", None)
-    return estimator.embedding_ if fitted is not None and fitted.kind != "features" else estimator.transform(X)
-
-
-def _rows(estimator: Any, X: Rows, y: Any, index: int, represented: Array) -> tuple[Array, Array, float]:
+def _rows(estimator: Any, X: Rows, y: Any, index: int, drawn: Any) -> tuple[Array, Array, float]:
     """p(.|i), q(.|i) and D of the two, under the fitted specs."""
     import torch
 
@@ -208,7 +199,7 @@ def _rows(estimator: Any, X: Rows, y: Any, index: int, represented: Array) -> tu
 
     if estimator.learned_.unmixed().is_limit:
         raise ValueError(f"{estimator.learned_} is the limit of a loss and no distribution; there is no q to show.")
-    debias = getattr(estimator, "debias_", estimator.debias)
+    represented, debias = drawn.represented, drawn.debias
     p_rows = estimator.supervisory_.conditional(X, y, random_state=0).mix(debias)
     if not estimator.supervisory_.over_rows or p_rows.shape != 2 * (len(represented),):
         raise ValueError(f"{estimator.supervisory_} has keys that are not the rows; there are no neighbours to show.")
@@ -216,7 +207,7 @@ def _rows(estimator: Any, X: Rows, y: Any, index: int, represented: Array) -> tu
     if q_spec.on_memberships and debias:
         q_spec = learned.UniformMixture(q_spec, debias)
     excluded = p_rows.exclude_self and not q_spec.includes_self
-    p = _p_row(p_rows, index, getattr(estimator, "normalization", "conditional") == "joint", q_spec.includes_self)
+    p = _p_row(p_rows, index, drawn.joint, q_spec.includes_self)
     if not p.any():
         raise ValueError(f"row {index} has no positive under p, so there is nothing to show; choose another index.")
     degrees = None if p_rows.degrees is None else torch.as_tensor(p_rows.degrees, dtype=torch.float64)

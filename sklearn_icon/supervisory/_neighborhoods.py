@@ -119,7 +119,7 @@ class Neighborhood(Supervisory):
 
     def _features(self, X: Rows, y: Any) -> Rows:
         if self.source == "X":
-            return X if hasattr(X, "shape") else np.asarray(X)
+            return X if sparse.issparse(X) else np.asarray(X)
         features = self._require_y(X, y)
         refuse_hidden(features, "y")
         if not sparse.issparse(features):
