@@ -124,7 +124,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     embedding_ : ndarray of shape (n_samples, n_components)
         The map, in the precision of X. Equal rows have one place.
     prototypes_ : ndarray of shape (n_tokens, n_components)
-        Under "counts": the places of the tokens. Dot products tell them up to a shift, and a linear map of them whose
+        Under "counts": coordinates of the tokens. Dot products tell them up to a shift, and a linear map of them whose
         inverse maps the contexts.
     kl_divergence_ : float
         D at the end; KL unless `divergence` says otherwise. Where p draws views, the mean over a pass of them.
@@ -330,8 +330,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self._fitted_rows: Any = FittedRows(X, kind, p, p_spec, y) if placeable else None
         if not p_spec.over_rows:
             self.prototypes_ = solution.prototypes.astype(X.dtype, copy=False)
-        elif hasattr(self, "prototypes_"):
-            del self.prototypes_
+        else:
+            vars(self).pop("prototypes_", None)
         self.embedding_ = solution.embedding.astype(X.dtype, copy=False)
         if self.verbose:
             self._progress.say(f"Iteration {self.n_iter_}: error = {self.kl_divergence_:.7f}, {self._ended()}")
@@ -381,7 +381,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     def _starts_warm(self, p):
         """Whether the last map is where this one starts."""
-        return self.warm_start and getattr(self, "embedding_", np.empty(0)).shape == (p.shape[0], self.n_components)
+        return self.warm_start and np.shape(vars(self).get("embedding_")) == (p.shape[0], self.n_components)
 
     def _solve_tokens(self, X, features, p, specs, device, random_state):
         """Solve for coordinates of contexts and prototypes of tokens."""
@@ -391,8 +391,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         _, q_spec, encoder = specs
         method = method_of(self.method, p)
-        z, prototypes = None, getattr(self, "prototypes_", np.empty(0))
-        if self._starts_warm(p) and prototypes.shape == (p.shape[1], self.n_components):
+        z, prototypes = None, vars(self).get("prototypes_")
+        if self._starts_warm(p) and np.shape(prototypes) == (p.shape[1], self.n_components):
             z = self.embedding_
         elif is_itself(self.init):
             z, prototypes = given_map(self.init, (p.shape[0], self.n_components)), None
@@ -417,16 +417,16 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         from .._objective.fused import can_fuse
         from .._objective.ways import can_interpolate, can_sample
 
-        n, free = p.shape[0], not encoder.parametric
-        gridded = free and can_interpolate(p, q_spec, self.n_components)
-        drawn = free and can_sample(p, q_spec) and not q_spec.learns
+        n, lookup = p.shape[0], not encoder.parametric
+        gridded = lookup and can_interpolate(p, q_spec, self.n_components)
+        drawn = lookup and can_sample(p, q_spec) and not q_spec.learns
         if self.method == "interpolation" and not gridded:
             raise ValueError(
                 "method='interpolation' needs encoder='lookup', n_components of 1 or 2, debias=0 and a learned kernel "
                 f"of Euclidean distance that is smooth at zero ('student_t', 'gaussian'); got {encoder}, "
                 f"n_components={self.n_components} and {q_spec}. Use method='auto'."
             )
-        if self.method == "sampled" and free and not (drawn and self.divergence == "kl"):
+        if self.method == "sampled" and lookup and not (drawn and self.divergence == "kl"):
             raise ValueError(
                 "method='sampled' needs an encoder to train, or divergence='kl', debias=0 and a given kernel of "
                 f"Euclidean distance ('student_t', 'gaussian'); got {encoder}, divergence={self.divergence!r} and "
@@ -434,7 +434,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             )
         if self.method not in ("auto", "barnes_hut"):
             return self.method
-        if not free:
+        if not lookup:
             return "sampled" if views or n > _FULL_BATCH_LIMIT else "exact"
         if (gridded or drawn) and n <= (_FUSED_LIMIT if gridded else _FUSED_ALONE_LIMIT):
             if can_fuse(q_spec, torch.empty(0, self.n_components, device=device)):
@@ -470,10 +470,10 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         return self._transform(self._validate_items(X, self.encoder_, reset=False))
 
     def _transform(self, X):
-        """Places of rows that were validated."""
+        """Coordinates of rows that were validated."""
         if self.encoder_.parametric:
-            places = self._encode(self.encoder_, self._state, X, self.n_components)
-            return places.astype(self.embedding_.dtype, copy=False)
+            embedding = self._encode(self.encoder_, self._state, X, self.n_components)
+            return embedding.astype(self.embedding_.dtype, copy=False)
         keys = self.embedding_ if self.supervisory_.over_rows else self.prototypes_
         with self._threads(X.shape[0] * len(keys)):
             return self._place(X) if self.supervisory_.over_rows else self._place_contexts(X)
@@ -532,7 +532,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         return placed
 
     def _place_contexts(self, X):
-        """New contexts by their counts; those that were fitted at their own places."""
+        """New contexts by their counts; those that were fitted at their own coordinates."""
         from .._training.tokens import place_contexts
 
         if self._fitted_rows is None:

@@ -26,7 +26,7 @@ def place_rows(weights, frozen, learned):
     """Minimise D(p(.|new) || q(.|new)) over the place of each new row, the frozen rows being the keys.
 
     With k the kernel and s_j = |z - z_j|^2, the row's loss is -sum_j p_j log k(s_j) + log sum_j k(s_j). A row starts
-    at the weighted mean of its positives' places, or where one of its ten heaviest positives is if the loss is lower
+    at the weighted mean of its positives, or where one of its ten heaviest is if the loss is lower
     there: between far clusters the loss is flat, and no descent leaves. It goes on with momentum, at a rate set by the
     kernel's own curvature at zero; beside many frozen rows of one or two dimensions, the second sum is interpolated.
     A kernel that is not smooth at zero keeps its best start, one that is no function of the squared distance the
@@ -58,8 +58,8 @@ def place_rows(weights, frozen, learned):
     placed = np.empty_like(start)
     for first in range(0, len(start), _ROWS_AT_ONCE):
         block = np.arange(first, first + _ROWS_AT_ONCE) % len(start)  # full blocks: equal shapes round equally
-        places, positives, weight = (torch.from_numpy(a[block]) for a in (starts, columns, values))
-        z = _best(places, positives, weight, keys, learned)
+        starts_at, positives, weight = (torch.from_numpy(a[block]) for a in (starts, columns, values))
+        z = _best(starts_at, positives, weight, keys, learned)
         done = (_descend(z, positives, weight, keys, learned, rate) if smooth else z).numpy()
         placed[block[: len(start) - first]] = done[: len(start) - first]
     return placed

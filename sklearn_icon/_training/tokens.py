@@ -55,11 +55,11 @@ def solve_tokens(
     20 times. Either way it goes through blocks of contexts, so that memory holds a few million pairs and no more. X is
     what an encoder reads; with a lookup, the counts or None: equal rows have equal coordinates.
     """
-    rng, free = np.random.RandomState(run.seed), not encoder.parametric
+    rng, lookup = np.random.RandomState(run.seed), not encoder.parametric
     z, prototypes = (torch.tensor(part, **run.like).requires_grad_() for part in _first(p, n_components, start, rng))
-    contexts = _Contexts(p, loss, run, width=0 if free else X.shape[1])
+    contexts = _Contexts(p, loss, run, width=0 if lookup else X.shape[1])
     module = None
-    if not free:
+    if not lookup:
         module = build_module(encoder, X, n_components, run.seed, run.dtype, p.degrees).to(run.device)
     own = [z] if module is None else [param for param in module.parameters() if param.requires_grad]
     params, kept = [prototypes, *own], [] if module is None else list(module.buffers())
@@ -73,9 +73,11 @@ def solve_tokens(
     problem = Problem(
         lambda rows: contexts.loss_of(rows, represent, prototypes, params), params, batches, kept, draws=encoder.draws
     )
-    rate = (_LOOKUP_RATE if free else _ADAM_RATE) if training.learning_rate == "auto" else float(training.learning_rate)
-    smooth = whole and (free or encoder.is_linear)
-    solver = LBFGS(_TOLERANCE / (n if free else 1)) if smooth else Adam(rate)
+    rate = (
+        (_LOOKUP_RATE if lookup else _ADAM_RATE) if training.learning_rate == "auto" else float(training.learning_rate)
+    )
+    smooth = whole and (lookup or encoder.is_linear)
+    solver = LBFGS(_TOLERANCE / (n if lookup else 1)) if smooth else Adam(rate)
     result = train(problem, solver, max_iter, run)
     if module is None:
         embedding, state = average_duplicates(z.detach().cpu().numpy(), X), {}

@@ -81,13 +81,14 @@ class LossCurveDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
-        if not hasattr(estimator, "loss_curve_"):
+        fitted = vars(estimator)
+        if "loss_curve_" not in fitted:
             raise AttributeError(f"{type(estimator).__name__} has no loss_curve_; pass the losses themselves.")
         loss_curve = column_or_1d(np.asarray(estimator.loss_curve_, dtype=float))
-        phases = getattr(estimator, "phases_", None) if iterations is None else None
+        phases = fitted.get("phases_") if iterations is None else None
         if iterations is None:
-            iterations = getattr(estimator, "loss_iterations_", None)
-        if iterations is None and getattr(estimator, "n_iter_", None) == len(loss_curve):
+            iterations = fitted.get("loss_iterations_")
+        if iterations is None and fitted.get("n_iter_") == len(loss_curve):
             iterations = np.arange(1, len(loss_curve) + 1)
         name = type(estimator).__name__ if name is None else name
         return cls(loss_curve, iterations=iterations, phases=phases, estimator_name=name).plot(ax=ax, **kwargs)
