@@ -331,7 +331,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         if not p_spec.over_rows:
             self.prototypes_ = solution.prototypes.astype(X.dtype, copy=False)
         else:
-            vars(self).pop("prototypes_", None)
+            self.__dict__.pop("prototypes_", None)
         self.embedding_ = solution.embedding.astype(X.dtype, copy=False)
         if self.verbose:
             self._progress.say(f"Iteration {self.n_iter_}: error = {self.kl_divergence_:.7f}, {self._ended()}")
@@ -381,7 +381,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     def _starts_warm(self, p):
         """Whether the last map is where this one starts."""
-        return self.warm_start and np.shape(vars(self).get("embedding_")) == (p.shape[0], self.n_components)
+        return self.warm_start and np.shape(vars(self).get("embedding_", ())) == (p.shape[0], self.n_components)
 
     def _solve_tokens(self, X, features, p, specs, device, random_state):
         """Solve for coordinates of contexts and prototypes of tokens."""
@@ -391,7 +391,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         _, q_spec, encoder = specs
         method = method_of(self.method, p)
-        z, prototypes = None, vars(self).get("prototypes_")
+        z, prototypes = None, vars(self).get("prototypes_", ())
         if self._starts_warm(p) and np.shape(prototypes) == (p.shape[1], self.n_components):
             z = self.embedding_
         elif is_itself(self.init):

@@ -122,7 +122,7 @@ class LinearPart:
     def _start(self, n_classes):
         """The last fit's coefficients where they fit this one and `warm_start` asks for them."""
         shape = (1 if n_classes == 2 else n_classes, self.n_features_in_)
-        if not self.warm_start or np.shape(vars(self).get("_coef")) != shape or self._state:
+        if not self.warm_start or np.shape(vars(self).get("_coef", ())) != shape or self._state:
             return None
         coef = self._coef.toarray() if sparse.issparse(self._coef) else np.asarray(self._coef, dtype=np.float64)
         return coef, np.broadcast_to(np.asarray(self._intercept, dtype=np.float64), len(coef))
