@@ -13,7 +13,7 @@ HEAVY = {"torch", "numba", "pynndescent", "matplotlib", "triton"}
 # A folder or module at the top imports only from floors below its own.
 FLOORS = [
     {"_core"},
-    {"_graph", "_optim", "learned", "encoders", "metrics"},
+    {"_graph", "_optim", "learned", "encoders", "metrics", "distributed"},
     {"supervisory", "_objective"},
     {"_training", "_clusters", "nn", "methods"},
     {"_estimators", "plotting", "testing", "__init__"},

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.class_weight import compute_class_weight
 
+from .group import group
 from .types import Rows
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ def classes_and_codes(y: np.ndarray, known: np.ndarray, names: np.ndarray | None
     """
     if y.ndim == 2:
         return np.arange(y.shape[1]) if names is None else names, y
-    classes, of_known = np.unique(y[known], return_inverse=True)
+    classes = np.unique(np.concatenate(group().objects(np.unique(y[known]))))
     if len(classes) < 2:
         found = repr(classes.tolist()[0]) if len(classes) else "unknown"
         raise ValueError(f"the data contains only one class, {found}; a classifier needs samples of two or more.")
     codes = np.full(len(y), -1)
-    codes[known] = of_known
+    codes[known] = np.searchsorted(classes, y[known])
     return classes, codes
 
 
@@ -65,7 +66,7 @@ def class_weights(
     if class_weight is None:
         return np.ones(len(classes))
     if class_weight == "balanced":
-        mass = sample_weight @ labels.weights
+        mass = group().total(np.asarray(sample_weight @ labels.weights))
         return mass.sum() / (len(classes) * np.maximum(mass, np.finfo(float).tiny))
     weights = compute_class_weight(class_weight, classes=classes, y=classes)
     if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.any()):

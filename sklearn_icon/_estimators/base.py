@@ -17,6 +17,7 @@ from sklearn.utils.validation import validate_data
 
 from .. import encoders, learned, supervisory
 from .._core.device import resolve_device
+from .._core.group import group
 from .._core.rows import check_item_shape, refuse_hidden, rows_of, with_int32_indices
 from .._core.spec import RememberedNames, resolve, shown
 from .._core.versions import __version__
@@ -58,6 +59,8 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         super().__init_subclass__(**kwargs)
         for name in _PUBLIC & vars(cls).keys():
             setattr(cls, name, (whole if name in _FITS else undisturbed)(vars(cls)[name]))
+
+    _of_rows: tuple[str, ...] = ()  # fitted attributes that have one entry for each row
 
     _parameter_constraints: dict = {
         "supervisory": "no_validation",
@@ -182,7 +185,10 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
                     "ICONClustering, heads and momentum by ICONEmbedding and ICONClassifier(supervisory='same_class'), "
                     "momentum also by ICONClustering."
                 )
-        return *specs, resolve_device(self.device), check_random_state(self.random_state)
+        random_state = check_random_state(self.random_state)
+        if not isinstance(self.random_state, Integral):
+            random_state = group().shared(random_state)
+        return *specs, resolve_device(self.device), random_state
 
     def _learns(self, name, specs):
         """Whether a parameter of q that is "learn" can be learned."""
@@ -213,10 +219,17 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         if reset:
             self._item_shape = X.shape[1:]
         check_item_shape(X, self._item_shape, "X")
+        if reset:
+            group().agree("the type and shape of an item of X", f"{type(X).__name__} of {X.dtype} {X.shape[1:]}")
         measured = None if reset else self.supervisory_.neighborhood
         if measured is not None:
             measured.check_rows(rows_of(X))
         return X
+
+    def _gathered(self, joined):
+        """Replace what holds the rows of this rank by what holds those of all."""
+        for name in self._of_rows:
+            setattr(self, name, joined(getattr(self, name)))
 
     def _encode(self, encoder, state, X, n_outputs):
         """Items through a fitted encoder."""

@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_consistent_leng
 from .. import learned, supervisory
 from .._core.conditional import warn_left_out, warn_rows_without_positives
 from .._core.device import working_on
+from .._core.group import group
 from .._core.labels import class_probabilities, class_weights, classes_and_codes, is_known, is_one_hot
 from .._core.rows import refuse_hidden, rows_of
 from .._training.given import Labelled
@@ -276,7 +277,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         check_consistent_length(X, y)
         refuse_hidden(sample_weight, "sample_weight")
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if not sample_weight.any():  # older scikit-learn lets this pass
+        if not group().total(sample_weight.sum()):  # older scikit-learn lets this pass
             raise ValueError("Sample weights must contain at least one non-zero number.")
         known = is_known(y) if p_spec.allows_unknown else np.ones(len(y), dtype=bool)
         classes, codes = classes_and_codes(y, known, names)
@@ -287,7 +288,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             labels = (supervisory.DataLabel() if p_spec.over_rows else p_spec).conditional(rows_of(X), codes, **how)
             if codes.ndim == 1:
                 labels = labels.with_keys(np.unique(codes[known]), len(classes))
-            unit = sample_weight.max()
+            unit = group().largest(sample_weight.max(initial=0))
             sample_weight = sample_weight / unit  # neither sums nor squares overflow
             weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
             if not p_spec.over_rows:
@@ -340,7 +341,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         run, loss = Run(torch_dtype(rows.X), device, seed, self._on_step), Loss(q_spec, self.divergence)
         max_iter = None if self.max_iter == "auto" else self.max_iter
         training = Training(self.learning_rate, max_iter, self.tol, patience=self.n_iter_no_change)
-        penalty, l1_ratio = self._penalties(unit * rows.weight.sum())
+        penalty, l1_ratio = self._penalties(unit * group().total(rows.weight.sum()))
         linear, exact = route == "softmax regression", solves_exactly(loss, run) and not self.early_stopping
         self._check_linear_options(linear, exact, penalty, l1_ratio, rows.p.shape[1])
         self._check_size(rows.X)

@@ -10,6 +10,7 @@ from time import perf_counter
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
+from .._core.group import group
 from .._core.rows import row_digests
 
 try:
@@ -69,7 +70,7 @@ class Progress:
         final = [fitted[name] for name in _FINAL if name in fitted] + list(fitted["loss_curve_"][-1:])
         if final:
             report["loss"] = float(final[0])
-        report |= self.facts | {"stages": self._seconds(), "seconds": round(seconds, 3)}
+        report |= self.facts | group().facts | {"stages": self._seconds(), "seconds": round(seconds, 3)}
         self.estimator.fit_report_ = report
         if self.estimator.verbose:
             parts = [f"{report['n_iter']} iterations"]
@@ -84,7 +85,8 @@ class Progress:
         return seconds
 
     def say(self, line):
-        say(f"[{type(self.estimator).__name__}] {line}")
+        if group().rank == 0:
+            say(f"[{type(self.estimator).__name__}] {line}")
 
 
 class _Stage:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from scipy import sparse
 
 from .. import learned
+from .._core.group import group
+from .over_ranks import OVER_RANKS
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,22 @@ def refuse(estimator: str, case: Case) -> None:
     """Raise ValueError where no route takes the combination."""
     for problem in REFUSALS[estimator](case):
         raise ValueError(problem)
+    for problem in _over_ranks(estimator, case) if group().several else ():
+        raise ValueError(problem)
+
+
+def _over_ranks(estimator: str, case: Case) -> Iterator[str]:
+    """What is solved by one process alone."""
+    name = route_of(estimator, case)
+    if (estimator, name) not in OVER_RANKS:
+        ways = ", ".join(f"{cls}'s {way}" for cls, way in OVER_RANKS)
+        yield (
+            f"p={case.p}, q={case.q} and encoder={case.encoder} call for the route {name!r} of {estimator}, which is "
+            f"not solved over ranks, as are {ways}. Fit on one process: inside sklearn_icon.distributed.alone(), on "
+            "the rows of distributed.gather(X)."
+        )
+    else:
+        yield from OVER_RANKS[estimator, name](case)
 
 
 def route_of(estimator: str, case: Case) -> str:
@@ -258,8 +276,9 @@ REFUSALS: dict[str, Callable[[Case], Iterator[str]]] = {
 
 def table() -> str:
     """The routes as a table in reStructuredText."""
-    head = ("Estimator", "Keys of p", "q", "Encoder", "Solved by")
+    head = ("Estimator", "Keys of p", "q", "Encoder", "Solved by", "Over ranks")
     lines = [".. list-table::", "   :header-rows: 1", "   :class: longtable", ""]
-    for row in (head, *(route[:5] for route in ROUTES)):
+    over = ("yes" if (route.estimator, route.name) in OVER_RANKS else "no" for route in ROUTES)
+    for row in (head, *((*route[:5], answer) for route, answer in zip(ROUTES, over, strict=True))):
         lines += [f"   {'*' if number == 0 else ' '} - {cell}" for number, cell in enumerate(row)]
     return "\n".join(lines)

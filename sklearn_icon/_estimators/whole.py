@@ -2,12 +2,13 @@
 
 import sys
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
 
 import numpy as np
 from sklearn import config_context
 
+from .._core.group import present, together
 from .._core.interrupts import called_by_a_search, listening
 from .._core.spec import shortened
 from .progress import followed
@@ -23,9 +24,9 @@ def whole(fit):
     @wraps(fit)
     def wrapped(self, *args, **kwargs):
         before = dict(vars(self))
-        with listening() as interrupts:
+        with nullcontext() if present().several else listening() as interrupts:
             try:
-                with _usual_state(training=True):
+                with _usual_state(training=True), together(self):
                     if not getattr(self, "warm_start", False):
                         for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
                             delattr(self, name)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .._core.group import group
 from .._core.interrupts import keep, raise_if_interrupted, stop_training
 from .methods import Gradients, Solver
 
@@ -70,6 +71,8 @@ def minimize(
     try:
         status = _run(progress, solver, params, max_iter)
     except KeyboardInterrupt:
+        if group().several:  # the others go on
+            raise
         progress.restore(progress.whole)
         status = "interrupted"
         if not keep(progress.reached):

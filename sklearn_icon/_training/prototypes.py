@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 
+from .._core.group import group
 from .._core.seeding import seeded_if
 from .._core.team import leaving_cores_to
 from .._objective.batches import batch_count, shuffled
@@ -79,8 +80,8 @@ def solve_linear(
         coef, intercept, result, losses = _by_lbfgs(rows, held, loss, scaled.l2, start, training, run)
     rounded = coef.astype(rows.X.dtype, copy=False)
     if rounded.dtype != coef.dtype and start.fit_intercept:  # what rounding takes of a mean far from zero
-        weights = rows.weight / rows.weight.sum()
-        intercept = intercept + (coef - rounded) @ np.asarray(weights @ rows.X, dtype=np.float64)
+        weights = rows.weight / group().total(rows.weight.sum())
+        intercept = intercept + (coef - rounded) @ group().total(np.asarray(weights @ rows.X, dtype=np.float64))
     prototypes = np.eye(rows.p.shape[1], dtype=rows.X.dtype)
     return Classifier(prototypes, loss.learned, {}, rounded, intercept, result, losses)
 

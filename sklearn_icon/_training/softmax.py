@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import linalg, optimize, sparse
 
+from .._core.group import group
 from .._optim.lasso import lasso
 from .._optim.solver import SolverResult
 from .whitening import whitening
@@ -65,10 +66,11 @@ class Softmax:
         if not sparse.issparse(X):
             self.rows = X.astype(np.float64, copy=False)
             if fit_intercept:
-                self.mean = np.asarray(weight @ self.rows)
+                self.mean = group().total(np.asarray(weight @ self.rows))
                 self.rows = self.rows - self.mean
         self.shape = self.basis.shape[1], X.shape[1] + 1
-        self.constant = float(np.sum(weight[:, None] * _x_log_x(targets)))
+        self.constant = float(group().total(np.sum(weight[:, None] * _x_log_x(targets))))
+        self.n_rows = group().total(X.shape[0])
 
     def scores(self, V):
         """u of each row."""
@@ -82,7 +84,7 @@ class Softmax:
         of_targets = np.einsum("ij,ij->i", self.targets, logits)
         q = np.exp(logits, out=logits)
         sums = q.sum(axis=1)
-        value = self.weight @ (np.log(sums) - of_targets) + self.constant
+        value = group().total(self.weight @ (np.log(sums) - of_targets)) + self.constant
         weights = V[:, :-1]
         value += self.penalty.l2 / 2 * np.vdot(weights, weights) + self.penalty.l1 * np.abs(weights).sum()
         return (float(value), q / sums[:, None]) if q_too else float(value)
@@ -101,8 +103,10 @@ class Softmax:
 
     def _of_rows(self, slope, of_penalty):
         result = np.empty(self.shape)
-        result[:, :-1] = np.asarray(self.rows.T @ slope).T + of_penalty
+        result[:, :-1] = np.asarray(self.rows.T @ slope).T
         result[:, -1] = slope.sum(axis=0) if self.fit_intercept else 0.0
+        result = group().total(result)
+        result[:, :-1] += of_penalty
         return result
 
     def hessian(self, q, negligible=0.0):
@@ -120,6 +124,7 @@ class Softmax:
             result = of_pair**2 * self._moments(self.weight * q[:, 0] * q[:, 1])
         else:
             result = self._of_pairs(q, negligible).reshape(m * width, m * width)
+        result = group().total(result)
         index = np.arange(m * width)
         result[index, index] += np.where(index % width < width - 1, self.penalty.l2, not self.fit_intercept)
         return result
@@ -128,7 +133,7 @@ class Softmax:
         """sum over pairs of classes a < b of s_i q_ia q_ib x x^T, times (e_a - e_b)(e_a - e_b)^T."""
         width, n_classes = self.shape[1], q.shape[1]
         laplacian = np.zeros((n_classes, n_classes, width, width))
-        least = negligible / len(q) / self.sq_sizes if negligible else None
+        least = negligible / self.n_rows / self.sq_sizes if negligible else None
         for a in range(n_classes):
             for b in range(a):
                 curvature = self.weight * q[:, a] * q[:, b]
@@ -191,9 +196,9 @@ def solve_softmax(X, targets, weight, penalty, fit_intercept, start, *, max_iter
         method costs no more than the test whether it is needed.
     on_step : callable (n_iter, loss) -> bool, or None
     """
-    weight = weight / weight.sum()
+    weight = weight / group().total(weight.sum())
     X = X.toarray() if sparse.issparse(X) and _is_small(X) else X
-    n_classes, present = targets.shape[1], np.flatnonzero(weight @ targets > 0)
+    n_classes, present = targets.shape[1], np.flatnonzero(group().total(weight @ targets) > 0)
     of_two = n_classes == 2
     coef, intercept = (np.zeros((1 if of_two else n_classes, X.shape[1])), np.zeros(1 if of_two else n_classes))
     absent = np.setdiff1d(np.arange(n_classes), present)
@@ -225,7 +230,7 @@ def _contrasts(n_classes):
 
 def _shortest(problem, V):
     """The shortest of all coefficients and intercepts with the same logits: columns may depend on each other."""
-    moments = problem._moments(problem.weight)[:-1, :-1]
+    moments = group().total(problem._moments(problem.weight))[:-1, :-1]
     size = np.sqrt(moments.diagonal())
     size[size == 0] = 1.0
     values, vectors = linalg.eigh(moments / np.outer(size, size))
@@ -241,8 +246,8 @@ def _shortest(problem, V):
 
 def _is_small(X):
     """Whether a sparse matrix takes little memory when dense, or hardly more."""
-    numbers = X.shape[0] * X.shape[1]
-    return (numbers <= _DENSE_NUMBERS and X.shape[1] < MOST_COEFFICIENTS) or X.nnz > numbers / 3
+    numbers = group().total(X.shape[0]) * X.shape[1]
+    return (numbers <= _DENSE_NUMBERS and X.shape[1] < MOST_COEFFICIENTS) or group().total(X.nnz) > numbers / 3
 
 
 def _solve(problem, V, max_iter, tol, on_step):

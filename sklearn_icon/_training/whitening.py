@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from scipy import linalg, sparse
 
+from .._core.group import group
 from ..encoders._networks import FixedRows
 from ..encoders._scaling import nearness
 
@@ -92,13 +93,14 @@ def whitening(X, share, ridge, centred=True, fully=True):
     """
     near = nearness(X, share)
     share = share if near is None else share * near**2
-    mean = np.asarray(share @ X, dtype=np.float64) / share.sum() if centred else np.zeros(X.shape[1])
-    if fully and not sparse.issparse(X) and X.shape[1] <= min(_MOST_COLUMNS, X.shape[0]):
-        covariance = _covariance(X, mean, share)
+    total, sum_of = group().total, group().total(share.sum())
+    mean = total(np.asarray(share @ X, dtype=np.float64)) / sum_of if centred else np.zeros(X.shape[1])
+    if fully and not sparse.issparse(X) and X.shape[1] <= min(_MOST_COLUMNS, total(X.shape[0])):
+        covariance = total(_covariance(X, mean, share))
         covariance[np.diag_indices_from(covariance)] += ridge + _floor(np.diag(covariance) + ridge)
         return mean, linalg.cholesky(covariance)
     squares = X.multiply(X) if sparse.issparse(X) else np.square(X, dtype=np.float64)
-    variance = np.asarray(share @ squares) - share.sum() * mean**2 + ridge
+    variance = total(np.asarray(share @ squares)) - sum_of * mean**2 + ridge
     return mean, np.sqrt(np.maximum(variance, _floor(variance)))
 
 

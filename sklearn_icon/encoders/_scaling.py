@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import gen_batches
 
+from .._core.group import group
 from .._core.types import Array, Rows
 
 ROWS_AT_ONCE = 8192
@@ -54,10 +55,11 @@ def nearness(X: Rows, fraction: Array, by_column: bool = True) -> Array | None:
     """a_i = min(1, 10 median size / size of row i), or None where all are one."""
     size = _sizes(X, fraction, by_column)
     counts = (fraction > 0) & (size > 0)
-    if not counts.any():
+    sizes, fractions = group().gathered(size[counts]), group().gathered(fraction[counts])
+    if not len(sizes):
         return None
-    bound = FAR * _median(size[counts], fraction[counts])
-    return bound / np.maximum(size, bound) if size.max() > bound else None
+    bound = FAR * _median(sizes, fractions)
+    return bound / np.maximum(size, bound) if size.max(initial=0) > bound else None
 
 
 def _sizes(X: Rows, fraction: Array, by_column: bool) -> Array:
@@ -65,10 +67,12 @@ def _sizes(X: Rows, fraction: Array, by_column: bool) -> Array:
     if sparse.issparse(X):
         return np.sqrt(np.asarray(X.multiply(X).sum(axis=1), dtype=np.float64).ravel())
     counted = np.flatnonzero(fraction)
-    some = counted[:: -(-len(counted) // _MEASURED_ROWS)]
-    rows = X[some].reshape(len(some), -1)
+    first, n_counted = group().first_of(len(counted))
+    every = -(-n_counted // _MEASURED_ROWS)
+    some = counted[-first % every :: every]
+    rows = group().gathered(X[some].reshape(len(some), -1))
     if by_column:
-        middle = _median(rows, fraction[some])
+        middle = _median(rows, group().gathered(fraction[some]))
     else:
         middle = np.median(rows)
     sizes = np.empty(len(X))

@@ -1,0 +1,106 @@
+"""Fits by several processes, each with its own rows, under torch.distributed.
+
+In an initialised process group of more than one rank, as `torchrun` starts it, `fit` takes the rows of its rank and
+the ranks find together what one process would of all rows: coefficients are those of all, `embedding_` and `labels_`
+hold the rows of the rank. Every rank has to call it. A rank that fails makes all fail, with its number and the cause.
+"""
+
+import copy
+import os
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from ._core.group import RankFailure, apart, present
+
+__all__ = ["RankFailure", "alone", "gather", "shard"]
+
+
+def shard(data: Any, *, rank: int | None = None, n_ranks: int | None = None) -> Any:
+    """The rows of one rank: of n rows those from n r / R to n (r + 1) / R.
+
+    Parameters
+    ----------
+    data : str or path-like of a .npy file, or array of any kind that has a shape and slices of rows
+        A file is mapped into memory, of which rows of other ranks are never read; so are arrays of zarr or h5py.
+    rank : int, default=None
+        The rank r; None is this process's own, 0 without a process group.
+    n_ranks : int, default=None
+        How many ranks R there are; None is as many as the process group has, 1 without one.
+
+    Returns
+    -------
+    array
+        A slice of what was given.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two rows for each rank, a rank that is none of so many, or a file of another kind.
+
+    Examples
+    --------
+    >>> from sklearn_icon.distributed import shard
+    >>> shard([[0.0], [1.0], [2.0], [3.0], [4.0]], rank=1, n_ranks=2).tolist()
+    [[2.0], [3.0], [4.0]]
+    """
+    here = present()
+    rank, n_ranks = here.rank if rank is None else rank, here.size if n_ranks is None else n_ranks
+    if not 0 <= rank < n_ranks:
+        raise ValueError(f"rank={rank} must be from 0 to n_ranks - 1 = {n_ranks - 1}.")
+    if isinstance(data, str | os.PathLike):
+        if not os.fspath(data).endswith(".npy"):
+            raise ValueError(f"data={os.fspath(data)!r} is no .npy file; open it yourself and pass the array.")
+        data = np.load(data, mmap_mode="r")
+    rows = data.iloc if hasattr(data, "iloc") else data if hasattr(data, "shape") else np.asarray(data)
+    n = len(data) if not sparse.issparse(data) else data.shape[0]
+    if n < 2 * n_ranks:
+        raise ValueError(f"data has {n} rows, fewer than two for each of {n_ranks} ranks; start fewer.")
+    return rows[n * rank // n_ranks : n * (rank + 1) // n_ranks]
+
+
+def gather(value: Any) -> Any:
+    """What all ranks have together, on rank 0: rows in order of ranks, or a fitted estimator with the rows of all.
+
+    Parameters
+    ----------
+    value : array of rows, or fitted estimator
+        Of this rank; all ranks have to call it.
+
+    Returns
+    -------
+    array or estimator, or None on ranks other than 0
+        An estimator is a copy that can be saved, and used as one that was fitted to all rows.
+
+    Examples
+    --------
+    >>> from sklearn_icon.distributed import gather
+    >>> gather([[0.0], [1.0]]).tolist()  # without a process group these are all rows
+    [[0.0], [1.0]]
+    """
+    ranks = present()
+    if hasattr(value, "_gathered"):
+        whole = copy.copy(value)
+        whole._gathered(ranks.to_first)
+        return whole if ranks.rank == 0 else None
+    return ranks.to_first(value if sparse.issparse(value) else np.asarray(value))
+
+
+def alone() -> AbstractContextManager[None]:
+    """Fits inside are of this process alone, whatever process group there is.
+
+    Returns
+    -------
+    context manager
+
+    Examples
+    --------
+    >>> from sklearn_icon import ICONClassifier
+    >>> from sklearn_icon.distributed import alone
+    >>> with alone():
+    ...     ICONClassifier().fit([[0.0], [1.0], [2.0]], [0, 0, 1]).predict([[3.0]]).tolist()
+    [1]
+    """
+    return apart()

@@ -1,0 +1,234 @@
+"""Fits by several processes of one thread each, on this machine, beside those of one process."""
+
+import os
+import signal
+import time
+import traceback
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.datasets import make_classification
+
+from sklearn_icon import ICONClassifier, distributed
+from sklearn_icon._core.group import ALONE, group, together
+
+
+def _cuts(n, n_ranks):
+    """Shards of unlike sizes: the first is the smallest."""
+    bounds = np.round(n * np.linspace(0, 1, n_ranks + 1) ** 1.5).astype(int)
+    return [slice(first, last) for first, last in pairwise(bounds)]
+
+
+def _process(rank, n_ranks, folder, works, found):
+    """A rank: it does one work after the other."""
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(os.path.join(folder, "store"), n_ranks)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=n_ranks)
+    warnings.simplefilter("error")
+    for work in iter(works.get, None):
+        try:
+            found.put(work(rank, n_ranks))
+        except BaseException:
+            found.put(traceback.format_exc())
+    torch.distributed.destroy_process_group()
+
+
+class Ranks:
+    """Processes of one thread each, in one group."""
+
+    def __init__(self, n_ranks, folder):
+        spawned = torch.multiprocessing.get_context("spawn")
+        self.works, self.found = ([spawned.Queue() for _ in range(n_ranks)] for _ in range(2))
+        rest = zip(self.works, self.found, strict=True)
+        self.processes = [
+            spawned.Process(target=_process, args=(rank, n_ranks, str(folder), *queues), daemon=True)
+            for rank, queues in enumerate(rest)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def __call__(self, work):
+        """What work(rank, n_ranks) returns on each rank."""
+        for works in self.works:
+            works.put(work)
+        answers = [found.get(timeout=300) for found in self.found]
+        errors = [answer for answer in answers if isinstance(answer, str)]
+        assert not errors, "\n".join(errors)
+        return answers
+
+    def end(self):
+        for works in self.works:
+            works.put(None)
+        for process in self.processes:
+            process.join(20)
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    ranks = Ranks(2, tmp_path_factory.mktemp("two"))
+    yield ranks
+    ranks.end()
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    ranks = Ranks(3, tmp_path_factory.mktemp("three"))
+    yield ranks
+    ranks.end()
+
+
+def refusal(call):
+    """The message of the error that a call raises."""
+    try:
+        call()
+    except (ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def classes():
+    """Labelled rows in an order by class, so that ranks lack classes; weights, some of them zero."""
+    X, y = make_classification(300, 12, n_informative=6, n_classes=3, random_state=3)
+    order = np.argsort(y, kind="stable")
+    weight = np.random.RandomState(5).randint(0, 4, size=300).astype(float)
+    return X[order], np.array(["b", "a", "long"])[y[order]], weight
+
+
+CLASSIFIERS = {
+    "default": (ICONClassifier(), False),
+    "weights": (ICONClassifier(class_weight="balanced", C=0.3), True),
+    "l1": (ICONClassifier(l1_ratio=0.5, C=0.2), False),
+    "no penalty, no intercept": (ICONClassifier(penalty=None, fit_intercept=False), False),
+    "smooth": (ICONClassifier(debias=0.1), True),
+}
+FORMATS = {"dense": np.asarray, "sparse": sparse.csr_array, "single": np.float32}
+
+
+def fit_classifiers(part):
+    """Coefficients of all kinds, of some of the rows."""
+    X, y, weight = classes()
+    found = {}
+    for name, (classifier, weighted) in CLASSIFIERS.items():
+        fitted = classifier.fit(X[part], y[part], weight[part] if weighted else None)
+        found[name] = fitted.classes_.tolist(), fitted.coef_, fitted.intercept_, fitted.loss_curve_[-1]
+    for name, made in FORMATS.items():
+        fitted = ICONClassifier().fit(made(X)[part], y[part])
+        found[name] = fitted.classes_.tolist(), fitted.coef_, fitted.intercept_, fitted.loss_curve_[-1]
+    wide = np.hstack([X, np.sin(np.arange(300)[:, None] * np.arange(1.0, 800.0))])  # more than Newton's method solves
+    fitted = ICONClassifier(tol=1e-9).fit(wide[part], y[part])
+    found["wide"] = fitted.classes_.tolist(), fitted.coef_, fitted.intercept_, fitted.loss_curve_[-1]
+    return found
+
+
+def _classify(rank, n_ranks):
+    found = fit_classifiers(_cuts(300, n_ranks)[rank])
+    X, y, _ = classes()
+    part = _cuts(300, n_ranks)[rank]
+    fitted = ICONClassifier().fit(X[part], y[part])
+    found["report"] = fitted.fit_report_
+    whole = distributed.gather(fitted)
+    found["whole"] = whole is not None and whole.score(X, y)
+    found["rows"] = distributed.gather(X[part]), distributed.gather(sparse.csr_array(X[part]))
+    with distributed.alone():
+        found["alone"] = ICONClassifier().fit(X[::2], y[::2]).coef_
+    found["at work"] = group() is ALONE
+    return found
+
+
+@pytest.mark.parametrize("n_ranks", ["two", "three"])
+def test_classifier(n_ranks, request):
+    one, ranks = fit_classifiers(slice(None)), request.getfixturevalue(n_ranks)(_classify)
+    for rank, found in enumerate(ranks):
+        for name, (labels, coef, intercept, loss) in one.items():
+            tolerance = 1e-4 if name == "single" else 1e-6
+            assert found[name][0] == labels
+            np.testing.assert_allclose(found[name][1], coef, rtol=0, atol=tolerance * np.abs(coef).max(), err_msg=name)
+            np.testing.assert_allclose(found[name][2], intercept, rtol=0, atol=tolerance * np.abs(coef).max())
+            assert abs(found[name][3] - loss) <= 1e-9 * max(abs(loss), 1), name
+            np.testing.assert_array_equal(found[name][1], ranks[0][name][1])
+        assert found["report"]["ranks"] == len(ranks) and found["report"]["rank"] == rank
+        assert found["report"]["bytes_sent"] > 0
+        np.testing.assert_allclose(found["alone"], ICONClassifier().fit(classes()[0][::2], classes()[1][::2]).coef_)
+        assert found["at work"]
+    X, y, _ = classes()
+    assert ranks[0]["whole"] == ICONClassifier().fit(X, y).score(X, y)
+    np.testing.assert_array_equal(ranks[0]["rows"][0], X)
+    np.testing.assert_array_equal(ranks[0]["rows"][1].toarray(), X)
+    assert ranks[1]["rows"] == (None, None) and ranks[1]["whole"] is False
+
+
+def _fail(rank, n_ranks):
+    X, y, _ = classes()
+    part = slice(rank, None, n_ranks)
+    found = {}
+    broken = X[part].copy()
+    broken[3, 2] = np.nan if rank == 1 else 0
+    fitted = ICONClassifier().fit(X[part], y[part])
+    before = fitted.coef_
+    found["nan"] = refusal(lambda: fitted.fit(broken, y[part]))
+    found["kept"] = fitted.coef_ is before
+    found["columns"] = refusal(lambda: ICONClassifier().fit(X[part, : 5 + rank], y[part]))
+    found["parameters"] = refusal(lambda: ICONClassifier(C=1.0 + rank).fit(X[part], y[part]))
+    found["one class"] = refusal(lambda: ICONClassifier().fit(X[part], np.zeros(len(X[part]))))
+    found["stopping"] = refusal(lambda: ICONClassifier(early_stopping=True).fit(X[part], y[part]))
+    found["divergence"] = refusal(lambda: ICONClassifier(divergence="jensen_shannon").fit(X[part], y[part]))
+    found["network"] = refusal(lambda: ICONClassifier(encoder="mlp").fit(X[part], y[part]))
+
+    def apart(rank=rank):
+        with together("a fit") as ranks:
+            ranks.total(np.zeros(3 + rank))
+
+    found["apart"] = refusal(apart)
+    found["again"] = ICONClassifier().fit(X[part], y[part]).score(X, y)  # the group still works
+    return found
+
+
+def test_one_rank_fails_and_all_say_so(two):
+    first, second = two(_fail)
+    assert "contains NaN" in second["nan"] and second["nan"].startswith("ValueError")
+    assert first["nan"].startswith("RankFailure: rank 1 of 2 failed: ValueError: Input X contains NaN")
+    assert first["kept"] and second["kept"]
+    assert "float64 (5,) on rank 0" in first["columns"] and "float64 (6,) on rank 1" in second["columns"]
+    assert "C=2.0" in first["parameters"] and first["parameters"] == second["parameters"]
+    for found in (first, second):
+        assert "only one class" in found["one class"]
+        assert "early_stopping=True is not done over ranks" in found["stopping"]
+        assert "divergence='jensen_shannon' is not solved over ranks" in found["divergence"]
+        assert "route 'prototypes' of ICONClassifier" in found["network"] and "alone()" in found["network"]
+        assert "rank 1 at a sum of float64 (4,)" in found["apart"]
+        assert found["again"] > 0.5
+
+
+def test_without_a_group(tmp_path):
+    X = np.arange(20.0).reshape(10, 2)
+    np.save(tmp_path / "X.npy", X)
+    parts = [distributed.shard(tmp_path / "X.npy", rank=rank, n_ranks=3) for rank in range(3)]
+    assert all(isinstance(part, np.memmap) for part in parts)
+    np.testing.assert_array_equal(np.concatenate(parts), X)
+    assert distributed.shard(sparse.csr_array(X)).shape == X.shape
+    assert distributed.gather(X) is X
+    with pytest.raises(ValueError, match="fewer than two for each of 6 ranks"):
+        distributed.shard(X, rank=0, n_ranks=6)
+    with pytest.raises(ValueError, match=r"no \.npy file"):
+        distributed.shard("X.csv")
+    with pytest.raises(ValueError, match="rank=3"):
+        distributed.shard(X, rank=3, n_ranks=3)
+
+
+def _die(rank, n_ranks):
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    X, y, _ = classes()
+    return {"error": refusal(lambda: ICONClassifier().fit(X, y))}
+
+
+def test_a_rank_that_is_killed_ends_all(two):  # the last test of these ranks
+    start = time.time()
+    for works in two.works:
+        works.put(_die)
+    error = two.found[0].get(timeout=60)["error"]
+    assert error.startswith("RankFailure: rank 0 of 2 lost touch with another rank") and time.time() - start < 60
