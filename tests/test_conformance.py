@@ -86,6 +86,7 @@ OF_THE_SHELL = frozenset(
     """.split()
 )
 SPARSE = ("check_estimator_sparse_array", "check_estimator_sparse_matrix")
+DRAWN_BY_ROW = "map map-of-neighbours views tokens map-of-classes pairs-by-a-network pairs-in-batches".split()
 WEIGHTS = ("check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data")
 
 
@@ -96,6 +97,9 @@ def expected_failures(estimator):
         return dict.fromkeys(WEIGHTS, reason)
     if isinstance(estimator, ICONClassifier) and estimator.supervisory == "propagated_label":
         return {"check_classifiers_classes": "labels of -1 and 1: -1 is unknown to this p, and one class is left"}
+    if estimator in (CONFIGURATIONS[name] for name in DRAWN_BY_ROW):
+        reason = "the check shuffles rows, for which other random numbers are drawn then; tests/test_copies.py does not"
+        return dict.fromkeys(WEIGHTS, reason)
     if isinstance(estimator, ICONClustering):
         reason = "after fit, the check reads classifier tags and class columns off whatever has predict_proba"
         copies = "copies of a row are neighbours of each other, which one row with a weight has not got"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from sklearn.utils.validation import _check_sample_weight
 
 from .types import Rows
 
@@ -77,6 +78,11 @@ def is_itself(init: Any) -> bool:
     return not (isinstance(init, str) or callable(init))
 
 
+def shape_of(items: Any) -> tuple[int, ...]:
+    """The shape of what may be no array yet."""
+    return items.shape if hasattr(items, "shape") else np.asarray(items).shape
+
+
 def refuse_hidden(items: Any, name: str) -> None:
     """Refuse what a plain array does not hold: masks, bfloat16, and the history of tensors that require a gradient."""
     if np.ma.is_masked(items):
@@ -91,6 +97,49 @@ def refuse_hidden(items: Any, name: str) -> None:
         )
     if str(getattr(items, "dtype", "")) == "torch.bfloat16":
         raise ValueError(f"{name} is a tensor of bfloat16, which NumPy has not got; pass {name}.float().")
+
+
+def row_weights(sample_weight: Any, X: Rows) -> np.ndarray:
+    """Weights of rows, of which one at least is not zero."""
+    refuse_hidden(sample_weight, "sample_weight")
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if not weights.any():  # older scikit-learn lets this pass
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weights
+
+
+def copy_counts(sample_weight: Any, X: Rows) -> np.ndarray | None:
+    """How many times each row is there; None where each is there once."""
+    if sample_weight is None:
+        return None
+    weights = row_weights(sample_weight, X)
+    broken = np.flatnonzero(weights != np.floor(weights))
+    if len(broken):
+        raise ValueError(
+            "sample_weight says how many copies of a row there are, which are neighbours of each other and of other "
+            f"rows: whole numbers, but got {weights[broken[0]]:g} in row {broken[0]}. Round them, such as "
+            "np.rint(sample_weight / sample_weight[sample_weight > 0].min())."
+        )
+    if not 2 <= weights.sum() < np.iinfo(np.int32).max:
+        raise ValueError(
+            f"sample_weight asks for {weights.sum():g} rows with all copies; a fit needs at least 2 and fewer than "
+            "2^31. Divide the weights, and round them."
+        )
+    return None if (weights == 1).all() else weights.astype(np.int64)
+
+
+def with_copies(items: Any, counts: np.ndarray) -> Any:
+    """Each row as many times as it is there, its copies side by side."""
+    return items[np.repeat(np.arange(len(counts)), counts)]
+
+
+def mean_of_copies(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The mean over the copies of each row; zero of rows that are not there."""
+    there = np.flatnonzero(counts)
+    means = np.zeros((len(counts), *values.shape[1:]), dtype=values.dtype)
+    sums = np.add.reduceat(values, (np.cumsum(counts) - counts)[there], axis=0, dtype=np.float64)
+    means[there] = sums / counts[there].reshape(-1, *[1] * (values.ndim - 1))
+    return means
 
 
 def check_item_shape(items: Rows, shape: tuple[int, ...], name: str) -> None:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import validate_data
 from .. import encoders, learned, supervisory
 from .._core.device import resolve_device
 from .._core.group import group
-from .._core.rows import check_item_shape, refuse_hidden, rows_of, with_int32_indices
+from .._core.rows import check_item_shape, refuse_hidden, rows_of, shape_of, with_int32_indices
 from .._core.spec import RememberedNames, resolve, shown
 from .._core.versions import __version__
 from .._objective.divergences import DIVERGENCES
@@ -208,7 +208,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         """Rows, sparse or dense, or to an encoder items of any shape, that of the fit."""
         refuse_hidden(X, "X")
         kind: dict = {"dtype": [np.float64, np.float32], "ensure_min_samples": 2 if reset else 1}
-        if not encoder.parametric or len(np.shape(X)) < 3:
+        if not encoder.parametric or len(shape_of(X)) < 3:
             X = with_int32_indices(validate_data(self, X, accept_sparse="csr", reset=reset, **kind))
         else:
             X = np.asarray(X)

@@ -18,7 +18,7 @@ from .._core.conditional import warn_left_out, warn_rows_without_positives
 from .._core.device import working_on
 from .._core.group import group
 from .._core.labels import class_probabilities, class_weights, classes_and_codes, is_known, is_one_hot
-from .._core.rows import refuse_hidden, rows_of
+from .._core.rows import refuse_hidden, rows_of, shape_of
 from .._training.given import Labelled
 from .base import ICon
 from .linear import LinearPart, linear_map
@@ -308,7 +308,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def _validate_y(self, y, p_spec):
         """(y, names of its columns or None): labels, or rows of probabilities."""
         refuse_hidden(y, "y")
-        shape = np.shape(y)
+        shape = shape_of(y)
         if len(shape) == 2 and type_of_target(y) == "multilabel-indicator" and not is_one_hot(y):
             raise ValueError(
                 f"y of shape {shape} says of each row which labels it has, any number of them; wrap "

@@ -10,13 +10,13 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import euclidean_distances, pairwise_distances_argmin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from .. import learned, supervisory
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
-from .._core.rows import is_itself, refuse_hidden, rows_of
+from .._core.rows import is_itself, row_weights, rows_of
 from .._training.new_rows import FittedRows, input_kind
 from .base import Drawn, ICon
 from .progress import counted
@@ -309,7 +309,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         kind = input_kind(p_spec, X, None if automatic else y)
         p_spec.settle(kind)
         given = sample_weight is not None
-        sample_weight = _weights(sample_weight, X)
+        sample_weight = row_weights(sample_weight, X)
         if kind == "features" and not sample_weight.all():
             return self._fit_counted(items, y, sample_weight, p_spec)
         case = self._case(p_spec, q_spec, encoder, holds=kind, X=X, chosen=automatic)
@@ -591,12 +591,3 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         tags.input_tags.pairwise = self._is_pairwise()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _weights(sample_weight, X):
-    """Weights of rows, of which one at least is not zero."""
-    refuse_hidden(sample_weight, "sample_weight")
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    if not weights.any():  # older scikit-learn lets this pass
-        raise ValueError("Sample weights must contain at least one non-zero number.")
-    return weights

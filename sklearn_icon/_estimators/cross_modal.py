@@ -14,7 +14,15 @@ from sklearn.utils.validation import _num_samples, check_consistent_length, chec
 
 from .. import encoders, learned
 from .._core.device import working_on
-from .._core.rows import check_item_shape, refuse_hidden, row_digests, rows_of, with_int32_indices
+from .._core.rows import (
+    check_item_shape,
+    copy_counts,
+    refuse_hidden,
+    row_digests,
+    rows_of,
+    with_copies,
+    with_int32_indices,
+)
 from .._core.spec import resolve
 from .._objective.divergences import DIVERGENCES
 from .._training.given import Modalities
@@ -196,7 +204,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def _learns(self, name, specs):
         return name == "tau" and specs[1].affinity == "cosine"
 
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         """Train both encoders.
 
         Parameters
@@ -205,6 +213,9 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
             Rows of one modality; or items of any shape, (n_samples, ...), integers as single precision.
         y : {array-like, sparse matrix} of shape (n_samples, n_features_y) or (n_samples,)
             The other modality, rows or items likewise: row i belongs to row i of X.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Copies of each pair, whole numbers: a weight of 3 is the pair three times over, also as keys of others, and
+            at the cost of as many; one of 0 is a pair that is not there.
 
         Returns
         -------
@@ -217,7 +228,8 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
             X and y of different lengths, or specs that do not map pairs.
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
-        if self.encoder is None and _num_samples(X) < _FEW_ROWS:
+        counts = copy_counts(sample_weight, X)
+        if self.encoder is None and (_num_samples(X) if counts is None else counts.sum()) < _FEW_ROWS:
             encoder = encoders.Linear()
         encoder_y = resolve(
             encoder if self.encoder_y is None else self.encoder_y, encoders.Encoder, encoders.NAMES, "encoder_y"
@@ -227,6 +239,9 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         refuse_hidden(y, "y")
         one_dimensional = not issparse(y) and np.asarray(y).ndim == 1
         y = None if y is None else self._validate_y(y, X.dtype)
+        if counts is not None and y is not None:
+            check_consistent_length(X, y)
+            X, y = with_copies(X, counts), with_copies(y, counts)
         with working_on(device):
             p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state).mix(self.debias)
         solution = self._solve(Modalities(X, y), p.uniform, q_spec, (encoder, encoder_y), device, random_state)
@@ -338,7 +353,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         z = self._encode_X(self._checked_X(X))
         return z if y is None else PairOfModalities(z, self._encode_y(self._checked_y(y)))
 
-    def fit_transform(self, X, y):
+    def fit_transform(self, X, y, sample_weight=None):
         """Train both encoders and return (f(x), g(y)), as CCA does.
 
         The pair counts as f(x) where one array is expected, so that in the midst of a Pipeline the next step reads
@@ -350,13 +365,15 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
             Rows of the first modality.
         y : {array-like, sparse matrix} of shape (n_samples, n_features_y) or (n_samples,)
             Rows of the other modality.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As in `fit`.
 
         Returns
         -------
         tuple of two ndarrays of shape (n_samples, n_components)
             The representations (f(x), g(y)).
         """
-        return self.fit(X, y).transform(X, y)
+        return self.fit(X, y, sample_weight).transform(X, y)
 
     def transform_y(self, y):
         """Representations g(y) of the other modality alone: `transform(None, y)`.

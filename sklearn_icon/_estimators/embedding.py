@@ -4,13 +4,14 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
-from .._core.rows import is_itself, rows_of
+from .._core.rows import copy_counts, is_itself, mean_of_copies, rows_of, with_copies
 from .._training.initialization import given_map, initial_map
 from .._training.new_rows import FittedRows, input_kind
 from .base import Drawn, ICon
@@ -129,7 +130,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     kl_divergence_ : float
         D at the end; KL unless `divergence` says otherwise. Where p draws views, the mean over a pass of them.
     kl_per_sample_ : ndarray of shape (n_samples,)
-        Each row's part, scaled so that the mean is `kl_divergence_`: where it is large, trust the map less.
+        Each row's part, scaled so that the mean, by `sample_weight`, is `kl_divergence_`: where it is large, trust the
+        map less. Zero where that weight is.
     loss_curve_ : ndarray of shape (n_losses,)
         D without exaggeration as it was measured: of lookup maps every 25 iterations, else at each.
     loss_iterations_ : ndarray of int of shape (n_losses,)
@@ -178,6 +180,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     """
 
     __module__ = "sklearn_icon"  # where users find it
+    _counts: Any = None  # copies of each row, where sample_weight said so
 
     _parameter_constraints: dict = ICon._parameter_constraints | {
         "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -266,7 +269,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def _contrasts(self, specs):
         return specs[0].over_rows
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Fit the map.
 
         Parameters
@@ -277,16 +280,20 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             (n_samples, ...), integers as single precision; distances in p are then those of their numbers in a row.
         y : array-like, default=None
             What p reads beside X: labels, group ids, companion features, counts. Else ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Copies of each row, whole numbers: a weight of 3 is the row three times over, in p, in q, in perplexities
+            and among neighbours, at the cost of as many rows; one of 0 is a row that is not there, and is then placed
+            as a new one.
 
         Returns
         -------
         ICONEmbedding
             The fitted estimator.
         """
-        self.fit_transform(X, y)
+        self.fit_transform(X, y, sample_weight)
         return self
 
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X, y=None, sample_weight=None):
         """Fit the map and return it; see `fit`.
 
         Parameters
@@ -294,6 +301,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
             As in `fit`.
         y : array-like, default=None
+            As in `fit`.
+        sample_weight : array-like of shape (n_samples,), default=None
             As in `fit`.
 
         Returns
@@ -306,6 +315,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         kind = input_kind(p_spec, X, y)
         if is_itself(self.init) and not encoder.parametric:
             given_map(self.init, (X.shape[0], self.n_components))
+        given, self._counts = X, copy_counts(sample_weight, X)
+        if self._counts is not None:
+            X, y = self._with_copies(X, kind), p_spec.take(y, with_copies(np.arange(X.shape[0]), self._counts))
         specs = p_spec, q_spec, encoder
         case = Case(*specs, self.get_params(deep=False), kind, X)
         refuse("ICONEmbedding", case)
@@ -324,7 +336,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.loss_iterations_, self.phases_ = solution.result.iterations, solution.phases
         self.stop_reason_ = solution.phases[-1][2]
         self.kl_divergence_ = float(solution.losses.sum())
-        self.kl_per_sample_ = solution.losses * len(solution.losses)
+        self.kl_per_sample_ = self._mean_of_copies(solution.losses * len(solution.losses))
         self._state = solution.state
         placeable = not encoder.parametric and (kind == "counts" or p_spec.over_rows)
         self._fitted_rows: Any = FittedRows(X, kind, p, p_spec, y) if placeable else None
@@ -332,10 +344,40 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             self.prototypes_ = solution.prototypes.astype(X.dtype, copy=False)
         else:
             self.__dict__.pop("prototypes_", None)
-        self.embedding_ = solution.embedding.astype(X.dtype, copy=False)
+        self.embedding_ = self._mean_of_copies(solution.embedding.astype(X.dtype, copy=False))
+        if self._counts is not None and not self._counts.all():
+            self.embedding_[self._counts == 0] = self._transform(given[self._counts == 0])
         if self.verbose:
             self._progress.say(f"Iteration {self.n_iter_}: error = {self.kl_divergence_:.7f}, {self._ended()}")
         return self.embedding_.copy()
+
+    def _with_copies(self, X, kind):
+        """X as it is with copies of its rows, and of its columns where these are rows too."""
+        if kind not in ("distances", "graph"):
+            return with_copies(X, self._counts)
+        if kind == "distances" and sparse.issparse(X):
+            raise ValueError(
+                "sample_weight needs distances in a dense X: a sparse graph of distances does not list the copies of a "
+                "row, which are its nearest neighbours. Pass features, or the graph of the copies."
+            )
+        return self._columns_with_copies(with_copies(X, self._counts))
+
+    def _columns_with_copies(self, X):
+        """Distances or weights to the fitted rows as those to their copies."""
+        return X if self._counts is None else X[:, with_copies(np.arange(X.shape[1]), self._counts)]
+
+    def _of_copies(self, values):
+        """What each row has, at each of its copies."""
+        return values if self._counts is None else with_copies(values, self._counts)
+
+    def _mean_of_copies(self, values):
+        """What copies have as that of rows."""
+        return values if self._counts is None else mean_of_copies(values, self._counts)
+
+    def _given_map(self, n_rows):
+        """The start that was given, of all copies."""
+        n_given = n_rows if self._counts is None else len(self._counts)
+        return self._of_copies(given_map(self.init, (n_given, self.n_components)))
 
     def _ended(self):
         """Why the descent ended, in words."""
@@ -365,7 +407,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         _, q_spec, encoder = specs
         method, again = self._method(p, q_spec, encoder, device, None), self._starts_warm(p)
-        init = self.embedding_ if again else self.init
+        init = self._given_map(p.shape[0]) if is_itself(self.init) else self.init
+        init = self._of_copies(self.embedding_) if again else init
         start = initial_map(init, self.n_components, features, p, random_state)
         descent = Descent(
             (1.0 if again else self.early_exaggeration, self.late_exaggeration),
@@ -381,7 +424,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     def _starts_warm(self, p):
         """Whether the last map is where this one starts."""
-        return self.warm_start and np.shape(vars(self).get("embedding_", ())) == (p.shape[0], self.n_components)
+        n_rows = p.shape[0] if self._counts is None else len(self._counts)
+        return self.warm_start and np.shape(vars(self).get("embedding_", ())) == (n_rows, self.n_components)
 
     def _solve_tokens(self, X, features, p, specs, device, random_state):
         """Solve for coordinates of contexts and prototypes of tokens."""
@@ -393,9 +437,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         method = method_of(self.method, p)
         z, prototypes = None, vars(self).get("prototypes_", ())
         if self._starts_warm(p) and np.shape(prototypes) == (p.shape[1], self.n_components):
-            z = self.embedding_
+            z = self._of_copies(self.embedding_)
         elif is_itself(self.init):
-            z, prototypes = given_map(self.init, (p.shape[0], self.n_components)), None
+            z, prototypes = self._given_map(p.shape[0]), None
         else:
             prototypes = None
         training = Training(self.learning_rate, self.max_iter, batch_size=None if method == "exact" else "auto")
@@ -474,7 +518,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         if self.encoder_.parametric:
             embedding = self._encode(self.encoder_, self._state, X, self.n_components)
             return embedding.astype(self.embedding_.dtype, copy=False)
-        keys = self.embedding_ if self.supervisory_.over_rows else self.prototypes_
+        keys = self._of_copies(self.embedding_) if self.supervisory_.over_rows else self.prototypes_
         with self._threads(X.shape[0] * len(keys)):
             return self._place(X) if self.supervisory_.over_rows else self._place_contexts(X)
 
@@ -524,11 +568,13 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """New rows on a lookup map."""
         from .._training.placement import block_size, place_rows
 
+        X = X if self._fitted_rows.kind == "features" else self._columns_with_copies(X)
         weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
+        fitted = self._of_copies(self.embedding_)
         placed = np.empty((X.shape[0], self.n_components), dtype=self.embedding_.dtype)
-        placed[seen >= 0] = self.embedding_[seen[seen >= 0]]
-        with self._threads(block_size(X.shape[0], self.embedding_)):
-            placed[seen < 0] = place_rows(weights[seen < 0], self.embedding_, self.learned_)
+        placed[seen >= 0] = fitted[seen[seen >= 0]]
+        with self._threads(block_size(X.shape[0], fitted)):
+            placed[seen < 0] = place_rows(weights[seen < 0], fitted, self.learned_)
         return placed
 
     def _place_contexts(self, X):
@@ -541,7 +587,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
                 "counts as X, or use an encoder that reads X, such as 'mlp'."
             )
         seen = self._fitted_rows.seen(X)
-        placed, new = self.embedding_[seen], np.flatnonzero(seen < 0)
+        placed, new = self._of_copies(self.embedding_)[seen], np.flatnonzero(seen < 0)
         if len(new):
             p = self.supervisory_.conditional(X[new]).mix(self.debias)
             placed[new] = place_contexts(p, self._loss(self.learned_), self.prototypes_)
