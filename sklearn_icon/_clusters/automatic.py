@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import spectral_embedding
 
 from .._core.conditional import Conditional, warn_rows_without_positives
-from .._core.rows import is_itself, row_digests
+from .._core.rows import in_units, is_itself, row_digests, unit_of
 from .._graph.neighbors import cross_neighbors
 from ..encoders import Linear, Lookup
 from ..encoders._networks import build_module, encode, input_scale, state_arrays, torch_dtype
@@ -22,6 +22,7 @@ from .cuts import measure_of
 from .local_search import cost_table, quiet
 from .losses import Data, Divergence, Specs, sq_distances
 from .row_search import Rows, searched, settled, symmetric_flow
+from .soft_k_means import moved
 
 _K_MEANS_STARTS = 6
 _LEAST_KEPT, _MOST_KEPT, _KEPT_ROWS = 6, 9, 12_000  # partitions between rounds: fewer of many rows
@@ -69,11 +70,13 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
     learned : SharedCluster
     """
     n, share = p.shape[0], sample_weight / sample_weight.sum()
+    unit = 1.0 if X is None else unit_of(X)
+    X = in_units(X, unit)
     table = cost_table("kl", n, asked.share, asked.share)
     rows = Rows(symmetric_flow(p, asked.n_steps, sample_weight), share, table, asked.n_clusters)
     found = {}
     if X is not None:
-        found["k-means"] = settled(rows, _k_means(X, asked, sample_weight), asked.seed, asked.max_iter)
+        found["k-means"] = settled(rows, _k_means(X, unit, asked, sample_weight), asked.seed, asked.max_iter)
     near = _eigenvectors(p, learned, asked, sample_weight)
     if near is not None:
         found["cut"] = settled(rows, _partition_of(near, asked, sample_weight), asked.seed, asked.max_iter)
@@ -90,13 +93,14 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
     return Choice(chosen, list(made.values()))
 
 
-def _k_means(X, asked, sample_weight):
+def _k_means(X, unit, asked, sample_weight):
     n_init = _K_MEANS_STARTS if asked.n_init == "auto" else asked.n_init
-    init = asked.k_means["init"]
+    init = moved(asked.k_means["init"], unit)
     if is_itself(init):
         n_init = 1
+    how = asked.k_means | {"init": init}
     with quiet():
-        k_means = KMeans(asked.n_clusters, n_init=n_init, random_state=asked.seed, **asked.k_means)
+        k_means = KMeans(asked.n_clusters, n_init=n_init, random_state=asked.seed, **how)
         return k_means.fit_predict(X, sample_weight=sample_weight)
 
 
@@ -158,7 +162,8 @@ def linear(X, chosen: Candidate, p, sample_weight):
 
 def _nearest_mean(X, labels, share):
     """2 s m_c and -s |m_c|^2 of means m_c, s one over twice the rows' variance around them; of centred rows."""
-    n, k = len(labels), int(labels.max()) + 1
+    n, k, unit = len(labels), int(labels.max()) + 1, unit_of(X)
+    X = in_units(X, unit)
     center = np.asarray(share @ X)
     members = sparse.csr_array((share, labels, np.arange(n + 1)), (n, k))
     means = members.T @ X
@@ -167,7 +172,7 @@ def _nearest_mean(X, labels, share):
     sharpness = 0.5 / max(variance, np.finfo(np.float64).tiny ** 0.5)
     means = means - center
     coef = 2 * sharpness * means
-    return coef, -sharpness * np.square(means).sum(axis=1) - coef @ center
+    return coef * unit, -sharpness * np.square(means).sum(axis=1) - coef @ center
 
 
 def _regression(X, labels, share):

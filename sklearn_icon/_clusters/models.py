@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 from sklearn.utils import gen_batches
 
-from .._core.rows import average_duplicates
+from .._core.rows import average_duplicates, in_units, unit_of
 from .._core.spec import answer
 from .._optim.methods import Adam
 from .._optim.solver import SolverResult
@@ -106,11 +106,13 @@ class _Linears(Models):
     def __init__(self, encoder: Encoder, X: Any, n_clusters: int, sample_weight: np.ndarray, run: Run):
         self.X, self.n_clusters, self.sample_weight, self.run = X, n_clusters, sample_weight, run
         self.module = build_module(encoder, X, n_clusters, 0, torch_dtype(X), sample_weight)
-        self.shift, self.factor = (part.numpy() for part in (self.module[0].shift, self.module[0].factor))
-        self.centered = None if sparse.issparse(X) else _centered(X, self.shift, run.dtype, run.device)
+        self.unit = unit_of(X)
+        self.rows = in_units(X, self.unit)
+        self.shift, self.factor = self.module[0].shift.numpy() * self.unit, self.module[0].factor.numpy() / self.unit
+        self.centered = None if sparse.issparse(X) else _centered(self.rows, self.shift, run.dtype, run.device)
 
     def start(self, starts):
-        means = np.stack([_means(self.X, y, self.n_clusters, self.sample_weight, self.shift) for y in starts])
+        means = np.stack([_means(self.rows, y, self.n_clusters, self.sample_weight, self.shift) for y in starts])
         means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / self.X.shape[1]
         weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
         self.params = [torch.tensor(part, **self.run.like, requires_grad=True) for part in weights]
@@ -118,12 +120,12 @@ class _Linears(Models):
 
     def __call__(self, rows):
         if self.centered is None:
-            return self._of_centered(as_tensor(self.X[rows], **self.run.like))
+            return self._of_centered(as_tensor(self.rows[rows], **self.run.like))
         return self._of_centered(self.centered.index_select(0, torch.as_tensor(rows, device=self.centered.device)))
 
     def of(self, batch):
         """Logits of a batch that is no part of X, dense."""
-        return self._of_centered(batch.flatten(1) - torch.as_tensor(self.shift, **self.run.like))
+        return self._of_centered(batch.flatten(1) * self.unit - torch.as_tensor(self.shift, **self.run.like))
 
     def _of_centered(self, rows):
         weight, bias = (param.flatten(0, 1) for param in self.params)

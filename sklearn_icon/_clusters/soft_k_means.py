@@ -17,7 +17,7 @@ from scipy import sparse
 from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 
-from .._core.rows import average_duplicates, is_itself
+from .._core.rows import average_duplicates, in_units, is_itself, unit_of
 from .._optim.methods import LBFGS
 from .._optim.solver import SolverResult
 from .._optim.train import Problem, Run, train
@@ -41,27 +41,30 @@ def solve_k_means(rows: Any, X: Any, sample_weight: np.ndarray, k_means: KMeans)
 
     Equal rows of X have equal memberships; the loss is the mean inertia.
     """
-    offset = np.zeros(rows.shape[1])
+    offset, unit = np.zeros(rows.shape[1]), unit_of(rows)
+    rows = in_units(rows, unit)
     if rows.dtype == np.float32 and not sparse.issparse(rows):  # an offset would cost digits
         offset = rows.mean(axis=0, dtype=np.float64)
         rows = (rows - offset).astype(np.float32)
-        k_means.init = _shifted(k_means.init, offset)
+    k_means.init = moved(k_means.init, unit, offset)
     with quiet():
         k_means.fit(rows, sample_weight=sample_weight)
-    loss = float(k_means.inertia_ / sample_weight.sum())
+    loss = float(k_means.inertia_ / sample_weight.sum()) / unit / unit
     hard = average_duplicates(np.eye(k_means.n_clusters)[k_means.labels_], X)
     result = SolverResult(loss, k_means.n_iter_, np.array([loss]), "converged")
-    return Partition(SURE * hard, loss, result, {"centers": k_means.cluster_centers_ + offset})
+    return Partition(SURE * hard, loss, result, {"centers": (k_means.cluster_centers_ + offset) / unit})
 
 
-def _shifted(init: Any, offset: np.ndarray) -> Any:
-    """Starts of k-means for rows less an offset."""
+def moved(init: Any, unit: float, offset: Any = 0.0) -> Any:
+    """Starts of k-means for rows times a unit and less an offset."""
+    if unit == 1 and not np.any(offset):
+        return init
     if callable(init):
-        return lambda X, n_clusters, random_state: init(X + offset, n_clusters, random_state=random_state) - offset
+        return lambda X, k, random_state: init((X + offset) / unit, k, random_state=random_state) * unit - offset
     if not is_itself(init):
         return init
-    init = np.asarray(init, dtype=np.float64)
-    return init - offset if init.shape[1:] == offset.shape else init
+    init = np.asarray(init, dtype=np.float64) * unit
+    return init - offset if init.shape[1:] == np.shape(offset) else init
 
 
 def solve_soft_k_means(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import frexp, prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.utils.validation import _check_sample_weight
 from .types import Rows
 
 _ROWS_AT_ONCE = 4096
+_ORDINARY = {4: (1e-12, 1e12, 120), 8: (1e-30, 1e30, 1000)}  # sizes whose squares are; the largest exponent
 
 
 def with_int32_indices(X: Rows) -> Rows:
@@ -71,6 +72,21 @@ def average_duplicates(values: np.ndarray, X: Rows | None) -> np.ndarray:
 def rows_of(items: Rows) -> Rows:
     """Items of any shape as rows of features; sparse rows are such."""
     return items.reshape(len(items), prod(items.shape[1:])) if items.ndim > 2 else items
+
+
+def unit_of(X: Rows) -> float:
+    """A power of two that brings rows near one where sums of their squares would vanish or overflow, else one."""
+    numbers = X.data if sparse.issparse(X) else X
+    size = float(max(numbers.max(initial=0), -numbers.min(initial=0)))
+    low, high, most = _ORDINARY.get(numbers.dtype.itemsize, _ORDINARY[8])
+    if size == 0 or low <= size <= high:
+        return 1.0
+    return 2.0 ** min(max(-frexp(size)[1], -most), most)
+
+
+def in_units(X: Rows, unit: float) -> Rows:
+    """Rows times a power of two; themselves where it is one."""
+    return X if unit == 1 else X * unit
 
 
 def is_itself(init: Any) -> bool:

@@ -16,7 +16,7 @@ from .. import learned, supervisory
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
-from .._core.rows import is_itself, row_weights, rows_of
+from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
 from .._training.new_rows import FittedRows, input_kind
 from .base import Drawn, ICon
 from .progress import counted
@@ -495,7 +495,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if self.encoder_.parametric:
             return self._encoded(X)
         if self._by_center:
-            nearest = pairwise_distances_argmin(X, self.cluster_centers_)
+            unit = min(unit_of(X), unit_of(self.cluster_centers_))
+            nearest = pairwise_distances_argmin(in_units(X, unit), in_units(self.cluster_centers_, unit))
             return np.eye(self.n_clusters_, dtype=self.cluster_centers_.dtype)[nearest]
         with self._threads(X.shape[0] * len(self._memberships)):
             weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
@@ -540,7 +541,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             return self.predict_proba(X)
         check_is_fitted(self)
         X = rows_of(self._validate_items(X, self.encoder_, reset=False))
-        return euclidean_distances(X, self.cluster_centers_)
+        unit = min(unit_of(X), unit_of(self.cluster_centers_))
+        return euclidean_distances(in_units(X, unit), in_units(self.cluster_centers_, unit)) / unit
 
     def score(self, X, y=None):
         """Minus the mean divergence of the rows' own p from the q of their memberships; higher is better.

@@ -105,7 +105,7 @@ class LinearMaps:
             scores = affine(rows)
             centre = scores.mean(axis=0)
             rotations = affine.columns * units[:, None]
-            lengths = np.linalg.norm(rotations, axis=0)
+            lengths = np.hypot.reduce(rotations, axis=0)
             kept[f"{name}_weights_"] = rotations / np.where(lengths > 0, lengths, 1)
             kept[f"{name}_rotations_"] = rotations
             kept[f"{name}_loadings_"] = (_regression(scores - centre, rows, mean) / units).T

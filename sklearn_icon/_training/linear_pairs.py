@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy import linalg, sparse
 
+from .._core.rows import unit_of
 from .._core.unit_rows import unit_rows
 from .._objective.loss import Loss
 from .._optim.methods import LBFGS
@@ -25,6 +26,7 @@ from .pairs import Pairs, Temperature, batch_of_pairs, on_sphere, symmetric_loss
 
 _ITERATIONS, _WINDOW = 200, 5
 _COLUMNS = 1024  # at the most, of either modality
+_EQUAL = 4  # roundings of a column's largest number, within which it is constant
 _FAR = 20.0  # quartile ranges, beyond which cells say nothing of a column's centre and units
 
 
@@ -100,9 +102,10 @@ class _Side:
 
     def __init__(self, X: Any):
         dense = (X.toarray() if sparse.issparse(X) else np.asarray(X)).astype(np.float64)
-        self.mean, spread = _usual(dense)
-        constant = spread <= dense.shape[0] * np.finfo(X.dtype).eps * np.abs(dense).max(axis=0)
-        self.units = np.where(constant, 1, spread)
+        unit = unit_of(dense)
+        mean, spread = _usual(dense * unit)
+        constant = spread <= _EQUAL * np.finfo(X.dtype).eps * np.abs(dense * unit).max(axis=0)
+        self.mean, self.units = mean / unit, np.where(constant, 1, spread) / unit
         standard = np.where(constant, 0, (dense - self.mean) / self.units)
         _, sizes, axes = linalg.svd(standard, full_matrices=False)
         kept = sizes > max(dense.shape) * np.finfo(X.dtype).eps * max(sizes[0], np.finfo(np.float64).tiny)
@@ -169,7 +172,7 @@ class Affine(NamedTuple):
             shift = shift + linear.bias.detach().double().numpy()
         for part in scale:
             columns = columns * np.reshape(part.factor.double().numpy(), (-1, 1))
-            shift = shift - part.shift.double().numpy() @ columns
+            shift = shift - np.broadcast_to(part.shift.double().numpy(), n_features) @ columns  # one for all of items
         return cls(columns, shift)
 
     def __call__(self, X: Any) -> np.ndarray:

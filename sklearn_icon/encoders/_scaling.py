@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.utils import gen_batches
 
 from .._core.group import group
+from .._core.rows import unit_of
 from .._core.types import Array, Rows
 
 ROWS_AT_ONCE = 8192
@@ -27,6 +28,10 @@ def input_scale(X: Rows, sample_weight: Array | None = None, by_column: bool = T
     so that a row counts as one that is ten times as far from the middle as the median row at the most. The shift of
     sparse rows is zero where each column has its own.
     """
+    unit = unit_of(X)
+    if unit != 1:
+        shift, factor = input_scale(X * unit, sample_weight, by_column)
+        return shift / unit, factor * unit
     fraction = row_fractions(X, sample_weight)
     near = nearness(X, fraction, by_column)
     of_mean = fraction if near is None else fraction * near / (fraction @ near)
