@@ -11,7 +11,8 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import spectral_embedding
 
-from .._core.conditional import Conditional, warn_rows_without_positives
+from .._core.conditional import Conditional, recalled_p, warn_rows_without_positives
+from .._core.journal import recalled
 from .._core.rows import in_units, is_itself, row_digests, unit_of
 from .._graph.neighbors import cross_neighbors
 from ..encoders import Linear, Lookup
@@ -76,15 +77,17 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
     rows = Rows(symmetric_flow(p, asked.n_steps, sample_weight), share, table, asked.n_clusters)
     found = {}
     if X is not None:
-        found["k-means"] = settled(rows, _k_means(X, unit, asked, sample_weight), asked.seed, asked.max_iter)
-    near = _eigenvectors(p, learned, asked, sample_weight)
+        labels = recalled("k-means", lambda: _k_means(X, unit, asked, sample_weight))
+        found["k-means"] = settled(rows, labels, asked.seed, asked.max_iter)
+    near = recalled("eigenvectors", lambda: _eigenvectors(p, learned, asked, sample_weight))
     if near is not None:
-        found["cut"] = settled(rows, _partition_of(near, asked, sample_weight), asked.seed, asked.max_iter)
+        labels = recalled("k-means of eigenvectors", lambda: _partition_of(near, asked, sample_weight))
+        found["cut"] = settled(rows, labels, asked.seed, asked.max_iter)
     else:
         near = X
     n_kept = int(np.clip(_KEPT_ROWS // n, _LEAST_KEPT, _MOST_KEPT)) if asked.n_init == "auto" else asked.n_init
-    best = searched(rows, near, list(found.values()), n_kept, asked.seed, asked.max_iter)
-    found["search"] = best[0]
+    known = rows, near, list(found.values()), n_kept, asked.seed, asked.max_iter
+    found["search"] = recalled("search", lambda: searched(*known)[0])
     made = {name: candidate(name, labels, loss, p, share) for name, (labels, loss) in found.items()}
     chosen = choose(made["search"], made.get("cut"), made.get("k-means"), share)
     for each in made.values():
@@ -314,7 +317,7 @@ def _local_p(estimator, distinct: Distinct, asked: Asked) -> tuple[Any, Conditio
     p_spec = estimator._resolve_specs()[0] if given else estimator._local(rows, asked.n_clusters)
     step = p_spec if given else p_spec.base
     with estimator._threads(n**2):
-        p = step.conditional(rows, n_jobs=estimator.n_jobs, random_state=asked.seed)
+        p = recalled_p(lambda: step.conditional(rows, n_jobs=estimator.n_jobs, random_state=asked.seed))
     if np.ptp(weight):
         p = p.with_copies(weight)
     warn_rows_without_positives(p, weight > 0)

@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 from sklearn.utils import gen_batches
 
+from .._core.journal import remember_tensors, remembered
 from .._core.rows import average_duplicates, in_units, unit_of
 from .._core.spec import answer
 from .._optim.methods import Adam
@@ -243,7 +244,7 @@ def _pretrain(
     logits_of: Callable[[np.ndarray], torch.Tensor], module: torch.nn.Module, labels: np.ndarray, run: Run
 ) -> SolverResult:
     """Cross-entropy on the starting labels, for encoders that cannot be set to them."""
-    rng = np.random.RandomState(run.seed)
+    rng = remembered(np.random.RandomState(run.seed))
     params = [param for param in module.parameters() if param.requires_grad]
 
     def loss(batch: Any) -> torch.Tensor:
@@ -261,6 +262,7 @@ class Past:
 
     def __init__(self, models: Models, momentum: float):
         self.models, self.averages, self.momentum = models, models.copied(), momentum
+        remember_tensors(lambda: [*self.averages.params, *self.averages.kept])
 
     def __call__(self, rows):
         """Logits of rows."""

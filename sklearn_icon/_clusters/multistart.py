@@ -1,6 +1,7 @@
 """How memberships are solved: starts by search over hard partitions, trained together, the better ones further."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from sklearn.utils import gen_batches
 
 from .._core.conditional import Conditional
+from .._core.journal import recalled, remember_list, remembered
 from .._core.seeding import seeded_if
 from .._objective.loss import Loss
 from .._optim.methods import Adam
@@ -104,7 +106,7 @@ class _Multistart:
         self.of_batches = self._loss_of_batches()
         noisy = max(_ROUND_ROWS, _ROUND_ROWS_PER_CLUSTER * n_clusters)
         self.of_noisy = self.of_batches.of_batches(min(effort.batch_size, noisy))
-        self.rng = np.random.RandomState(run.seed)
+        self.rng = remembered(np.random.RandomState(run.seed))
         self.n_rounds = _ROUNDS if effort.n_init > 1 else 1
         self.n_steps = max(1, effort.max_iter // (2 * self.n_rounds))  # of a round
 
@@ -119,12 +121,14 @@ class _Multistart:
         p, n_steps = self.source.p, self.source.n_steps
         of_q = max(p.uniform, self.loss.learned.mixture)  # soft memberships spread as much as p does
         table = cost_table(self.loss.divergence, p.shape[0], p.uniform, of_q)
-        groups = near_groups(p, self.rows, self.n_clusters, self.weight, self.run.seed)
+        near = p, self.rows, self.n_clusters, self.weight, self.run.seed
+        groups = recalled("groups", lambda: near_groups(*near))
         models = build_models(self.scout, self.rows, self.n_clusters, self.weight, self.run)
         starts: list[np.ndarray] = []
         for number in range(self.n_rounds):
             n_new, seed = self.effort.n_init - len(starts), self.run.seed + number
-            starts += hard_starts(groups, p, n_steps, self.n_clusters, table, n_new, self.weight, seed)
+            known = groups, p, n_steps, self.n_clusters, table, n_new, self.weight, seed
+            starts += recalled("starts", partial(hard_starts, *known))
             losses: list[np.ndarray] = []
             models.start(starts)
             problem = Problem(_sum_of(models, self.of_noisy, losses, self.rng), models.params, of=models.count)
@@ -179,6 +183,7 @@ def _sum_of(
     models: Models, loss: PartitionLoss, losses: list, rng: np.random.RandomState, past: Past | None = None
 ) -> Callable[[Any], torch.Tensor]:
     """The function () -> sum of the models' losses, which are also kept."""
+    remember_list(losses)
 
     def together(batch: Any) -> torch.Tensor:
         each = loss(models, rng, past)

@@ -76,6 +76,11 @@ def keep(reached: str) -> bool:
     return interrupts is not None
 
 
+def was_heeded() -> bool:
+    """Whether the fit goes on with what it had reached when the user interrupted it."""
+    return _CURRENT.interrupts is not None and _CURRENT.interrupts.reached is not None
+
+
 def raise_if_interrupted() -> None:
     """Stop the fit where it has nothing yet that could be kept."""
     interrupts = _CURRENT.interrupts

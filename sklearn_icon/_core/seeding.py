@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import RLock
 from typing import TYPE_CHECKING
 
+from .journal import passing, remember
+
 if TYPE_CHECKING:
     import torch
 
@@ -31,7 +33,14 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
         if on_cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        yield
+        with passing():
+            remember(lambda: torch.get_rng_state().numpy(), lambda state: torch.set_rng_state(torch.as_tensor(state)))
+            if device is not None and on_cuda:
+                remember(
+                    lambda: torch.cuda.get_rng_state(device).numpy(),
+                    lambda state: torch.cuda.set_rng_state(torch.as_tensor(state), device),
+                )
+            yield
 
 
 def seeded_if(draws: bool, seed: int, device: torch.device | None = None) -> AbstractContextManager[None]:

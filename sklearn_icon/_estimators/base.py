@@ -6,6 +6,7 @@ from functools import cache
 from inspect import signature
 from math import prod
 from numbers import Integral
+from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn.utils.validation import validate_data
 from .. import encoders, learned, supervisory
 from .._core.device import resolve_device
 from .._core.group import group
+from .._core.journal import current, recalled, remembered
 from .._core.rows import check_item_shape, refuse_hidden, rows_of, shape_of, with_int32_indices
 from .._core.spec import RememberedNames, resolve, shown
 from .._core.versions import __version__
@@ -71,6 +73,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         "n_jobs": [None, Integral],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        "checkpoint": [str, PathLike, None],
     }
 
     def __getstate__(self):
@@ -185,10 +188,14 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
                     "ICONClustering, heads and momentum by ICONEmbedding and ICONClassifier(supervisory='same_class'), "
                     "momentum also by ICONClustering."
                 )
-        random_state = check_random_state(self.random_state)
-        if not isinstance(self.random_state, Integral):
-            random_state = group().shared(random_state)
-        return *specs, resolve_device(self.device), random_state
+        return *specs, resolve_device(self.device), self._generator()
+
+    def _generator(self):
+        """The generator of a fit; one of no seed has a seed where a checkpoint has to know it."""
+        rng = check_random_state(self.random_state)
+        if rng is check_random_state(None) and current() is not None:
+            rng = np.random.RandomState(recalled("seed", lambda: int(rng.randint(np.iinfo(np.int32).max))))
+        return remembered(rng if isinstance(self.random_state, Integral) else group().shared(rng))
 
     def _learns(self, name, specs):
         """Whether a parameter of q that is "learn" can be learned."""

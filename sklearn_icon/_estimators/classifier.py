@@ -14,9 +14,10 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted, validate_data
 
 from .. import learned, supervisory
-from .._core.conditional import warn_left_out, warn_rows_without_positives
+from .._core.conditional import recalled_p, warn_left_out, warn_rows_without_positives
 from .._core.device import working_on
 from .._core.group import group
+from .._core.journal import remembered
 from .._core.labels import class_probabilities, class_weights, classes_and_codes, is_known, is_one_hot
 from .._core.rows import refuse_hidden, rows_of, shape_of
 from .._training.given import Labelled
@@ -110,6 +111,10 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Likewise: liblinear's dual problem has the optimum of the primal one, which is solved.
     intercept_scaling : float, default=1
         Likewise: without effect, as intercepts are not penalised.
+    checkpoint : str or path-like, default=None
+        A file that keeps what the fit has computed, every 10 seconds and at the ends of stages: the same call in
+        another process goes on from it to the same bits on a CPU, and from that of a finished fit at once. One of
+        other data, parameters, device or version is refused. Fits of a grid search have files of their own beside it.
 
     Attributes
     ----------
@@ -200,6 +205,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         solver="auto",
         dual=False,
         intercept_scaling=1,
+        checkpoint=None,
     ):
         self.supervisory = supervisory
         self.learned = learned
@@ -225,6 +231,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.solver = solver
         self.dual = dual
         self.intercept_scaling = intercept_scaling
+        self.checkpoint = checkpoint
 
     def _default_specs(self):
         return "data_label", "cosine" if self._is_over_rows() else "dot", "linear"
@@ -285,7 +292,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         X, codes, sample_weight, known = X[kept], codes[kept], sample_weight[kept], known[kept]
         with self._threads(prod(X.shape) if X.ndim == 2 else None), working_on(device):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
-            labels = (supervisory.DataLabel() if p_spec.over_rows else p_spec).conditional(rows_of(X), codes, **how)
+            given = supervisory.DataLabel() if p_spec.over_rows else p_spec
+            labels = recalled_p(lambda: given.conditional(rows_of(X), codes, **how))
             if codes.ndim == 1:
                 labels = labels.with_keys(np.unique(codes[known]), len(classes))
             unit = group().largest(sample_weight.max(initial=0))
@@ -390,7 +398,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         from .._training.softmax import Penalty
         from ..encoders._scaling import input_scale
 
-        draws = {"n_jobs": self.n_jobs, "random_state": np.random.RandomState(run.seed)}
+        draws = {"n_jobs": self.n_jobs, "random_state": remembered(np.random.RandomState(run.seed))}
 
         def p_of(items, codes):
             return p_spec.conditional(rows_of(items), codes, **draws).mix(self.debias)

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import learned, supervisory
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
-from .._core.conditional import warn_rows_without_positives
+from .._core.conditional import recalled_p, warn_rows_without_positives
 from .._core.device import working_on
 from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
 from .._training.new_rows import FittedRows, input_kind
@@ -131,6 +131,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     verbose : int, default=0
         1 prints stages, and every 50 iterations with loss and seconds; 2 every 10, 3 each. Where logging of
         "sklearn_icon" is set up for INFO, lines go there.
+    checkpoint : str or path-like, default=None
+        A file that keeps what the fit has computed, every 10 seconds and at the ends of stages: the same call in
+        another process goes on from it to the same bits on a CPU, and from that of a finished fit at once. One of
+        other data, parameters, device or version is refused. Fits of a grid search have files of their own beside it.
 
     Attributes
     ----------
@@ -235,6 +239,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         random_state=None,
         n_jobs=None,
         verbose=0,
+        checkpoint=None,
     ):
         self.n_clusters = n_clusters
         self.supervisory = supervisory
@@ -258,6 +263,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
+        self.checkpoint = checkpoint
 
     def _default_specs(self):
         p_spec = self._named_p()
@@ -325,7 +331,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         p_spec, encoder, X, given = loss.p_spec, loss.encoder, rows_of(items), sample_weight is not None
         sample_weight = sample_weight if given else np.ones(X.shape[0])
         with self._threads(X.shape[0] ** 2), working_on(device):
-            p = loss.walk()[0].conditional(X, y, n_jobs=self.n_jobs, random_state=random_state)
+            step, how = loss.walk()[0], {"n_jobs": self.n_jobs, "random_state": random_state}
+            p = recalled_p(lambda: step.conditional(X, y, **how))
             if given and not p_spec.views:
                 p = p.with_copies(sample_weight)
             if not p_spec.views:

@@ -13,6 +13,7 @@ from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
 from .. import encoders, learned
+from .._core.conditional import recalled_p
 from .._core.device import working_on
 from .._core.rows import (
     check_item_shape,
@@ -94,6 +95,10 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
     verbose : int, default=0
         1 prints stages, and every 50 iterations with loss and seconds; 2 every 10, 3 each. Where logging of
         "sklearn_icon" is set up for INFO, lines go there.
+    checkpoint : str or path-like, default=None
+        A file that keeps what the fit has computed, every 10 seconds and at the ends of stages: the same call in
+        another process goes on from it to the same bits on a CPU, and from that of a finished fit at once. One of
+        other data, parameters, device or version is refused. Fits of a grid search have files of their own beside it.
 
     Attributes
     ----------
@@ -175,6 +180,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         random_state=None,
         n_jobs=None,
         verbose=0,
+        checkpoint=None,
     ):
         self.n_components = n_components
         self.supervisory = supervisory
@@ -193,6 +199,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.verbose = verbose
+        self.checkpoint = checkpoint
 
     def _default_specs(self):
         flat = self.n_components <= _FLAT
@@ -243,7 +250,8 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
             check_consistent_length(X, y)
             X, y = with_copies(X, counts), with_copies(y, counts)
         with working_on(device):
-            p = p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state).mix(self.debias)
+            p = recalled_p(lambda: p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state))
+            p = p.mix(self.debias)
         solution = self._solve(Modalities(X, y), p.uniform, q_spec, (encoder, encoder_y), device, random_state)
         self.supervisory_, self.learned_, self.device_ = p_spec, solution.learned, str(device)
         self.encoder_, self.encoder_y_ = encoder, encoder_y

@@ -9,8 +9,9 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from .._core.conditional import warn_rows_without_positives
+from .._core.conditional import recalled_p, warn_rows_without_positives
 from .._core.device import working_on
+from .._core.journal import recalled
 from .._core.rows import copy_counts, is_itself, mean_of_copies, rows_of, with_copies
 from .._training.initialization import given_map, initial_map
 from .._training.new_rows import FittedRows, input_kind
@@ -119,6 +120,10 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         "sklearn_icon" is set up for INFO, lines go there.
     warm_start : bool, default=False
         Start a lookup map where the last fit of as many rows ended, without exaggeration.
+    checkpoint : str or path-like, default=None
+        A file that keeps what the fit has computed, every 10 seconds and at the ends of stages: the same call in
+        another process goes on from it to the same bits on a CPU, and from that of a finished fit at once. One of
+        other data, parameters, device or version is refused. Fits of a grid search have files of their own beside it.
 
     Attributes
     ----------
@@ -232,6 +237,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         n_jobs=None,
         verbose=0,
         warm_start=False,
+        checkpoint=None,
     ):
         self.n_components = n_components
         self.supervisory = supervisory
@@ -259,6 +265,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
 
     def _default_specs(self):
         return "gaussian", "student_t", "lookup"
@@ -324,7 +331,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         routes = {"tokens": self._solve_tokens, "encoder": self._solve_encoder, "map": self._solve_map}
         solve = routes[route_of("ICONEmbedding", case)]
         with self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if X.ndim == 2 else None), working_on(device):
-            p = p_spec.conditional(rows_of(X), y, n_jobs=self.n_jobs, random_state=random_state)
+            how = {"n_jobs": self.n_jobs, "random_state": random_state}
+            p = recalled_p(lambda: p_spec.conditional(rows_of(X), y, **how))
             warn_rows_without_positives(p)
             self._progress.facts |= counted(p, X if kind == "features" and X.ndim == 2 else None)
             features = X if kind == ("features" if p_spec.over_rows else "counts") else None
@@ -409,7 +417,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         method, again = self._method(p, q_spec, encoder, device, None), self._starts_warm(p)
         init = self._given_map(p.shape[0]) if is_itself(self.init) else self.init
         init = self._of_copies(self.embedding_) if again else init
-        start = initial_map(init, self.n_components, features, p, random_state)
+        start = recalled("start", lambda: initial_map(init, self.n_components, features, p, random_state))
         descent = Descent(
             (1.0 if again else self.early_exaggeration, self.late_exaggeration),
             self.learning_rate,

@@ -17,6 +17,7 @@ import re
 import stat
 import tempfile
 import warnings
+from contextlib import contextmanager
 from functools import singledispatch
 from inspect import signature
 from math import isfinite, prod
@@ -53,34 +54,47 @@ def save(estimator, path) -> None:
         "format": FORMAT,
         "version": __version__,
         "estimator": type(estimator).__name__,
-        "state": {name: _encoded(value, arrays, name) for name, value in state.items()},
+        "state": {name: encoded(value, arrays, name) for name, value in state.items()},
     }
     if type(estimator).__module__ != "sklearn_icon" or document["estimator"] not in _ESTIMATORS:
         raise TypeError(f"save writes the library's own estimators, not {type(estimator).__name__}; pickle it.")
-    text, numbers = json.dumps(document, allow_nan=False), [array.tobytes() for array in arrays]
-    header: dict[str, Any] = {"__metadata__": {"sklearn_icon": text, "sha256": _digest(text, numbers)}}
+    write(Path(path), packed(document, arrays))
+
+
+def packed(document: dict, arrays: list[np.ndarray], kind: str = "sklearn_icon") -> list:
+    """The parts of a file, one after the other."""
+    text, numbers = json.dumps(document, allow_nan=False), [array.reshape(-1).view(np.uint8) for array in arrays]
+    header: dict[str, Any] = {"__metadata__": {kind: text, "sha256": _digest(text, numbers)}}
     start = 0
     for i, array in enumerate(arrays):
         stop = start + array.nbytes
         header[str(i)] = {"dtype": _CODES[array.dtype], "shape": list(array.shape), "data_offsets": [start, stop]}
         start = stop
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    _write(Path(path), [len(encoded).to_bytes(8, "little"), encoded, *numbers])
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    return [len(head).to_bytes(8, "little"), head, *numbers]
 
 
-def _write(path: Path, parts: list[bytes]) -> None:
-    """Replace a file by another that is complete."""
+def write(path: Path, parts: list) -> None:
+    """Replace a file by another that is complete, whenever the process or the machine stops."""
     if path.is_symlink():
         raise ValueError(f"{path} is a symbolic link; pass the path that it leads to.")
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _digest(text: str, numbers) -> str:
@@ -91,7 +105,7 @@ def _digest(text: str, numbers) -> str:
 
 
 @singledispatch
-def _encoded(value, arrays: list, name: str):
+def encoded(value, arrays: list, name: str):
     """A value as JSON, its numbers put among the arrays; `name` says where it stands."""
     raise TypeError(
         f"{name} holds {shown(value)}, a {type(value).__name__}, which a file without code cannot hold; replace it by "
@@ -104,10 +118,10 @@ def _of_types(*types):
 
     def registered(encode):
         def exactly(value, arrays, name):
-            return (encode if type(value) in types else _encoded.dispatch(object))(value, arrays, name)
+            return (encode if type(value) in types else encoded.dispatch(object))(value, arrays, name)
 
         for cls in types:
-            _encoded.register(cls, exactly)
+            encoded.register(cls, exactly)
         return encode
 
     return registered
@@ -125,14 +139,14 @@ def _float(value, arrays, name):
 
 @_of_types(list, tuple)
 def _items(value, arrays, name):
-    return {type(value).__name__: [_encoded(each, arrays, name) for each in value]}
+    return {type(value).__name__: [encoded(each, arrays, name) for each in value]}
 
 
 @_of_types(dict)
 def _dict(value, arrays, name):
     if all(type(key) is str for key in value):
-        return {"dict": {key: _encoded(each, arrays, f"{name}[{key!r}]") for key, each in value.items()}}
-    return {"pairs": [[_encoded(part, arrays, name) for part in pair] for pair in value.items()]}
+        return {"dict": {key: encoded(each, arrays, f"{name}[{key!r}]") for key, each in value.items()}}
+    return {"pairs": [[encoded(part, arrays, name) for part in pair] for pair in value.items()]}
 
 
 @_of_types(*_SPARSE.values())
@@ -143,27 +157,32 @@ def _compressed(value, arrays, name):
 
 @_of_types(FittedRows)
 def _fitted_rows(value, arrays, name):
-    return {"rows": {key: _encoded(each, arrays, f"{name}.{key}") for key, each in vars(value).items()}}
+    return {"rows": {key: encoded(each, arrays, f"{name}.{key}") for key, each in vars(value).items()}}
 
 
-@_encoded.register(np.floating)
-@_encoded.register(np.integer)
-@_encoded.register(np.bool_)
+@encoded.register(os.PathLike)
+def _path(value, arrays, name):
+    return os.fspath(value)
+
+
+@encoded.register(np.floating)
+@encoded.register(np.integer)
+@encoded.register(np.bool_)
 def _number(value, arrays, name):
     return {"number": _put(np.asarray(value), arrays)}
 
 
-@_encoded.register
+@encoded.register
 def _array(value: np.ndarray, arrays, name):
     if value.dtype in _CODES:
         return {"array": _put(value, arrays)}
     if value.dtype.kind == "U" or value.dtype == object:
-        items = [_encoded(each, arrays, name) for each in value.ravel().tolist()]
+        items = [encoded(each, arrays, name) for each in value.ravel().tolist()]
         return {"text": items, "shape": list(value.shape), "object": value.dtype == object}
     raise TypeError(f"{name} is an array of {value.dtype}, which a file without code cannot hold; use pickle.")
 
 
-@_encoded.register
+@encoded.register
 def _specification(spec: Spec, arrays, name):
     room = type(spec).__module__.removeprefix("sklearn_icon.")
     if type(spec) not in _PUBLIC.values():
@@ -171,8 +190,8 @@ def _specification(spec: Spec, arrays, name):
     parameters = spec.get_params(deep=False)
     if set(vars(spec)) != set(vars(type(spec)(**parameters))):
         raise TypeError(f"{name} holds {shown(spec)}, which has more than its parameters; use pickle.")
-    encoded = {key: _encoded(value, arrays, f"{name}.{key}") for key, value in parameters.items()}
-    return {"spec": [room, type(spec).__name__], "parameters": encoded}
+    given = {key: encoded(value, arrays, f"{name}.{key}") for key, value in parameters.items()}
+    return {"spec": [room, type(spec).__name__], "parameters": given}
 
 
 def _put(array, arrays) -> list:
@@ -220,15 +239,9 @@ def load(path):
     True
     """
     path = Path(path)
-    try:
-        content = _read(path)
-        document, arrays = _parsed(content)
+    with refusing(f"{path} cannot be loaded"):
+        document, arrays = parsed(read(path))
         estimator = _made(document, arrays)
-    except _Refused as error:
-        raise ValueError(f"{path} cannot be loaded: {error}.") from None
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError) as error:
-        found = shown(str(error))
-        raise ValueError(f"{path} cannot be loaded: its parts contradict each other ({found}).") from None
     if document["version"] != __version__:
         warnings.warn(
             f"{path} was written by version {document['version']} of sklearn_icon and is read by {__version__}: the "
@@ -243,7 +256,18 @@ class _Refused(ValueError):
     """Why a file is not read, in words for users."""
 
 
-def _read(path: Path) -> memoryview:
+@contextmanager
+def refusing(what: str):
+    """Say of a file in which something is wrong what cannot be done with it, and why."""
+    try:
+        yield
+    except _Refused as error:
+        raise ValueError(f"{what}: {error}.") from None
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{what}: its parts contradict each other ({shown(str(error))}).") from None
+
+
+def read(path: Path) -> memoryview:
     """The content of a plain file."""
     if path.is_symlink():
         raise _Refused("it is a symbolic link; pass the path that it leads to")
@@ -253,7 +277,7 @@ def _read(path: Path) -> memoryview:
         return memoryview(file.read())
 
 
-def _parsed(content: memoryview):
+def parsed(content: memoryview, kind: str = "sklearn_icon", what: str = "a saved estimator"):
     """(document, arrays) of a file that is what it says."""
     length = int.from_bytes(content[:8], "little")
     if not 2 <= length <= min(_MOST_HEADER, len(content) - 8):
@@ -261,10 +285,10 @@ def _parsed(content: memoryview):
     try:
         header = json.loads(bytes(content[8 : 8 + length]))
         metadata = header.pop("__metadata__")
-        text, digest = metadata["sklearn_icon"], metadata["sha256"]
+        text, digest = metadata[kind], metadata["sha256"]
         document = json.loads(text)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise _Refused("its header is not that of a saved estimator, or was changed") from None
+        raise _Refused(f"its header is not that of {what}, or was changed") from None
     if type(document) is not dict or document.get("format") != FORMAT:
         raise _Refused(f"its format is not {FORMAT}, which this version reads; install the version that wrote it")
     numbers = content[8 + length :]
@@ -278,8 +302,8 @@ def _parsed(content: memoryview):
             raise _Refused(f"the shape {shown(shape)} of an array is none")
         if first != start or stop - first != prod(shape) * dtype.itemsize or not start <= stop <= len(numbers):
             raise _Refused(f"an array of shape {shown(shape)} does not lie within the file")
-        kind = dtype.newbyteorder("<")
-        flat = np.frombuffer(numbers[first:stop], dtype=kind) if stop > first else np.empty(0, dtype=kind)
+        little = dtype.newbyteorder("<")
+        flat = np.frombuffer(numbers[first:stop], dtype=little) if stop > first else np.empty(0, dtype=little)
         arrays.append(flat.reshape(shape))
         start = stop
     if start != len(numbers):
@@ -296,7 +320,7 @@ def _made(document, arrays):
         raise _Refused("it names no estimator of the library")
     cls = getattr(sklearn_icon, name)
     parameters = signature(cls).parameters
-    values = {key: _decoded(value, arrays) for key, value in state.items()}
+    values = {key: decoded(value, arrays) for key, value in state.items()}
     missing = set(parameters) - set(values)
     if missing:
         raise _Refused(f"it lacks the parameters {sorted(missing)}")
@@ -328,7 +352,7 @@ def _check_finite(value, name) -> None:
                 _check_finite(part, name)
 
 
-def _decoded(value, arrays):
+def decoded(value, arrays):
     """The value that JSON stands for."""
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -349,7 +373,7 @@ def _taken(place, arrays):
 
 
 def _text(value, arrays):
-    flat = [_decoded(each, arrays) for each in value["text"]]
+    flat = [decoded(each, arrays) for each in value["text"]]
     if not value["object"]:
         return np.array(flat, dtype=str).reshape(value["shape"])
     array = np.empty(len(flat), dtype=object)
@@ -369,12 +393,12 @@ def _spec(value, arrays):
     if (room, name) not in _PUBLIC:
         raise _Refused(f"{shown(name)} is no spec of {room}")
     cls = _PUBLIC[room, name]
-    return cls(**{key: _decoded(each, arrays) for key, each in value["parameters"].items()}).validate()
+    return cls(**{key: decoded(each, arrays) for key, each in value["parameters"].items()}).validate()
 
 
 def _rows(value, arrays):
     rows = FittedRows.__new__(FittedRows)
-    entries = {key: _decoded(each, arrays) for key, each in value["rows"].items()}
+    entries = {key: decoded(each, arrays) for key, each in value["rows"].items()}
     if set(entries) != {"kind", "n_rows", "n_positives", "X", "digests"}:
         raise _Refused("the rows of the fit are not what they should be")
     vars(rows).update(entries)
@@ -387,10 +411,10 @@ _KINDS = {
     "array": lambda value, arrays: _taken(value["array"], arrays),
     "text": _text,
     "sparse": _sparse,
-    "list": lambda value, arrays: [_decoded(each, arrays) for each in value["list"]],
-    "tuple": lambda value, arrays: tuple(_decoded(each, arrays) for each in value["tuple"]),
-    "dict": lambda value, arrays: {key: _decoded(each, arrays) for key, each in value["dict"].items()},
-    "pairs": lambda value, arrays: {_decoded(key, arrays): _decoded(each, arrays) for key, each in value["pairs"]},
+    "list": lambda value, arrays: [decoded(each, arrays) for each in value["list"]],
+    "tuple": lambda value, arrays: tuple(decoded(each, arrays) for each in value["tuple"]),
+    "dict": lambda value, arrays: {key: decoded(each, arrays) for key, each in value["dict"].items()},
+    "pairs": lambda value, arrays: {decoded(key, arrays): decoded(each, arrays) for key, each in value["pairs"]},
     "spec": _spec,
     "rows": _rows,
 }

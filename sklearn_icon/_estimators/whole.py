@@ -11,6 +11,7 @@ from sklearn import config_context
 from .._core.group import present, together
 from .._core.interrupts import called_by_a_search, listening
 from .._core.spec import shortened
+from .checkpoints import following
 from .progress import followed
 
 
@@ -26,7 +27,7 @@ def whole(fit):
         before = dict(vars(self))
         with nullcontext() if present().several else listening() as interrupts:
             try:
-                with _usual_state(training=True), together(self):
+                with following(self, fit, args, kwargs), _usual_state(training=True), together(self):
                     if not getattr(self, "warm_start", False):
                         for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
                             delattr(self, name)

@@ -20,6 +20,7 @@ import torch
 from scipy import sparse
 from scipy.special import xlogy
 
+from .._core import journal
 from .._core.conditional import no_positives
 from .._core.team import Team
 from .._core.types import Array
@@ -113,6 +114,15 @@ class Objective:
         """The threads that sum over edges in compiled loops, where these do."""
         return None if self.edges is None else self.edges.team
 
+    def remember(self) -> None:
+        """Let a journal keep the repulsion that steps without `refresh` repeat."""
+
+        def put(state: list) -> None:
+            kind: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+            self._pushed = (state[0], torch.as_tensor(state[1], **kind)) if state else None
+
+        journal.remember(lambda: [self._pushed[0], *journal.arrays_of([self._pushed[1]])] if self._pushed else [], put)
+
     def relearn(self, learned: DistanceKernel) -> None:
         """Take another kernel of the same class."""
         self.learned = learned
@@ -127,6 +137,8 @@ class Objective:
         few = self.n_rows <= _EXACT_ROWS
         if few and torch.device(self.device).type != "mps":  # which has no double precision
             self.dtype = torch.float64
+            for name in ("_few_edges", "_dense_weights"):  # which have the precision that they were computed in
+                vars(self).pop(name, None)
         if self.drawn is not None and not few:
             self.draw(n_keys, random_state)
             return

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from .._core import journal
+
 
 class EarlyStopping:
     """Follows a loss on held-out rows.
@@ -30,6 +32,15 @@ class EarlyStopping:
 
     def _copies(self) -> list[torch.Tensor]:
         return [param.detach().clone() for param in self.params]
+
+    def remember(self) -> None:
+        """Let a journal keep what changes here."""
+
+        def put(state: list) -> None:
+            self.losses[:], kept = state
+            journal.copy_into(self._kept, kept)
+
+        journal.remember(lambda: [list(self.losses), journal.arrays_of(self._kept)], put, told=True)
 
     def __call__(self, n_iter: int, loss: float) -> bool:
         """Look, if it is time; True to stop."""

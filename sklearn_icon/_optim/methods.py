@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from scipy import optimize
 
+from .._core import journal
+
 Gradients: TypeAlias = "list[torch.Tensor] | tuple[torch.Tensor, ...]"
 
 CHECK_EVERY = 50
@@ -74,21 +76,26 @@ class Momentum:
         """See `Solver.run`."""
         moving = [_Moving(param, self.learning_rate, self.momentum, self.max_step) for param in params]
         stop = _Stop(self, max_iter)
-        before = np.inf
-        for iteration in range(max_iter):
+        journal.remember_fields(stop, "best", "best_iter", "improved", "before")
+        for mover in moving:
+            mover.remember()
+        progress.resume()
+        for iteration in range(progress.n_iter - progress.begun, max_iter):
+            progress.note()
             looks = iteration % self.loss_every == 0
             loss, grads, computed = self._loss_and_gradients(progress, looks)
             if self.backtrack and looks:
-                if loss > before:
+                if loss > stop.before:
                     for mover in moving:
                         mover.slow_down()
-                before = loss
+                stop.before = loss
             for mover, grad in zip(moving, grads, strict=True):
                 mover.step(grad)
-            if progress.record(loss, computed):
+            stopped, reason = progress.record(loss, computed), stop.reason(iteration, loss, grads)
+            if stopped:
                 return "interrupted"
-            progress.reason = stop.reason(iteration, loss, grads)
-            if progress.reason:
+            progress.reason = reason
+            if reason:
                 return "converged"
         return "max_iter"
 
@@ -107,6 +114,7 @@ class _Stop:
         given = solver.n_iter_without_progress
         self.solver, self.patience = solver, max_iter if given is None else given
         self.best, self.best_iter, self.improved = np.inf, 0, False
+        self.before = np.inf  # the loss that was looked at last
 
     def reason(self, iteration: int, loss: float, grads: Gradients) -> str:
         """The name of what holds, every 50 steps, or nothing."""
@@ -132,6 +140,11 @@ class _Moving:
         self.param, self.velocity, self.gain = param.detach(), torch.zeros_like(param), torch.ones_like(param)
         self.learning_rate, self.momentum, self.max_step = learning_rate, momentum, max_step
         self.compiled = param.numel() > _COMPILED_SIZE and param.device.type == "cpu" and param.dim() == 2
+
+    def remember(self) -> None:
+        """Let a journal keep what changes here."""
+        journal.remember_fields(self, "learning_rate")
+        journal.remember_tensors(lambda: [self.velocity, self.gain])
 
     def slow_down(self) -> None:
         """Halve the rate and forget the past."""
@@ -183,17 +196,20 @@ class Adam:
     def run(self, progress: Any, params: Sequence[torch.Tensor], max_iter: int) -> str:
         """See `Solver.run`."""
         step = _AdamStep(params)
-        before = np.inf
-        for iteration in range(max_iter):
+        journal.remember_fields(step, "n_steps", "before")
+        journal.remember_tensors(lambda: [*step.mean, *step.sq_mean])
+        progress.resume()
+        for iteration in range(progress.n_iter - progress.begun, max_iter):
+            progress.note()
             loss, grads = progress.value_and_grad()
             step(grads, self.learning_rate * (1 + cos(pi * iteration / max_iter)) / 2)
-            if progress.record(loss):
-                return "interrupted"
+            stopped, settled = progress.record(loss), False
             if (iteration + 1) % self.window == 0 and self.tol:
                 recent = float(np.mean(progress.losses[-self.window :]))
-                if before - recent < self.tol * abs(recent):
-                    return "converged"
-                before = recent
+                settled = step.before - recent < self.tol * abs(recent)
+                step.before = recent
+            if stopped or settled:
+                return "interrupted" if stopped else "converged"
         return "completed"
 
 
@@ -210,6 +226,7 @@ class _AdamStep:
     def __init__(self, params: Sequence[torch.Tensor], beta: tuple = (0.9, 0.999), eps: float = 1e-8):
         self.params, self.beta, self.eps, self.n_steps = [param.detach() for param in params], beta, eps, 0
         self.mean, self.sq_mean = ([torch.zeros_like(param) for param in self.params] for _ in beta)
+        self.before = np.inf  # the mean loss of the window before
 
     def __call__(self, grads: Gradients, rate: float) -> None:
         """Move the parameters against gradients."""
@@ -249,12 +266,13 @@ class LBFGS:
         """See `Solver.run`."""
         last: list[torch.Tensor] = []
         small: list[bool] = []
+        evaluations = _Evaluations(progress, params)
+        progress.resume(replays=True)
 
         def value_and_grad(flat: np.ndarray) -> tuple[float, np.ndarray]:
             _assign(params, flat)
-            loss, grads = progress.value_and_grad()
-            last[:] = grads
-            return loss, _flat(grads)
+            loss, gradient, last[:] = evaluations()
+            return loss, gradient
 
         def callback(intermediate_result: Any) -> None:
             _assign(params, intermediate_result.x)
@@ -264,6 +282,7 @@ class LBFGS:
                 small.append(True)
             if stop or small:
                 raise StopIteration
+            progress.note()
 
         gtol, ftol = self.tol if self.size is None else 0.0, 64 * np.finfo(float).eps
         result = optimize.minimize(
@@ -279,6 +298,31 @@ class LBFGS:
         if small:
             return "converged"
         return {0: "converged", 1: "max_iter", 2: "converged"}.get(result.status, "interrupted")
+
+
+class _Evaluations:
+    """Losses and gradients in the order in which they were asked for; scipy's own state cannot be kept, these can."""
+
+    def __init__(self, progress: Any, params: Sequence[torch.Tensor]):
+        self.progress, self.params, self.n_asked = progress, params, 0
+        self.known: list[list] | None = None if progress.journal is None else []
+        if self.known is not None:
+            journal.remember_list(self.known)
+
+    def __call__(self) -> tuple[float, np.ndarray, list[torch.Tensor]]:
+        """The next (loss, gradient as one vector, gradients)."""
+        self.n_asked += 1
+        if self.known is not None and self.n_asked <= len(self.known):
+            loss, flat = self.known[self.n_asked - 1]
+            grads = [torch.empty_like(param.detach()) for param in self.params]
+            _assign(grads, flat)
+            self.progress.checked(loss, grads)
+            return loss, flat, grads
+        loss, grads = self.progress.value_and_grad()
+        flat = _flat(grads)
+        if self.known is not None:
+            self.known.append([loss, flat])
+        return loss, flat, list(grads)
 
 
 def _flat(tensors: Any) -> np.ndarray:

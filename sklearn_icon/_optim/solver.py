@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .._core import journal
 from .._core.group import group
 from .._core.interrupts import keep, raise_if_interrupted, stop_training
 from .methods import Gradients, Solver
@@ -49,11 +50,13 @@ def minimize(
     on_step: Callable[[int, float], Any] | None = None,
     kept: Iterable[torch.Tensor] = (),
     per_pass: int = 1,
+    after_step: Callable[[], None] | None = None,
 ) -> SolverResult:
     """Minimise objective(), a differentiable scalar, over tensors that require gradients, in place.
 
     `on_step` is called after each step and returns True to stop. What is `kept` changes beside the parameters and goes
-    back with them, such as running means. Steps are `per_pass` to an epoch, by which warnings say when.
+    back with them, such as running means, or what `after_step` changes as part of a step. Steps are `per_pass` to an
+    epoch, by which warnings say when.
 
     Warns
     -----
@@ -67,7 +70,18 @@ def minimize(
         are those of that state.
     """
     raise_if_interrupted()
-    progress = _Progress(objective, params, on_step, kept, per_pass)
+    progress = _Progress(objective, params, on_step, kept, per_pass, after_step)
+    known = progress.known()
+    if known is not None:
+        return known
+    with journal.passing():
+        result = _solved(progress, solver, params, max_iter)
+        progress.close()
+    return progress.finish(result)
+
+
+def _solved(progress: "_Progress", solver: Solver, params: Sequence[torch.Tensor], max_iter: int) -> SolverResult:
+    """The report of a run that was not known before."""
     try:
         status = _run(progress, solver, params, max_iter)
     except KeyboardInterrupt:
@@ -76,7 +90,7 @@ def minimize(
         progress.restore(progress.whole)
         status = "interrupted"
         if not keep(progress.reached):
-            warnings.warn(f"interrupted {progress.reached}.", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"interrupted {progress.reached}.", RuntimeWarning, stacklevel=3)
     iterations = np.asarray([step for step in progress.iterations if step <= progress.n_iter], dtype=int)
     curve = np.asarray(progress.losses[: len(iterations)])
     loss = float(curve[-1]) if len(curve) else progress.loss
@@ -85,20 +99,24 @@ def minimize(
 
 def _run(progress: "_Progress", solver: Solver, params: Sequence[torch.Tensor], max_iter: int) -> str:
     """The status of a run, which goes on once from the last finite state, at half the rate, where numbers fail."""
-    try:
-        return solver.run(progress, params, max_iter)
-    except FloatingPointError as error:
-        first = f"{error} {progress.when}"
-    progress.restore(progress.finite)
-    progress.whole = progress.finite
+    if not progress.failed:
+        try:
+            return solver.run(progress, params, max_iter)
+        except FloatingPointError as error:
+            progress.failed, progress.begun = f"{error} {progress.when}", progress.n_iter
+        if progress.journal is not None:
+            progress.journal.forget(progress.n_remembered)
+        progress.restore(progress.finite)
+        progress.whole = progress.finite
     slower = solver.slower()
     again = "from the last finite state" + ("" if slower is solver else " at half the rate")
     try:
-        status = slower.run(progress, params, max_iter - progress.n_iter)
+        status = slower.run(progress, params, max_iter - progress.begun)
     except FloatingPointError:
         progress.restore(progress.finite)
-        raise FloatingPointError(f"{first}, and {again} {progress.when}; {solver.remedy}.") from None
-    warnings.warn(f"{first}; training went on {again}. To avoid this, {solver.remedy}.", RuntimeWarning, stacklevel=3)
+        raise FloatingPointError(f"{progress.failed}, and {again} {progress.when}; {solver.remedy}.") from None
+    told = f"{progress.failed}; training went on {again}. To avoid this, {solver.remedy}."
+    warnings.warn(told, RuntimeWarning, stacklevel=4)
     return status
 
 
@@ -110,14 +128,20 @@ def _when(n_iter: int, per_pass: int) -> str:
 class _Progress:
     """Evaluates the objective, keeps the curve, the last whole step and the last that had a finite gradient."""
 
-    def __init__(self, objective: Any, params: Sequence, on_step: Any, kept: Iterable[torch.Tensor], per_pass: int):
-        self.per_pass = per_pass
+    def __init__(
+        self, objective: Any, params: Sequence, on_step: Any, kept: Iterable[torch.Tensor], per_pass: int, after: Any
+    ):
+        self.per_pass, self.after_step = per_pass, after
         self.objective, self.params, self.on_step = objective, params, on_step
         self.changing = [*params, *kept]
         self.losses: list[float] = []
         self.iterations: list[int] = []
         self.n_iter, self.loss, self.reason = 0, float("nan"), ""
+        self.begun, self.failed, self.heeded = 0, "", False  # the step of this try, why there is another
         self.finite = self.whole = self._copies()
+        self.journal = journal.current()
+        self.noticed = self._state
+        self.n_remembered = 0 if self.journal is None else len(self.journal.followed)
 
     def _copies(self) -> list[torch.Tensor]:
         return [tensor.detach().clone() for tensor in self.changing]
@@ -126,6 +150,64 @@ class _Progress:
         with torch.no_grad():
             for tensor, value in zip(self.changing, values, strict=True):
                 tensor.copy_(value)
+
+    def known(self) -> SolverResult | None:
+        """The report of this run where a journal holds that, the tensors being those of its end."""
+        if self.journal is None:
+            return None
+        done = self.journal.finished("training")
+        if done is not None:
+            tensors, *report = done[0]
+            journal.copy_into(self.changing, tensors)
+            return SolverResult(*report)
+        if self.journal.steps is not None:
+            self.failed = self.journal.steps["value"]["failed"]
+        return None
+
+    def close(self) -> None:
+        """Let the journal of a run that the user ended between two steps keep where that was, and nothing more."""
+        if self.journal is not None and self.heeded:
+            self.journal.close(self.noticed())
+
+    def finish(self, result: SolverResult) -> SolverResult:
+        """Let the journal keep a report."""
+        if self.journal is not None:
+            self.journal.finish("training", [journal.arrays_of(self.changing), *result])
+        return result
+
+    def resume(self, replays: bool = False) -> None:
+        """Go on where a journal says that the run was; a solver that `replays` starts there and is told all again."""
+        if self.journal is None:
+            return
+        state = self.journal.resume(replays)
+        if state is not None:
+            self.whole, self.finite = (
+                [torch.as_tensor(array).to(tensor.device) for array, tensor in zip(arrays, self.changing, strict=True)]
+                for arrays in (state["whole"], state["finite"])
+            )
+            self.restore(self.whole)
+            self.losses, self.iterations = state["losses"].tolist(), state["iterations"].tolist()
+            self.n_iter, self.loss, self.begun = state["n_iter"], state["loss"], state["begun"]
+        if replays:
+            first = self._state() | {"told": self.journal.told_states()}
+            self.noticed = lambda: first
+
+    def note(self) -> None:
+        """Let the journal keep the state between two steps, if it is time."""
+        if self.journal is not None:
+            self.journal.step(self.noticed)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "whole": journal.arrays_of(self.whole),
+            "finite": journal.arrays_of(self.finite),
+            "losses": np.asarray(self.losses, dtype=np.float64),
+            "iterations": np.asarray(self.iterations, dtype=np.int64),
+            "n_iter": self.n_iter,
+            "loss": self.loss,
+            "begun": self.begun,
+            "failed": self.failed,
+        }
 
     def value_and_grad(self) -> tuple[float, Gradients]:
         """(recorded loss, gradients); raises FloatingPointError unless both are finite."""
@@ -144,12 +226,17 @@ class _Progress:
 
     def record(self, loss: float, computed: bool = True) -> bool:
         """Count a step, and its loss if that is new; True where the caller asks to stop."""
+        if self.after_step is not None:
+            self.after_step()
         self.whole = self._copies()
         if computed:
             self.losses.append(loss)
             self.iterations.append(self.n_iter + 1)
         self.n_iter += 1
-        return bool(self.on_step is not None and self.on_step(self.n_iter, loss)) or stop_training(self.reached)
+        if self.on_step is not None and self.on_step(self.n_iter, loss):
+            return True
+        self.heeded = stop_training(self.reached)
+        return self.heeded
 
     @property
     def when(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .._core import journal
 from .._core.seeding import seeded_if
 from .early_stopping import EarlyStopping
 from .methods import Solver
@@ -76,26 +77,45 @@ class Problem:
     watch: EarlyStopping | None = None
 
 
+class _Batches:
+    """Batches in turn, and how many were taken."""
+
+    def __init__(self, batches: Iterable[Any]):
+        self.batches, self.taken = iter(batches), 0
+
+    def __call__(self) -> Any:
+        """The next."""
+        self.taken += 1
+        return next(self.batches)
+
+    def skip(self, taken: int) -> None:
+        """Go on behind so many."""
+        while self.taken < taken:
+            self()
+
+
 def train(problem: Problem, solver: Solver, max_iter: int, run: Run, stage: str = "training") -> SolverResult:
     """Minimise the loss of a problem, batch after batch."""
-    batches, report = iter(problem.batches), run.report(stage, max_iter, problem.of)
+    batches, report = _Batches(problem.batches), run.report(stage, max_iter, problem.of)
 
     def follow(n_iter: int, loss: float) -> bool:
-        if problem.after_step is not None:
-            problem.after_step()
         stop = report is not None and bool(report(n_iter, loss))
         looked = problem.watch is not None and problem.watch(n_iter, loss)
         return stop or looked
 
-    with seeded_if(problem.draws, run.seed, run.device):
+    with journal.passing(), seeded_if(problem.draws, run.seed, run.device):
+        journal.remember(lambda: batches.taken, batches.skip)
+        if problem.watch is not None:
+            problem.watch.remember()
         result = minimize(
-            lambda: problem.loss(next(batches)),
+            lambda: problem.loss(batches()),
             problem.params,
             solver,
             max_iter=max_iter,
             on_step=follow,
             kept=problem.kept,
             per_pass=problem.per_pass,
+            after_step=problem.after_step,
         )
     if problem.watch is None:
         return result

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from .._core.conditional import Conditional
+from .._core.journal import recalled, remembered
 from .._core.seeding import seeded
 from .._objective.batches import BatchLoss, ViewLoss
 from .._objective.loss import Loss
@@ -60,7 +61,8 @@ def solve_encoder(
         with seeded(run.seed, run.device):
             losses = _losses_of_items(view_loss, np.random.RandomState(run.seed))
     else:
-        losses = _losses_of_rows(p, loss, trained, X, encode(trained.represent, X) if headed else embedding, run)
+        z = encode(trained.represent, X) if headed else embedding
+        losses = recalled("losses", lambda: _losses_of_rows(p, loss, trained, X, z, run))
     return MapSolution(
         embedding, losses, result, rate, loss.learned, state_arrays(module), summary([("training", result)])
     )
@@ -99,7 +101,7 @@ class _Source:
         keys = None if of_keys is None else lambda numbers: of_keys(self._rows(numbers))
         by_batch = self.loss._replace(normalization="conditional")
         loss = BatchLoss(self.p, by_batch, lambda numbers: represent(self._rows(numbers)), n_batch, self.run, keys)
-        generators = repeat(np.random.RandomState(self.run.seed))
+        generators = repeat(remembered(np.random.RandomState(self.run.seed)))
         return Problem(loss, batches=generators, per_pass=-(-self.p.shape[0] // n_batch), **self.tensors)
 
 

@@ -1,13 +1,14 @@
 """How a lookup map is solved: free coordinates by descent, as an exaggeration falls."""
 
 from functools import partial
-from itertools import count, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from .._core import journal
 from .._core.conditional import Conditional
 from .._core.rows import average_duplicates
 from .._core.team import leaving_cores_to
@@ -107,7 +108,7 @@ def solve_lookup(
         if phase.n_steps and (not phases or phases[-1][1].status in _GOES_ON):
             phases.append((phase.name, lookup.solve(phase)))
     embedding = average_duplicates(lookup.found().detach().cpu().numpy(), X)
-    losses = lookup.losses(embedding)
+    losses = journal.recalled("losses", lambda: lookup.losses(embedding))
     learned = lookup.objective.learned if lookup.tail else loss.learned
     return MapSolution(embedding, losses, _joined(phases), lookup.rate, learned, {}, summary(phases))
 
@@ -130,12 +131,15 @@ class _Lookup:
         self.of_objective = {"interpolate": descent.method == "interpolation", "n_components": start.shape[1]}
         self.objective = self.loss.over(p, run, **self.of_objective)
         self.z = torch.as_tensor(start, **run.like).requires_grad_()
-        self.rng = np.random.RandomState(run.seed) if descent.method == "sampled" else None
+        self.rng = journal.remembered(np.random.RandomState(run.seed)) if descent.method == "sampled" else None
         self.several = None
         if explore is not None and self.tail is None and self.rng is None:
             n_maps = n_side_by_side(self.objective, len(self.z))
             self.several = SideBySide(self.objective, self.z, n_maps, explore) if n_maps > 1 else None
         self.settled, self.rate = _Settled(p, self.z), 0.0
+        journal.remember_fields(self.settled, "loss", "recall")
+        if self.tail is not None:
+            self.tail.remember(self.objective)
         self.left = descent.max_iter or (_MOST_STEPS if self.rng is None else _DRAWN_STEPS)
 
     def schedule(self):
@@ -161,7 +165,7 @@ class _Lookup:
             self.settled.z = self.z
         self.rate, report = self._rate(phase), self.run.report(phase.name, phase.n_steps)
         most = phase.n_steps
-        with leaving_cores_to(self.objective.team):
+        with leaving_cores_to(self.objective.team), journal.passing():
             if self.rng is not None:
                 result = minimize(
                     self._estimate(phase.exaggeration), [self.z], Adam(self.rate), max_iter=most, on_step=report
@@ -227,10 +231,12 @@ class _Lookup:
         if not objective.is_plain_kl and phase.exaggeration > 1:
             plain_loss = self.loss._replace(learned=self.loss.learned.unmixed(), divergence="kl")
             objective = plain_loss.over(self.p.unmixed(), self.run, **self.of_objective)
-        steps = count()
+        steps = _Count()
+        journal.remember_fields(steps, "n")
+        objective.remember()
 
         def plain(with_loss):
-            step = next(steps)
+            step = steps.next()
             if tail is not None and step % _TAIL_EVERY == 0:
                 tail.move(objective, z)
             refresh = with_loss or len(z) <= _PATIENT_ROWS or step % 2 == 0
@@ -238,12 +244,24 @@ class _Lookup:
             return loss, [gradient]
 
         def any_divergence(with_loss):
-            if tail is not None and next(steps) % _TAIL_EVERY == 0:
+            if tail is not None and steps.next() % _TAIL_EVERY == 0:
                 tail.move(objective, z)
             loss = objective(z)
             return float(loss.detach()), torch.autograd.grad(loss, [z])
 
         return plain if objective.is_plain_kl else any_divergence
+
+
+class _Count:
+    """Steps that were taken."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def next(self) -> int:
+        """The number of the step that begins, from 0."""
+        self.n += 1
+        return self.n - 1
 
 
 class _Settled:
@@ -284,6 +302,11 @@ class _LearnedTail:
 
     def __init__(self):
         self.factor = _FARTHEST_DF
+
+    def remember(self, objective):
+        """Let a journal keep the degrees of freedom and how far the next ones are."""
+        journal.remember_fields(self, "factor")
+        journal.remember(lambda: objective.learned.df, lambda df: objective.relearn(StudentT(df=df)))
 
     def move(self, objective, z):
         """Take the best of the present degrees of freedom, more and fewer; look nearer or farther next."""

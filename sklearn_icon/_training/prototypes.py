@@ -1,6 +1,7 @@
 """How a classifier is solved: representations against class prototypes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from math import log
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from scipy import sparse
 from sklearn.base import clone
 
 from .._core.group import group
+from .._core.journal import recalled
 from .._core.seeding import seeded_if
 from .._core.team import leaving_cores_to
 from .._objective.batches import batch_count, shuffled
@@ -99,7 +101,14 @@ def _exactly(
     given = rows if len(counted) == len(rows.weight) else rows.take(counted)
     targets = given.p.toarray().astype(np.float64, copy=False)
     how = {"max_iter": training.max_iter, "tol": training.tol, "on_step": run.report("training", training.max_iter)}
-    return solve_softmax(given.X, targets, given.weight, penalty, start.fit_intercept, start.at, **how)
+
+    def solved() -> list:
+        known = given.X, targets, given.weight, penalty, start.fit_intercept, start.at
+        coef, intercept, result = solve_softmax(*known, **how)
+        return [coef, intercept, *result]
+
+    coef, intercept, *result = recalled("coefficients", solved)
+    return coef, intercept, SolverResult(*result)
 
 
 def _by_lbfgs(
@@ -242,9 +251,9 @@ class _Prototypes:
             learned.set_params(tau=float(self.log_temperature.detach().exp()))
         return learned
 
-    def loss_of(self, batch: tuple[Objective, torch.Tensor]) -> torch.Tensor:
+    def loss_of(self, batch: Callable[[], tuple[Objective, torch.Tensor]]) -> torch.Tensor:
         """Of a batch, penalised."""
-        objective, items = batch
+        objective, items = batch()
         objective.learned = self.present()
         weight_decay = sum(matrix.square().sum() for matrix in self.matrices)
         return objective(self.module(items), self.prototypes) + self.penalty / 2 * weight_decay
@@ -263,18 +272,24 @@ class _Prototypes:
         return of_held
 
 
-def _batches(rows: Labelled, loss: Loss, n_batch: int, run: Run) -> Iterator[tuple[Objective, torch.Tensor]]:
-    """Yield (objective, rows) of minibatches for ever; all rows at once where they fit into one."""
+def _batches(
+    rows: Labelled, loss: Loss, n_batch: int, run: Run
+) -> Iterator[Callable[[], tuple[Objective, torch.Tensor]]]:
+    """Yield what makes (objective, rows) of minibatches for ever; all rows at once where they fit into one."""
     n = len(rows.weight)
     if n <= n_batch:
         everything = rows.objective(loss, run), as_tensor(rows.X, **run.like)
         while True:
-            yield everything
+            yield lambda: everything
+
+    def made(part: np.ndarray) -> tuple[Objective, torch.Tensor]:
+        batch = rows.take(part)
+        return batch.objective(loss, run), as_tensor(batch.X, **run.like)
+
     rng = np.random.RandomState(run.seed)
     while True:
         for part in shuffled(n, n_batch, rng):
-            batch = rows.take(part)
-            yield batch.objective(loss, run), as_tensor(batch.X, **run.like)
+            yield partial(made, part)
 
 
 def first_prototypes(rows: Labelled, module: torch.nn.Module, loss: Loss, run: Run) -> torch.Tensor:

@@ -1,0 +1,218 @@
+"""What a fit has computed so far, in the order in which it did, so that another process goes on where one was ended.
+
+A fit that is called again does all again, and is handed what a journal holds: finished stages by `recalled`, and the
+steps of the one that was under way by `Journal.resume`. What changes from step to step beside tensors, such as random
+generators, is `remembered` where it is made. Fits without a checkpoint have a journal that holds nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .interrupts import was_heeded
+
+if TYPE_CHECKING:
+    import torch
+
+STEPS_EVERY, STAGES_EVERY = 10.0, 1.0  # seconds between two writes, among steps and where a stage ends
+_OF_WRITES = 50  # times as long as a write takes passes before the next
+
+
+class Damaged(ValueError):
+    """What a journal holds is not what the fit asks for."""
+
+
+class Journal:
+    """The finished stages of a fit, and the steps of the one that is under way.
+
+    `keep` writes both. A journal that is `closed`, as the user interrupted the fit, takes nothing more.
+    """
+
+    def __init__(self, keep: Callable[[list, Any], None], stages: list | None = None, steps: Any = None):
+        self._keep, self.stages, self.steps = keep, stages or [], steps
+        self.position, self.closed, self.changed = 0, False, False
+        self.followed: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+        self.told: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []  # of these, what steps are told to
+        self._written, self._cost = monotonic(), 0.0
+
+    def finished(self, name: str) -> tuple | None:
+        """(what the next stage gave,), where that is known."""
+        if self.closed or self.position == len(self.stages):
+            return None
+        stage = self.stages[self.position]
+        self.position += 1
+        if stage["name"] != name:
+            raise Damaged(f"its stage {self.position} is {stage['name']!r}, not {name!r}")
+        self._put(stage["states"])
+        return (stage["value"],)
+
+    def finish(self, name: str, value: Any) -> None:
+        """Note what a stage gave, unless the user ended it."""
+        self.closed |= was_heeded()
+        if self.closed:
+            return
+        self.stages.append({"name": name, "value": value, "states": self._states()})
+        self.position, self.steps, self.changed = len(self.stages), None, True
+        if self._is_due(STAGES_EVERY):
+            self.write()
+
+    def resume(self, replays: bool = False) -> Any:
+        """What was noted of the steps of the stage that begins, or None.
+
+        Where it `replays` them all, what is told of steps is as at its beginning.
+        """
+        if self.steps is None or self.closed or self.position < len(self.stages):
+            return None
+        self._put(self.steps["states"])
+        if replays:
+            self._put(self.steps["value"]["told"], self.told)
+        return self.steps["value"]
+
+    def step(self, value: Callable[[], Any]) -> None:
+        """Note where the stage that is under way has come to, if it is time."""
+        if not self.closed and self._is_due(STEPS_EVERY):
+            self._note(value())
+            self.write()
+
+    def close(self, value: Any) -> None:
+        """Note where the stage that is under way was interrupted, and nothing more."""
+        if not self.closed:
+            self._note(value)
+        self.closed = True
+
+    def forget(self, n: int) -> None:
+        """Keep only what was remembered first, n of them."""
+        del self.followed[n:]
+        self.told = [each for each in self.told if each in self.followed]
+
+    def write(self) -> None:
+        """Keep what was noted."""
+        start = monotonic()
+        self._keep(self.stages, self.steps)
+        self._written, self.changed = monotonic(), False
+        self._cost = self._written - start
+
+    def _note(self, value: Any) -> None:
+        self.steps, self.changed = {"value": value, "states": self._states()}, True
+
+    def _is_due(self, seconds: float) -> bool:
+        return monotonic() - self._written >= max(seconds, _OF_WRITES * self._cost)
+
+    def _states(self) -> list:
+        return [get() for get, _ in self.followed]
+
+    def told_states(self) -> list:
+        """States of what steps are told to."""
+        return [get() for get, _ in self.told]
+
+    def _put(self, states: list, known: list | None = None) -> None:
+        known = self.followed if known is None else known
+        if len(states) != len(known):
+            raise Damaged(f"it holds {len(states)} states where the fit has {len(known)}")
+        for (_, put), state in reversed(list(zip(known, states, strict=True))):
+            put(state)  # the latest first: batches that are drawn anew move generators that were there before them
+
+
+class _Current(threading.local):
+    journal: Journal | None = None
+
+
+_CURRENT = _Current()
+
+
+def current() -> Journal | None:
+    """The journal of the fit in this thread."""
+    return _CURRENT.journal
+
+
+@contextmanager
+def kept_in(journal: Journal | None) -> Iterator[None]:
+    """Let this be the journal of what is computed inside, in this thread."""
+    before, _CURRENT.journal = _CURRENT.journal, journal
+    try:
+        yield
+    finally:
+        _CURRENT.journal = before
+
+
+def recalled(name: str, compute: Callable[[], Any]) -> Any:
+    """What `compute` gives, plain data, or gave before; what it computes inside is no stage of its own."""
+    journal = _CURRENT.journal
+    if journal is None:
+        return compute()
+    known = journal.finished(name)
+    if known is not None:
+        return known[0]
+    with kept_in(None):
+        value = compute()
+    journal.finish(name, value)
+    return value
+
+
+def remember(get: Callable[[], Any], put: Callable[[Any], None], told: bool = False) -> None:
+    """Keep what `get` gives, plain data, with each step and stage; `put` takes it back.
+
+    It is `told` where it changes as it is told of steps, not as losses are computed.
+    """
+    if _CURRENT.journal is not None:
+        _CURRENT.journal.followed.append((get, put))
+        if told:
+            _CURRENT.journal.told.append((get, put))
+
+
+def remembered(rng: np.random.RandomState) -> np.random.RandomState:
+    """A generator whose state is kept."""
+    remember(lambda: rng.get_state(legacy=False), rng.set_state)
+    return rng
+
+
+def remember_fields(of: Any, *names: str) -> None:
+    """Keep attributes that are plain data."""
+    fields = vars(of)
+    remember(lambda: {name: fields[name] for name in names}, fields.update)
+
+
+def remember_list(values: list) -> None:
+    """Keep what a list holds, plain data."""
+
+    def put(state: list) -> None:
+        values[:] = state
+
+    remember(lambda: list(values), put)
+
+
+def remember_tensors(tensors: Callable[[], list[torch.Tensor]]) -> None:
+    """Keep the numbers of tensors."""
+    remember(lambda: arrays_of(tensors()), lambda arrays: copy_into(tensors(), arrays))
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """Forget at the end what is remembered inside."""
+    journal = _CURRENT.journal
+    n_before = 0 if journal is None else len(journal.followed)
+    try:
+        yield
+    finally:
+        if journal is not None:
+            journal.forget(n_before)
+
+
+def arrays_of(tensors: list[torch.Tensor]) -> list[np.ndarray]:
+    """The numbers of tensors, as they are now."""
+    return [tensor.detach().cpu().numpy().copy() for tensor in tensors]
+
+
+def copy_into(tensors: list[torch.Tensor], arrays: list[np.ndarray]) -> None:
+    """Give tensors the numbers of arrays."""
+    import torch
+
+    with torch.no_grad():
+        for tensor, array in zip(tensors, arrays, strict=True):
+            tensor.copy_(torch.as_tensor(array))

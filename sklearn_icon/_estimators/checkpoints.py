@@ -1,0 +1,199 @@
+"""Checkpoints: what a fit has computed, in a file, from which the same call in another process goes on.
+
+The file has the format of `saving`, its document being
+
+    {"format", "version", "fit": what is fitted to what, by digest, "stages": finished ones, "steps": of the next}
+
+and it is replaced as a whole, so that there is a complete one at any time. It is read only for the fit that it is of:
+the same estimator, parameters, data, device and version of the library.
+"""
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from contextlib import contextmanager
+from inspect import signature
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _get_feature_names
+
+from .._core.device import resolve_device
+from .._core.group import present
+from .._core.interrupts import called_by_a_search
+from .._core.journal import Damaged, Journal, current, kept_in
+from .._core.spec import shown
+from .._core.versions import __version__
+from .progress import say
+from .saving import FORMAT, decoded, encoded, packed, parsed, read, refusing, write
+
+_KIND = "sklearn_icon_checkpoint"
+_WITHOUT_EFFECT = {"checkpoint", "verbose", "copy", "copy_x", "output"}  # on what a fit computes
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+@contextmanager
+def following(estimator, fit, args, kwargs):
+    """Keep what a fit computes where `checkpoint` says; one within another is kept with that one."""
+    if current() is not None or estimator.checkpoint is None:
+        yield
+        return
+    if present().several:
+        raise ValueError(f"checkpoint={str(estimator.checkpoint)!r} is of fits in one process; over ranks pass None.")
+    estimator._validate_params()
+    given = signature(fit).bind(estimator, *args, **kwargs).arguments
+    checkpoint = _Checkpoint(estimator, {name: given[name] for name in list(given)[1:]})
+    journal = Journal(checkpoint.keep, *checkpoint.known())
+    if journal.stages and estimator.verbose:
+        say(f"[{type(estimator).__name__}] goes on from {checkpoint.path}")
+    try:
+        with kept_in(journal):
+            yield
+    except Damaged as error:
+        raise ValueError(f"{checkpoint.path} cannot be gone on from: {error}; delete it.") from None
+    finally:
+        if journal.changed:
+            journal.write()
+
+
+class _Checkpoint:
+    """A file, and the fit that it is of."""
+
+    def __init__(self, estimator, data: dict):
+        parameters = estimator.get_params(deep=False)
+        known = {name: value for name, value in parameters.items() if name not in _WITHOUT_EFFECT}
+        self.fit: dict[str, Any] = {
+            "estimator": type(estimator).__name__,
+            "device": str(resolve_device(estimator.device)),
+            "parameters": {name: [_digest(value, name), shown(value)] for name, value in known.items()},
+            "data": {name: _data_digest(value) for name, value in data.items() if value is not None},
+        }
+        if parameters.get("warm_start"):
+            fitted = {
+                name: value for name, value in vars(estimator).items() if name.endswith("_") and name != "fit_report_"
+            }
+            self.fit["data"]["the fit that warm_start begins at"] = _digest(fitted, "warm_start")
+        self.path, self.warned = _place(estimator.checkpoint, self.fit), False
+
+    def known(self) -> tuple[list, Any]:
+        """(finished stages, steps of the next) where the file is there; a ValueError where it is of another fit."""
+        if not self.path.exists() and not self.path.is_symlink():
+            return [], None
+        with refusing(f"checkpoint={str(self.path)!r} cannot be read, delete it or pass another path"):
+            document, arrays = parsed(read(self.path), _KIND, "a checkpoint")
+            differing = self._differing(document)
+            if not differing:
+                return decoded(document["stages"], arrays), decoded(document["steps"], arrays)
+        raise ValueError(
+            f"checkpoint={str(self.path)!r} holds another fit: {differing}. Pass what it is of, or another path, or "
+            "delete it."
+        )
+
+    def _differing(self, document: dict) -> str:
+        """What differs from this fit, in words."""
+        if document["version"] != __version__:
+            return f"version {document['version']} of sklearn_icon wrote it, and this is {__version__}"
+        there, here = document["fit"], self.fit
+        parts = [f"{name} was {there[name]} and is {here[name]}" for name in ("estimator", "device")]
+        parts = [part for part, name in zip(parts, ("estimator", "device"), strict=True) if there[name] != here[name]]
+        for name in sorted(there["parameters"].keys() | here["parameters"].keys()):
+            before, now = (fit["parameters"].get(name, [None, "missing"]) for fit in (there, here))
+            if before[0] != now[0]:
+                alike = " (of other content)" if before[1] == now[1] else ""
+                parts.append(f"{name} was {before[1]} and is {now[1]}{alike}")
+        names = sorted(there["data"].keys() | here["data"].keys())
+        parts += [f"{name} is not the same" for name in names if there["data"].get(name) != here["data"].get(name)]
+        return ", ".join(parts)
+
+    def keep(self, stages: list, steps: Any) -> None:
+        """Write the file; a fit outlives that it cannot be written."""
+        arrays: list[np.ndarray] = []
+        document = {"format": FORMAT, "version": __version__, "fit": self.fit}
+        document |= {"stages": encoded(stages, arrays, "stages"), "steps": encoded(steps, arrays, "steps")}
+        try:
+            write(self.path, packed(document, arrays, _KIND))
+        except OSError as error:
+            if not self.warned:
+                warnings.warn(
+                    f"checkpoint={str(self.path)!r} was not written ({error}): the fit goes on, and will be lost if "
+                    "the process ends before it does.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self.warned = True
+
+
+def _place(given, fit: dict) -> Path:
+    """The file; in a search, whose fits are many, one beside it that is named by what is fitted."""
+    path = Path(given)
+    if called_by_a_search():
+        name = hashlib.blake2b(json.dumps([__version__, fit]).encode(), digest_size=6).hexdigest()
+        path = path.with_name(f"{path.stem}.{name}{path.suffix}")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"checkpoint={str(given)!r} lies in a folder that is not there or cannot be written to.")
+    if path.is_dir() or path.is_symlink():
+        raise ValueError(f"checkpoint={str(given)!r} is a folder or a link; pass the path of a file.")
+    return path
+
+
+def _digest(value, name: str) -> str:
+    """That of a parameter."""
+    arrays: list[np.ndarray] = []
+    text = json.dumps(encoded(_plain(value), arrays, name), sort_keys=True)
+    total = hashlib.blake2b(text.encode(), digest_size=16)
+    for array in arrays:
+        total.update(array.reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def _plain(value):
+    """Data that tell whether a value is the same in another process; code counts by its name and its instructions."""
+    if isinstance(value, BaseEstimator):
+        return [_name(type(value)), _plain(value.get_params(deep=False))]
+    if isinstance(value, np.random.RandomState):
+        return value.get_state(legacy=False)
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, CodeType):
+        return [value.co_code.hex(), list(value.co_names), [_plain(each) for each in value.co_consts]]
+    if callable(value):
+        code, cells = getattr(value, "__code__", None), getattr(value, "__closure__", None) or ()
+        held = [_plain(cell.cell_contents) for cell in cells]
+        return [_name(value), _plain(code), _plain(getattr(value, "__defaults__", None)), held]
+    try:
+        encoded(value, [], "")
+    except TypeError:
+        return _ADDRESS.sub("", repr(value))
+    return value
+
+
+def _name(value) -> str:
+    """Where a class or a function is found; of another callable what it is printed as."""
+    known = getattr(value, "__qualname__", None)
+    return f"{value.__module__}.{known}" if known else _ADDRESS.sub("", repr(value))
+
+
+def _data_digest(value) -> str:
+    """That of an argument of `fit`, whatever holds it."""
+    total = hashlib.blake2b(digest_size=16)
+    names = _get_feature_names(value)
+    if sparse.issparse(value):
+        rows = sparse.csr_array(value)
+        parts = [rows.data, rows.indices, rows.indptr]
+    else:
+        rows = np.asarray(value)
+        parts = [rows if rows.dtype.kind in "biufcSU" else np.array([repr(each) for each in rows.ravel().tolist()])]
+    told_too = [np.asarray([] if names is None else names, dtype=str)]
+    for part in [*parts, *told_too]:
+        total.update(f"{part.dtype.str} {part.shape}".encode())
+        total.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    total.update(f"{rows.dtype.str} {rows.shape}".encode())
+    return total.hexdigest()
