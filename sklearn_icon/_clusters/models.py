@@ -19,6 +19,7 @@ from .._optim.solver import SolverResult
 from .._optim.train import Problem, Run, train
 from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays, torch_dtype
+from ..encoders._scaling import FARTHEST, nearer
 
 _ROWS_AT_ONCE = 8192
 _LOOKUP_START = 3.0
@@ -108,7 +109,8 @@ class _Linears(Models):
         self.X, self.n_clusters, self.sample_weight, self.run = X, n_clusters, sample_weight, run
         self.module = build_module(encoder, X, n_clusters, 0, torch_dtype(X), sample_weight)
         self.unit = unit_of(X)
-        self.rows = in_units(X, self.unit)
+        near = nearer(X, self.module[0].shift.numpy(), float(self.module[0].factor), FARTHEST)
+        self.rows = in_units(near, self.unit)
         self.shift, self.factor = self.module[0].shift.numpy() * self.unit, self.module[0].factor.numpy() / self.unit
         self.centered = None if sparse.issparse(X) else _centered(self.rows, self.shift, run.dtype, run.device)
 

@@ -26,6 +26,7 @@ from .linear import LinearPart, linear_map
 from .routes import Case, refuse, route_of
 
 _MAX_REPRESENTATION = 64
+_FAR, _FARTHEST = 1e6, 1e100  # times the prototypes, where distances round; and where their squares overflow
 _NAMED = {
     "gaussian": partial(learned.Gaussian, metric="dot"),
     "dot": partial(learned.Gaussian, metric="dot"),
@@ -530,12 +531,25 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
 
 def _log_kernel(q_spec, z, prototypes):
-    """log k(z_i, w_c), or log q where a mixture on q makes the two differ."""
+    """log k(z_i, w_c) up to a number of each row, or log q where a mixture on q makes the two differ.
+
+    ::
+
+        log k(|z - w|^2) - log k(|z|^2)  =  h(|z|^2) (|w|^2 - 2 z . w),     h = d log k / d (d^2),
+
+    where |z| is so much above |w| that squared distances round alike, or overflow.
+    """
     import torch
 
     with torch.no_grad():
-        rows, keys = q_spec.prepare(torch.as_tensor(z), torch.as_tensor(prototypes))
-        log_k = q_spec.pairwise(rows, keys)
+        rows, keys = q_spec.prepare(torch.as_tensor(z).double(), torch.as_tensor(prototypes).double())
+        size = rows.abs().amax(1, keepdim=True)
+        rows = rows * (_FARTHEST / size.clamp_min(_FARTHEST))
+        log_k, kernel = q_spec.pairwise(rows, keys), q_spec.unmixed()
+        far = size[:, 0] > _FAR * keys.abs().max()
+        if kernel.euclidean and far.any():
+            sq_sizes = rows[far].square().sum(1, keepdim=True)
+            log_k[far] = kernel.slope(sq_sizes) * (keys.square().sum(1) - 2 * rows[far] @ keys.T)
         return (q_spec.finish(log_k.log_softmax(1), len(prototypes)) if q_spec.mixture else log_k).numpy()
 
 

@@ -466,7 +466,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        memberships = self._in_order(memberships)
+        memberships = memberships[:, self._columns]
+        memberships = memberships / memberships.sum(axis=1, keepdims=True)
         self._memberships = memberships if not self.encoder_.parametric else None
         self.labels_ = memberships.argmax(axis=1)
         if X is not None:
@@ -474,11 +475,6 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             centers = self._state["centers"][self._columns] if by_center else means_of(X, memberships, sample_weight)
             self.inertia_ = float(sample_weight @ sq_distances(X, centers, self.labels_))
             self.cluster_centers_ = centers.astype(X.dtype, copy=False)
-
-    def _in_order(self, memberships):
-        """The columns in use, in order, rows summing to one."""
-        memberships = memberships[:, self._columns]
-        return memberships / memberships.sum(axis=1, keepdims=True)
 
     def predict_proba(self, X):
         """Memberships of rows.
@@ -513,8 +509,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             return memberships
 
     def _encoded(self, X):
-        """Memberships of items by the encoder."""
-        return self._in_order(softmax(self._encode(self.encoder_, self._state, X, self.n_clusters), axis=1))
+        """Memberships of items by the encoder, in the clusters in use alone, however unlike the rows of the fit."""
+        return softmax(self._encode(self.encoder_, self._state, X, self.n_clusters)[:, self._columns], axis=1)
 
     def predict(self, X):
         """The likeliest cluster of each row; see `predict_proba`.

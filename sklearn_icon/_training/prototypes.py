@@ -26,7 +26,7 @@ from ..encoders._networks import as_tensor, build_module, encode, state_arrays
 from ..learned import Learned
 from .given import Labelled
 from .softmax import MOST_COEFFICIENTS, Penalty, solve_softmax
-from .whitening import ScaledRows
+from .whitening import ScaledRows, bounded, mean_of
 
 _BATCH_ROWS = 256
 LBFGS_ITERATIONS = 100
@@ -82,8 +82,8 @@ def solve_linear(
         coef, intercept, result, losses = _by_lbfgs(rows, held, loss, scaled.l2, start, training, run)
     rounded = coef.astype(rows.X.dtype, copy=False)
     if rounded.dtype != coef.dtype and start.fit_intercept:  # what rounding takes of a mean far from zero
-        weights = rows.weight / group().total(rows.weight.sum())
-        intercept = intercept + (coef - rounded) @ group().total(np.asarray(weights @ rows.X, dtype=np.float64))
+        share = bounded(rows.X, rows.weight / group().total(rows.weight.sum()))
+        intercept = intercept + (coef - rounded) @ mean_of(rows.X, share)
     prototypes = np.eye(rows.p.shape[1], dtype=rows.X.dtype)
     return Classifier(prototypes, loss.learned, {}, rounded, intercept, result, losses)
 

@@ -6,7 +6,7 @@ from scipy import linalg, sparse
 
 from .._core.group import group
 from ..encoders._networks import FixedRows
-from ..encoders._scaling import nearness
+from ..encoders._scaling import FARTHEST, nearer, nearness
 
 _MOST_COLUMNS = 1024  # whitened fully; more, and sparse ones, are only divided by their deviations
 _ROWS_AT_ONCE = 8192
@@ -51,7 +51,7 @@ class ScaledRows:
         else:
             inverse = linalg.solve_triangular(self.factor, np.eye(len(self.factor)))
             rows = np.concatenate([(block - self.mean) @ inverse for block in _blocks(X)])
-        self.rows = FixedRows(rows, **kind)
+        self.rows = FixedRows(nearer(rows, np.zeros(1), 1.0, FARTHEST), **kind)  # bounded losses see no others
         self.shift, self._factor, self._mean = (torch.as_tensor(a, **kind) for a in (shift, self.factor, self.mean))
 
     def unscaled(self, weight):
@@ -77,6 +77,17 @@ class ScaledRows:
         return coef, bias.double().cpu().numpy() - coef @ self.mean
 
 
+def bounded(X, share):
+    """Weights that sum to one, less those of a few extreme rows."""
+    near = nearness(X, share)
+    return share if near is None else share * near**2
+
+
+def mean_of(X, share):
+    """The weighted mean of rows, in double precision."""
+    return group().total(np.asarray(share @ X, dtype=np.float64)) / group().total(share.sum())
+
+
 def whitening(X, share, ridge, centred=True, fully=True):
     """(mean, R): R^T R = cov(x) + ridge, of rows of which a few extreme ones have a bounded say, or its diagonal.
 
@@ -91,10 +102,9 @@ def whitening(X, share, ridge, centred=True, fully=True):
     fully : bool, default=True
         Whether R may be triangular.
     """
-    near = nearness(X, share)
-    share = share if near is None else share * near**2
+    share = bounded(X, share)
     total, sum_of = group().total, group().total(share.sum())
-    mean = total(np.asarray(share @ X, dtype=np.float64)) / sum_of if centred else np.zeros(X.shape[1])
+    mean = mean_of(X, share) if centred else np.zeros(X.shape[1])
     if fully and not sparse.issparse(X) and X.shape[1] <= min(_MOST_COLUMNS, total(X.shape[0])):
         covariance = total(_covariance(X, mean, share))
         covariance[np.diag_indices_from(covariance)] += ridge + _floor(np.diag(covariance) + ridge)

@@ -53,7 +53,8 @@ class Linear(Encoder):
     Parameters
     ----------
     orthonormal : bool, default=False
-        Whether the rows of the map are kept orthonormal, as in PCA. There is no b then.
+        Whether the rows of the map are kept orthonormal, as in PCA. There is no b then. Of other maps, rows of a fit
+        that are farther from the rest than 100,000 times its spread, as fill values are, count as being there.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from scipy import sparse
 from .._core.quiet import quiet
 from .._core.types import Array, Rows
 from .._core.unit_rows import unit_rows
-from ._scaling import FAR, ROWS_AT_ONCE, input_scale
+from ._scaling import FAR, FARTHEST, ROWS_AT_ONCE, input_scale, may_exceed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,8 +114,10 @@ def build_module(
     """
     parts, scale = [encoder.build(prod(X.shape[1:]), n_outputs, seed=seed, dtype=dtype)], None
     if not encoder.orthonormal:
-        numbers = (*input_scale(X, sample_weight, by_column and X.ndim == 2), *(() if encoder.is_linear else (FAR,)))
-        scale = _InputScale(*(torch.as_tensor(number, dtype=dtype) for number in numbers))
+        shift, factor = input_scale(X, sample_weight, by_column and X.ndim == 2)
+        limit = FARTHEST if encoder.is_linear else FAR
+        limits = () if encoder.is_linear and not may_exceed(X, shift, factor, limit) else (limit,)
+        scale = _InputScale(*(torch.as_tensor(number, dtype=dtype) for number in (shift, factor, *limits)))
     return _Rows(parts + [UnitRows()] * unit_rows, encoder.flat, n_outputs, scale)
 
 
@@ -197,6 +199,11 @@ def encode(module: torch.nn.Module, X: Rows) -> Array:
             for start in range(0, X.shape[0], step)
         ]
     rows = np.concatenate(blocks)
-    if not np.isfinite(rows).all():
-        raise ValueError("the encoder represents some rows by NaN or infinity; check its module.")
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"the encoder represents some rows by NaN or infinity; check its module, and X, which holds "
+            f"{X[bad].max():g} and {X[bad].min():g} in such rows, of which the first is row {bad[0]}: rescale "
+            "it, or drop these rows."
+        )
     return rows

@@ -14,6 +14,7 @@ from .._core.types import Array, Rows
 
 ROWS_AT_ONCE = 8192
 FAR = 10.0  # times the median size, at which a row's size is cut; rows of ordinary data are all nearer
+FARTHEST = 1e5  # spreads, at which rows are cut for linear maps: beyond, they would drown all others in training
 _MEASURED_ROWS = 2048  # that say where the middle is
 
 
@@ -49,6 +50,24 @@ def input_scale(X: Rows, sample_weight: Array | None = None, by_column: bool = T
             shift = sum(of_mean[part] @ block.mean(axis=1, dtype=np.float64) for part, block in blocks)
             variance = sum(of_square[part] @ np.square(block - shift).mean(axis=1) for part, block in blocks)
     return shift, 1 / np.sqrt(variance) if variance > 0 else 1.0
+
+
+def may_exceed(X: Rows, shift: Any, factor: float, limit: float) -> bool:
+    """Whether a scaled row may be longer, in root mean square, than a limit."""
+    return bool((max(X.max(), -X.min()) + np.abs(shift).max()) * factor > limit)
+
+
+def nearer(X: Rows, shift: Any, factor: float, limit: float) -> Rows:
+    """Rows of which none is farther from the shift, or sparse ones from zero, than a limit over the factor."""
+    if not may_exceed(X, shift, factor, limit):
+        return X
+    largest = limit / factor * X.shape[1] ** 0.5
+    if sparse.issparse(X):
+        sizes = sparse.linalg.norm(X.astype(np.float64), axis=1)
+        return X.multiply((largest / np.maximum(sizes, largest)).astype(X.dtype)[:, None]).tocsr()
+    offsets = X.astype(np.float64) - shift
+    sizes = np.linalg.norm(offsets, axis=1, keepdims=True)
+    return np.where(sizes > largest, shift + offsets * (largest / np.maximum(sizes, largest)), X).astype(X.dtype)
 
 
 def row_fractions(X: Rows, sample_weight: Array | None) -> Array:

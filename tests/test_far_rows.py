@@ -1,0 +1,151 @@
+"""Rows far from all others, in the fit or after it: numbers stay finite, and the others have theirs."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned
+from sklearn_icon._estimators.classifier import _FAR, _log_kernel
+from sklearn_icon.encoders._networks import build_module, encode
+from sklearn_icon.encoders._scaling import FARTHEST, nearer
+
+each_precision = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def three_groups(n=90, d=4, seed=3, far=None, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 3
+    X = rng.normal(size=(n, d)) + 6 * np.eye(3, d)[y]
+    if far is not None:
+        X[8, 1] = far
+    return X.astype(dtype), y
+
+
+@each_precision
+@pytest.mark.parametrize("far", [1e14, -2e36])
+@pytest.mark.parametrize(
+    "classifier",
+    [
+        ICONClassifier(),
+        ICONClassifier(divergence="total_variation"),
+        ICONClassifier(divergence="jensen_shannon"),
+        ICONClassifier(learned="student_t"),
+        ICONClassifier(learned="harmonic"),
+        ICONClassifier(learned="cosine"),
+        ICONClassifier(supervisory="same_class", encoder="linear", max_iter=3, random_state=0),
+        ICONClassifier(encoder="mlp", random_state=0),
+    ],
+    ids=["softmax", "total variation", "Jensen-Shannon", "Student-t", "harmonic", "cosine", "contrast", "network"],
+)
+def test_one_far_row_leaves_classes_to_the_others(classifier, far, dtype):
+    X, y = three_groups(far=far, dtype=dtype)
+    others = np.arange(len(y)) != 8
+    classifier.fit(X, y)
+    assert classifier.score(X[others], y[others]) > 0.9
+    assert np.isfinite(classifier.predict_proba(X)).all()
+
+
+@each_precision
+@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
+@pytest.mark.parametrize("far", [2e36])
+@pytest.mark.parametrize(
+    "settings", [{"learned": learned.SharedCluster()}, {"divergence": "squared_hellinger"}], ids=str
+)
+def test_one_far_row_leaves_clusters_to_the_others(settings, far, container, dtype):
+    X, _ = three_groups(far=far, dtype=dtype)
+    clusters = ICONClustering(4, n_init=1, max_iter=40, random_state=0, **settings).fit(container(X))
+    assert clusters.labels_[8] not in np.delete(clusters.labels_, 8)
+    assert np.isfinite(clusters.predict_proba(container(X))).all()
+
+
+@each_precision
+def test_one_far_row_in_a_linear_map(dtype):
+    X, _ = three_groups(far=2e36, dtype=dtype)
+    model = ICONEmbedding(encoder="linear", perplexity=10, random_state=0).fit(X)
+    assert np.isfinite(model.kl_divergence_)
+    np.testing.assert_allclose(model.transform(X), model.embedding_, rtol=1e-4, atol=1e-4)
+    assert (np.delete(model.embedding_, 8, axis=0).std(axis=0) > 1).all()
+
+
+@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
+def test_rows_are_brought_nearer_in_their_direction(container):
+    X = np.random.default_rng(0).normal(size=(7, 3))
+    shift = np.zeros(3) if container is sparse.csr_array else np.array([1.0, -2.0, 0.5])
+    assert nearer(container(X), shift, 2.0, 1e3) is not None
+    X[4] *= 1e9
+    found = nearer(container(X), shift, 2.0, 1e3)
+    found = found.toarray() if sparse.issparse(found) else found
+    np.testing.assert_array_equal(np.delete(found, 4, axis=0), np.delete(X, 4, axis=0))
+    offset, given = found[4] - shift, X[4] - shift
+    np.testing.assert_allclose(offset / np.linalg.norm(offset), given / np.linalg.norm(given))
+    assert 2 * np.linalg.norm(offset) / 3**0.5 == pytest.approx(1e3)
+
+
+def test_linear_maps_of_ordinary_rows_have_no_limit():
+    X, _ = three_groups()
+    assert build_module(encoders.Linear(), X, 2, 0, torch_double())[0].limit is None
+    module = build_module(encoders.Linear(), three_groups(far=1e12)[0], 2, 0, torch_double())
+    assert module[0].limit == FARTHEST
+    far = encode(module, np.array([[0, 1e20, 0, 0], [0, 1e25, 0, 0.0]]))
+    np.testing.assert_allclose(far[0], far[1], rtol=1e-6)
+
+
+def torch_double():
+    import torch
+
+    return torch.float64
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e30, 1e150, 1e300])
+@pytest.mark.parametrize(
+    "q",
+    ["student_t", "harmonic", "cosine", learned.Gaussian(), learned.UniformMixture(learned.StudentT(), 0.1)],
+    ids=str,
+)
+def test_new_rows_however_far(q, scale):
+    X, y = three_groups()
+    model = ICONClassifier(learned=q).fit(X, y)
+    P = model.predict_proba(scale * X)
+    assert np.isfinite(P).all() and np.allclose(P.sum(axis=1), 1)
+    if scale >= 1e30 and isinstance(q, learned.Gaussian):  # the key in whose direction a row is has it all
+        z = model.transform(X * 1e30) / 1e30
+        np.testing.assert_array_equal(model.predict(scale * X), (z @ model.prototypes_.T).argmax(axis=1))
+        np.testing.assert_allclose(P.max(axis=1), 1)
+    if scale >= 1e30 and q == "student_t":  # equally far from all keys
+        np.testing.assert_allclose(P, 1 / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("q", [learned.Gaussian(2.0), learned.StudentT(3.0), learned.Gaussian(0.5)], ids=str)
+@pytest.mark.parametrize("size", [0.9, 1.1])
+def test_log_kernels_of_far_rows(q, size):
+    rng = np.random.default_rng(1)
+    keys, z = rng.normal(size=(4, 3)), rng.normal(size=(6, 3))
+    z *= size * _FAR * np.abs(keys).max() / np.abs(z).max(axis=1, keepdims=True)
+    long_z, long_keys = z.astype(np.longdouble), keys.astype(np.longdouble)
+    sq = ((long_z[:, None] - long_keys) ** 2).sum(axis=2)
+    if isinstance(q, learned.Gaussian):
+        exact = -sq / (2 * q.sigma**2)
+    else:
+        exact = -(q.df + 1) / 2 * np.log1p(sq / q.df)
+    found = _log_kernel(q, z, keys)
+    difference = (found - found[:, :1]) - (exact - exact[:, :1]).astype(np.float64)
+    scale = 1 if isinstance(q, learned.StudentT) else np.abs(exact - exact[:, :1]).max()
+    assert np.abs(difference).max() < 1e-4 * scale
+
+
+@each_precision
+def test_clusters_in_use_share_new_rows(dtype):
+    X, _ = three_groups(dtype=dtype)
+    with pytest.warns(UserWarning, match="clusters are in use|distinct clusters"):
+        model = ICONClustering(5, encoder="linear", learned="cluster", random_state=0).fit(X[np.arange(90) % 3])
+    P = model.predict_proba((1e8 * X).astype(dtype))
+    assert np.isfinite(P).all() and np.allclose(P.sum(axis=1), 1)
+
+
+def test_overflow_says_what_X_holds():
+    X, _ = three_groups(dtype=np.float32)
+    model = ICONEmbedding(encoder="linear", perplexity=10, random_state=0, max_iter=5).fit(X)
+    X = X.astype(np.float64)
+    X[11] = 1e300
+    with pytest.raises(ValueError, match=r"X, which holds 1e\+300 .* first is row 11: rescale it"):
+        model.transform(X)
