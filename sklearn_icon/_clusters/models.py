@@ -108,8 +108,8 @@ class _Linears(Models):
     def __init__(self, encoder: Encoder, X: Any, n_clusters: int, sample_weight: np.ndarray, run: Run):
         self.X, self.n_clusters, self.sample_weight, self.run = X, n_clusters, sample_weight, run
         self.module = build_module(encoder, X, n_clusters, 0, torch_dtype(X), sample_weight)
-        self.unit = unit_of(X)
         near = nearer(X, self.module[0].shift.numpy(), float(self.module[0].factor), FARTHEST)
+        self.unit = unit_of(near)
         self.rows = in_units(near, self.unit)
         self.shift, self.factor = self.module[0].shift.numpy() * self.unit, self.module[0].factor.numpy() / self.unit
         self.centered = None if sparse.issparse(X) else _centered(self.rows, self.shift, run.dtype, run.device)
