@@ -30,6 +30,8 @@ def input_scale(X: Rows, sample_weight: Array | None = None, by_column: bool = T
     sparse rows is zero where each column has its own.
     """
     unit = unit_of(X)
+    if unit != 1 and X.dtype == np.float32:  # whose squares, of rows beside one far row, would vanish
+        return input_scale(X.astype(np.float64), sample_weight, by_column)
     if unit != 1:
         shift, factor = input_scale(X * unit, sample_weight, by_column)
         return shift / unit, factor * unit
