@@ -207,6 +207,7 @@ class Kept(NamedTuple):
     loss: float
     loss_curve: np.ndarray
     device: str
+    p: Any = None
 
 
 class Distinct(NamedTuple):
@@ -268,7 +269,7 @@ def fit_chosen(estimator, X, kind, sample_weight, device, random_state) -> Kept:
         choice = Choice(only, [only])
     else:
         choice = solve(p, distinct.features, asked, distinct.weight, SharedCluster())
-    return _kept(asked, choice, p_spec, p, distinct, _table(choice, distinct.weight))
+    return _kept(asked, choice, p_spec, p, distinct, _table(choice, distinct.weight))._replace(p=p)
 
 
 def _of_many(estimator, distinct: Distinct, asked: Asked, device, random_state) -> Kept:
@@ -284,7 +285,7 @@ def _of_many(estimator, distinct: Distinct, asked: Asked, device, random_state) 
         trained = Divergence(estimator._settings(), Specs(p_spec, SharedCluster(), Linear())).solve(data)
         memberships, curve = softmax(trained.logits, axis=1)[distinct.inverse], trained.result.loss_curve
         of_fit = name, table, trained.loss, curve, str(device)
-        return Kept(p_spec, Linear(), memberships, trained.state, None, distinct.first, *of_fit)
+        return Kept(p_spec, Linear(), memberships, trained.state, None, distinct.first, *of_fit, p)
     measure = {"metric": estimator.metric, "metric_params": estimator.metric_params, "n_jobs": estimator.n_jobs}
     near = cross_neighbors(rows, few.rows, _NEAR, **measure).indices
     labels = np.eye(asked.n_clusters)[choice.chosen.labels][near].sum(axis=1).argmax(axis=1)
@@ -292,7 +293,7 @@ def _of_many(estimator, distinct: Distinct, asked: Asked, device, random_state) 
     searched_rows = Rows(symmetric_flow(p, 1, weight), fractions, costs, asked.n_clusters)
     labels, loss = settled(searched_rows, labels, asked.seed, asked.max_iter)
     choice = Choice(candidate(name, labels, loss, p, fractions), choice.candidates)
-    return _kept(asked, choice, p_spec, p, distinct, table)
+    return _kept(asked, choice, p_spec, p, distinct, table)._replace(p=p)
 
 
 def _table(choice, weight):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -45,6 +46,8 @@ class Conditional:
         The row sums before they were normalised: a graph's degrees. None: all one.
     recall : float, default=1.0
         The fraction of true neighbours that an approximate search found; 1 where it was exact, or there was none.
+    neighbors : Neighbors, default=None
+        What a search found, where p lives on the neighbours of rows.
 
     Raises
     ------
@@ -58,6 +61,7 @@ class Conditional:
     exclude_self: bool = False
     degrees: np.ndarray | None = None
     recall: float = 1.0
+    neighbors: Any = None
 
     def __post_init__(self) -> None:
         sums = np.asarray(self.weights.sum(axis=1)).ravel()

@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABCMeta, abstractmethod
+from dataclasses import replace
 from functools import cache
 from inspect import signature
 from math import prod
@@ -77,7 +78,8 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
     }
 
     def __getstate__(self):
-        return super().__getstate__() | {"_icon_version": __version__}
+        state = {name: value for name, value in super().__getstate__().items() if name != "neighbors_graph_"}
+        return state | {"_icon_version": __version__}
 
     def __setstate__(self, state):
         version = state.get("_icon_version", "0.1.0")
@@ -253,6 +255,14 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         """
         reporter = self._progress.begin(stage, total, of)
         return reporter if self.verbose or reporter.context is not None else None
+
+    def _keep_graph(self, p, p_spec, of_rows):
+        """p without what the search for neighbours found, which stays on the estimator as `neighbors_graph_`."""
+        from .._training.new_rows import neighbor_graph
+
+        if of_rows and p.neighbors is not None and p_spec.neighborhood is not None:
+            self.neighbors_graph_ = neighbor_graph(p)
+        return replace(p, neighbors=None)
 
     def _drawn(self, X):
         """What `plotting.NeighborhoodDisplay` draws of rows."""

@@ -162,6 +162,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Steps in `loss_curve_`; of k-means its iterations.
     debias_ : float
         The uniform mass of p and q.
+    neighbors_graph_ : csr_array of shape (n_samples, n_samples)
+        Distances to the neighbours that p was built on, the nearest first, as by `KNeighborsTransformer`: with
+        metric="precomputed" it is the X of other estimators, which then search none. Where p lives on all rows, the
+        nearest 91. Only where p measured distances between distinct rows of X. Neither pickled nor saved, nor
+        kept by a `checkpoint`.
     device_ : str
         Where the fit ran.
     fit_report_ : dict
@@ -333,6 +338,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         with self._threads(X.shape[0] ** 2), working_on(device):
             step, how = loss.walk()[0], {"n_jobs": self.n_jobs, "random_state": random_state}
             p = recalled_p(lambda: step.conditional(X, y, **how))
+            p = self._keep_graph(p, p_spec, kind == "features")
             if given and not p_spec.views:
                 p = p.with_copies(sample_weight)
             if not p_spec.views:
@@ -383,6 +389,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         with self._threads(X.shape[0] * X.shape[1]):
             kept: Kept = fit_chosen(self, X, kind, sample_weight, device, random_state)
         self.supervisory_, self.learned_, self.encoder_ = kept.p_spec, learned.SharedCluster(), kept.encoder
+        if kept.p is not None:
+            self._keep_graph(kept.p, kept.p_spec, kind == "features" and kept.p.shape[0] == X.shape[0])
         self.device_, self.debias_ = kept.device, self._share
         self.chosen_, self.candidates_ = kept.chosen, kept.candidates
         self.loss_, self.loss_curve_, self.n_iter_ = kept.loss, kept.loss_curve, len(kept.loss_curve)

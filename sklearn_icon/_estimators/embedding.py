@@ -154,6 +154,11 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         What computed the sum over all pairs.
     neighbor_recall_ : float
         Fraction of true neighbours among those p was built on, measured on 256 rows; 1 where the search was exact.
+    neighbors_graph_ : csr_array of shape (n_samples, n_samples)
+        Distances to the neighbours that p was built on, the nearest first, as by `KNeighborsTransformer`: with
+        metric="precomputed" it is the X of other estimators, which then search none. Where p lives on all rows, the
+        nearest 91. Only where p measured distances between rows of X without copies. Neither pickled nor saved, nor
+        kept by a `checkpoint`.
     device_ : str
         Where the fit ran.
     fit_report_ : dict
@@ -335,6 +340,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             p = recalled_p(lambda: p_spec.conditional(rows_of(X), y, **how))
             warn_rows_without_positives(p)
             self._progress.facts |= counted(p, X if kind == "features" and X.ndim == 2 else None)
+            p = self._keep_graph(p, p_spec, kind == "features" and self._counts is None)
             features = X if kind == ("features" if p_spec.over_rows else "counts") else None
             solution, method = solve(X, features, p.mix(self.debias), specs, device, random_state)
         self.supervisory_, self.learned_, self.encoder_ = p_spec, solution.learned, encoder

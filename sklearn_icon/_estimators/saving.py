@@ -41,7 +41,7 @@ _DTYPES |= {"U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?"}
 _CODES = {np.dtype(kind): code for code, kind in _DTYPES.items()}
 _SPARSE = {"csr_array": sparse.csr_array, "csr_matrix": sparse.csr_matrix}
 _MOST_HEADER = 100_000_000
-_PASSING = {"_skl_callbacks", "_parent_callback_ctx"}  # of a session, not of a fit
+_PASSING = {"_skl_callbacks", "_parent_callback_ctx", "neighbors_graph_"}  # of a session, or made from the rest
 _NAME = re.compile(r"_?[A-Za-z][A-Za-z0-9_]*")
 
 

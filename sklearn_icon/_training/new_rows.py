@@ -11,6 +11,7 @@ from .._core.rows import match_rows, row_digests
 from .._graph.neighbors import cross_neighbors
 
 _NEIGHBORS = 15
+_LISTED = 91  # neighbours of a row where p lives on all: those of the default perplexity
 
 
 def input_kind(p_spec, X, y):
@@ -27,6 +28,26 @@ def input_kind(p_spec, X, y):
         what = {"distances": "distance matrix", "graph": "matrix (weights of a graph of the rows)"}[kind]
         raise ValueError(f"X must be a square {what}, got shape {X.shape}.{remedy}")
     return kind
+
+
+def neighbor_graph(p: Conditional) -> sparse.csr_array:
+    """Distances to the neighbours that p lives on, and to the row itself, as of `KNeighborsTransformer`.
+
+    Where those are all rows, to the nearest 91.
+    """
+    indices, distances = p.neighbors.indices, p.neighbors.distances
+    n, k = indices.shape
+    if k == n - 1:
+        nearest = np.argpartition(distances, min(_LISTED, k) - 1, axis=1)[:, :_LISTED]
+        nearest = np.take_along_axis(nearest, np.take_along_axis(distances, nearest, axis=1).argsort(axis=1), axis=1)
+        indices, distances = (np.take_along_axis(part, nearest, axis=1) for part in (indices, distances))
+    with_self = (
+        np.empty((n, indices.shape[1] + 1), dtype=np.int32),
+        np.zeros((n, indices.shape[1] + 1), distances.dtype),
+    )
+    with_self[0][:, 0], with_self[0][:, 1:], with_self[1][:, 1:] = np.arange(n), indices, distances
+    indptr = np.arange(0, with_self[0].size + 1, with_self[0].shape[1])
+    return sparse.csr_array((with_self[1].ravel(), with_self[0].ravel(), indptr), shape=(n, n))
 
 
 class FittedRows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -152,7 +153,8 @@ class Neighborhood(Supervisory):
         """Sparse (n, n) weights from per-row weights over the neighbours."""
         indptr = np.arange(0, rows.size + 1, rows.shape[1])
         weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(n, n))
-        return Conditional.from_weights(weights, exclude_self=True, recall=neighbors.recall)
+        p = Conditional.from_weights(weights, exclude_self=True, recall=neighbors.recall)
+        return replace(p, neighbors=neighbors)
 
 
 class _DistanceKernel(Neighborhood):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -131,4 +132,5 @@ class RandomWalk(Wrapper):
             total = total + power
         if self.binary:
             total = total.sign()
-        return Conditional.from_weights(total, uniform=p.uniform, exclude_self=p.exclude_self, recall=p.recall)
+        how: dict[str, Any] = {"uniform": p.uniform, "exclude_self": p.exclude_self, "recall": p.recall}
+        return replace(Conditional.from_weights(total, **how), neighbors=p.neighbors)
