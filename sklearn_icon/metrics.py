@@ -43,6 +43,7 @@ from sklearn.utils import (
     gen_batches,
 )
 
+from ._core.rows import in_units, unit_of
 from ._core.types import Array, Jobs, Metric, Rows, Seed
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
 ]
 
 _BLOCK_BYTES = 2**28  # size of the largest block of float64 numbers that a score holds
+_OF_UNITS = ("precomputed", "haversine")  # metrics that X's units matter to
 _PROBABILITY_TOLERANCE = 1e-3  # lets half-precision probabilities through
 
 
@@ -576,7 +578,9 @@ def _check_map(X: Rows, Z: Any, metric: Metric) -> tuple[Rows, Array]:
         raise ValueError(f"X has {X.shape[0]} rows and Z has {Z.shape[0]}; pass the map of these same rows.")
     if metric == "precomputed" and X.shape[0] != X.shape[1]:
         raise ValueError(f'X has shape {X.shape}; metric="precomputed" needs a square matrix of distances.')
-    return X, Z
+    if not callable(metric) and metric not in _OF_UNITS:
+        X = in_units(X, unit_of(X))
+    return X, in_units(Z, unit_of(Z))
 
 
 def _probes(n_samples: int, n_probes: int | None, random_state: Seed, name: str = "n_probes") -> Array:

@@ -3,6 +3,7 @@ import sys
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.cluster import KMeans
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
@@ -460,3 +461,11 @@ def test_plot_without_matplotlib_says_how_to_get_it(make, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"Display.plot requires matplotlib"):
         make().plot()
+
+
+def test_displays_say_what_they_were_given():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(AttributeError, match="KMeans has no classes_, as classifiers have; match its columns"):
+        ReliabilityDisplay.from_estimator(KMeans(3, n_init=1).fit(X), X, y)
+    with pytest.raises(TypeError, match=r"index must be an instance of int, not float"):
+        NeighborhoodDisplay.from_estimator(ICONEmbedding(max_iter=20).fit(X), X, 1.5)

@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, encoders
 from sklearn_icon._core.rows import unit_of
 from sklearn_icon.encoders._scaling import input_scale
+from sklearn_icon.metrics import knn_recall, random_triplet_accuracy, trustworthiness
 from sklearn_icon.supervisory import Gaussian
 
 X, y = make_blobs(80, n_features=5, centers=4, cluster_std=0.6, random_state=3)
@@ -103,6 +104,16 @@ def test_pairs_of_items_of_several_axes():
     standard = (columns - columns.mean(axis=0)) / columns.std(axis=0, ddof=1)
     np.testing.assert_allclose(z - z.mean(axis=0), standard @ model.x_rotations_, atol=1e-6)
     assert model.predict(items).shape == Y.shape and w.shape == (80, 2)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan", "cosine"])
+@pytest.mark.parametrize("scale", [2.0**-900, 2.0**600])
+@pytest.mark.parametrize("measure", [knn_recall, trustworthiness, random_triplet_accuracy])
+def test_maps_are_measured_in_any_units(measure, scale, metric):
+    Z = X[:, :2]
+    for container in (np.asarray, sp.csr_array):
+        expected = measure(container(X), Z, metric=metric)
+        assert 0.5 < measure(container(X * scale), Z / scale, metric=metric) == expected < 1
 
 
 def test_units_are_powers_of_two_and_one_for_ordinary_rows():

@@ -77,7 +77,7 @@ def rows_of(items: Rows) -> Rows:
 def unit_of(X: Rows) -> float:
     """A power of two that brings rows near one where sums of their squares would vanish or overflow, else one."""
     numbers = X.data if sparse.issparse(X) else X
-    size = float(max(numbers.max(initial=0), -numbers.min(initial=0)))
+    size = max(float(numbers.max(initial=0)), -float(numbers.min(initial=0)))
     low, high, most = _ORDINARY.get(numbers.dtype.itemsize, _ORDINARY[8])
     if size == 0 or low <= size <= high:
         return 1.0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.metrics import euclidean_distances
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_array, check_consistent_length, check_scalar
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
@@ -141,6 +142,7 @@ class NeighborhoodDisplay:
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
         n = _num_samples(X)
+        check_scalar(index, "index", Integral)
         if not -n <= index < n:
             raise ValueError(f"index={index} is beyond the {n} rows of X; use one of {-n} to {n - 1}.")
         index = index % n
