@@ -230,8 +230,9 @@ class ReliabilityDisplay:
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         name = type(estimator).__name__ if name is None else name
         if not hasattr(estimator, "classes_"):
-            raise TypeError(
-                f"{name} has no classes_, as classifiers have; match its columns to the classes of y, and pass them to from_predictions."
+            raise AttributeError(
+                f"{type(estimator).__name__} has no classes_, as classifiers have; match its columns to the classes of "
+                "y, and pass them to from_predictions."
             )
         y_prob = estimator.predict_proba(X)
         return cls.from_predictions(y, y_prob, n_bins=n_bins, labels=estimator.classes_, name=name, ax=ax, **kwargs)
