@@ -204,6 +204,8 @@ def test_undefined_metrics_say_where_and_what_helps(X, metric, message):
         ("seuclidean", {"V": np.array([1.0, 0, 2, -1])}, r"V in metric_params is not positive in columns \[1, 3\]"),
         ("mahalanobis", {"VI": np.eye(3)}, r"VI in metric_params has shape \(3, 3\), but X has 4 columns"),
         ("mahalanobis", {"VI": np.diag([1.0, 1, 1, -2])}, r"VI .* positive semi-definite .* least eigenvalue is -2"),
+        ("mahalanobis", {"V": np.eye(5)}, r"V in metric_params has shape \(5, 5\), but X has 4 columns"),
+        ("mahalanobis", {"V": np.diag([1.0, 1, 1, 0])}, r"V .* positive definite .* least eigenvalue is 0"),
     ],
 )
 def test_parameters_of_metrics_are_checked(metric, params, message):

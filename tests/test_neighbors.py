@@ -173,6 +173,13 @@ def test_scale_is_that_of_the_searched_rows(metric):
         assert_close(found, expected.indices, expected.distances)
 
 
+def test_mahalanobis_reads_a_covariance_or_its_inverse():
+    X, V = blobs(), np.cov(blobs(seed=2).T) + np.diag(np.arange(blobs().shape[1]))
+    found = nearest_neighbors(X, 6, metric="mahalanobis", metric_params={"V": V})
+    expected = nearest_neighbors(X, 6, metric="mahalanobis", metric_params={"VI": np.linalg.inv(V)})
+    assert_close(found, expected.indices, expected.distances)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("container", [np.array, sp.csr_array])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])

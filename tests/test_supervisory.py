@@ -584,6 +584,14 @@ def test_defaults_shrink_with_a_warning():
     assert UniformKNN().conditional(np.arange(16.0)[:, None]).weights.nnz == 16 * 15
 
 
+@pytest.mark.parametrize("spec", [Gaussian, StudentT])
+def test_a_perplexity_between_the_other_rows_and_all(spec):
+    X = np.random.default_rng(0).normal(size=(14, 3))
+    with pytest.warns(UserWarning, match="perplexity=13.4 is above that of uniform weights on the 13 other rows"):
+        p = spec(perplexity=13.4).conditional(X)
+    assert_allclose(p.toarray(), (1 - np.eye(14)) / 13, rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize(
     "spec",
     [

@@ -20,7 +20,7 @@ _SPARSE = {"cosine", "euclidean", "manhattan", "precomputed", "sqeuclidean"}
 _PARAMS: dict = {
     "minkowski": {"p", "w"},
     "seuclidean": {"V"},
-    "mahalanobis": {"VI"},
+    "mahalanobis": {"V", "VI"},
     "haversine": set(),
     "precomputed": set(),
     **{name: {"w"} for name in SHIFT_FREE - {"minkowski", "seuclidean", "mahalanobis"}},
@@ -128,20 +128,13 @@ def variances(V: Any, reference: Array, name: str) -> Array:
     return V
 
 
-def covariance_inverse(VI: Any, reference: Array, name: str) -> Array:
-    """That of mahalanobis: given, or of the rows."""
+def covariance_inverse(params: dict, reference: Array, name: str) -> Array:
+    """That of mahalanobis: given as VI, or of the covariance V that is given, or of the rows."""
+    if params.get("VI") is not None:
+        return _semidefinite("VI", params["VI"], reference.shape[1], name, 0.0)
+    if params.get("V") is not None:
+        return np.linalg.inv(_semidefinite("V", params["V"], reference.shape[1], name, _DEPENDENT))
     width = reference.shape[1]
-    if VI is not None:
-        VI = np.asarray(VI, dtype=np.float64)
-        if VI.shape != (width, width):
-            raise ValueError(f"VI in metric_params has shape {VI.shape}, but {name} has {width} columns.")
-        least = np.linalg.eigvalsh((VI + VI.T) / 2)[0] if np.isfinite(VI).all() else np.nan
-        if not least >= -_ROUNDING * np.abs(VI).max():
-            raise ValueError(
-                f"VI in metric_params must be a positive semi-definite matrix, but its least eigenvalue is "
-                f"{least:.3g}: pass the inverse of a covariance"
-            )
-        return VI
     centred = reference - reference.mean(axis=0, dtype=np.float64)
     lengths = np.sqrt(np.einsum("ij,ij->j", centred, centred))
     constant = reference.max(axis=0) == reference.min(axis=0)
@@ -155,6 +148,21 @@ def covariance_inverse(VI: Any, reference: Array, name: str) -> Array:
             "them, reduce the columns by PCA, or give metric_params={'VI': ...}"
         )
     return np.linalg.inv(np.atleast_2d(np.cov(reference, rowvar=False)))
+
+
+def _semidefinite(key: str, matrix: Any, width: int, name: str, least: float) -> Array:
+    """A matrix of metric_params, (width, width), whose eigenvalues are no smaller than a fraction of its entries."""
+    matrix = np.asarray(matrix, dtype=np.float64)
+    if matrix.shape != (width, width):
+        raise ValueError(f"{key} in metric_params has shape {matrix.shape}, but {name} has {width} columns.")
+    found = np.linalg.eigvalsh((matrix + matrix.T) / 2)[0] if np.isfinite(matrix).all() else np.nan
+    if not found >= (least or -_ROUNDING) * np.abs(matrix).max():
+        what = "definite matrix, as the covariance of independent columns" if least else "semi-definite matrix"
+        raise ValueError(
+            f"{key} in metric_params must be a positive {what}, but its least eigenvalue is {found:.3g}: pass "
+            + ("another, or its pseudo-inverse as VI" if least else "the inverse of a covariance")
+        )
+    return matrix
 
 
 def checked_distances(d: Rows, metric: Metric, names: tuple[str, str]) -> Rows:

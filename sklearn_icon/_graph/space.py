@@ -143,7 +143,7 @@ def space_of(
     if metric == "seuclidean":
         params["V"] = variances(params.get("V"), reference, names[1])
     elif metric == "mahalanobis":
-        params["VI"] = covariance_inverse(params.get("VI"), reference, names[1])
+        params = {"VI": covariance_inverse(params, reference, names[1])}
     X = reference if own else compared(metric, shift, X, names[0])
     unit = _unit(reference) if root else 1.0
     if unit != 1:

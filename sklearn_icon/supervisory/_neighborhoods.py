@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
@@ -188,6 +189,13 @@ class _DistanceKernel(Neighborhood):
         if perplexity > limit and type(perplexity) is float and perplexity == _DEFAULT_PERPLEXITY:
             data = data if self.n_neighbors is None else f"n_neighbors={limit}"
             perplexity = shrink("perplexity", perplexity, max(1.0, limit / 3), data)
+        if n - 1 == limit < perplexity < n:
+            warnings.warn(
+                f"perplexity={perplexity:g} is above that of uniform weights on the {limit} other rows, which are "
+                "used.",
+                stacklevel=2,
+            )
+            perplexity = float(limit)
         if perplexity > limit:
             if self.n_neighbors is not None and self.n_neighbors < n - 1:
                 raise ValueError(
