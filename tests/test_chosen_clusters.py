@@ -125,26 +125,70 @@ def test_what_is_cut_by_a_naive_loop():
     assert found.cut(share) == pytest.approx(cut / even)
 
 
-def made_up(cuts, alone=0):
+def made_up(name, cuts, alone=0, effective=3.0):
     return choice.Candidate(
-        "made up", np.zeros(len(cuts), int), 0.0, np.asarray(cuts), 0.6, np.arange(len(cuts)) < alone
+        name, np.zeros(len(cuts), int), 0.0, np.asarray(cuts), 0.6, effective, np.arange(len(cuts)) < alone
     )
 
 
 def test_the_rule():
     share, rng = np.full(400, 1 / 400), np.random.RandomState(0)
     noise = 0.01 * rng.normal(size=400)
-    search, far_less, little_less = (made_up(np.full(400, cut)) for cut in (0.1, 0.06, 0.08))
-    assert choice.choose(search, far_less, None, share) is far_less
-    assert choice.choose(search, little_less, None, share) is search
-    as_good, worse = made_up(0.1 + noise - noise.mean() + 2e-4), made_up(0.102 + noise - noise.mean())
-    assert choice.choose(search, little_less, as_good, share) is as_good
-    assert choice.choose(search, little_less, worse, share) is search
-    outlier = made_up(0.1 + noise - noise.mean() + 2e-4, alone=1)
-    assert choice.choose(search, little_less, outlier, share) is search
-    split, outlier_alone = made_up(np.full(400, 1e-3)), made_up((np.arange(400) < 1).astype(float), alone=1)
-    assert choice.choose(split, split, outlier_alone, share) is outlier_alone
-    assert choice.choose(made_up(np.zeros(400)), None, outlier_alone, share) is not outlier_alone
+    noise -= noise.mean()
+
+    def chosen(search=0.1 + 0 * noise, cut=None, means=None, settled=None, **how):
+        given = {"search": search, "cut": cut, "k-means": means, "settled k-means": settled}
+        simple = {"k-means", "settled k-means"}
+        made = {n: made_up(n, cuts, **(how if n in simple else {})) for n, cuts in given.items() if cuts is not None}
+        return choice.choose(made, share).name
+
+    assert chosen(cut=0.06 + noise) == "cut"
+    assert chosen(cut=0.08 + noise) == "search"
+    assert chosen(means=0.119 + noise) == "k-means"
+    assert chosen(means=0.121 + noise) == "search"
+    assert chosen(settled=0.1005 + noise) == "settled k-means"
+    assert chosen(settled=0.1015 + noise) == "search"
+    assert chosen(settled=0.1 + noise, effective=2.5) == "search"
+    assert chosen(settled=0.06 + noise, effective=2.5) == "settled k-means"
+    assert chosen(settled=0.1 + noise, alone=1) == "search"
+    outlier_alone = (np.arange(400) < 1).astype(float)
+    assert chosen(search=np.full(400, 1e-3), means=outlier_alone, alone=1) == "k-means"
+    assert chosen(search=np.zeros(400), means=outlier_alone, alone=1) == "search"
+
+
+def test_what_is_cut_without_an_edge_by_a_naive_loop():
+    X, weights = IRIS[::3], np.random.RandomState(1).uniform(0.5, 1.5, size=50)
+    p, n, k = Gaussian(4, n_neighbors=9).conditional(X), len(X), 3
+    table = cost_table("kl", n, 0.3, 0.3)
+    rows = row_search.Rows(row_search.symmetric_flow(p, 2, weights), weights / weights.sum(), table, k)
+    labels, _ = row_search.settled(rows, np.arange(n) % k, seed=0)
+    dense, p_ij = rows.flow.toarray(), p.weights.toarray()
+    cut = np.zeros(n)
+    for i in range(n):
+        for j in np.flatnonzero(p_ij[i]):
+            flow = dense.copy()
+            flow[i, j] = flow[j, i] = 0
+            leaves = labels[i] != labels[j]
+            for c in np.unique(labels[np.flatnonzero(dense[i])]):
+                moved = np.where(np.arange(n) == i, c, labels)
+                without = rows._replace(flow=sparse.csr_array(flow))
+                losses = [row_search.settled(without, of, 0, 0)[1] for of in (labels, moved)]
+                leaves |= losses[1] < losses[0] - 1e-12
+            cut[i] += leaves * p_ij[i, j]
+    found = row_search.cut_without_edge(rows, labels, p)
+    np.testing.assert_allclose(found, cut, atol=1e-12)
+    assert found.sum() > (p_ij * (labels[:, None] != labels)).sum()
+
+
+def test_columns_of_noise_do_not_lead_away_from_k_means():
+    more = []
+    for seed in range(4):
+        rng = np.random.RandomState(200 + seed)
+        y = rng.randint(5, size=420)
+        X = np.c_[2.5 * rng.normal(size=(5, 4))[y] + rng.normal(size=(420, 4)), rng.normal(size=(420, 24))]
+        ours, theirs = ICONClustering(5, random_state=0), KMeans(5, n_init=10, random_state=0)
+        more.append(adjusted_rand_score(y, theirs.fit_predict(X)) - adjusted_rand_score(y, ours.fit_predict(X)))
+    assert np.mean(more) < 0.03
 
 
 @pytest.mark.parametrize("n_steps", [1, 2])
@@ -176,12 +220,13 @@ def test_the_table_says_what_was_chosen():
     X = np.r_[stick, rng.normal([10, 12], 1, (25, 2)), rng.normal([20, -12], 1, (25, 2))]
     clusters = ICONClustering(3, random_state=0).fit(X)
     table = clusters.candidates_
-    assert list(table["name"]) == ["k-means", "cut", "search"]
+    assert list(table["name"]) == ["k-means", "settled k-means", "cut", "search"]
     at = list(table["name"]).index(clusters.chosen_)
     assert clusters.loss_ == table["loss"][at]
-    assert table["cut"][at] < 0.7 * table["cut"][2]  # whose evenness is not worth its cuts
-    assert table["evenness"][2] > table["evenness"][at]
-    assert table["loss"][2] < table["loss"][at]
+    assert table["cut"][at] < 0.7 * table["cut"][3]  # whose evenness is not worth its cuts
+    assert table["evenness"][3] > table["evenness"][at]
+    assert table["effective"][3] > table["effective"][at]
+    assert table["loss"][3] < table["loss"][at]
 
 
 def test_digits_are_the_search_s():

@@ -22,7 +22,7 @@ from .choice import Candidate, as_good, candidate, choose
 from .cuts import measure_of
 from .local_search import cost_table, quiet
 from .losses import Data, Divergence, Specs, sq_distances
-from .row_search import Rows, searched, settled, symmetric_flow
+from .row_search import Rows, cut_without_edge, searched, settled, symmetric_flow
 from .soft_k_means import moved
 
 _K_MEANS_STARTS = 6
@@ -78,7 +78,8 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
     found = {}
     if X is not None:
         labels = recalled("k-means", lambda: _k_means(X, unit, asked, sample_weight))
-        found["k-means"] = settled(rows, labels, asked.seed, asked.max_iter)
+        by_means = np.unique(labels, return_inverse=True)[1]
+        found["settled k-means"] = settled(rows, by_means, asked.seed, asked.max_iter)
     near = recalled("eigenvectors", lambda: _eigenvectors(p, learned, asked, sample_weight))
     if near is not None:
         labels = recalled("k-means of eigenvectors", lambda: _partition_of(near, asked, sample_weight))
@@ -88,8 +89,14 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
     n_kept = int(np.clip(_KEPT_ROWS // n, _LEAST_KEPT, _MOST_KEPT)) if asked.n_init == "auto" else asked.n_init
     known = rows, near, list(found.values()), n_kept, asked.seed, asked.max_iter
     found["search"] = recalled("search", lambda: searched(*known)[0])
-    made = {name: candidate(name, labels, loss, p, share) for name, (labels, loss) in found.items()}
-    chosen = choose(made["search"], made.get("cut"), made.get("k-means"), share)
+    made = {
+        name: candidate(name, labels, loss, p, share, cut_without_edge(rows, labels, p))
+        for name, (labels, loss) in found.items()
+    }
+    if X is not None and by_means.max() + 1 == asked.n_clusters:
+        loss = settled(rows, by_means, asked.seed, 0)[1]
+        made = {"k-means": candidate("k-means", by_means, loss, p, share)} | made
+    chosen = choose(made, share)
     for each in made.values():
         asked.report(f"{each.name}: loss {each.loss:.4f}, R {each.cut(share):.4f}, evenness {each.evenness:.3f}")
     asked.report(f"kept that of {chosen.name}")
@@ -286,12 +293,16 @@ def _of_many(estimator, distinct: Distinct, asked: Asked, device, random_state) 
         memberships, curve = softmax(trained.logits, axis=1)[distinct.inverse], trained.result.loss_curve
         of_fit = name, table, trained.loss, curve, str(device)
         return Kept(p_spec, Linear(), memberships, trained.state, None, distinct.first, *of_fit, p)
-    measure = {"metric": estimator.metric, "metric_params": estimator.metric_params, "n_jobs": estimator.n_jobs}
-    near = cross_neighbors(rows, few.rows, _NEAR, **measure).indices
-    labels = np.eye(asked.n_clusters)[choice.chosen.labels][near].sum(axis=1).argmax(axis=1)
     fractions, costs = weight / weight.sum(), cost_table("kl", n, asked.share, asked.share)
-    searched_rows = Rows(symmetric_flow(p, 1, weight), fractions, costs, asked.n_clusters)
-    labels, loss = settled(searched_rows, labels, asked.seed, asked.max_iter)
+    searched_rows, n_sweeps = Rows(symmetric_flow(p, 1, weight), fractions, costs, asked.n_clusters), asked.max_iter
+    if name == "k-means":
+        coef, intercept = _nearest_mean(few.rows, choice.chosen.labels, few.weight / few.weight.sum())
+        labels, n_sweeps = np.asarray(rows @ coef.T + intercept).argmax(axis=1), 0
+    else:
+        measure = {"metric": estimator.metric, "metric_params": estimator.metric_params, "n_jobs": estimator.n_jobs}
+        near = cross_neighbors(rows, few.rows, _NEAR, **measure).indices
+        labels = np.eye(asked.n_clusters)[choice.chosen.labels][near].sum(axis=1).argmax(axis=1)
+    labels, loss = settled(searched_rows, labels, asked.seed, n_sweeps)
     choice = Choice(candidate(name, labels, loss, p, fractions), choice.candidates)
     return _kept(asked, choice, p_spec, p, distinct, table)._replace(p=p)
 
@@ -304,6 +315,7 @@ def _table(choice, weight):
         "loss": np.array([each.loss for each in choice.candidates]),
         "cut": np.array([each.cut(share) for each in choice.candidates]),
         "evenness": np.array([each.evenness for each in choice.candidates]),
+        "effective": np.array([each.effective for each in choice.candidates]),
         "n_clusters": np.array([int(each.labels.max()) + 1 for each in choice.candidates]),
     }
 

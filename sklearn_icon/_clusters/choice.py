@@ -1,29 +1,33 @@
 """Which of several partitions to keep: the fraction of p that they cut, of what labels drawn at random would cut.
 
-All are local minima of one loss, so what tells them apart is how they got there: by search, from the eigenvectors that
-relax the normalised cut, from k-means. The loss itself rewards even clusters, and may pay for evenness with cuts
-through a large cluster. With m_c the fraction of rows in cluster c,
+What tells partitions of one loss apart is how they got there: by search, from the eigenvectors that relax the
+normalised cut, from k-means. The loss itself rewards even clusters, and may pay for evenness with cuts through a large
+cluster. With m_c the fraction of rows in cluster c,
 
-    R = sum_i w_i sum_j p_ij [c_i != c_j] / (1 - sum_c m_c^2)
+    R = sum_i w_i sum_j p_ij [c_i^(j) != c_j] / (1 - sum_c m_c^2)
 
-is zero where no p is cut and one for labels that know nothing of p, whatever their sizes.
+is zero where no p is cut and one for labels that know nothing of p, whatever their sizes. A partition that was moved to
+where the loss is low follows the very edges that it is measured by, and follows accidents too: c_i^(j) is the cluster
+that i would be in without j, which is c_i where labels were found without p.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.special import entr
 
-_MUCH_LESS = 0.7  # of what the search's partition cuts
-_STANDARD_ERRORS = 1.5  # within which a simpler partition is as good
+_MUCH_LESS, _LITTLE_MORE = 0.7, 1.2  # of what another cuts
+_STANDARD_ERRORS = 1.5  # within which what is cut may differ by accident
+_AS_EVEN = 0.85  # of another's effective number of clusters
 _ALONE = 0.5  # of a cluster's p stays inside, or it holds outliers
 _NOTHING = 0.1  # of what another cuts of the other rows, where outliers may have clusters of their own
 
 
 class Candidate(NamedTuple):
-    """A partition, its loss, and what is cut: R by row, whose mean is R, 1 - sum_c m_c^2, and which rows are outliers.
-
-    Outliers are rows of clusters in which less than half of p stays.
+    """A partition, its loss, and what is cut: R by row, whose mean is R, 1 - sum_c m_c^2, the number of clusters of
+    equal mass that have the entropy of the m_c, and which rows are outliers: those of clusters in which less than half
+    of p stays.
     """
 
     name: str
@@ -31,6 +35,7 @@ class Candidate(NamedTuple):
     loss: float
     cut_of_rows: np.ndarray
     evenness: float
+    effective: float
     alone: np.ndarray
 
     def cut(self, share):
@@ -38,15 +43,17 @@ class Candidate(NamedTuple):
         return float(share @ self.cut_of_rows)
 
 
-def candidate(name, labels, loss, p, share):
-    """Measure a partition of rows with shares of the weight."""
+def candidate(name, labels, loss, p, share, left_out=None):
+    """Measure a partition of rows with shares of the weight; `left_out` is what is cut of rows, edges left out."""
     n, k = len(labels), int(labels.max()) + 1
     members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), (n, k))
     inside = np.asarray((p.weights @ members)[np.arange(n), labels]).ravel()
-    evenness = 1 - float(np.square(np.bincount(labels, share)).sum())
+    masses = np.bincount(labels, share)
+    evenness, effective = 1 - float(np.square(masses).sum()), float(np.exp(entr(masses).sum()))
     cut = np.where(p.has_positives, 1 - inside, 0.0)
     of_clusters = np.bincount(labels, share * cut) > (1 - _ALONE) * np.bincount(labels, share * p.has_positives)
-    return Candidate(name, labels, loss, np.clip(cut, 0, 1) / max(evenness, 1e-12), evenness, of_clusters[labels])
+    by_rows = np.clip(cut if left_out is None else left_out, 0, 1) / max(evenness, 1e-12)
+    return Candidate(name, labels, loss, by_rows, evenness, effective, of_clusters[labels])
 
 
 def as_good(simple, other, share, errors=_STANDARD_ERRORS):
@@ -55,6 +62,11 @@ def as_good(simple, other, share, errors=_STANDARD_ERRORS):
     mean = share @ more
     error = np.sqrt(np.square(share) @ np.square(more - mean))
     return mean <= errors * error + 1e-12
+
+
+def cuts_below(one, factor, other, share):
+    """Whether one cuts less than this factor of what the other does."""
+    return one.cut(share) < factor * other.cut(share) - 1e-12
 
 
 def parts_outliers(simple, other, share):
@@ -66,18 +78,27 @@ def parts_outliers(simple, other, share):
     return rest @ simple.cut_of_rows < _NOTHING * (rest @ other.cut_of_rows) - 1e-12
 
 
-def choose(by_search, by_cut, by_k_means, share):
-    """The partition to keep; see the module.
+def choose(made, share):
+    """The partition to keep, of candidates by name; see the module.
 
     1. That of the search, of the lowest loss, unless that of the cut has less than 0.7 of its R.
-    2. That of k-means instead, where its R is higher by no more than 1.5 standard errors of the difference over rows.
-       Clusters of outliers, that the other has not, must be worth it: of the other rows it cuts less than a tenth.
+    2. That of k-means instead, where its R is at most a fifth higher; or k-means' after moves, where its R is higher by
+       1.5 standard errors of the difference over rows at the most. Where its effective number of clusters is below 0.85
+       of the other's, its R must be below 0.7 of the other's. Clusters of outliers, that the other has not, must be
+       worth it: of the other rows it cuts less than a tenth.
     """
-    kept = by_search
-    if by_cut is not None and by_cut.cut(share) < _MUCH_LESS * by_search.cut(share) - 1e-12:
-        kept = by_cut
-    if by_k_means is None or not as_good(by_k_means, kept, share):
-        return kept
-    if by_k_means.alone.any() and not kept.alone.any() and not parts_outliers(by_k_means, kept, share):
-        return kept
-    return by_k_means
+    kept = made["search"]
+    if "cut" in made and cuts_below(made["cut"], _MUCH_LESS, kept, share):
+        kept = made["cut"]
+    for simple in (made[name] for name in ("k-means", "settled k-means") if name in made):
+        if simple.alone.any() and not kept.alone.any():
+            replaces = parts_outliers(simple, kept, share)
+        elif simple.effective < _AS_EVEN * kept.effective:
+            replaces = cuts_below(simple, _MUCH_LESS, kept, share)
+        elif simple.name == "k-means":
+            replaces = simple.cut(share) <= _LITTLE_MORE * kept.cut(share) + 1e-12
+        else:
+            replaces = as_good(simple, kept, share)
+        if replaces:
+            return simple
+    return kept

@@ -44,7 +44,7 @@ def settled(rows: Rows, labels: np.ndarray, seed: int, max_sweeps: int = _SWEEPS
     """Labels from which no move of a row lowers the loss, and the loss; no cluster loses its last row."""
     labels = _whole(rows, np.unique(labels, return_inverse=True)[1].astype(np.int64))
     rng, n = np.random.RandomState(seed), len(labels)
-    orders = np.stack([rng.permutation(n) for _ in range(min(max_sweeps, _SWEEPS))])
+    orders = np.array([rng.permutation(n) for _ in range(min(max_sweeps, _SWEEPS))], dtype=np.int64).reshape(-1, n)
     flow = rows.flow
     cost = _settle_rows(flow.indptr, flow.indices, flow.data, rows.masses, rows.table, rows.n_clusters, orders, labels)
     return labels, cost
@@ -143,6 +143,49 @@ def _rand(labels, others):
     one, other, both, pairs = one - n, other - n, both - n, n * (n - 1)
     expected, most = one * other / pairs, (one + other) / 2
     return 1.0 if most == expected else (both - expected) / (most - expected)
+
+
+def cut_without_edge(rows: Rows, labels: np.ndarray, p) -> np.ndarray:
+    """Of each row i, the p_ij of those j that are in another cluster than i, or would be were i moved without them."""
+    edges, flow = p.weights, rows.flow
+    labels = labels.astype(np.int64, copy=False)
+    graph = flow.indptr, flow.indices, flow.data, rows.masses
+    return _cut_without_edge(*graph, rows.table, rows.n_clusters, edges.indptr, edges.indices, edges.data, labels)
+
+
+@njit(nogil=True, error_model="numpy")
+def _cut_without_edge(indptr, indices, flow, masses, table, n_clusters, begins, others, weights, label):
+    """What is cut of each row, as by `_settle_rows` with the flow between the two rows of an edge left out."""
+    inside, mass, cost = np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters)
+    links, count, touched = np.zeros(n_clusters), np.zeros(n_clusters, np.int64), np.empty(n_clusters, np.int64)
+    between, cut = np.zeros(len(label)), np.zeros(len(label))
+    _count(indptr, indices, flow, masses, label, inside, mass, count)
+    for cluster in range(n_clusters):
+        cost[cluster] = _interpolated(inside[cluster], mass[cluster], table)
+    for row in range(len(label)):
+        old, first, last = label[row], indptr[row], indptr[row + 1]
+        own, n_touched = _link(row, indices[first:last], flow[first:last], label, links, touched)
+        for edge in range(first, last):
+            between[indices[edge]] = flow[edge]
+        for edge in range(begins[row], begins[row + 1]):
+            other = others[edge]
+            leaves = label[other] != old
+            if not leaves and other != row and count[old] > 1:
+                held = inside[old] - 2 * between[other]
+                left = held - 2 * (links[old] - between[other]) - own
+                change = _interpolated(left, mass[old] - masses[row], table) - _interpolated(held, mass[old], table)
+                for cluster in touched[:n_touched]:
+                    if cluster != old and not leaves:
+                        joined = inside[cluster] + 2 * links[cluster] + own
+                        trial = _interpolated(joined, mass[cluster] + masses[row], table)
+                        leaves = trial - cost[cluster] + change < -1e-12
+            if leaves:
+                cut[row] += weights[edge]
+        for edge in range(first, last):
+            between[indices[edge]] = 0.0
+        for cluster in touched[:n_touched]:
+            links[cluster] = 0.0
+    return cut
 
 
 @njit(nogil=True, error_model="numpy")

@@ -39,22 +39,25 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     "A uniformly drawn member of i's cluster" should be whom p says: i's neighbours, its neighbours' neighbours, rows of
     the same class.
 
-    At the defaults p is local and three hard partitions are made that no move of a row improves: the best of a search,
-    and those reached from the eigenvectors of p (the relaxed cut) and from k-means. The loss also rewards even
-    clusters, so that the choice is by what is cut of p, over what is cut by labels of the same sizes that know
-    nothing of p,
+    At the defaults p is local and hard partitions are made: that of k-means, and three that no move of a row improves,
+    the best of a search and those reached from k-means and from the eigenvectors of p (the relaxed cut). The loss also
+    rewards even clusters, so that the choice is by what is cut of p, over what is cut by labels of the same sizes that
+    know nothing of p,
 
     ::
 
-        R = sum_i w_i sum_j p(j|i) [c_i != c_j] / (1 - sum_c m_c^2),     m_c the weight of cluster c, of all.
+        R = sum_i w_i sum_j p(j|i) [c_i^(j) != c_j] / (1 - sum_c m_c^2),     m_c the weight of cluster c, of all,
 
-    The search's partition is kept unless the cut's R is below 0.7 of its own: then its gain is evenness alone. That of
-    k-means replaces either where its R is higher by 1.5 standard errors of the difference at the most, unless it gives
-    outliers clusters of their own, in which less than half of p stays, for nothing: the other has none such, and cuts
-    no more than ten times as much of the other rows. Memberships are those of a linear map, where its partition cuts no
-    more than one standard error above that, else each row's own. Of more than 10,000 rows that many are drawn to choose
-    among; the search's choice then means a linear map trained on all rows, the others' are carried over to all. Equal
-    rows are one row that weighs more.
+    c_i^(j) the cluster in which i would be without its edge to j, as moved rows follow the edges that measure them; of
+    k-means' own partition it is c_i. The search's partition is kept unless the cut's R is below 0.7 of its own: then
+    its gain is evenness alone. That of k-means replaces either where its R is at most a fifth higher, or after moves by
+    1.5 standard errors of the difference at the most. This is not enough where its sizes have the entropy of fewer
+    than 0.85 as many even clusters: then its R too must be below 0.7 of the other's; nor where it gives outliers
+    clusters of their own, in which less than half of p stays, and the other does not: then it must cut less than a
+    tenth as much of the other rows. Memberships are those of a linear map, where its partition cuts no more than one
+    standard error above that, else each row's own. Of more than 10,000 rows that many are drawn to choose among; the
+    search's choice then means a linear map trained on all rows, the others' are carried over to all. Equal rows are one
+    row that weighs more.
 
     Any other `supervisory` than a graph, `learned`, `encoder`, `divergence` or `debias`, or a `device` other than the
     CPU, is a choice that is trained as it stands: phi = softmax(f(x)). Starts are hard partitions of small groups of
@@ -147,11 +150,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Means of X weighted by membership. Only where X holds features.
     inertia_ : float
         Sum of squared distances of rows to the centre of their cluster. Only where X holds features.
-    chosen_ : {"search", "cut", "k-means", "distinct rows"}
-        At the defaults, how the kept partition was found; the last where there are no more of these than clusters.
+    chosen_ : {"search", "cut", "k-means", "settled k-means", "distinct rows"}
+        At the defaults, how the kept partition was found; "settled" is after moves, and the last where there are no
+        more of these than clusters.
     candidates_ : dict of ndarray
-        At the defaults, a table of the candidates: "name", "loss", "cut" (R), "evenness" (1 - sum_c m_c^2) and
-        "n_clusters".
+        At the defaults, a table of the candidates: "name", "loss", "cut" (R), "evenness" (1 - sum_c m_c^2),
+        "effective" (even clusters of the same entropy) and "n_clusters".
     loss_ : float
         The loss of the kept partition, up to what all share. Where memberships are trained, mean loss of the kept
         start, on batches that all starts share; of k-means the mean inertia.
