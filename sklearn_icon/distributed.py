@@ -94,6 +94,7 @@ def alone() -> AbstractContextManager[None]:
     Returns
     -------
     context manager
+        For a `with` statement.
 
     Examples
     --------

@@ -9,12 +9,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from scipy import sparse
-from sklearn.datasets import make_classification
+from sklearn.datasets import make_blobs, make_classification
 
-from sklearn_icon import ICONClassifier, distributed
+from sklearn_icon import ICONClassifier, ICONEmbedding, distributed, learned, supervisory
 from sklearn_icon._core.group import ALONE, group, together
+from sklearn_icon._graph.neighbors import nearest_neighbors
+from sklearn_icon._objective.loss import Loss
+from sklearn_icon._optim.train import Run
+from sklearn_icon._training.maps import losses_of
+from sklearn_icon.metrics import knn_recall
 
 
 def _cuts(n, n_ranks):
@@ -159,6 +165,165 @@ def test_classifier(n_ranks, request):
     np.testing.assert_array_equal(ranks[0]["rows"][0], X)
     np.testing.assert_array_equal(ranks[0]["rows"][1].toarray(), X)
     assert ranks[1]["rows"] == (None, None) and ranks[1]["whole"] is False
+
+
+def neighbor_cases():
+    """Rows by name, with a metric and k: ties, copies, shifts, few and many rows and columns."""
+    rng = np.random.RandomState(11)
+    blocks = rng.randint(0, 3, size=(500, 4)).astype(float)  # ties and more copies than neighbours
+    far = rng.normal(size=(1500, 10)) + 300.0  # all of one sign, within a factor of two
+    return {
+        "few": (rng.normal(size=(60, 5)), "euclidean", 7),
+        "all": (rng.normal(size=(40, 5)), "euclidean", 39),
+        "ties": (blocks, "euclidean", 6),
+        "whole numbers": (rng.randint(0, 3, size=(2500, 12)).astype(np.float32), "sqeuclidean", 20),
+        "shifted": (far, "euclidean", 15),
+        "cosine": (rng.normal(size=(1200, 8)), "cosine", 10),
+        "tree": (rng.normal(size=(11_000, 3)), "euclidean", 5),
+        "compiled": (rng.randint(0, 4, size=(21_000, 9)).astype(np.float32), "euclidean", 8),
+        "huge": (rng.normal(size=(1100, 6)) * 1e160, "euclidean", 5),
+    }
+
+
+def _neighbors(rank, n_ranks):
+    found = {}
+    for name, (X, metric, k) in neighbor_cases().items():
+        part = _cuts(len(X), n_ranks)[rank]
+        with together(name) as ranks:
+            ranks.number(len(X[part]))
+            found[name] = nearest_neighbors(X[part], k, metric=metric, random_state=3)[:2]
+            found["perplexity", name] = supervisory.Gaussian(5).conditional(X[part]) if name == "few" else None
+    return found
+
+
+@pytest.mark.parametrize("n_ranks", ["two", "three"])
+def test_neighbors_are_those_of_one_process(n_ranks, request):
+    ranks = request.getfixturevalue(n_ranks)(_neighbors)
+    for name, (X, metric, k) in neighbor_cases().items():
+        one = nearest_neighbors(X, k, metric=metric, random_state=3)
+        indices, distances = (np.concatenate([found[name][part] for found in ranks]) for part in (0, 1))
+        np.testing.assert_array_equal(indices, one.indices, err_msg=name)
+        np.testing.assert_allclose(distances, one.distances, rtol=1e-12, err_msg=name)
+    p = [found["perplexity", "few"] for found in ranks]
+    np.testing.assert_allclose(
+        np.vstack([part.toarray() for part in p]),
+        supervisory.Gaussian(5).conditional(neighbor_cases()["few"][0]).toarray(),
+        atol=1e-12,
+    )
+
+
+def blobs(n, dtype=np.float32):
+    """Rows of overlapping clusters, some of them equal, in random order."""
+    X = make_blobs(n, 10, centers=8, random_state=4, cluster_std=2.0)[0].astype(dtype)
+    X[::97] = X[0]
+    return X
+
+
+def _gradients(X, part, z, n_components):
+    """Loss, its gradient and what each row adds, of a map of the rows of all ranks."""
+    with together("map") as ranks:
+        ranks.number(len(X[part]))
+        p = supervisory.Gaussian(10, n_neighbors=30).conditional(X[part])
+        run = Run(torch.float32, torch.device("cpu"))
+        loss = Loss(learned.StudentT(), normalization="joint")
+        objective = loss.over(p, run, n_components=n_components, interpolate=True)
+        z = torch.as_tensor(z)
+        found = [objective.gradient(z, 4.0), objective.gradient(z, 1.0, True, False)]
+        objective.refine(100, None)
+        return found, losses_of(objective, z)
+
+
+SUMMED = [
+    (12_000, 2),
+    (700, 1),
+    (700, 2),
+]  # rows, dimensions: by compiled loops, the loss by a grid; by torch
+
+
+def _sums(rank, n_ranks):
+    found = {}
+    for n, d in SUMMED:
+        z = np.random.RandomState(1).normal(size=(n, d)).astype(np.float32) * 8
+        found[n, d] = _gradients(blobs(n), _cuts(n, n_ranks)[rank], z, d)
+    return found
+
+
+@pytest.mark.parametrize("n_ranks", ["two", "three"])
+def test_sums_of_maps_are_those_of_one_process(n_ranks, request):
+    ranks = request.getfixturevalue(n_ranks)(_sums)
+    for n, d in SUMMED:
+        z = np.random.RandomState(1).normal(size=(n, d)).astype(np.float32) * 8
+        steps, each = _gradients(blobs(n), slice(None), z, d)
+        for found in ranks:
+            three = zip(found[n, d][0], steps, ranks[0][n, d][0], strict=True)
+            for (loss, gradient), (one_loss, one_gradient), (_, same) in three:
+                assert abs(loss - one_loss) < 2e-5 * abs(one_loss)
+                size = float(one_gradient.abs().max())
+                np.testing.assert_allclose(gradient, one_gradient, rtol=0, atol=2e-4 * size)
+                assert torch.equal(gradient, same)
+        np.testing.assert_allclose(np.concatenate([found[n, d][1] for found in ranks]), each, rtol=1e-3, atol=1e-8)
+
+
+def fit_map(part, n, turn=1.0):
+    return ICONEmbedding(supervisory="knn", random_state=2).fit(np.float32(np.dot(blobs(n)[part], turn)))
+
+
+def _map(rank, n_ranks):
+    found = {}
+    for n in (300, 3600):
+        fitted = fit_map(_cuts(n, n_ranks)[rank], n)
+        whole = distributed.gather(fitted)
+        found[n] = {
+            "places": fitted.embedding_,
+            "kl": fitted.kl_divergence_,
+            "of rows": fitted.kl_per_sample_,
+            "transform": refusal(lambda fitted=fitted: fitted.transform(blobs(300)[:2])),
+            "whole": whole and (whole.embedding_, whole.kl_divergence_, whole.transform(blobs(n)[:5])),
+        }
+    X = blobs(3600)[rank::n_ranks]
+    maps = {
+        "divergence": ICONEmbedding(divergence="jensen_shannon"),
+        "normalization": ICONEmbedding(normalization="conditional"),
+        "debias": ICONEmbedding(debias=0.1),
+        "n_components": ICONEmbedding(n_components=3),
+        "init": ICONEmbedding(init="spectral"),
+        "array": ICONEmbedding(init=X[:, :2]),
+        "method": ICONEmbedding(method="exact"),
+        "metric": ICONEmbedding(metric="manhattan"),
+        "encoder": ICONEmbedding(encoder="mlp"),
+        "warm_start": ICONEmbedding(warm_start=True),
+        "supervisory": ICONEmbedding(supervisory="walk"),
+    }
+    found["refused"] = {name: refusal(lambda each=each: each.fit(X)) for name, each in maps.items()}
+    found["refused"]["sparse"] = refusal(lambda: ICONEmbedding().fit(sparse.csr_array(X)))
+    found["neighbors"] = refusal(lambda: ICONEmbedding(n_neighbors=3600).fit(X))
+    return found
+
+
+def test_maps(two):
+    ranks = two(_map)
+    for n in (300, 3600):
+        one, first = fit_map(slice(None), n), ranks[0][n]
+        places = np.concatenate([found[n]["places"] for found in ranks])
+        np.testing.assert_array_equal(first["whole"][0], places)
+        np.testing.assert_array_equal(first["whole"][2], places[:5])
+        assert all(found[n]["kl"] == first["kl"] for found in ranks)
+        assert np.mean(np.concatenate([found[n]["of rows"] for found in ranks])) == pytest.approx(first["kl"])
+        assert all("holds the rows of rank" in found[n]["transform"] for found in ranks)
+        if n == 300:  # by rank 0
+            np.testing.assert_array_equal(places, one.embedding_)
+        else:  # rounding leads to one of several minima, in one process too, as where the same rows are turned
+            turned = fit_map(slice(None), n, scipy.stats.ortho_group.rvs(10, random_state=0)).kl_divergence_
+            spread = abs(turned / one.kl_divergence_ - 1)
+            assert abs(first["kl"] / one.kl_divergence_ - 1) < 1e-3 + 2 * spread
+        assert abs(knn_recall(blobs(n), places) - knn_recall(blobs(n), one.embedding_)) < 0.01
+        if n == 3600:
+            equal = (blobs(n) == blobs(n)[0]).all(axis=1)
+            assert np.ptp(places[equal], axis=0).max() == 0
+    for found in ranks:
+        for name, message in found["refused"].items():
+            assert message and "over ranks" in message, (name, message)
+        assert "n_neighbors=3600" in found["neighbors"]
 
 
 def _fail(rank, n_ranks):

@@ -146,7 +146,7 @@ def test_a_smooth_kernel_of_ones_own_at_the_size_of_compiled_loops():
     ids=str,
 )
 def test_the_loss_of_a_gridded_map_is_within_1e_4(monkeypatch, kernel, exact_rows, n_components):
-    monkeypatch.setattr(_objective, "_EXACT_ROWS", exact_rows)
+    monkeypatch.setattr(_objective, "EXACT_ROWS", exact_rows)
     X = np.random.RandomState(1).randn(900, 8)
     p = supervisory.Gaussian(perplexity=12)
     m = ICONEmbedding(n_components, method="interpolation", supervisory=p, learned=kernel, random_state=0).fit(X)

@@ -48,6 +48,8 @@ class Conditional:
         The fraction of true neighbours that an approximate search found; 1 where it was exact, or there was none.
     neighbors : Neighbors, default=None
         What a search found, where p lives on the neighbours of rows.
+    first : int, default=0
+        The key that is row 0 itself, where these are rows of one rank among several.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class Conditional:
     degrees: np.ndarray | None = None
     recall: float = 1.0
     neighbors: Any = None
+    first: int = 0
 
     def __post_init__(self) -> None:
         sums = np.asarray(self.weights.sum(axis=1)).ravel()
@@ -72,12 +75,12 @@ class Conditional:
         tolerance = 1e-4 if self.weights.dtype == np.float32 else 1e-8
         if not np.all((np.abs(sums - 1) < tolerance) | (sums == 0)):
             raise ValueError("every row of weights must sum to one, or to zero; see Conditional.from_weights.")
-        if self.exclude_self and np.any(self.weights.diagonal()):
+        if self.exclude_self and np.any(self.weights.diagonal(self.first)):
             raise ValueError("weights put mass on a row itself although exclude_self=True.")
 
     @classmethod
     def from_weights(
-        cls, weights: Rows, *, uniform: float = 0.0, exclude_self: bool = False, recall: float = 1.0
+        cls, weights: Rows, *, uniform: float = 0.0, exclude_self: bool = False, recall: float = 1.0, first: int = 0
     ) -> Conditional:
         """Normalise the rows of any non-negative matrix, dense or sparse; empty rows stay empty."""
         weights = sparse.csr_array(weights, copy=True)
@@ -85,14 +88,14 @@ class Conditional:
             weights = weights.astype(np.float64)
         if exclude_self:
             rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
-            weights.data[rows == weights.indices] = 0
+            weights.data[rows + first == weights.indices] = 0
         weights.sum_duplicates()
         weights.eliminate_zeros()
         sums = np.asarray(weights.sum(axis=1)).ravel()
         weights.data /= np.repeat(sums, np.diff(weights.indptr))
         if max(weights.nnz, *weights.shape) <= np.iinfo(np.int32).max:  # half the memory, and what scikit-learn accepts
             weights.indices, weights.indptr = weights.indices.astype(np.int32), weights.indptr.astype(np.int32)
-        return cls(weights, uniform, exclude_self, sums, recall)
+        return cls(weights, uniform, exclude_self, sums, recall, first=first)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -142,7 +145,8 @@ class Conditional:
         """The dense (n_rows, n_keys) matrix; rows without positives are zero."""
         dense = (1 - self.uniform) * self.weights.toarray() + self.uniform / max(self.n_choices, 1)
         if self.exclude_self:
-            dense[np.arange(min(self.shape)), np.arange(min(self.shape))] = 0
+            own = np.arange(min(self.shape[0], self.shape[1] - self.first))
+            dense[own, own + self.first] = 0
         return dense * self.has_positives[:, None]
 
 

@@ -26,7 +26,14 @@ _END = "the end of the fit"
 
 
 class RankFailure(RuntimeError):
-    """Another rank of the group failed: which one, and why."""
+    """Another rank of the group failed: which one, and why.
+
+    Examples
+    --------
+    >>> from sklearn_icon.distributed import RankFailure
+    >>> issubclass(RankFailure, RuntimeError)
+    True
+    """
 
     __module__ = "sklearn_icon.distributed"  # where users find it
 
@@ -62,6 +69,10 @@ class Group:
         """The rows of all ranks, dense or sparse, on rank 0; None on others."""
         return rows
 
+    def own(self, rows: Any, count: int) -> Any:
+        """Of the rows of all ranks those of this one, which has a count of them."""
+        return rows
+
     def objects(self, value: Any) -> list[Any]:
         """What each rank gives, in order of ranks."""
         return [value]
@@ -72,6 +83,14 @@ class Group:
     def first_of(self, count: int) -> tuple[int, int]:
         """(how many items ranks before this one have, how many all have), of which this one has a count."""
         return 0, count
+
+    def visitors(self, rows: Array) -> Iterator[tuple[int, Array]]:
+        """Yield (number of its first row, shard) of all ranks: one's own, then that of the rank before, in a ring."""
+        yield self.first, rows
+
+    def swapped(self, parts: list[Array]) -> list[Array]:
+        """What each rank has for this one, in order of ranks, for what this one has for each; arrays of one axis."""
+        return parts
 
     def number(self, n_rows: int) -> int:
         """How many rows all ranks have together; from then on `first` is the number of this rank's row 0."""
@@ -123,6 +142,10 @@ class Ranks(Group):
         parts = self._bytes_of_all(f"rows of {rows.dtype} {rows.shape[1:]}", rows.view(np.uint8).reshape(-1))
         return np.concatenate([part.view(rows.dtype).reshape(-1, *rows.shape[1:]) for part in parts])
 
+    def own(self, rows: Any, count: int) -> Any:
+        """See `Group.own`."""
+        return rows[self.first : self.first + count]
+
     def to_first(self, rows: Any) -> Any:
         """See `Group.to_first`."""
         dense = not sparse.issparse(rows)
@@ -160,7 +183,7 @@ class Ranks(Group):
         return np.random.RandomState(self.objects(random_state.randint(np.iinfo(np.int32).max))[0])
 
     def visitors(self, rows: Array) -> Iterator[tuple[int, Array]]:
-        """Yield (number of its first row, shard) of all ranks: one's own, then that of the rank before, in a ring."""
+        """See `Group.visitors`."""
         firsts = self.objects(self.first)
         shard, shape = rows, rows.shape[1:]
         for step in range(self.size):
@@ -169,7 +192,7 @@ class Ranks(Group):
                 shard = self._exchange(shard, 1).reshape(-1, *shape)
 
     def swapped(self, parts: list[Array]) -> list[Array]:
-        """What each rank has for this one, in order of ranks, for what this one has for each; arrays of one axis."""
+        """See `Group.swapped`."""
         received = {self.rank: parts[self.rank]}
         for shift in range(1, self.size):
             received[(self.rank - shift) % self.size] = self._exchange(parts[(self.rank + shift) % self.size], shift)
@@ -284,6 +307,13 @@ def present() -> Group:
     return Ranks() if distributed.get_world_size() > 1 else ALONE
 
 
+def _shown(estimator: Any) -> str:
+    """An estimator's parameters, without what may differ from rank to rank: addresses, and arrays of their rows."""
+    with np.printoptions(threshold=0, edgeitems=0):
+        text = re.sub(r"0x[0-9a-fA-F]+", "", repr(estimator))
+    return re.sub(r"array\(\[.*?\](, shape=\(.*?\))?(, dtype=\w+)?\)", "array", text, flags=re.DOTALL)
+
+
 @contextmanager
 def together(estimator: Any) -> Iterator[Group]:
     """A fit of an estimator by all ranks: it ends well on all of them, or on none."""
@@ -293,7 +323,7 @@ def together(estimator: Any) -> Iterator[Group]:
         return
     token = _AT_WORK.set(ranks)
     try:
-        ranks.begin(re.sub(r"0x[0-9a-fA-F]+", "", repr(estimator)))
+        ranks.begin(_shown(estimator))
         yield ranks
         ranks.end()
     except BaseException as error:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import _check_sample_weight
 
+from .group import group
 from .types import Rows
 
 _ROWS_AT_ONCE = 4096
@@ -56,10 +57,13 @@ def match_rows(digests: np.ndarray, known_digests: np.ndarray) -> np.ndarray:
 
 
 def average_duplicates(values: np.ndarray, X: Rows | None) -> np.ndarray:
-    """Give equal rows of X one value: the mean of theirs. Without features (X is None) no rows are equal."""
+    """Give equal rows of X one value: the mean of theirs. Without features (X is None) no rows are equal.
+
+    Where X holds the rows of one rank, values are those of all ranks.
+    """
     if X is None:
         return values
-    digests = row_digests(X)
+    digests = group().gathered(row_digests(X))
     first, inverse, counts = np.unique(digests, return_inverse=True, return_counts=True)
     if len(first) == len(digests):
         return values

@@ -11,7 +11,7 @@ from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import StrOptions
@@ -19,7 +19,7 @@ from sklearn.utils.validation import validate_data
 
 from .. import encoders, learned, supervisory
 from .._core.device import resolve_device
-from .._core.group import group
+from .._core.group import apart, group
 from .._core.journal import current, recalled, remembered
 from .._core.rows import check_item_shape, refuse_hidden, rows_of, shape_of, with_int32_indices
 from .._core.spec import RememberedNames, resolve, shown
@@ -229,6 +229,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
             self._item_shape = X.shape[1:]
         check_item_shape(X, self._item_shape, "X")
         if reset:
+            group().number(X.shape[0])
             group().agree("the type and shape of an item of X", f"{type(X).__name__} of {X.dtype} {X.shape[1:]}")
         measured = None if reset else self.supervisory_.neighborhood
         if measured is not None:
@@ -238,7 +239,23 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
     def _gathered(self, joined):
         """Replace what holds the rows of this rank by what holds those of all."""
         for name in self._of_rows:
-            setattr(self, name, joined(getattr(self, name)))
+            if name in vars(self):
+                setattr(self, name, joined(getattr(self, name)))
+
+    def _fit_by_first(self, X, y=None, sample_weight=None):
+        """Fit the rows of all ranks on rank 0, as one process; keep what is shared, and the rows of this rank."""
+        ranks, own, fitted = group(), self.get_params(deep=False), {}
+        X, y, sample_weight = (None if part is None else ranks.to_first(part) for part in (X, y, sample_weight))
+        if ranks.rank == 0:
+            inner = clone(self)
+            vars(inner).pop("_skl_callbacks", None)  # which are told of this fit
+            more = {} if sample_weight is None else {"sample_weight": sample_weight}
+            with apart():
+                fitted = vars(inner.fit(X, y, **more))
+        shared = ranks.objects({name: value for name, value in fitted.items() if name not in own})[0]
+        for name, value in shared.items():
+            setattr(self, name, value)
+        return self
 
     def _encode(self, encoder, state, X, n_outputs):
         """Items through a fitted encoder."""

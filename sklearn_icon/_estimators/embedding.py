@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._core.conditional import recalled_p, warn_rows_without_positives
 from .._core.device import working_on
+from .._core.group import group
 from .._core.journal import recalled
 from .._core.rows import copy_counts, is_itself, mean_of_copies, rows_of, with_copies
 from .._training.initialization import given_map, initial_map
@@ -191,6 +192,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     __module__ = "sklearn_icon"  # where users find it
     _counts: Any = None  # copies of each row, where sample_weight said so
+    _of_rows = ("embedding_", "kl_per_sample_", "neighbors_graph_")
+    _shard: Any = None  # (rank, ranks), where the map holds the rows of one rank
 
     _parameter_constraints: dict = ICon._parameter_constraints | {
         "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -327,12 +330,17 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         kind = input_kind(p_spec, X, y)
         if is_itself(self.init) and not encoder.parametric:
             given_map(self.init, (X.shape[0], self.n_components))
+        if sample_weight is not None and group().several:
+            raise ValueError("sample_weight is not read by maps over ranks; pass None, or copies of the rows.")
         given, self._counts = X, copy_counts(sample_weight, X)
         if self._counts is not None:
             X, y = self._with_copies(X, kind), p_spec.take(y, with_copies(np.arange(X.shape[0]), self._counts))
         specs = p_spec, q_spec, encoder
-        case = Case(*specs, self.get_params(deep=False), kind, X)
+        few = group().several and group().total(X.shape[0]) <= _EXACT_LIMIT
+        case = Case(*specs, self.get_params(deep=False), kind, X, few_rows=few)
         refuse("ICONEmbedding", case)
+        if few:
+            return self._fit_by_first(X, y)._of_shard(X.shape[0]).embedding_.copy()
         routes = {"tokens": self._solve_tokens, "encoder": self._solve_encoder, "map": self._solve_map}
         solve = routes[route_of("ICONEmbedding", case)]
         with self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if X.ndim == 2 else None), working_on(device):
@@ -349,8 +357,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
         self.loss_iterations_, self.phases_ = solution.result.iterations, solution.phases
         self.stop_reason_ = solution.phases[-1][2]
-        self.kl_divergence_ = float(solution.losses.sum())
-        self.kl_per_sample_ = self._mean_of_copies(solution.losses * len(solution.losses))
+        self.kl_divergence_ = float(group().total(solution.losses.sum()))
+        self.kl_per_sample_ = self._mean_of_copies(solution.losses * group().total(len(solution.losses)))
         self._state = solution.state
         placeable = not encoder.parametric and (kind == "counts" or p_spec.over_rows)
         self._fitted_rows: Any = FittedRows(X, kind, p, p_spec, y) if placeable else None
@@ -358,7 +366,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             self.prototypes_ = solution.prototypes.astype(X.dtype, copy=False)
         else:
             self.__dict__.pop("prototypes_", None)
-        self.embedding_ = self._mean_of_copies(solution.embedding.astype(X.dtype, copy=False))
+        own = group().own(solution.embedding, X.shape[0])
+        self._shard = (group().rank, group().size) if group().several else None
+        self.embedding_ = self._mean_of_copies(own.astype(X.dtype, copy=False))
         if self._counts is not None and not self._counts.all():
             self.embedding_[self._counts == 0] = self._transform(given[self._counts == 0])
         if self.verbose:
@@ -392,6 +402,29 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """The start that was given, of all copies."""
         n_given = n_rows if self._counts is None else len(self._counts)
         return self._of_copies(given_map(self.init, (n_given, self.n_components)))
+
+    def _of_shard(self, count):
+        """Keep the rows of this rank, so many of those of all."""
+        super()._gathered(lambda rows: group().own(rows, count))
+        self._fitted_rows = self._fitted_rows.put(lambda rows: group().own(rows, count))
+        self._shard = group().rank, group().size
+        return self
+
+    def _gathered(self, joined):
+        super()._gathered(joined)
+        if self._fitted_rows is not None:
+            self._fitted_rows = self._fitted_rows.put(joined)
+        self._shard = None
+
+    def _check_whole(self):
+        """Refuse new rows where the map holds the rows of one rank."""
+        check_is_fitted(self)
+        if self._shard is not None:
+            rank, ranks = self._shard
+            raise ValueError(
+                f"this map holds the rows of rank {rank} of {ranks}, and new rows need those of all; call "
+                "distributed.gather(map) on every rank, and transform by the map that rank 0 gets."
+            )
 
     def _ended(self):
         """Why the descent ended, in words."""
@@ -475,7 +508,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         from .._objective.fused import can_fuse
         from .._objective.ways import can_interpolate, can_sample
 
-        n, lookup = p.shape[0], not encoder.parametric
+        n, lookup = group().total(p.shape[0]), not encoder.parametric
         gridded = lookup and can_interpolate(p, q_spec, self.n_components)
         drawn = lookup and can_sample(p, q_spec) and not q_spec.learns
         if self.method == "interpolation" and not gridded:
@@ -524,7 +557,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         ValueError
             A lookup map of contexts whose counts were y: X says nothing of new ones.
         """
-        check_is_fitted(self)
+        self._check_whole()
         return self._transform(self._validate_items(X, self.encoder_, reset=False))
 
     def _transform(self, X):
@@ -561,7 +594,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """
         from ..metrics import knn_recall, knn_recall_among
 
-        check_is_fitted(self)
+        self._check_whole()
         checked = self._validate_items(X, self.encoder_, reset=False)
         kind = "features" if self._fitted_rows is None else self._fitted_rows.kind
         if kind == "graph":

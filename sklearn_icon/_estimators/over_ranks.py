@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from scipy import sparse
+
 from .._core.device import resolve_device
+from .._graph.checks import ROOTS
 
 
 def _regression(case: Any) -> Iterator[str]:
@@ -19,6 +22,41 @@ def _regression(case: Any) -> Iterator[str]:
         yield f"{case.p} searches neighbours of all rows, which is not done over ranks; use supervisory='data_label'."
 
 
+def _map(case: Any) -> Iterator[str]:
+    """Maps: those of few rows by rank 0, others from a grid, each rank with its rows' edges."""
+    given, p, q = case.given, case.p, case.q
+    if not isinstance(given["init"], str):
+        yield "init is an array, from which no map starts over ranks; use init='pca' or 'random'."
+    if given["warm_start"]:
+        yield "warm_start=True is not done over ranks; use False, or distributed.gather the map and go on on rank 0."
+    if case.holds != "features":
+        yield f"X holds {case.holds}, whose rows and columns are of all ranks; pass rows of features."
+    if case.few_rows:
+        return
+    if given["init"] == "spectral":
+        yield "init='spectral' needs eigenvectors of the graph of all rows; over ranks use 'pca' or 'random'."
+    if p.neighborhood is not p or p.metric_params or p.metric not in ROOTS:
+        yield (
+            f"supervisory={p} is not computed over ranks, where neighbours are those of rows of X in metric="
+            "'euclidean', 'sqeuclidean' or 'cosine'; use 'gaussian' or 'knn'."
+        )
+    if sparse.issparse(case.X):
+        yield "X is sparse, of which neighbours are not searched over ranks; use X.toarray() or TruncatedSVD."
+    for name, needed in (("divergence", "kl"), ("normalization", "joint"), ("debias", 0)):
+        if given[name] != needed:
+            yield f"{name}={given[name]!r} is not solved over ranks, which sum plain KL; use {name}={needed!r}."
+    if given["method"] in ("exact", "sampled"):
+        yield f"method={given['method']!r} is not done over ranks, which add grids; use method='auto'."
+    if not (q.euclidean and q.smooth_at_zero) or q.mixture or q.learns or given["n_components"] > 2:
+        yield (
+            f"learned={q} with n_components={given['n_components']} has no grid to be added over ranks; use "
+            "'student_t' or 'gaussian' and one or two components."
+        )
+    if resolve_device(given["device"]).type != "cpu":
+        yield f"device={given['device']!r}: over ranks maps are solved on the CPU; use device='cpu'."
+
+
 OVER_RANKS: dict[tuple[str, str], Callable[[Any], Iterator[str]]] = {
+    ("ICONEmbedding", "map"): _map,
     ("ICONClassifier", "softmax regression"): _regression,
 }

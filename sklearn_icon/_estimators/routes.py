@@ -30,6 +30,8 @@ class Case:
         Of the other modality.
     chosen : bool
         Whether the partition is to be chosen among candidates.
+    few_rows : bool
+        Whether all ranks together have so few that rank 0 solves it.
     """
 
     p: Any
@@ -40,6 +42,7 @@ class Case:
     X: Any = None
     encoder_y: Any = None
     chosen: bool = False
+    few_rows: bool = False
 
     @property
     def regression(self) -> bool:

@@ -215,10 +215,10 @@ def pair_sq_distances(X: Array, reference: Array, rows: Array, keys: Array) -> A
 
 
 @njit(nogil=True)
-def scan_candidates(X: Array, reference: Array, own: Array, keys: Array, n_candidates: int) -> Array:
+def scan_candidates(X: Array, reference: Array, own: Array, keys: Array, first: int, n_candidates: int) -> Array:
     """The nearest of all reference rows but `own[i]` to each row X[i], in double precision, by brute force.
 
-    Equally far ones are chosen by `tie_keys(keys[i], j)`. A sum that exceeds the farthest so far is broken off.
+    Equally far ones are chosen by `tie_keys(keys[i], first + j)`. A sum that exceeds the farthest so far is broken off.
     """
     found = np.empty((len(X), n_candidates), dtype=np.int64)
     for i in range(len(X)):
@@ -234,7 +234,7 @@ def scan_candidates(X: Array, reference: Array, own: Array, keys: Array, n_candi
                     total += difference * difference
                 f += _STEP
             if total <= sq[0]:
-                tie = _mixed(keys[i] ^ _mixed(np.uint64(j)))
+                tie = _mixed(keys[i] ^ _mixed(np.uint64(first + j)))
                 if total < sq[0] or tie < ties[0]:
                     _replace_top(sq, ties, at, total, tie, j)
         found[i] = at

@@ -25,6 +25,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_random_state
 
 from .._core.device import accelerator
+from .._core.group import group
 from .._core.interrupts import raise_if_interrupted
 from .._core.pools import library_threads
 from .._core.quiet import quiet
@@ -32,7 +33,7 @@ from .._core.rows import mixed_bits, row_digests
 from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .checks import SHIFT_FREE, checked_matrix, without_negatives
 from .space import Space, space_of, sq_norms
-from .ties import k_smallest
+from .ties import k_smallest, row_keys
 
 # Largest n^2 (40 + features) searched exactly: 235k rows of 50 features, 78k of 784. That takes no longer than the
 # approximate search does in a fresh process, where it compiles.
@@ -91,15 +92,22 @@ def nearest_neighbors(
     fit works on CUDA, the euclidean neighbours of 5,000 and more dense rows are exact up to some millions.
 
     Where metric is "precomputed", X holds distances (n, n), dense, or sparse with each row's candidates as its explicit
-    entries. On sparse rows metrics are "euclidean", "sqeuclidean", "manhattan", "cosine" or a callable. `V`
-    (seuclidean) and `VI` (mahalanobis) default to those of the rows searched. `random_state` seeds the permutations
-    that settle ties, where None is 0, and the approximate search, which repeats its bits with the same number of
-    threads. Without `ranked` neighbours come by index, sooner, where they are all other rows. `name` is for errors.
+    entries. In a fit by several ranks X holds those of this one, and indices are numbers among the rows of all: always
+    exact, of dense rows in euclidean, squared euclidean and cosine distance alone.
+
+    On sparse rows metrics are "euclidean", "sqeuclidean", "manhattan", "cosine" or a callable. `V` (seuclidean) and
+    `VI` (mahalanobis) default to those of the rows searched. `random_state` seeds the permutations that settle ties,
+    where None is 0, and the approximate search, which repeats its bits with the same number of threads. Without
+    `ranked` neighbours come by index, sooner, where they are all other rows. `name` is for errors.
     """
     X = _validated(X, name)
     if metric == "precomputed":
         X = checked_matrix(X)
     space = space_of(X, X, metric, metric_params, (name, name), True, _seed_of_ties(random_state))
+    if group().several:
+        from .ring import ring_neighbors
+
+        return ring_neighbors(space, n_neighbors, n_jobs)
     return _search(space, n_neighbors, n_jobs, random_state, ranked)
 
 
@@ -168,7 +176,10 @@ def _validated(rows: Rows, name: str) -> Rows:
 
 
 def _search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool = True) -> Neighbors:
-    """Propose candidates, rank them by distances computed afresh, and scan all rows where that leaves a doubt."""
+    """Propose candidates, rank them by distances computed afresh, and scan all rows where that leaves a doubt.
+
+    Of rows of one rank among several the search is exact, however many there are.
+    """
     (n, width), sparse = space.reference.shape, sp.issparse(space.X)
     limit, name = (n - 1, "n - 1") if space.own else (n, "n_reference")
     if not isinstance(k, int | np.integer) or not 1 <= k <= limit:
@@ -178,7 +189,8 @@ def _search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool
     cost = _OTHER_COST * space.X.nnz / n if sparse else width * (1 if space.root else _OTHER_COST)
     descent = space.own and space.metric in _DESCENT and set(space.params) <= {"p", "V", "VI"}
     total = n**2 * (40.0 + cost)
-    affordable = total <= _EXACT_LIMIT or not descent
+    alone = space.first_row is None
+    affordable = total <= _EXACT_LIMIT or not (descent and alone)
     tree = bool(space.root) and not sparse and width <= _TREE_FEATURES and n >= max(_TREE_ROWS, 20 * k)
     if space.compiled and n_jobs is None:
         from .._core.team import n_threads
@@ -188,7 +200,8 @@ def _search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool
     if k == limit and space.own and not ranked:
         indices, distances = run(partial(_others, space), rows)
         return Neighbors(indices, distances, exact=True)
-    device = accelerator() if space.own and space.root and not (sparse or tree) and n >= _DEVICE_ROWS else None
+    large = n >= _DEVICE_ROWS and not (sparse or tree)
+    device = accelerator() if alone and space.own and space.root and large else None
     if device is not None and total <= _DEVICE_LIMIT:
         return _search_on(device, space, k, rows, run)
     by_products = bool(space.root) and not sparse and n >= max(_FEW_ROWS, 4 * (k + _SPARE))
@@ -341,7 +354,7 @@ def _rank(space: Space, k: int, candidates: Array, rows: Array) -> tuple[Array, 
         near = (space.to_all(space.X[[i]], space.reference[j]) for i, j in zip(rows, c, strict=True))
         d = np.concatenate(list(near))
     d[(c < 0) | (space.own & (c == rows[:, None]))] = np.inf
-    indices, d = k_smallest(d, c, k, partial(_keys_at, space, rows))
+    indices, d = k_smallest(d, c + space.first_key, k, partial(_keys_at, space, rows))
     return indices, _finished(space, d), d[:, -1]
 
 
@@ -354,17 +367,20 @@ def _scan_all(space: Space, k: int, rows: Array, run: _Run) -> tuple[Array, Arra
     """(indices, distances) of the k nearest of all reference rows, copies first."""
     indices, distances = np.empty((len(rows), k), dtype=np.intp), np.zeros((len(rows), k), dtype=space.dtype)
     rest = np.ones(len(rows), dtype=bool)
-    if space.own and space.root and not sp.issparse(space.X):
-        rest, indices = _copies(space, k, rows)
+    if space.own and space.root and not sp.issparse(space.X) and space.first_row is None:
+        rest, indices = copies(row_digests(space.reference), space.seed, k, rows)
     if rest.any():
         indices[rest], distances[rest] = run(partial(_scan, space, k), rows[rest])
     return indices, distances
 
 
-def _copies(space: Space, k: int, rows: Array) -> tuple[Array, Array]:
-    """(which rows have fewer than k copies, k copies of each of the others): copies in a random order, from any on."""
-    digests, n = row_digests(space.reference), len(space.reference)
-    shuffled = np.argsort(mixed_bits(space.keys(np.arange(n))), kind="stable")
+def copies(digests: Array, seed: int, k: int, rows: Array) -> tuple[Array, Array]:
+    """(which rows have fewer than k copies, k copies of each of the others): copies in a random order, from any on.
+
+    All rows have their digests; equal ones are copies.
+    """
+    n = len(digests)
+    shuffled = np.argsort(mixed_bits(row_keys(np.arange(n), seed)), kind="stable")
     order = shuffled[np.argsort(digests[shuffled], kind="stable")]
     first = np.flatnonzero(np.r_[True, np.diff(digests[order]) != 0])
     sizes = np.diff(np.r_[first, n])
@@ -373,7 +389,7 @@ def _copies(space: Space, k: int, rows: Array) -> tuple[Array, Array]:
     indices = np.empty((len(rows), k), dtype=np.intp)
     few = rows[~rest]
     size, start = sizes[group[few], None], first[group[few], None]
-    turn = (space.keys(few)[:, None] + np.arange(k, dtype=np.uint64)) % (size - 1).astype(np.uint64)
+    turn = (row_keys(few, seed)[:, None] + np.arange(k, dtype=np.uint64)) % (size - 1).astype(np.uint64)
     found = order[start + (place[few, None] - start + 1 + turn.astype(np.intp)) % size]
     indices[~rest] = np.sort(found, axis=1)
     return rest, indices
@@ -386,7 +402,8 @@ def _scan(space: Space, k: int, rows: Array) -> tuple[Array, Array]:
         from .brute_force import scan_candidates
 
         own, n_candidates = rows if space.own else np.full(len(rows), -1), min(k + _SPARE, n - space.own)
-        candidates = scan_candidates(space.X[rows], space.reference, own, space.keys(rows), n_candidates)
+        keys = space.keys(rows)
+        candidates = scan_candidates(space.X[rows], space.reference, own, keys, space.first_key, n_candidates)
         return _rank(space, k, candidates, rows)[:2]
     if not space.root:
         d = space.to_all(space.X[rows], space.reference)
@@ -397,7 +414,7 @@ def _scan(space: Space, k: int, rows: Array) -> tuple[Array, Array]:
         d = _sq_near(space, k, rows)
     if space.own:
         d[np.arange(len(rows)), rows] = np.inf
-    indices, d = k_smallest(d, np.arange(n), k, partial(_keys_at, space, rows))
+    indices, d = k_smallest(d, np.arange(n) + space.first_key, k, partial(_keys_at, space, rows))
     return indices, (space.finished(d) if space.root else d.astype(space.dtype, copy=False))
 
 

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 from sklearn.metrics import pairwise_distances
 
+from .._core.group import group
 from .._core.rows import row_digests
 from .._core.types import Array, Metric, Rows
 from .checks import (
@@ -39,7 +40,10 @@ _DENSE = 0.25  # from this fraction of numbers that are not zero on, sparse rows
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Rows to search from and among. Where `root` is set, a distance is `root(squared euclidean) / unit`."""
+    """Rows to search from and among. Where `root` is set, a distance is `root(squared euclidean) / unit`.
+
+    Of rows of one rank among several `first_row` is the number of row 0, and `first_key` that of the reference's row 0.
+    """
 
     X: Any
     reference: Any
@@ -51,6 +55,8 @@ class Space:
     own: bool
     seed: int
     names: tuple
+    first_row: int | None = None
+    first_key: int = 0
 
     @property
     def compiled(self) -> bool:
@@ -59,6 +65,8 @@ class Space:
 
     def keys(self, rows: Array) -> Array:
         """What settles the ties of some rows: of new ones their values, so that their batch does not matter."""
+        if self.first_row is not None:
+            return row_keys(rows + self.first_row, self.seed)
         return row_keys(rows if self.own else row_digests(self.X[rows]), self.seed)
 
     @cached_property
@@ -154,14 +162,15 @@ def space_of(
 
 def _exact_shift(rows: Array) -> Array:
     """An offset of all rows that floating point subtracts without error (Sterbenz's lemma)."""
-    low, high = rows.min(axis=0), rows.max(axis=0)
-    return np.where(((low > 0) & (high <= 2 * low)) | ((high < 0) & (low >= 2 * high)), rows[0], 0)
+    low, high, one = (group().gathered(part[None]) for part in (rows.min(axis=0), rows.max(axis=0), rows[0]))
+    low, high = low.min(axis=0), high.max(axis=0)
+    return np.where(((low > 0) & (high <= 2 * low)) | ((high < 0) & (low >= 2 * high)), one[0], 0)
 
 
 def _unit(rows: Rows) -> float:
     """A power of two by which the rows are multiplied so that squares keep full precision."""
     values = rows.data if sp.issparse(rows) else rows
-    largest = float(max(values.max(initial=0), -values.min(initial=0)))
+    largest = group().largest(float(max(values.max(initial=0), -values.min(initial=0))))
     if largest == 0 or _SCALES[0] <= largest <= _SCALES[1]:
         return 1.0
     return 2.0 ** -np.ceil(np.log2(largest)) * (_LARGE if largest > 1 else 1.0)

@@ -35,7 +35,7 @@ _LEAST_SPACING = 0.1  # length scales, where a map is small: differences of a fi
 _SMALLEST, _LARGEST = 64, {1: 1 << 16, 2: 1400}  # nodes a dimension
 _MARGIN = 2
 _COMPILED_POINTS = 3000  # below, torch takes less time than loading compiled loops
-_FLOOR = 1e-7  # of a sum over the other points, below what interpolation can tell from nothing
+FLOOR = 1e-7  # of a sum over the other points, below what interpolation can tell from nothing
 
 
 class GridPotential:
@@ -55,8 +55,8 @@ class GridPotential:
         self._transform: Any = None
         self._transform_of: tuple | None = None
 
-    def place(self, z: Tensor) -> Placement | CompiledPlacement:
-        """Lay a grid over points, shape (n, 1) or (n, 2): what `spread`, `convolve` and `read` need of them.
+    def place(self, z: Tensor, rows: slice = slice(None)) -> Placement | CompiledPlacement:
+        """Lay a grid over points, shape (n, 1) or (n, 2): what `spread`, `convolve` and `read` need of some of them.
 
         A FloatingPointError where they span more than their precision can hold.
         """
@@ -68,8 +68,8 @@ class GridPotential:
         spacing, nodes = self._mesh(span, z.shape[1])
         origin = (low + high) / 2 - spacing * (nodes - 1) / 2
         if compiled:
-            return CompiledPlacement(z, origin, spacing, nodes, self.team)
-        return Placement((z - origin) / spacing, origin, spacing, nodes)
+            return CompiledPlacement(z[rows], origin, spacing, nodes, self.team)
+        return Placement((z[rows] - origin) / spacing, origin, spacing, nodes)
 
     def _mesh(self, span: float, dim: int) -> tuple[float, int]:
         """(spacing, nodes) of a grid over a span: in steps, so that many spans have one grid in common."""
@@ -235,7 +235,7 @@ def _cubic(t: Tensor) -> tuple[Tensor, Tensor]:
 def joint_grid_normalizer(grid: GridPotential, z: Tensor) -> tuple[float, Tensor]:
     """(log sum_{i != j} k_ij, its gradient) = (log Z, 2 grad Phi_1(z_i) / Z) with Z = sum_i Phi_1(z_i) - n."""
     potential, gradient = grid.potential(grid.place(z), torch.ones_like(z[:, 0]))
-    total = max(float(potential.sum(dtype=torch.float64)) - len(z), _FLOOR * len(z))
+    total = max(float(potential.sum(dtype=torch.float64)) - len(z), FLOOR * len(z))
     return log(total), gradient * (2 / total)
 
 
@@ -249,7 +249,7 @@ class _RowNormalizers(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, grid: GridPotential) -> Tensor:
         place = grid.place(z)
         potential, gradient = grid.potential(place, torch.ones_like(z[:, 0]))
-        row_z = (potential - 1).clamp_min(_FLOOR)
+        row_z = (potential - 1).clamp_min(FLOOR)
         ctx.save_for_backward(row_z, gradient)
         ctx.place, ctx.grid = place, grid
         return row_z.log()

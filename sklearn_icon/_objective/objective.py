@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from .._core.conditional import Conditional
     from ..learned import DistanceKernel, Learned
 
-_EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in half a second
-_FINE_SPACING, _FINE_NODES = 0.2, 4096  # of the grid for the reported loss of more rows
+EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in half a second
+FINE_SPACING, FINE_NODES = 0.2, 4096  # of the grid for the reported loss of more rows
 _EDGES_AT_ONCE = 1 << 20
 _PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
 _SMALLEST_KERNEL = 1e-7  # that a weight is multiplied by, as a rule
@@ -90,7 +90,7 @@ class Objective:
         self.term, self.at_zero, self.smooth = divergence_of(learned, divergence)
         _check_combination(p, learned, divergence, self)
         weights, row_mass = _averaged(p, sample_weight, self.joint)
-        weights = _without_tiny(weights, torch.finfo(dtype).tiny)
+        weights = without_tiny(weights, torch.finfo(dtype).tiny)
         self.weights, self.mass = weights, row_mass
         self.uniform, self.background = p.uniform, self._tensor(p.uniform / self.n_mixed)
         self.row_mass = self._tensor(row_mass)
@@ -134,7 +134,7 @@ class Objective:
 
         Exact ones are of double precision: in single, distances of a wide map by a product miss 1e-3 of the loss.
         """
-        few = self.n_rows <= _EXACT_ROWS
+        few = self.n_rows <= EXACT_ROWS
         if few and torch.device(self.device).type != "mps":  # which has no double precision
             self.dtype = torch.float64
             for name in ("_few_edges", "_dense_weights"):  # which have the precision that they were computed in
@@ -144,7 +144,7 @@ class Objective:
             return
         self.drawn = None
         if self.grid is not None:
-            self.grid = None if few else GridPotential(self.learned, self.grid.team, _FINE_SPACING, _FINE_NODES)
+            self.grid = None if few else GridPotential(self.learned, self.grid.team, FINE_SPACING, FINE_NODES)
 
     def draw(self, n_keys: int, random_state: Any) -> None:
         """Let normalisers be estimated from as many keys, drawn anew, where the keys are the other rows."""
@@ -359,7 +359,7 @@ def _averaged(p: Conditional, sample_weight: Any, joint: bool) -> tuple[sparse.c
     return (_symmetric(p.weights, mass), np.ones(p.shape[0])) if joint else (p.weights, mass)
 
 
-def _without_tiny(weights: sparse.csr_array, smallest: float) -> sparse.csr_array:
+def without_tiny(weights: sparse.csr_array, smallest: float) -> sparse.csr_array:
     """Weights without those that, times a kernel's value, fall below the smallest normal number: those slow CPUs."""
     kept = weights.data >= smallest / _SMALLEST_KERNEL
     if kept.all():

@@ -9,6 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from sklearn.manifold import spectral_embedding
 
+from .._core.group import group
 from .._core.rows import is_itself
 
 _SCALE = 1e-4
@@ -43,7 +44,7 @@ def initial_map(init, n_components, X, p, random_state):
     ValueError
         An array of another shape, of values that are no numbers, or not finite.
     """
-    shape = (p.shape[0], n_components)
+    shape = (p.shape[1], n_components)  # of the rows of all ranks
     if is_itself(init):
         if X is not None and not sparse.issparse(X) and (X == X[0]).all():  # one place, which no step moves
             return given_map(init, shape)
@@ -113,6 +114,8 @@ def _found_map(init: str, shape: tuple[int, int], X, p, random_state: np.random.
 
 def _principal_components(X, n_components, random_state):
     """Scores on the leading principal components, as many as there are; None where all rows are equal."""
+    if group().several:
+        return _scores_over_ranks(X, n_components)
     if (X.max(axis=0) != X.min(axis=0)).sum() == 0:
         return None
     n_found = min(n_components, *X.shape)
@@ -126,6 +129,20 @@ def _principal_components(X, n_components, random_state):
     seed = random_state.randint(np.iinfo(np.int32).max)
     pca = PCA(n_found, svd_solver=solver, random_state=seed).set_output(transform="default")
     return pca.fit_transform(X / scale)
+
+
+def _scores_over_ranks(X, n_components):
+    """The same of the dense rows of all ranks, from their covariance; signs are those of scikit-learn's PCA."""
+    ranks = group()
+    n, scale = ranks.total(len(X)), ranks.largest(float(max(np.abs(X).max(), np.finfo(np.float64).tiny)))
+    X = X / 2.0 ** np.floor(np.log2(scale))
+    X = X - ranks.total(X.sum(axis=0, dtype=np.float64)) / n
+    values, vectors = np.linalg.eigh(ranks.total(X.T.astype(np.float64) @ X))
+    if not values[-1] > 0:
+        return None
+    leading = vectors[:, ::-1][:, : min(n_components, X.shape[1], n)]
+    leading = leading * np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(leading.shape[1])])
+    return ranks.gathered(X @ leading)
 
 
 def _eigenvectors(p, n_components, random_state):

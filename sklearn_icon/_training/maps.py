@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 
 from .._core import journal
 from .._core.conditional import Conditional
+from .._core.group import group
 from .._core.rows import average_duplicates
 from .._core.team import leaving_cores_to
 from .._objective.loss import Loss
@@ -147,8 +148,8 @@ class _Lookup:
         (early, final), most = self.descent.exaggeration, self.left
         n_early = min(_EXPLORATION_ITERATIONS, most // 3) if early > 1 and not self.loss.learned.is_limit else 0
         n_several = min(_TRIAL_STEPS, (most - n_early) // 2) if self.several is not None else 0
-        n_fine = most // 4 if self.p.shape[0] > _FINE_ROWS and self.rng is None else 0
-        momentum = _MOMENTUM if self.p.shape[0] > _FEW_ROWS else _MOMENTUM_OF_FEW
+        n_fine = most // 4 if len(self.z) > _FINE_ROWS and self.rng is None else 0
+        momentum = _MOMENTUM if len(self.z) > _FEW_ROWS else _MOMENTUM_OF_FEW
         for phase in (
             Phase("early exaggeration", n_early // 2, early, _EXPLORATION_MOMENTUM),
             Phase("falling exaggeration", n_early - n_early // 2, (early * final) ** 0.5, _EXPLORATION_MOMENTUM),
@@ -193,7 +194,7 @@ class _Lookup:
         if self.rng is not None:
             return _DRAWN_RATE
         kinks = 1 if self.objective.smooth or not phase.last else _OF_KINKS
-        return max(self.p.shape[0] / phase.exaggeration, _SMALLEST_RATE) * kinks * fine
+        return max(len(self.z) / phase.exaggeration, _SMALLEST_RATE) * kinks * fine
 
     def _momentum(self, phase: Phase) -> Momentum:
         """The solver of a phase."""
@@ -271,10 +272,11 @@ class _Settled:
     """
 
     def __init__(self, p, z):
-        n = p.shape[0]
+        n = len(z)
         self.z, self.least_fall = z, _LEAST_FALL * (n / _FALL_ROWS) ** 0.55
         self.rows = np.unique(np.linspace(0, n - 1, min(n, _JUDGED_ROWS)).astype(int))
-        weights = p.weights[self.rows]
+        self.rows = self.rows[(self.rows >= p.first) & (self.rows < p.first + p.shape[0])]
+        weights = p.weights[self.rows - p.first]
         self.nearest = [
             set(weights.indices[a:b][np.argsort(-weights.data[a:b], kind="stable")[:_JUDGED_NEIGHBORS]])
             for a, b in pairwise(weights.indptr)
@@ -292,7 +294,8 @@ class _Settled:
         """The fraction of p's nearest neighbours of some rows that are nearest in the map."""
         z = self.z.detach().cpu().numpy()
         found = cKDTree(z).query(z[self.rows], k=min(_JUDGED_NEIGHBORS + 1, len(z)))[1]
-        return float(np.mean([len(near.intersection(row)) for near, row in zip(self.nearest, found, strict=True)]))
+        common = sum(len(near.intersection(row)) for near, row in zip(self.nearest, found, strict=True))
+        return float(group().total(common) / group().total(len(found)))
 
 
 class _LearnedTail:

@@ -1,5 +1,6 @@
 """p(.|new): how rows that were not fitted relate to those that were."""
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from scipy import sparse
 
 from .. import supervisory
 from .._core.conditional import Conditional
+from .._core.group import group
 from .._core.rows import match_rows, row_digests
 from .._graph.neighbors import cross_neighbors
 
@@ -37,7 +39,7 @@ def neighbor_graph(p: Conditional) -> sparse.csr_array:
     """
     indices, distances = p.neighbors.indices, p.neighbors.distances
     n, k = indices.shape
-    if k == n - 1:
+    if k == p.shape[1] - 1:
         nearest = np.argpartition(distances, min(_LISTED, k) - 1, axis=1)[:, :_LISTED]
         nearest = np.take_along_axis(nearest, np.take_along_axis(distances, nearest, axis=1).argsort(axis=1), axis=1)
         indices, distances = (np.take_along_axis(part, nearest, axis=1) for part in (indices, distances))
@@ -45,9 +47,9 @@ def neighbor_graph(p: Conditional) -> sparse.csr_array:
         np.empty((n, indices.shape[1] + 1), dtype=np.int32),
         np.zeros((n, indices.shape[1] + 1), distances.dtype),
     )
-    with_self[0][:, 0], with_self[0][:, 1:], with_self[1][:, 1:] = np.arange(n), indices, distances
+    with_self[0][:, 0], with_self[0][:, 1:], with_self[1][:, 1:] = np.arange(n) + p.first, indices, distances
     indptr = np.arange(0, with_self[0].size + 1, with_self[0].shape[1])
-    return sparse.csr_array((with_self[1].ravel(), with_self[0].ravel(), indptr), shape=(n, n))
+    return sparse.csr_array((with_self[1].ravel(), with_self[0].ravel(), indptr), shape=p.shape)
 
 
 class FittedRows:
@@ -72,9 +74,16 @@ class FittedRows:
         self.kind, self.n_rows = kind, X.shape[0]
         n_positives, kernel = np.diff(p.weights.indptr)[p_spec.like_new(y)], p_spec.neighborhood
         few = _NEIGHBORS if kernel is not None and kernel.narrow else 0  # among which the nearest ones are sought
-        self.n_positives = max(few, int(n_positives.max(initial=0))) or _NEIGHBORS
+        self.n_positives = max(few, int(group().largest(n_positives.max(initial=0)))) or _NEIGHBORS
         self.X = X.copy() if kind == "features" else None
         self.digests: Any = row_digests(X) if kind != "distances" else None
+
+    def put(self, of_rows):
+        """A copy with each array of rows as a function makes it of this one's."""
+        changed = copy(self)
+        changed.X, changed.digests = (None if part is None else of_rows(part) for part in (self.X, self.digests))
+        changed.n_rows = None if changed.digests is None else len(changed.digests)
+        return changed
 
     def seen(self, X):
         """The first fitted row that each row of features, counts or a graph's weights equals, or -1."""

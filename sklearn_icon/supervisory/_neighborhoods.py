@@ -18,6 +18,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._core.conditional import Conditional
+from .._core.group import group
 from .._core.rows import refuse_hidden
 from .._core.spec import answer
 from .._core.types import Array, Jobs, Metric, Rows, Seed
@@ -143,7 +144,7 @@ class Neighborhood(Supervisory):
 
     def _most_neighbors(self, features: Rows) -> tuple[int, str]:
         """(how many neighbours each row may have, what holds no more): all other rows, or those of a graph's rows."""
-        n = features.shape[0]
+        n = group().total(features.shape[0])
         if self.metric != "precomputed" or not sparse.issparse(features):
             return n - 1, f"{n} samples"
         most = max(1, graph_neighbors(features))
@@ -151,10 +152,10 @@ class Neighborhood(Supervisory):
 
     @staticmethod
     def _on_neighbors(neighbors: Neighbors, rows: Array, n: int) -> Conditional:
-        """Sparse (n, n) weights from per-row weights over the neighbours."""
+        """Sparse weights, of all rows to all of n rows, from per-row weights over the neighbours."""
         indptr = np.arange(0, rows.size + 1, rows.shape[1])
-        weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(n, n))
-        p = Conditional.from_weights(weights, exclude_self=True, recall=neighbors.recall)
+        weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(rows.shape[0], n))
+        p = Conditional.from_weights(weights, exclude_self=True, recall=neighbors.recall, first=group().first)
         return replace(p, neighbors=neighbors)
 
 
@@ -181,7 +182,7 @@ class _DistanceKernel(Neighborhood):
 
     def _support(self, features: Rows) -> tuple[float | None, int]:
         """(perplexity, n_neighbors) for the rows: what fits, or an error that names the limit."""
-        n, (most, data) = features.shape[0], self._most_neighbors(features)
+        n, (most, data) = group().total(features.shape[0]), self._most_neighbors(features)
         limit = most if self.n_neighbors is None else self.n_neighbors
         perplexity = self.perplexity
         if self.sigma is not None:
@@ -226,7 +227,7 @@ class _DistanceKernel(Neighborhood):
         else:
             neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
         rows = _kernel_rows(neighbors.distances, perplexity, self.sigma, self._log_affinity())
-        return self._on_neighbors(neighbors, rows, features.shape[0])
+        return self._on_neighbors(neighbors, rows, group().total(features.shape[0]))
 
     def _nearest(self, features: Rows, most: int, n_jobs: Jobs, random_state: Seed) -> Neighbors:
         """As many neighbours as the row with the most ties for the nearest has, or a few more."""
@@ -234,7 +235,7 @@ class _DistanceKernel(Neighborhood):
         while True:
             neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
             least, largest = neighbors.distances.min(axis=1), neighbors.distances.max(axis=1)
-            if n_neighbors == most or (least < largest).all():
+            if n_neighbors == most or not group().total(int((least == largest).sum())):
                 return neighbors
             n_neighbors = min(2 * n_neighbors, most)
 
@@ -446,7 +447,7 @@ class UniformKNN(Neighborhood):
             n_neighbors = shrink("n_neighbors", n_neighbors, most, data)
         neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
         rows = np.ones(neighbors.indices.shape)
-        return self._on_neighbors(neighbors, rows, features.shape[0])
+        return self._on_neighbors(neighbors, rows, group().total(features.shape[0]))
 
     def rows_at(self, distances: Array) -> Array:
         """Rows p(.|new) of new rows over given neighbour distances."""

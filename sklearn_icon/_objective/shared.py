@@ -1,0 +1,140 @@
+"""KL of a map whose rows are those of several ranks: each has the whole map, and its own rows' edges.
+
+    L = sum_ij p_ij log p_ij - sum_ij p_ij log k_ij + log sum_{i != j} k_ij,     p_ij = (p(j|i) + p(i|j)) / 2n
+
+Edges go to the ranks of both of their ends once, so that each knows its rows of the joint p; of two ranks that know a
+pair one sums over it. Charges are spread to a grid by each rank, the grids are added, and each reads the forces on its
+rows. A step sends the grid and the gradient, once each.
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from .._core.conditional import Conditional, no_positives
+from .._core.group import group
+from ..learned import Learned
+from .attraction import symmetric_edges
+from .grid import FLOOR, GridPotential
+from .normalizers import joint_normalizer
+from .objective import EXACT_ROWS, FINE_NODES, FINE_SPACING, Objective, without_tiny
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class SharedObjective(Objective):
+    """`Objective` of the joint form under plain KL, from a grid, over the rows of all ranks.
+
+    `gradient` is of all rows and the same on all ranks; `per_row` is of this rank's.
+    """
+
+    def __init__(
+        self, p: Conditional, learned: Learned, run_dtype: torch.dtype, device: Any, n_components: int | None
+    ) -> None:
+        ranks = group()
+        self.learned: Any = learned.rounded()
+        self.dtype, self.device = run_dtype, device
+        self.joint = self.is_plain_kl = self.smooth = self.exclude_self = True
+        self.first, (self.n_rows, self.n_keys) = p.first, p.shape
+        self.own = slice(self.first, self.first + self.n_rows)
+        self.uniform, self.n_choices, self.n_mixed = 0.0, self.n_keys - 1, self.n_keys * (self.n_keys - 1)
+        self.weights, self.mass = joint_rows(p), np.ones(self.n_rows)
+        self.constant = ranks.total(self._negentropy())
+        summed = _summed_here(self.weights, self.first)
+        self.edges = symmetric_edges(summed, self.learned, run_dtype, device, n_components)
+        self.grid = GridPotential(self.learned)
+        self._pushed: Any = None
+        self.drawn = None
+
+    def gradient(
+        self, z: Tensor, exaggeration: float = 1.0, with_value: bool = True, refresh: bool = True
+    ) -> tuple[float | None, Tensor]:
+        """See `Objective.gradient`."""
+        ranks = group()
+        value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value)
+        if refresh or self._pushed is None:
+            self._pushed = self._push(z.detach())
+        log_z, push = self._pushed
+        gradient = pull * -exaggeration
+        gradient[self.own] += push
+        gradient = ranks.total(gradient)
+        return (log_z - ranks.total(value) + self.constant if with_value else None), gradient
+
+    def _push(self, z: Tensor) -> tuple[float, Tensor]:
+        """(log-normaliser, its gradient at this rank's rows), from the grid of all ranks."""
+        grid: Any = self.grid
+        place = grid.place(z, self.own)
+        charges = group().total(place.spread(torch.ones_like(z[self.own, 0])))
+        field = grid.convolve(place, charges.clone())
+        summed = torch.sum(charges.double() * field.double())  # what all points read: they are spread as they read
+        total = max(float(summed) - len(z), FLOOR * len(z))
+        return log(total), place.read(field)[1] * (2 / total)
+
+    def refine(self, n_keys: int, random_state: Any) -> None:
+        """See `Objective.refine`."""
+        if self.n_keys <= EXACT_ROWS:
+            self.dtype, self.grid = torch.float64, None
+        elif self.grid is not None:
+            self.grid = GridPotential(self.learned, self.grid.team, FINE_SPACING, FINE_NODES)
+
+    def per_row(self, z: Tensor, keys: Tensor | None = None, key_degrees: Tensor | None = None) -> Tensor:
+        """What each row of this rank adds to L."""
+        log_z = joint_normalizer(self.learned, z)[0] if self.grid is None else self._push(z)[0]
+        costs = z.new_zeros(self.n_rows, dtype=torch.float64)
+        for rows, cols, p in self._all_edges():
+            ends = z.index_select(0, rows + self.first), z.index_select(0, cols)
+            cost = self.term(p, self.learned.paired(*ends) - log_z)
+            costs = costs.index_add(0, rows, cost.double())
+        return costs
+
+    @staticmethod
+    def term(p: Tensor, log_q: Tensor) -> Tensor:
+        """d(p, q) of KL."""
+        from .divergences import kl
+
+        return kl(p, log_q)
+
+
+def joint_rows(p: Conditional) -> sparse.csr_array:
+    """The joint p of the rows of this rank and the rows of all, by one exchange of edges."""
+    ranks, (n_rows, n) = group(), p.shape
+    mass = p.has_positives.astype(np.float64)
+    n_counted = ranks.total(mass.sum())
+    if not n_counted:
+        raise no_positives()
+    own = sparse.csr_array((p.weights.data / (2 * n_counted), p.weights.indices, p.weights.indptr), shape=p.shape)
+    firsts = np.array(ranks.objects(p.first))
+    cuts = np.append(firsts[1:], n)
+    parts = []
+    for first, last in zip(firsts, cuts, strict=True):
+        block = own[:, first:last].tocoo()
+        part = np.empty(block.nnz, dtype=[("row", np.int32), ("key", np.int32), ("weight", np.float64)])
+        part["row"], part["key"], part["weight"] = block.col, block.row, block.data
+        parts.append(part)
+        del block
+    received = ranks.swapped(parts)
+    del parts
+    keys = np.concatenate([part["key"] + np.int64(first) for part, first in zip(received, firsts, strict=True)])
+    rows, weights = (np.concatenate([part[name] for part in received]) for name in ("row", "weight"))
+    del received
+    narrow = np.int32 if n <= np.iinfo(np.int32).max else np.int64
+    turned = sparse.coo_array((weights, (rows.astype(narrow), keys.astype(narrow))), shape=(n_rows, n)).tocsr()
+    return sparse.csr_array(own + turned)
+
+
+def _summed_here(rows: sparse.csr_array, first: int) -> sparse.csr_array:
+    """The symmetric matrix of pairs that this rank sums over: those of its rows, and every other one that it shares."""
+    n_rows, n = rows.shape
+    numbers = np.repeat(np.arange(first, first + n_rows, dtype=rows.indices.dtype), np.diff(rows.indptr))
+    inside = (rows.indices >= first) & (rows.indices < first + n_rows)
+    here = inside | ((numbers < rows.indices) == ((numbers + rows.indices) % 2 == 0))
+    i, j, weights, inside = numbers[here], rows.indices[here], rows.data[here], inside[here]
+    ends = np.concatenate([i, j[~inside]]), np.concatenate([j, i[~inside]])
+    summed = sparse.coo_array((np.concatenate([weights, weights[~inside]]), ends), shape=(n, n)).tocsr()
+    return without_tiny(summed, float(np.finfo(np.float32).tiny))
