@@ -7,6 +7,8 @@ from scipy import sparse
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from .whole import undisturbed
+
 
 class PairOfModalities(NamedTuple):
     """(f(x), g(y)): a pair that counts as its first where an array is expected."""
@@ -117,6 +119,7 @@ class LinearMaps:
         self._linear = kept
 
     @available_if(_may_be_linear)
+    @undisturbed
     def predict(self, X, copy=True):
         """The other modality's columns by least squares from f(x), where both maps are linear.
 
@@ -145,6 +148,7 @@ class LinearMaps:
         return found.ravel() if kept["one_dimensional"] else found
 
     @available_if(_may_be_linear)
+    @undisturbed
     def inverse_transform(self, X, y=None):
         """Columns by least squares from representations, where both maps are linear and representations not unit rows.
 

@@ -8,6 +8,7 @@ from functools import wraps
 import numpy as np
 from sklearn import config_context
 
+from .._core.array_api import as_numpy
 from .._core.group import present, together
 from .._core.interrupts import called_by_a_search, listening
 from .._core.spec import shortened
@@ -24,6 +25,7 @@ def whole(fit):
 
     @wraps(fit)
     def wrapped(self, *args, **kwargs):
+        args, kwargs, back = as_numpy(args, kwargs)
         before = dict(vars(self))
         with nullcontext() if present().several else listening() as interrupts:
             try:
@@ -41,7 +43,7 @@ def whole(fit):
                 raise
         if interrupts is not None and interrupts.any:
             _tell(interrupts, type(self).__name__)
-        return returned
+        return back(returned)
 
     return wrapped
 
@@ -65,8 +67,9 @@ def undisturbed(method):
 
     @wraps(method)
     def wrapped(self, *args, **kwargs):
+        args, kwargs, back = as_numpy(args, kwargs)
         with _usual_state(training=False):
-            return _without_nan(method(self, *args, **kwargs), self, method.__name__)
+            return back(_without_nan(method(self, *args, **kwargs), self, method.__name__))
 
     return wrapped
 
@@ -75,7 +78,7 @@ def undisturbed(method):
 def _usual_state(training):
     """Torch as it trains, NumPy and scikit-learn as they come, inside; threads as they were, outside."""
     with ExitStack() as state:
-        state.enter_context(config_context(transform_output="default"))
+        state.enter_context(config_context(transform_output="default", array_api_dispatch=False))
         state.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         if training or "torch" in sys.modules:
             import torch
