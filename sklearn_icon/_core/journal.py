@@ -36,6 +36,7 @@ class Journal:
 
     def __init__(self, keep: Callable[[list, Any], None], stages: list | None = None, steps: Any = None):
         self._keep, self.stages, self.steps = keep, stages or [], steps
+        self.found = steps  # in the file, by which a fit has yet to go on
         self.position, self.closed, self.changed = 0, False, False
         self.followed: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
         self.told: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []  # of these, what steps are told to
@@ -58,7 +59,7 @@ class Journal:
         if self.closed:
             return
         self.stages.append({"name": name, "value": value, "states": self._states()})
-        self.position, self.steps, self.changed = len(self.stages), None, True
+        self.position, self.steps, self.found, self.changed = len(self.stages), None, None, True
         if self._is_due(STAGES_EVERY):
             self.write()
 
@@ -67,12 +68,13 @@ class Journal:
 
         Where it `replays` them all, what is told of steps is as at its beginning.
         """
-        if self.steps is None or self.closed or self.position < len(self.stages):
+        found, self.found = self.found, None
+        if found is None or self.closed or self.position < len(self.stages):
             return None
-        self._put(self.steps["states"])
+        self._put(found["states"])
         if replays:
-            self._put(self.steps["value"]["told"], self.told)
-        return self.steps["value"]
+            self._put(found["value"]["told"], self.told)
+        return found["value"]
 
     def step(self, value: Callable[[], Any]) -> None:
         """Note where the stage that is under way has come to, if it is time."""

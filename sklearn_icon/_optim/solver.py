@@ -160,8 +160,8 @@ class _Progress:
             tensors, *report = done[0]
             journal.copy_into(self.changing, tensors)
             return SolverResult(*report)
-        if self.journal.steps is not None:
-            self.failed = self.journal.steps["value"]["failed"]
+        if self.journal.found is not None:
+            self.failed, self.begun = (self.journal.found["value"][name] for name in ("failed", "begun"))
         return None
 
     def close(self) -> None:

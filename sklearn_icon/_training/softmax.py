@@ -277,6 +277,8 @@ class _Report:
 
     def __call__(self, loss):
         """True where another step may not be taken."""
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss was not finite but {loss} at iteration {len(self.losses)}; scale X.")
         self.losses.append(loss)
         return bool(self.on_step is not None and self.on_step(len(self.losses), loss))
 
@@ -312,6 +314,8 @@ def _newton(problem, V, tol, report, few):
 
 def _factor(hessian):
     """The Cholesky factor of a matrix that may be singular, and is then made a little larger."""
+    if not np.isfinite(hessian).all():
+        raise FloatingPointError("the Hessian was not finite; scale X.")
     index, ridge = np.diag_indices(len(hessian)), _RIDGE
     diagonal = np.maximum(hessian.diagonal(), np.finfo(np.float64).tiny / _RIDGE**2)
     while True:
