@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,6 +45,10 @@ class Spec(RememberedNames):
 
     _parameter_constraints: dict = {}
 
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        """As scikit-learn writes it, without a look through the signature where there are no parameters."""
+        return super().__repr__(N_CHAR_MAX) if self._get_param_names() else f"{type(self).__name__}()"
+
     def validate(self) -> Self:
         """Check the parameters, those of wrapped specs included. Returns the spec.
 
@@ -75,13 +80,19 @@ class Spec(RememberedNames):
         `names` says what each name makes: a class of specs, or a function.
         """
         make = names[name]
-        known = signature(make).parameters if offered else {}
+        known = _parameters(make) if offered else frozenset()
         return make(**{parameter: value for parameter, value in offered.items() if parameter in known})
 
     def owner(self, parameter: str) -> Spec:
         """The outermost of wrapped specs that has a parameter, or the innermost."""
         base = self._wrapped()
         return self if base is None or parameter in self.get_params(deep=False) else base.owner(parameter)
+
+
+@cache
+def _parameters(make: Callable[..., Any]) -> frozenset[str]:
+    """Names of what a class of specs, or a function that makes one, takes."""
+    return frozenset(signature(make).parameters)
 
 
 def shown(value: object) -> str:

@@ -178,7 +178,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
     def _begin(self):
         """Validate parameters and specs. Returns (supervisory, learned, encoder, device, random state)."""
         self._validate_params()
-        specs = self._resolve_specs()
+        specs = self._progress.specs = self._resolve_specs()
         by_whom = {"df": "by lookup maps of ICONEmbedding", "tau": "by ICONClassifier and ICONCrossModal, of a cosine,"}
         for name, remedy in by_whom.items():
             if name in specs[1].learns and not self._learns(name, specs):
@@ -312,7 +312,9 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
             )
 
     def _specs_or_none(self):
-        """What `_resolve_specs` gives, or Nones where a parameter is not valid; for tags."""
+        """What `_resolve_specs` gives, or Nones where a parameter is not valid; for tags, in a fit those of the fit."""
+        if "_progress" in vars(self) and self._progress.specs is not None:
+            return self._progress.specs
         try:
             return self._resolve_specs()
         except (TypeError, ValueError):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from inspect import signature
 from numbers import Integral
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
@@ -44,6 +45,7 @@ class Progress:
     def __init__(self, estimator, context):
         self.estimator, self.context, self.stages = estimator, context, []
         self.facts: dict = {}
+        self.specs: Any = None  # p, q and encoder as the fit resolved them
         self.start = perf_counter()
         self.begin("preparation", None, 1)
 

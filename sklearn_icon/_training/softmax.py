@@ -131,22 +131,17 @@ class Softmax:
 
     def _of_pairs(self, q, negligible):
         """sum over pairs of classes a < b of s_i q_ia q_ib x x^T, times (e_a - e_b)(e_a - e_b)^T."""
-        width, n_classes = self.shape[1], q.shape[1]
-        laplacian = np.zeros((n_classes, n_classes, width, width))
+        m, width = self.shape
+        first, second = np.triu_indices(q.shape[1], 1)
+        blocks = np.empty((len(first), width, width))
         least = negligible / self.n_rows / self.sq_sizes if negligible else None
-        for a in range(n_classes):
-            for b in range(a):
-                curvature = self.weight * q[:, a] * q[:, b]
-                if least is None:
-                    block = self._moments(curvature)
-                else:
-                    kept = np.flatnonzero(curvature > least)
-                    block = self._moments(curvature[kept], kept)
-                laplacian[a, b] = laplacian[b, a] = -block
-                laplacian[a, a] += block
-                laplacian[b, b] += block
-        half = np.tensordot(self.basis.T, laplacian, axes=1)  # (m, n_classes, width, width)
-        return np.tensordot(half, self.basis, axes=(1, 0)).transpose(0, 1, 3, 2)
+        for block, a, b in zip(blocks, first, second, strict=True):
+            curvature = self.weight * q[:, a] * q[:, b]
+            kept = None if least is None else np.flatnonzero(curvature > least)
+            block[:] = self._moments(curvature if kept is None else curvature[kept], kept)
+        of_pairs = self.basis[first] - self.basis[second]
+        products = (of_pairs[:, :, None] * of_pairs[:, None, :]).reshape(len(first), m**2)
+        return (products.T @ blocks.reshape(len(first), width**2)).reshape(m, m, width, width).transpose(0, 2, 1, 3)
 
     @cached_property
     def sq_sizes(self):

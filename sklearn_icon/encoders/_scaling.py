@@ -109,7 +109,10 @@ def _sizes(X: Rows, fraction: Array, by_column: bool) -> Array:
 
 
 def _median(values: Array, weight: Array) -> Array:
-    """The weighted median of each column."""
+    """The weighted median of each column, the lower one of two."""
+    if weight.min() == weight.max():
+        middle = (len(values) - 1) // 2
+        return np.partition(values, middle, axis=0)[middle].astype(np.float64)
     order = np.argsort(values, axis=0, kind="stable")
     below = np.cumsum(weight[order], axis=0)
     first = (below < 0.5 * below[-1]).sum(axis=0)
