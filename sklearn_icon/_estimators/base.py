@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import encoders, learned, supervisory
 from .._core.device import resolve_device
@@ -112,6 +112,59 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         from .saving import save
 
         save(self, path)
+
+    def export(self, path):
+        """Write what the fitted estimator computes of new rows as a module of NumPy alone, or as ONNX.
+
+        Of estimators with linear maps or MLPs as encoders. The module, which needs nothing but NumPy and the `.npz`
+        file beside it, has functions by the names of the estimator's methods: `transform`, `predict_proba` and
+        `predict`, and `transform_y` of the other modality. The ONNX model has outputs of these names, and inputs "X"
+        and "y"; both compute in double precision.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Ends in ".py", or in ".onnx", which needs the package onnx.
+
+        Raises
+        ------
+        TypeError
+            A lookup, a module of one's own, or a kernel against prototypes; the message says what can be exported.
+        ValueError
+            Another ending.
+        ImportError
+            ".onnx" where onnx is not installed.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_icon import ICONClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> folder = tempfile.mkdtemp()
+        >>> ICONClassifier().fit(X, y).export(os.path.join(folder, "iris.py"))
+        >>> sorted(os.listdir(folder))
+        ['iris.npz', 'iris.py']
+        """
+        from .exporting import Predictor
+
+        check_is_fitted(self)
+        Predictor(self, *self._chains()).write(path)
+
+    def _steps_of(self, encoder, state, n_inputs, n_outputs):
+        """What a fitted encoder does of rows, step by step; see `exporting`."""
+        from .exporting import steps_of
+
+        if not encoder.parametric:
+            raise TypeError(
+                f"export needs an encoder that maps new rows, but that of the fit is {encoder}; fit with "
+                "encoder='linear' or 'mlp', or use save(path), which keeps any estimator."
+            )
+        return steps_of(encoder, state, n_inputs, n_outputs)
+
+    @abstractmethod
+    def _chains(self):
+        """(chains of steps by the names of methods, classes of `predict` or None); see `exporting`."""
 
     def set_params(self, **params):
         """Set parameters, those of specs as `learned__df` and the like.

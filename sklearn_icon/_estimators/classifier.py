@@ -431,6 +431,23 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         logits = linear_map(represented, self._coef, self._intercept)
         return np.hstack([np.zeros_like(logits), logits]) if len(self.classes_) == 2 else logits
 
+    def _chains(self):
+        from .exporting import logits
+
+        q_spec, directions = self.learned_, self.learned_.affinity == "cosine"
+        coded = self._steps_of(self.encoder_, self._state, self.n_features_in_, self._n_outputs) if self._state else []
+        if self._coef is not None:
+            head = logits(self._coef, self._intercept, len(self.classes_))
+        elif q_spec.affinity in ("dot", "cosine") and not q_spec.mixture:
+            weight = _log_kernel(q_spec, np.eye(self.prototypes_.shape[1]), self.prototypes_)
+            head = [*[("unit", [])] * directions, ("affine", [weight, np.zeros(len(self.classes_))])]
+        else:
+            raise TypeError(
+                f"export needs logits that are linear in representations, but {q_spec} compares these with prototypes; "
+                "use learned='dot' or 'cosine', or save(path), which keeps any estimator."
+            )
+        return {"predict_proba": [*coded, *head, ("softmax", [])]}, self.classes_
+
     def decision_function(self, X):
         """Logits: log q(c|x) up to a constant of each row.
 

@@ -520,6 +520,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             memberships[seen >= 0] = self._memberships[seen[seen >= 0]]
             return memberships
 
+    def _chains(self):
+        steps = self._steps_of(self.encoder_, self._state, self.n_features_in_, self.n_clusters)
+        return {"predict_proba": [*steps, ("pick", [self._columns]), ("softmax", [])]}, np.arange(self.n_clusters_)
+
     def _encoded(self, X):
         """Memberships of items by the encoder, in the clusters in use alone, however unlike the rows of the fit."""
         return softmax(self._encode(self.encoder_, self._state, X, self.n_clusters)[:, self._columns], axis=1)

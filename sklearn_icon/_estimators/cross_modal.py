@@ -325,6 +325,18 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         z = self._encode(encoder, state, items, self.n_components)
         return unit_rows(torch.from_numpy(z)).numpy() if on_sphere(self.learned_) else z
 
+    def _chains(self):
+        from .._training.pairs import on_sphere
+
+        unit: list = [("unit", [])] if on_sphere(self.learned_) else []
+        chains = {}
+        for name, encoder, state, width in (
+            ("transform", self.encoder_, self._states[0], self.n_features_in_),
+            ("transform_y", self.encoder_y_, self._states[1], self.n_features_y_),
+        ):
+            chains[name] = [*self._steps_of(encoder, state, width, self.n_components), *unit]
+        return chains, None
+
     def transform(self, X, y=None):
         """Representations f(x), g(y) or both; unit rows under a cosine and the two limits.
 

@@ -606,6 +606,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             raise ValueError(f"score compares rows with each other and needs at least 2, got {len(placed)}.")
         return knn_recall(rows_of(checked), placed, n_neighbors=min(_SCORED_NEIGHBORS, len(placed) - 1))
 
+    def _chains(self):
+        return {"transform": self._steps_of(self.encoder_, self._state, self.n_features_in_, self.n_components)}, None
+
     def _drawn(self, X):
         fitted = self._fitted_rows
         represented = self.embedding_ if fitted is not None and fitted.kind != "features" else self.transform(X)
