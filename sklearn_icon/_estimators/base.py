@@ -315,7 +315,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         from ..encoders._networks import block_rows, encode, load_module
 
         module = load_module(encoder, prod(X.shape[1:]), n_outputs, state)
-        with self._threads(prod((block_rows(X), *X.shape[1:])) if X.ndim == 2 else None):
+        with self._threads(prod((block_rows(X), *X.shape[1:])) if encoder.flat or X.ndim == 2 else None):
             return encode(module, X)
 
     def _on_step(self, stage, total=None, of=1):

@@ -291,7 +291,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         classes, codes = classes_and_codes(y, known, names)
         kept = np.flatnonzero(sample_weight)
         X, codes, sample_weight, known = X[kept], codes[kept], sample_weight[kept], known[kept]
-        with self._threads(prod(X.shape) if X.ndim == 2 else None), working_on(device):
+        with self._threads(prod(X.shape) if encoder.flat or X.ndim == 2 else None), working_on(device):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
             given = supervisory.DataLabel() if p_spec.over_rows else p_spec
             labels = recalled_p(lambda: given.conditional(rows_of(X), codes, **how))

@@ -275,7 +275,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         max_iter = None if self.max_iter == "auto" else self.max_iter
         training = Training(self.learning_rate, max_iter, self.tol, batch_rows)
         run, loss = Run(torch_dtype(sides.X), device, 0, self._on_step), Loss(q_spec, self.divergence)
-        with self._threads(batch_rows * sides.most_columns if sides.flat else None):
+        with self._threads(batch_rows * sides.most_columns if all(encoder.flat for encoder in both) else None):
             if linear:
                 return solve_linear_pairs(sides, uniform, loss, both, self.n_components, training, run)
             if max_iter is None:

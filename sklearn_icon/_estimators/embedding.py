@@ -343,7 +343,10 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             return self._fit_by_first(X, y)._of_shard(X.shape[0]).embedding_.copy()
         routes = {"tokens": self._solve_tokens, "encoder": self._solve_encoder, "map": self._solve_map}
         solve = routes[route_of("ICONEmbedding", case)]
-        with self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if X.ndim == 2 else None), working_on(device):
+        with (
+            self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if encoder.flat or X.ndim == 2 else None),
+            working_on(device),
+        ):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
             p = recalled_p(lambda: p_spec.conditional(rows_of(X), y, **how))
             warn_rows_without_positives(p)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -37,16 +38,11 @@ class Modalities(NamedTuple):
     y: Any
 
     @property
-    def flat(self) -> bool:
-        """Whether rows have one axis of features in both."""
-        return self.X.ndim == self.y.ndim == 2
-
-    @property
     def n_rows(self) -> int:
         """Of either."""
         return self.X.shape[0]
 
     @property
     def most_columns(self) -> int:
-        """Of the wider one."""
-        return max(self.X.shape[1], self.y.shape[1])
+        """Of the wider one, items of several axes as rows."""
+        return max(prod(side.shape[1:]) for side in self)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy import linalg, sparse
 
-from .._core.rows import unit_of
+from .._core.rows import rows_of, unit_of
 from .._core.unit_rows import unit_rows
 from .._objective.loss import Loss
 from .._optim.methods import LBFGS
@@ -32,7 +32,7 @@ _FAR = 20.0  # quartile ranges, beyond which cells say nothing of a column's cen
 
 def solves_all_rows(sides: Modalities, learned: Learned, encoders: tuple[Encoder, Encoder], is_smooth: bool) -> bool:
     """Whether both maps are free linear ones of few columns, and the loss is smooth."""
-    linear = sides.flat and all(encoder.is_linear and not encoder.orthonormal for encoder in encoders)
+    linear = all(encoder.is_linear and not encoder.orthonormal for encoder in encoders)
     return linear and sides.most_columns <= _COLUMNS and is_smooth and not learned.unmixed().is_limit
 
 
@@ -46,7 +46,7 @@ def solve_linear_pairs(
     run: Run,
 ) -> Pairs:
     """Both maps, from all pairs."""
-    double, axes = run._replace(dtype=torch.float64), [_Side(rows) for rows in sides]
+    double, axes = run._replace(dtype=torch.float64), [_Side(rows_of(items)) for items in sides]
     linear = _LinearPairs(axes, uniform, loss, n_components, double)
     stops = _Falling(training.tol, run.report("training", training.max_iter or _ITERATIONS))
     problem = Problem(linear.loss, linear.params + linear.temperature.params)
@@ -56,7 +56,7 @@ def solve_linear_pairs(
     columns = _along_axes(axes, [param.detach().cpu().numpy() for param in linear.params])
     maps = [side.map(part) for side, part in zip(axes, columns, strict=True)]
     states = [
-        _state(encoder, side, items, one, run.dtype)
+        _state(encoder, side, rows_of(items), one, run.dtype)
         for encoder, side, items, one in zip(encoders, axes, sides, maps, strict=True)
     ]
     return Pairs((states[0], states[1]), linear.temperature.final(), result)
