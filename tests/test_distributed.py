@@ -13,8 +13,9 @@ import scipy.stats
 import torch
 from scipy import sparse
 from sklearn.datasets import make_blobs, make_classification
+from sklearn.metrics import adjusted_rand_score
 
-from sklearn_icon import ICONClassifier, ICONEmbedding, distributed, learned, supervisory
+from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, distributed, learned, supervisory
 from sklearn_icon._core.group import ALONE, group, together
 from sklearn_icon._graph.neighbors import nearest_neighbors
 from sklearn_icon._objective.loss import Loss
@@ -324,6 +325,63 @@ def test_maps(two):
         for name, message in found["refused"].items():
             assert message and "over ranks" in message, (name, message)
         assert "n_neighbors=3600" in found["neighbors"]
+
+
+K_MEANS = {"supervisory": supervisory.Gaussian(sigma=0), "encoder": "lookup", "divergence": "reverse_kl"}
+
+
+def fit_clusters(part):
+    """Clusters of few rows by default, k-means of many, also of weights and from centres that are given."""
+    X = make_blobs(13_000, 6, centers=7, random_state=8, cluster_std=1.2)[0].astype(np.float32) + 50
+    weight = np.random.RandomState(2).randint(0, 3, size=13_000).astype(float)
+    few = slice(None, 400)
+    return {
+        "few": ICONClustering(5, random_state=0).fit(X[few][_within(part, 400)]),
+        "k-means": ICONClustering(7, random_state=0, **K_MEANS).fit(X[part]),
+        "weights": ICONClustering(7, random_state=0, **K_MEANS).fit(X[part], sample_weight=weight[part]),
+        "given": ICONClustering(3, init=X[[5, 6, 7]], n_init=1, **K_MEANS).fit(X[part]),
+    }
+
+
+def _within(part, n):
+    """The same part of fewer rows."""
+    return part if part.start is None else slice(part.start * n // 13_000, part.stop * n // 13_000)
+
+
+CLUSTERS = ("few", "k-means", "weights", "given")
+
+
+def _cluster(rank, n_ranks):
+    part = _cuts(13_000, n_ranks)[rank]
+    fitted = fit_clusters(part)
+    X = np.full((4, 6), 50.0, dtype=np.float32) + np.arange(24).reshape(4, 6)
+    found = {
+        name: (each.labels_, each.cluster_centers_, each.inertia_, each.predict(X), each.loss_)
+        for name, each in fitted.items()
+    }
+    found["whole"] = distributed.gather(fitted["few"])
+    X = blobs(12_000)[part]
+    found["default"] = refusal(lambda: ICONClustering(4).fit(X))
+    found["cut"] = refusal(lambda: ICONClustering(4, debias=1, encoder="lookup").fit(X))
+    return found
+
+
+def test_clusters(two):
+    one, ranks = fit_clusters(slice(None)), two(_cluster)
+    X = np.full((4, 6), 50.0, dtype=np.float32) + np.arange(24).reshape(4, 6)
+    for name in CLUSTERS:
+        labels = np.concatenate([found[name][0] for found in ranks])
+        assert adjusted_rand_score(labels, one[name].labels_) >= 0.99
+        np.testing.assert_array_equal(labels, one[name].labels_)  # numbered alike
+        for found in ranks:
+            np.testing.assert_allclose(found[name][1], one[name].cluster_centers_, rtol=1e-5)
+            np.testing.assert_allclose(found[name][2], one[name].inertia_, rtol=1e-5)
+            np.testing.assert_array_equal(found[name][3], one[name].predict(X))
+            np.testing.assert_allclose(found[name][4], one[name].loss_, rtol=1e-4)
+    np.testing.assert_array_equal(ranks[0]["whole"].labels_, one["few"].labels_)
+    for found in ranks:
+        assert "route 'chosen' of ICONClustering" in found["default"]
+        assert "route 'cut' of ICONClustering" in found["cut"]
 
 
 def _fail(rank, n_ranks):

@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.utils import gen_batches
 
 from .. import encoders, learned, supervisory
+from .._core.group import group
 from .._core.rows import is_itself
 from .._core.spec import answer, shown
 
@@ -284,6 +285,10 @@ class Inertia(ReverseKL):
 
         rows = self.p_spec.measured_rows(data.X, data.y, n_jobs=self.settings.n_jobs, random_state=data.random_state)
         k_means = self._k_means(data.random_state, max_iter=self.settings.max_iter, tol=self.settings.tol)
+        if group().several:
+            from .k_means_over_ranks import solve_over_ranks
+
+            return solve_over_ranks(rows, data.sample_weight, k_means, data.random_state.randint(2**31 - 1))
         return solve_k_means(rows, data.X, data.sample_weight, k_means)
 
     def value(self, X: Any, y: Any, memberships: np.ndarray) -> float:
@@ -306,10 +311,10 @@ LOSSES: dict[str, type[ClusterLoss]] = {
 def means_of(X: Any, memberships: np.ndarray, sample_weight: np.ndarray) -> np.ndarray:
     """Means of rows weighted by membership, in double precision."""
     weights = memberships.astype(np.float64) * sample_weight[:, None]
-    weights /= weights.sum(axis=0)
+    weights /= group().total(weights.sum(axis=0))
     if sparse.issparse(X):
-        return np.asarray(weights.T @ X)
-    return sum(weights[part].T @ X[part] for part in gen_batches(len(X), 8192))
+        return group().total(np.asarray(weights.T @ X))
+    return group().total(sum(weights[part].T @ X[part] for part in gen_batches(len(X), 8192)))
 
 
 def sq_distances(X: Any, centers: np.ndarray, labels: np.ndarray) -> np.ndarray:

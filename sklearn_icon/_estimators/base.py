@@ -297,7 +297,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
 
     def _fit_by_first(self, X, y=None, sample_weight=None):
         """Fit the rows of all ranks on rank 0, as one process; keep what is shared, and the rows of this rank."""
-        ranks, own, fitted = group(), self.get_params(deep=False), {}
+        ranks, own, fitted, count = group(), self.get_params(deep=False), {}, X.shape[0]
         X, y, sample_weight = (None if part is None else ranks.to_first(part) for part in (X, y, sample_weight))
         if ranks.rank == 0:
             inner = clone(self)
@@ -308,6 +308,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         shared = ranks.objects({name: value for name, value in fitted.items() if name not in own})[0]
         for name, value in shared.items():
             setattr(self, name, value)
+        self._gathered(lambda rows: ranks.own(rows, count))
         return self
 
     def _encode(self, encoder, state, X, n_outputs):

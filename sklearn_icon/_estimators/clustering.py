@@ -16,6 +16,7 @@ from .. import learned, supervisory
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import recalled_p, warn_rows_without_positives
 from .._core.device import working_on
+from .._core.group import group
 from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
 from .._training.new_rows import FittedRows, input_kind
 from .base import Drawn, ICon
@@ -25,6 +26,7 @@ from .routes import Case, refuse, route_of
 _WALK_STEPS = 2
 _DEFAULT_NEIGHBORS = 15
 _SHARE_UNDER_KL = 0.3
+_FEW_ROWS = 10_000  # of all ranks together, that rank 0 solves
 _ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
 
 
@@ -203,6 +205,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     __module__ = "sklearn_icon"  # where users find it
     _by_center = False
+    _of_rows = ("labels_", "neighbors_graph_")
     _memberships: Any
     _fitted_rows: Any
 
@@ -318,17 +321,21 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         p_spec, q_spec, encoder, device, random_state = self._begin()
         items = self._validate_items(X, encoder, reset=True)
         X = rows_of(items)
-        if X.shape[0] < self.n_clusters:
-            raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
+        n_samples = group().total(X.shape[0])
+        if n_samples < self.n_clusters:
+            raise ValueError(f"n_samples={n_samples} should be >= n_clusters={self.n_clusters}.")
         automatic = self._is_automatic(p_spec, y)
         kind = input_kind(p_spec, X, None if automatic else y)
         p_spec.settle(kind)
         given = sample_weight is not None
         sample_weight = row_weights(sample_weight, X)
-        if kind == "features" and not sample_weight.all():
+        few = group().several and n_samples <= _FEW_ROWS
+        if kind == "features" and group().total(int(not sample_weight.all())) and not few:
             return self._fit_counted(items, y, sample_weight, p_spec)
-        case = self._case(p_spec, q_spec, encoder, holds=kind, X=X, chosen=automatic)
+        case = self._case(p_spec, q_spec, encoder, holds=kind, X=X, chosen=automatic, few_rows=few)
         refuse("ICONClustering", case)
+        if few:
+            return self._fit_by_first(items, y, sample_weight if given else None)
         if route_of("ICONClustering", case) == "chosen":
             return self._fit_chosen(X, kind, sample_weight, device, random_state)
         loss = self._loss(case)
@@ -463,10 +470,14 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         labels = memberships.argmax(axis=1)
         if np.ptp(memberships, axis=0).max() < _ALIKE:
             labels[:] = memberships.mean(axis=0).argmax()
-        used, first, codes = np.unique(labels, return_index=True, return_inverse=True)
-        self._columns = used
+        found, of_found = np.unique(labels, return_index=True)
+        first = np.full(memberships.shape[1], np.inf)  # row of each cluster, of all ranks
+        first[found] = of_found + group().first
+        first = group().gathered(first[None]).min(axis=0)
+        used = self._columns = np.flatnonzero(np.isfinite(first))
         if not (self._by_center and is_itself(self.init)):
-            self._columns = used[np.lexsort((first, -np.bincount(codes, weights=sample_weight)))]
+            sizes = group().total(np.bincount(labels, weights=sample_weight, minlength=len(first)))
+            self._columns = used[np.lexsort((first[used], -sizes[used]))]
         self.n_clusters_ = len(used)
         if self.n_clusters_ < self.n_clusters:
             few = f"({self.n_clusters_}) found smaller than n_clusters ({self.n_clusters}). Possibly due to duplicate"
@@ -485,7 +496,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if X is not None:
             by_center = "centers" in self._state and self._by_center
             centers = self._state["centers"][self._columns] if by_center else means_of(X, memberships, sample_weight)
-            self.inertia_ = float(sample_weight @ sq_distances(X, centers, self.labels_))
+            self.inertia_ = float(group().total(sample_weight @ sq_distances(X, centers, self.labels_)))
             self.cluster_centers_ = centers.astype(X.dtype, copy=False)
 
     def predict_proba(self, X):

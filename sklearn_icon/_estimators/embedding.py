@@ -340,7 +340,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         case = Case(*specs, self.get_params(deep=False), kind, X, few_rows=few)
         refuse("ICONEmbedding", case)
         if few:
-            return self._fit_by_first(X, y)._of_shard(X.shape[0]).embedding_.copy()
+            self._fit_by_first(X, y)
+            self._shard = (group().rank, group().size) if self._fitted_rows is not None else None
+            return vars(self)["embedding_"].copy()
         routes = {"tokens": self._solve_tokens, "encoder": self._solve_encoder, "map": self._solve_map}
         solve = routes[route_of("ICONEmbedding", case)]
         with (
@@ -370,7 +372,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         else:
             self.__dict__.pop("prototypes_", None)
         own = group().own(solution.embedding, X.shape[0])
-        self._shard = (group().rank, group().size) if group().several else None
+        self._shard = (group().rank, group().size) if group().several and placeable else None
         self.embedding_ = self._mean_of_copies(own.astype(X.dtype, copy=False))
         if self._counts is not None and not self._counts.all():
             self.embedding_[self._counts == 0] = self._transform(given[self._counts == 0])
@@ -405,13 +407,6 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """The start that was given, of all copies."""
         n_given = n_rows if self._counts is None else len(self._counts)
         return self._of_copies(given_map(self.init, (n_given, self.n_components)))
-
-    def _of_shard(self, count):
-        """Keep the rows of this rank, so many of those of all."""
-        super()._gathered(lambda rows: group().own(rows, count))
-        self._fitted_rows = self._fitted_rows.put(lambda rows: group().own(rows, count))
-        self._shard = group().rank, group().size
-        return self
 
     def _gathered(self, joined):
         super()._gathered(joined)

@@ -6,6 +6,7 @@ from typing import Any
 from scipy import sparse
 
 from .._core.device import resolve_device
+from .._core.rows import is_itself
 from .._graph.checks import ROOTS
 
 
@@ -22,17 +23,20 @@ def _regression(case: Any) -> Iterator[str]:
         yield f"{case.p} searches neighbours of all rows, which is not done over ranks; use supervisory='data_label'."
 
 
-def _map(case: Any) -> Iterator[str]:
-    """Maps: those of few rows by rank 0, others from a grid, each rank with its rows' edges."""
-    given, p, q = case.given, case.p, case.q
-    if not isinstance(given["init"], str):
-        yield "init is an array, from which no map starts over ranks; use init='pca' or 'random'."
-    if given["warm_start"]:
-        yield "warm_start=True is not done over ranks; use False, or distributed.gather the map and go on on rank 0."
-    if case.holds != "features":
+def of_few_rows(case: Any) -> Iterator[str]:
+    """What rank 0 solves of the rows of all, as one process."""
+    if case.holds not in ("features", "counts"):
         yield f"X holds {case.holds}, whose rows and columns are of all ranks; pass rows of features."
-    if case.few_rows:
-        return
+    if case.given.get("warm_start"):
+        yield "warm_start=True is not done over ranks; use False, or distributed.gather the map and go on on rank 0."
+    if is_itself(case.given.get("init")) and "n_components" in case.given:
+        yield "init is an array of rows, from which no map starts over ranks; use init='pca' or 'random'."
+
+
+def _map(case: Any) -> Iterator[str]:
+    """Maps from a grid, each rank with its rows' edges."""
+    given, p, q = case.given, case.p, case.q
+    yield from of_few_rows(case)
     if given["init"] == "spectral":
         yield "init='spectral' needs eigenvectors of the graph of all rows; over ranks use 'pca' or 'random'."
     if p.neighborhood is not p or p.metric_params or p.metric not in ROOTS:
@@ -56,7 +60,16 @@ def _map(case: Any) -> Iterator[str]:
         yield f"device={given['device']!r}: over ranks maps are solved on the CPU; use device='cpu'."
 
 
+def _k_means(case: Any) -> Iterator[str]:
+    """k-means of rows of X, from starts on a draw."""
+    if case.p.neighborhood is not case.p:
+        yield f"supervisory={case.p} is not computed over ranks; use Gaussian(sigma=0), of rows of X."
+    if sparse.issparse(case.X):
+        yield "X is sparse, of which k-means is not solved over ranks; use X.toarray() or TruncatedSVD."
+
+
 OVER_RANKS: dict[tuple[str, str], Callable[[Any], Iterator[str]]] = {
     ("ICONEmbedding", "map"): _map,
+    ("ICONClustering", "k-means"): _k_means,
     ("ICONClassifier", "softmax regression"): _regression,
 }

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from .. import learned
 from .._core.group import group
-from .over_ranks import OVER_RANKS
+from .over_ranks import OVER_RANKS, of_few_rows
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,14 @@ def refuse(estimator: str, case: Case) -> None:
 def _over_ranks(estimator: str, case: Case) -> Iterator[str]:
     """What is solved by one process alone."""
     name = route_of(estimator, case)
-    if (estimator, name) not in OVER_RANKS:
+    if case.few_rows:
+        yield from of_few_rows(case)
+    elif (estimator, name) not in OVER_RANKS:
         ways = ", ".join(f"{cls}'s {way}" for cls, way in OVER_RANKS)
         yield (
             f"p={case.p}, q={case.q} and encoder={case.encoder} call for the route {name!r} of {estimator}, which is "
-            f"not solved over ranks, as are {ways}. Fit on one process: inside sklearn_icon.distributed.alone(), on "
-            "the rows of distributed.gather(X)."
+            f"not solved over ranks, as are {ways}. Fit on one process, inside sklearn_icon.distributed.alone(): the "
+            "rows of distributed.gather(X), or as many of them as it can hold."
         )
     else:
         yield from OVER_RANKS[estimator, name](case)

@@ -1,0 +1,168 @@
+"""A map by ranks of one thread beside one process of as many threads: seconds, memory, and what is sent, by the model.
+
+python benchmarks/ranks.py --rows 200000 --columns 50 --ranks 1 2 4
+python benchmarks/ranks.py --model
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+NEIGHBORS, STEPS, SHARED = 91, 500, 16  # of a row; of a map; bytes of an edge that is sent
+FLOPS = {"CPU core": 40e9, "GPU": 20e12}  # of matrix products in single precision, half of what is on paper
+BYTES = {"CPU core": 5e9, "GPU": 50e9}  # a second between two of them: memory of one machine, links of GPUs
+
+
+def model(n, columns, ranks, steps=STEPS, refreshed=None, nodes=None, width=4):
+    """What a rank sends, by part, in bytes; messages; flops of its part; bytes that it holds."""
+    rows, refreshed = n / ranks, steps / 2 if refreshed is None else refreshed
+    nodes = min(1400, 3.2 * n**0.5) if nodes is None else nodes
+    others = ranks - 1
+    sent = {
+        "shards": others * rows * columns * width,
+        "edges": rows * NEIGHBORS * others / ranks * SHARED,
+        "gradients": steps * 8 * n * (ranks > 1),
+        "grids": refreshed * 4 * nodes**2 * (ranks > 1),
+    }
+    flops = {
+        "neighbours": 2 * n * rows * columns,
+        "attraction": steps * rows * 1.6 * NEIGHBORS / 2 * 20,
+        "repulsion": refreshed * (rows * 150 + 60 * nodes**2 * np.log2(max(nodes, 2))),
+    }
+    held = {"X": 2 * rows * columns * width, "p": rows * NEIGHBORS * 12, "edges": rows * NEIGHBORS * 60, "map": 60 * n}
+    return sent, 2 * (2 * others + steps + refreshed), flops, held
+
+
+def tabulate():
+    """The model at 10^6 to 10^9 rows of 50 columns, on 1 to 64 GPUs."""
+    print("rows ranks | sent GB | flops 10^15 | held GB | seconds: neighbours, steps, sending")
+    for n in (10**6, 10**7, 10**8, 10**9):
+        for ranks in (1, 4, 16, 64):
+            sent, _, flops, held = model(n, 50, ranks)
+            search = flops["neighbours"] / FLOPS["GPU"]
+            steps = (flops["attraction"] + flops["repulsion"]) / (FLOPS["GPU"] / 20)  # these wait for memory
+            print(
+                f"{n:.0e} {ranks:3d} | {sum(sent.values()) / 1e9:8.1f} | {sum(flops.values()) / 1e15:9.2f} | "
+                f"{sum(held.values()) / 1e9:7.1f} | {search:9.0f} {steps:7.0f} {sum(sent.values()) / BYTES['GPU']:7.0f}"
+            )
+
+
+def fit(path, knn):
+    """Fit a map of the rows of this rank; prints what it took as a line of JSON."""
+    import torch
+
+    from sklearn_icon import ICONEmbedding, distributed
+    from sklearn_icon._core import group
+
+    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    counts = {}
+    if ranks > 1:
+        torch.distributed.init_process_group("gloo")
+        opened = group.Ranks._heads
+
+        def counted(self, label, *args, **more):
+            counts[label] = counts.get(label, 0) + 1
+            return opened(self, label, *args, **more)
+
+        group.Ranks._heads = counted
+    X = np.array(distributed.shard(path))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wall, cpu = time.perf_counter(), time.process_time()
+    fitted = ICONEmbedding(supervisory="knn" if knn else None, random_state=0).fit(X)
+    took = time.perf_counter() - wall, time.process_time() - cpu
+    report = fitted.fit_report_
+    whole = distributed.gather(fitted)
+    grids = {}
+    for label, count in counts.items():
+        if label.startswith("a sum of float32"):
+            shape = tuple(int(size) for size in label.split("(")[1].strip(") ").split(",") if size)
+            if shape[-1] > 2:
+                grids[shape[0]] = grids.get(shape[0], 0) + count
+    line = {
+        "rank": rank,
+        "wall": took[0],
+        "cpu": took[1],
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "before_mb": before / 1024,
+        "kl": fitted.kl_divergence_,
+        "n_iter": fitted.n_iter_,
+        "stages": report["stages"],
+        "exchanges": report.get("exchanges", 0),
+        "bytes_sent": report.get("bytes_sent", 0),
+        "grids": grids,
+    }
+    if whole is not None and rank == 0:
+        line["recall"] = recall(np.load(path, mmap_mode="r"), whole.embedding_)
+    print("JSON" + json.dumps(line), flush=True)
+
+
+def recall(X, places, k=10, n_judged=1000):
+    """The fraction of 10 nearest rows that are among the 10 nearest in the map, of some rows."""
+    from sklearn.neighbors import NearestNeighbors
+
+    rows = np.linspace(0, len(X) - 1, n_judged).astype(int)
+    near, found = (
+        NearestNeighbors(n_neighbors=k + 1).fit(data).kneighbors(data[rows], return_distance=False)[:, 1:]
+        for data in (np.asarray(X), places)
+    )
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(near, found, strict=True)]))
+
+
+def run(path, ranks, threads, knn):
+    """Lines of all ranks."""
+    own = [str(Path(__file__).resolve()), "--fit", str(path)] + ["--knn"] * knn
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, *start, *own], env=environment, capture_output=True, text=True)
+    lines = [json.loads(line.split("JSON", 1)[1]) for line in done.stdout.splitlines() if "JSON" in line]
+    if len(lines) != ranks:
+        sys.exit(done.stdout + done.stderr)
+    return sorted(lines, key=lambda line: line["rank"])
+
+
+def compare(n, columns, all_ranks, knn):
+    """Fits by each number of ranks, of one thread each; of one rank with two threads."""
+    from sklearn.datasets import make_blobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "X.npy"
+        np.save(path, make_blobs(n, columns, centers=40, random_state=0, cluster_std=3.0)[0].astype(np.float32))
+        for ranks in all_ranks:
+            lines = run(path, ranks, 2 if ranks == 1 else 1, knn)
+            for line in lines:
+                print(json.dumps(line))
+            if ranks > 1:
+                grids = lines[0]["grids"]
+                refreshed = sum(grids.values())
+                nodes = (sum(count * int(size) ** 2 for size, count in grids.items()) / refreshed) ** 0.5
+                sent = model(n, columns, ranks, lines[0]["n_iter"], refreshed, nodes)[0]
+                measured = np.mean([line["bytes_sent"] for line in lines])
+                print(f"sent by a rank: {measured / 1e6:.1f} MB, by the model {sum(sent.values()) / 1e6:.1f} MB")
+                print(
+                    {name: round(size / 1e6, 1) for name, size in sent.items()}, f"grids of {nodes:.0f} nodes squared"
+                )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--columns", type=int, default=50)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--knn", action="store_true", help="uniform p on 15 neighbours")
+    parser.add_argument("--model", action="store_true", help="only the model, of many rows")
+    parser.add_argument("--fit", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.fit:
+        fit(options.fit, options.knn)
+    elif options.model:
+        tabulate()
+    else:
+        compare(options.rows, options.columns, options.ranks, options.knn)
