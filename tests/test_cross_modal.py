@@ -85,6 +85,22 @@ LOSSES = {
 }
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("df", [0.4, 1.0, 3.0])
+def test_loss_of_tails_and_its_gradient(df, dtype, monkeypatch):
+    rng = torch.Generator().manual_seed(2)
+    z, w = (torch.randn(17, 3, generator=rng, dtype=torch.float64).mul_(s) for s in (1.0, 30.0))
+    both = [part.to(dtype).requires_grad_() for part in (z, w)]
+    found = ours(learned.StudentT(df), *both)
+    gradient = torch.autograd.grad(found, both)
+    monkeypatch.setattr(_pairs, "_LEAST_POWER", 1.0)  # as of any kernel
+    expected = ours(learned.StudentT(df), *both)
+    rtol = 1e-10 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=0)
+    for part, other in zip(gradient, torch.autograd.grad(expected, both), strict=True):
+        torch.testing.assert_close(part, other, rtol=rtol, atol=rtol * float(other.abs().max()))
+
+
 @pytest.mark.parametrize("q, naive", LOSSES.values(), ids=LOSSES)
 def test_losses_and_gradients_are_those_of_naive_loops(q, naive):
     z, w = representations()

@@ -18,19 +18,21 @@ from .._core.unit_rows import unit_rows
 from .._objective.batches import batch_count, shuffled
 from .._objective.loss import Loss
 from .._objective.row_tiles import Batch, of_affinity
-from .._objective.ways import check_limit
+from .._objective.ways import check_limit, has_rational_tail, is_plain_kl
 from .._optim.methods import Adam
 from .._optim.solver import SolverResult
 from .._optim.train import Problem, Run, Training, train
 from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, state_arrays
 from ..learned import Learned
+from ..learned._base import sq_distances
 from ..supervisory import CrossModalPairs
 from .given import Modalities
 
 _RATE = 2e-3
 _FIRST_TEMPERATURE, _LEAST_TEMPERATURE = 0.3, 0.01
 _LEAST_WINDOW = 50
+_LEAST_POWER = -2.0  # of squared distances, down to which a kernel of far pairs is a number in single precision
 ROWS_AT_ONCE = 1024
 _ROUNDING = 16 * np.finfo(np.float64).eps  # relative, of affinities
 
@@ -66,9 +68,53 @@ def batch_of_pairs(n_rows: int, learned: Learned, divergence: str, uniform: floa
 def symmetric_loss(batch: Batch, z: torch.Tensor, w: torch.Tensor) -> Any:
     """The mean of D from one modality to the other and back; the kernel of all pairs serves both ways."""
     learned, part = batch.learned_of(), slice(0, len(z))
+    if is_plain_kl(learned, batch.divergence, batch.uniform) and has_rational_tail(learned):
+        scale, _, power = learned.slope_terms
+        if power >= _LEAST_POWER:
+            return _OfTails.apply(z, w, scale, power)
     affinity = learned.pairwise(*learned.prepare(z, w))
     both = (of_affinity(batch, learned, part, pairs) for pairs in (affinity, affinity.T))
     return sum(both) / (2 * len(z))
+
+
+def _pulls(slopes: torch.Tensor, z: torch.Tensor, keys: torch.Tensor, of_z: Any, of_keys: Any) -> torch.Tensor:
+    """sum_j h_ij (1 / r_i + 1 / c_j) (z_i - y_j), by one product."""
+    ones = torch.ones_like(of_keys)
+    total, of_rows, weighed, of_weighed = (
+        slopes @ torch.cat([ones, keys, ones / of_keys, keys / of_keys], dim=1)
+    ).split([1, keys.shape[1]] * 2, dim=1)
+    return (total * z - of_rows) / of_z + weighed * z - of_weighed
+
+
+class _OfTails(torch.autograd.Function):
+    """The mean of -log q both ways under k = (1 + s / a)^c, with its gradient, without a logarithm of each pair.
+
+    ::
+
+        L = 1/2n sum_i log sum_j k_ij + 1/2n sum_j log sum_i k_ij - 1/n sum_i log k_ii
+        dL / ds_ij = 1/2n dk_ij / ds_ij (1 / sum_b k_ib + 1 / sum_b k_bj),   s_ij = |z_i - w_j|^2,   i != j
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: torch.Tensor, w: torch.Tensor, scale: float, power: float) -> torch.Tensor:
+        n, offset = len(z), z - w
+        own = offset.square().sum(1)
+        base = sq_distances(z, w).div_(scale).add_(1)
+        kernel = base.pow(power)
+        of_rows, of_keys = kernel.sum(1, keepdim=True), kernel.sum(0)[:, None]
+        loss = (of_rows.log().mean() + of_keys.log().mean()) / 2 - power * (own / scale).log1p().mean()
+        kernel.div_(base)  # now dk / ds, but for c / a
+        of_own = offset * (2 * power / n / (scale + own))[:, None]
+        of_z = _pulls(kernel, z, w, of_rows, of_keys) * (power / (scale * n)) - of_own
+        of_w = _pulls(kernel.T, w, z, of_keys, of_rows) * (power / (scale * n)) + of_own
+        ctx.save_for_backward(of_z, of_w)
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        of_z, of_w = ctx.saved_tensors
+        return grad_output * of_z, grad_output * of_w, None, None
 
 
 def solve_pairs(
