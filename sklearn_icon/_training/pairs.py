@@ -68,10 +68,9 @@ def batch_of_pairs(n_rows: int, learned: Learned, divergence: str, uniform: floa
 def symmetric_loss(batch: Batch, z: torch.Tensor, w: torch.Tensor) -> Any:
     """The mean of D from one modality to the other and back; the kernel of all pairs serves both ways."""
     learned, part = batch.learned_of(), slice(0, len(z))
-    if is_plain_kl(learned, batch.divergence, batch.uniform) and has_rational_tail(learned):
-        scale, _, power = learned.slope_terms
-        if power >= _LEAST_POWER:
-            return _OfTails.apply(z, w, scale, power)
+    terms = learned.slope_terms if has_rational_tail(learned) else None
+    if terms is not None and terms[2] >= _LEAST_POWER and is_plain_kl(learned, batch.divergence, batch.uniform):
+        return _OfTails.apply(z, w, terms[0], terms[2])
     affinity = learned.pairwise(*learned.prepare(z, w))
     both = (of_affinity(batch, learned, part, pairs) for pairs in (affinity, affinity.T))
     return sum(both) / (2 * len(z))
