@@ -230,6 +230,18 @@ def test_the_default_precision_of_torch_is_not_read(kind):
         torch.set_default_dtype(torch.float32)
 
 
+@each_kind
+def test_the_default_device_of_torch_is_not_read(kind):
+    usual = said(fit(kind), kind)
+    torch.set_default_device("meta")
+    try:
+        found = said(fit(kind), kind)
+        assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_device(None)
+    assert_same(usual, found)
+
+
 def blas_threads():
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 

@@ -88,6 +88,8 @@ def _usual_state(training):
             state.enter_context(torch.inference_mode(False))
             state.enter_context(torch.enable_grad())
             state.enter_context(torch.autocast("cpu", enabled=False))
+            if torch.get_default_device().type != "cpu":  # tensors say where they are, or are on the CPU
+                state.enter_context(torch.device("cpu"))
             state.enter_context(threads())  # scikit-learn's own limits, of calls side by side, would undo each other
         yield
 
