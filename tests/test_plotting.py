@@ -111,6 +111,85 @@ def test_classes_named_at_their_medians(Z):
     assert not EmbeddingDisplay.from_embedding(Z, y=y, legend="none").ax_.texts
 
 
+def test_names_of_near_classes_do_not_overlap():
+    """Boxes of names that all belong near one place are apart on the finished figure, and each has a line to it."""
+    rng = np.random.default_rng(3)
+    y = np.arange(400) % 16
+    display = EmbeddingDisplay.from_embedding(
+        rng.normal(size=(400, 2)), y=[f"some class {i}" for i in y], legend="direct"
+    )
+    display.figure_.canvas.draw()
+    boxes = [text.get_window_extent() for text in display.ax_.texts if text.get_text()]
+    assert len(boxes) == 16
+    for number, box in enumerate(boxes):
+        for other in boxes[:number]:
+            assert not box.overlaps(other)
+    lines = [text for text in display.ax_.texts if not text.get_text()]
+    assert 0 < len(lines) <= 16
+
+
+VISION = {  # Machado, Oliveira and Fernandes, "A physiologically-based model ...", 2009, at full severity
+    "any": np.eye(3),
+    "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "no blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+def cielab(colors, vision):
+    """CIE 1976 L*a*b* under D65 of sRGB colours as they are seen."""
+    colors = np.asarray(colors)
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(VISION[vision]).T, 0, 1)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+    x, y, z = (seen @ np.array(to_xyz).T / [0.95047, 1, 1.08883]).T
+    x, y, z = (np.where(t > (6 / 29) ** 3, np.cbrt(t), t * (29 / 6) ** 2 / 3 + 4 / 29) for t in (x, y, z))
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_rows_without_a_class_look_like_no_class(vision, Z):
+    y = [None if i % 21 == 0 else f"class {i % 21:02d}" for i in range(90)]
+    display = EmbeddingDisplay.from_embedding(Z, y=y)
+    colors = np.unique(drawn_points(display)[1], axis=0)
+    is_grey = np.all(colors == GREY, axis=1)
+    assert len(colors) == 21 and is_grey.sum() == 1
+    seen = cielab(colors, vision)
+    assert np.linalg.norm(seen[~is_grey] - seen[is_grey], axis=1).min() >= 15
+    assert np.linalg.norm(seen[is_grey] - cielab(np.ones((1, 3)), vision)) >= 10  # and is no paper
+
+
+@pytest.mark.parametrize("colour", ["classes", "values", "none"])
+def test_many_rows_are_drawn_as_densities(colour, monkeypatch):
+    from sklearn_icon.plotting import _embedding
+
+    rng = np.random.default_rng(1)
+    Z = np.vstack([rng.normal(size=(600, 2)), [8.0, 0.0] + 0.1 * rng.normal(size=(300, 2))])
+    given = {"classes": {"y": np.arange(900) // 600}, "values": {"values": Z[:, 0]}, "none": {}}[colour]
+    points = EmbeddingDisplay.from_embedding(Z, **given)
+    monkeypatch.setattr(_embedding, "_MOST_POINTS", 899)
+    display = EmbeddingDisplay.from_embedding(Z, **given)
+    (image,) = display.scatter_
+    left, right, bottom, top = image.get_extent()
+    assert left <= Z[:, 0].min() and right > Z[:, 0].max() and bottom <= Z[:, 1].min() and top > Z[:, 1].max()
+    picture = np.asarray(image.get_array())
+    column, row = np.clip(
+        ((Z - [left, bottom]) / [right - left, top - bottom] * picture.shape[1::-1]).astype(int), 0, None
+    ).T
+    assert (picture[row, column, 3] > 0).all()
+    filled = set(zip(row.tolist(), column.tolist(), strict=True))
+    assert (picture[..., 3] > 0).sum() == len(filled)
+    if colour == "classes":
+        assert_allclose(picture[row[600:], column[600:], :3].std(axis=0), 0, atol=1e-12)  # the class that is apart
+        assert display.legend_ is not None
+    assert (display.colorbar_ is not None) == (colour == "values")
+    display.figure_.canvas.draw()
+    assert EmbeddingDisplay.from_embedding(Z, s=3, **given).scatter_[0].get_sizes()[0] == 3  # points were asked for
+    assert len(display.plot(density=False).scatter_) == len(points.scatter_)
+    with pytest.raises(ValueError, match="density='much'"):
+        display.plot(density="much")
+
+
 @pytest.mark.parametrize(
     "y",
     [

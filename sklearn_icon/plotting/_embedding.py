@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _DARKENED = 0.6  # past ten classes the colours return, darkened, with another marker
 _MAX_LEGEND = 20
+_MOST_POINTS = 100_000  # more are drawn as densities: points would hide each other
+_MOVES = 500  # of names that overlap, at the most
+_FAINTEST = 0.3  # opacity of a pixel with one row
+_SHADED = {"cmap", "norm", "vmin", "vmax"}  # options of points that densities have too
 
 
 class EmbeddingDisplay:
@@ -29,8 +33,9 @@ class EmbeddingDisplay:
 
     Two components are drawn as a plane with equal scales; of more, the first two, with a note; one is drawn
     as a histogram over a strip of points. Points are drawn in random order, so that no class hides another,
-    and as pixels within a vector file. Rows without a class (-1 where there are other integers than 1, None
-    or NaN) and values that are not finite are grey.
+    and as pixels within a vector file. Of more than 100,000 rows densities are drawn: each pixel has the mean
+    colour of its rows, the paler the fewer there are, or of their mean value. Rows without a class (-1 where there
+    are other integers than 1, None or NaN) and values that are not finite are grey.
 
     Parameters
     ----------
@@ -50,7 +55,7 @@ class EmbeddingDisplay:
     ----------
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
-    scatter_ : list of matplotlib PathCollection
+    scatter_ : list of matplotlib PathCollection, or of one AxesImage of densities
     legend_ : matplotlib Legend or None
     colorbar_ : matplotlib Colorbar or None
 
@@ -177,7 +182,15 @@ class EmbeddingDisplay:
         display = cls(Z, labels=labels, values=values, feature_names=feature_names, values_name=values_name)
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax: Axes | None = None, *, legend: bool | str = "auto", palette: Any = None, **kwargs: Any) -> Self:
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        legend: bool | str = "auto",
+        palette: Any = None,
+        density: bool | str = "auto",
+        **kwargs: Any,
+    ) -> Self:
         """Draw the map.
 
         Parameters
@@ -185,10 +198,13 @@ class EmbeddingDisplay:
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
         legend : {"auto", "outside", "direct", "none"}, default="auto"
-            Where the classes are named: beside the axes, or at the median of each class. "auto" is "outside"
-            up to 20 classes and "none" beyond.
+            Where the classes are named: beside the axes, or at the median of each class, moved apart where names would
+            overlap. "auto" is "outside" up to 20 classes and "none" beyond.
         palette : sequence of colours, default=None
             Colours of the classes in sorted order; None takes ten colours that suit any colour vision.
+        density : bool or "auto", default="auto"
+            Whether a plane's pixels have the mean colour of their rows in place of points. "auto": of more than 100,000
+            rows, unless options of points such as ``s`` are given.
         **kwargs : dict
             Passed to :meth:`matplotlib.axes.Axes.scatter`, such as ``s``, ``alpha`` or ``cmap``.
 
@@ -198,6 +214,8 @@ class EmbeddingDisplay:
             itself
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
+        if density not in (True, False, "auto"):
+            raise ValueError(f'density={density!r} is not one of True, False and "auto".')
         if self.labels is not None and self.values is not None:
             raise ValueError("labels and values both set the colour; set one of them to None.")
         if legend not in ("auto", "outside", "direct", "none"):
@@ -208,23 +226,56 @@ class EmbeddingDisplay:
         classes, codes = _encode(self.labels, len(embedding))
         colors = _class_colors(len(classes), palette)
         points = _strip(self.ax_, embedding[:, 0], codes, colors) if flat else embedding[:, :2]
-        kwargs = _scatter_options(self.ax_, len(embedding), flat, kwargs)
+        dense = density is True or (density == "auto" and len(embedding) > _MOST_POINTS and kwargs.keys() <= _SHADED)
+        dense = dense and not flat
+        kwargs = kwargs if dense else _scatter_options(self.ax_, len(embedding), flat, kwargs)
         self.legend_ = self.colorbar_ = None
-        if self.values is not None:
+        if dense:
+            self.scatter_, self.colorbar_ = self._plot_density(points, codes, colors, kwargs)
+        elif self.values is not None:
             self.scatter_, self.colorbar_ = _scatter_values(self.ax_, points, self.values, self.values_name, kwargs)
         elif self.labels is not None:
             self.scatter_ = _scatter_classes(self.ax_, points, codes, colors, kwargs)
+        else:
+            kwargs = kwargs if "c" in kwargs else {"color": COLORS[0]} | kwargs
+            self.scatter_ = [self.ax_.scatter(*points.T, **kwargs)]
+        _dress(self.ax_, embedding.shape[1], self.feature_names)
+        if self.labels is not None:
             if legend == "auto":
                 legend = "outside" if len(classes) <= _MAX_LEGEND else "none"
             if legend == "direct":
                 _name_at_medians(self.ax_, points, classes, codes)
             elif legend == "outside":
                 self.legend_ = _legend_beside(self.ax_, classes, colors, missing=bool(np.any(codes < 0)))
-        else:
-            kwargs = kwargs if "c" in kwargs else {"color": COLORS[0]} | kwargs
-            self.scatter_ = [self.ax_.scatter(*points.T, **kwargs)]
-        _dress(self.ax_, embedding.shape[1], self.feature_names)
         return self
+
+    def _plot_density(self, points: Array, codes: Array, colors: Array, kwargs: dict[str, Any]) -> Any:
+        """Draw pixels of mean colours; return the picture, and the bar of colours where there are values."""
+        from matplotlib import colormaps
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize, to_rgb
+
+        bar = None
+        if self.values is not None:
+            values = np.asarray(self.values, dtype=float)
+            finite = np.isfinite(values)
+            low, high = _limits(values[finite])
+            norm = kwargs.get("norm") or Normalize(kwargs.get("vmin", low), kwargs.get("vmax", high))
+            mapped = ScalarMappable(norm, colormaps.get_cmap(kwargs.get("cmap", "viridis")))
+            pixels, extent = _mean_of_pixels(self.ax_, points[finite], values[finite, None], points)
+            picture = np.where(pixels[..., 1:] > 0, mapped.to_rgba(pixels[..., 0])[..., :3], 1.0)
+            bar = self.ax_.figure.colorbar(mapped, ax=self.ax_, label=self.values_name or "", shrink=0.8)
+            bar.outline.set_visible(False)
+        else:
+            each = colors[codes] if self.labels is not None else np.broadcast_to(to_rgb(COLORS[0]), (len(points), 3))
+            pixels, extent = _mean_of_pixels(self.ax_, points, each, points)
+            picture = pixels[..., :3]
+        opaque = np.log1p(pixels[..., -1])
+        faintest = _FAINTEST if bar is None else 1.0  # a paler colour would be another value
+        opaque = np.where(opaque > 0, faintest + (1 - faintest) * opaque / opaque.max(), 0.0)
+        image = np.dstack([picture, opaque])
+        drawn = self.ax_.imshow(image, extent=extent, origin="lower", interpolation="nearest", aspect="equal")
+        return [drawn], bar
 
 
 def _embedding_of(estimator: Any, X: Rows | None) -> Any:
@@ -369,14 +420,59 @@ def _strip(ax: Axes, x: Array, codes: Array, colors: Array) -> Array:
     return np.column_stack([x, height * jitter])
 
 
-def _name_at_medians(ax: Axes, points: Array, classes: Array, codes: Array) -> None:
-    """Write each class's name at the median of its points."""
-    from matplotlib.patheffects import withStroke
+def _mean_of_pixels(ax: Axes, points: Array, values: Array, all_points: Array) -> tuple[Array, tuple]:
+    """(mean of each column of values, and count, of each pixel, (left, right, bottom, top) of all pixels)."""
+    low, high = all_points.min(axis=0), all_points.max(axis=0)
+    size = max(float((high - low).max()), np.finfo(float).tiny) / max(100, ax.get_window_extent().height)
+    n_columns, n_rows = (((high - low) / size).astype(int) + 1).tolist()
+    column, row = ((points - low) / size).astype(int).T
+    at = row * n_columns + column
+    counts = np.bincount(at, minlength=n_rows * n_columns)
+    sums = [np.bincount(at, weights=part, minlength=n_rows * n_columns) for part in values.T]
+    pixels = np.stack([*(total / np.maximum(counts, 1) for total in sums), counts], axis=1)
+    left, bottom = low.tolist()
+    extent = left, left + n_columns * size, bottom, bottom + n_rows * size
+    return pixels.reshape(n_rows, n_columns, -1), extent
 
-    for code, name in enumerate(classes):
-        middle = np.median(points[codes == code], axis=0)
-        outline = [withStroke(linewidth=3, foreground="white")]
-        ax.text(*middle, str(name), ha="center", va="center", weight="bold", path_effects=outline)
+
+def _name_at_medians(ax: Axes, points: Array, classes: Array, codes: Array) -> None:
+    """Write each class's name at the median of its points, or where it meets no other name, with a line to there."""
+    from matplotlib.patheffects import withStroke
+    from matplotlib.transforms import ScaledTranslation
+
+    outline = [withStroke(linewidth=3, foreground="white")]
+    middles = np.array([np.median(points[codes == code], axis=0) for code in range(len(classes))])
+    how: dict[str, Any] = {"ha": "center", "va": "center", "weight": "bold", "path_effects": outline, "zorder": 4}
+    texts = [ax.text(*middle, str(name), **how) for middle, name in zip(middles, classes, strict=True)]
+    ax.figure.draw_without_rendering()  # now axes have their size, and names theirs
+    boxes = [text.get_window_extent() for text in texts]
+    moved = _apart(ax.transData.transform(middles), np.array([(box.width + 2, box.height + 2) for box in boxes]))
+    for text, middle, by, box in zip(texts, middles, moved, boxes, strict=True):
+        if not by.any():
+            continue
+        inches = ScaledTranslation(*(by / ax.figure.dpi), ax.figure.dpi_scale_trans)
+        text.set_transform(ax.transData + inches)
+        if np.abs(by).max() > box.height:
+            ends = {"xytext": tuple(by * 72 / ax.figure.dpi), "textcoords": "offset points"}
+            ax.annotate("", tuple(middle), **ends, arrowprops={"arrowstyle": "-", "color": DARK, "linewidth": 0.8})
+
+
+def _apart(centers: Array, sizes: Array) -> Array:
+    """How far boxes are moved until none meets another: two that do part along the side of the smaller overlap."""
+    moved = np.zeros_like(centers)
+    least = (sizes[:, None] + sizes[None]) / 2
+    tie = np.sign(np.arange(len(centers))[:, None] - np.arange(len(centers)))  # of boxes in the same place
+    for _ in range(_MOVES):
+        offsets = (centers + moved)[:, None] - (centers + moved)[None]
+        overlap = np.maximum(least - np.abs(offsets), 0)
+        overlap *= (overlap.min(axis=2) > 0)[..., None] & ~np.eye(len(centers), dtype=bool)[..., None]
+        if not overlap.any():
+            break
+        along_y = overlap[..., 1] <= overlap[..., 0]
+        signs = np.where(offsets == 0, tie[..., None], np.sign(offsets))
+        pushes = 0.55 * overlap * signs * np.stack([~along_y, along_y], axis=2)
+        moved += pushes.sum(axis=1)
+    return moved
 
 
 def _legend_beside(ax: Axes, classes: Array, colors: Array, missing: bool) -> Legend:

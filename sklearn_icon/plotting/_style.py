@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
 
 # Ten colours chosen to be told apart with any colour vision: Petroff, "Accessible color sequences for data
-# visualization", 2021, here with its greys last.
-COLORS = "#3f90da #ffa90e #bd1f01 #832db6 #a96b59 #e76300 #b9ac70 #92dadd #717581 #94a4a2".split()
+# visualization", 2021, here with its greys last, and a light blue in place of its cyan, which who sees no red takes for
+# the light grey of rows without a class.
+COLORS = "#3f90da #ffa90e #bd1f01 #832db6 #a96b59 #e76300 #b9ac70 #99c6ea #717581 #94a4a2".split()
 LIGHT, DARK = "#d6d6d6", "#555555"
 
 
