@@ -2,10 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 import traceback
 import warnings
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from sklearn.datasets import make_blobs, make_classification
 from sklearn.metrics import adjusted_rand_score
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, distributed, learned, supervisory
+from sklearn_icon.__main__ import main
 from sklearn_icon._core.group import ALONE, group, together
 from sklearn_icon._graph.neighbors import nearest_neighbors
 from sklearn_icon._objective.loss import Loss
@@ -440,6 +445,82 @@ def test_without_a_group(tmp_path):
         distributed.shard("X.csv")
     with pytest.raises(ValueError, match="rank=3"):
         distributed.shard(X, rank=3, n_ranks=3)
+
+
+def files(folder):
+    """Rows and labels as files."""
+    X, y, _ = classes()
+    np.save(folder / "X.npy", X)
+    np.save(folder / "y.npy", y)
+    return folder
+
+
+def _commands(folder):
+    """Every command, by the processes that call it."""
+    os.chdir(folder)
+    return [
+        main(line.split())
+        for line in (
+            "classify X.npy --labels y.npy --out predicted.npy --model classes.icon --C 0.3 --quiet",
+            "transform X.npy --model classes.icon --out proba.npy --method predict_proba",
+            "cluster X.npy --out labels.npy --n-clusters 3 --random_state 0 --quiet",
+            "map X.npy --out map.npy --model map.icon --supervisory UniformKNN(n_neighbors=9) --random-state 0 --quiet",
+            "transform X.npy --model map.icon --out again.npy",
+            "map X.npy --out none.npy --perplexity -3 --quiet",
+        )
+    ]
+
+
+def _command(rank, n_ranks, folder):
+    return {"status": _commands(folder)}
+
+
+@pytest.mark.parametrize("by", ["one", "two"])
+def test_command(by, tmp_path, request, monkeypatch):
+    monkeypatch.chdir(files(tmp_path))
+    X, y, _ = classes()
+    if by == "one":
+        assert _commands(tmp_path) == [0, 0, 0, 0, 0, 1]
+    else:
+        for found in request.getfixturevalue("two")(partial(_command, folder=tmp_path)):
+            assert found["status"] == [0, 0, 0, 0, 0, 1]
+    classifier = ICONClassifier(C=0.3).fit(X, y)
+    np.testing.assert_array_equal(np.load("predicted.npy"), classifier.predict(X))
+    np.testing.assert_allclose(np.load("proba.npy"), classifier.predict_proba(X), atol=1e-6)
+    np.testing.assert_array_equal(np.load("labels.npy"), ICONClustering(3, random_state=0).fit(X).labels_)
+    one = ICONEmbedding(supervisory=supervisory.UniformKNN(9), random_state=0).fit(X)
+    np.testing.assert_array_equal(np.load("map.npy"), one.embedding_)
+    np.testing.assert_array_equal(np.load("again.npy"), one.embedding_)
+    assert not list(tmp_path.glob("none.npy*"))
+
+
+def test_command_refuses(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(files(tmp_path))
+    for line, words in {
+        "map X.npy": "pass --out",
+        "cluster X.npy --out a.npy --labels y.npy": "--labels is for classify",
+        "map X.npy --out a.npy --supervisory Gauss(sigma=1)": "there is no supervisory.Gauss",
+        "map X.npy --out a.npy --learned StudentT(3)": "must read Name(parameter=value",
+        "map X.npy --out a.npy --perplexities 3": "Invalid parameter 'perplexities'",
+        "map nothing.npy --out a.npy": "No such file",
+        "transform X.npy --out a.npy": "reads --model",
+    }.items():
+        assert main([*line.split(), "--quiet"]) == 1, line
+        assert words in capsys.readouterr().err, line
+    with pytest.raises(SystemExit):
+        main(["map", "X.npy", "--perplexity"])
+    assert "pairs of --name and value" in capsys.readouterr().err
+
+
+def test_torchrun(tmp_path):
+    command = "-m torch.distributed.run --nproc-per-node 2 -m sklearn_icon classify X.npy --labels y.npy --out out.npy"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    how = {"cwd": files(tmp_path), "env": environment, "capture_output": True, "text": True, "timeout": 200}
+    done = subprocess.run([sys.executable, *command.split()], **how)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[ICONClassifier] fitted in") == 1  # rank 0 speaks
+    X, y, _ = classes()
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), ICONClassifier().fit(X, y).predict(X))
 
 
 def _die(rank, n_ranks):

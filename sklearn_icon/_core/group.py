@@ -73,8 +73,8 @@ class Group:
         """Of the rows of all ranks those of this one, which has a count of them."""
         return rows
 
-    def objects(self, value: Any) -> list[Any]:
-        """What each rank gives, in order of ranks."""
+    def objects(self, value: Any, what: str = "values") -> list[Any]:
+        """What each rank gives, in order of ranks, by a name that tells ranks which went different ways."""
         return [value]
 
     def agree(self, what: str, value: Any) -> None:
@@ -134,7 +134,7 @@ class Ranks(Group):
 
     def largest(self, value: float) -> float:
         """See `Group.largest`."""
-        return max(self.objects(float(value)))
+        return max(self.objects(float(value), "a largest number"))
 
     def gathered(self, rows: Array) -> Array:
         """See `Group.gathered`."""
@@ -159,14 +159,14 @@ class Ranks(Group):
             return np.concatenate(parts).reshape(-1, *rows.shape[1:])
         return sparse.vstack([pickle.loads(part.tobytes()) for part in parts], format="csr")
 
-    def objects(self, value: Any) -> list[Any]:
+    def objects(self, value: Any, what: str = "values") -> list[Any]:
         """See `Group.objects`."""
-        parts = self._bytes_of_all("values", np.frombuffer(pickle.dumps(value), dtype=np.uint8))
+        parts = self._bytes_of_all(what, np.frombuffer(pickle.dumps(value), dtype=np.uint8))
         return [pickle.loads(part.tobytes()) for part in parts]
 
     def agree(self, what: str, value: Any) -> None:
         """See `Group.agree`."""
-        values = self.objects(value)
+        values = self.objects(value, what)
         for rank, other in enumerate(values):
             if other != values[0]:
                 raise ValueError(
@@ -175,7 +175,7 @@ class Ranks(Group):
 
     def first_of(self, count: int) -> tuple[int, int]:
         """See `Group.first_of`."""
-        counts = self.objects(count)
+        counts = self.objects(count, "a count of rows")
         return sum(counts[: self.rank]), sum(counts)
 
     def shared(self, random_state: np.random.RandomState) -> np.random.RandomState:
@@ -184,7 +184,7 @@ class Ranks(Group):
 
     def visitors(self, rows: Array) -> Iterator[tuple[int, Array]]:
         """See `Group.visitors`."""
-        firsts = self.objects(self.first)
+        firsts = self.objects(self.first, "a ring")
         shard, shape = rows, rows.shape[1:]
         for step in range(self.size):
             yield firsts[(self.rank - step) % self.size], shard
