@@ -14,8 +14,10 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from inspect import signature
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
@@ -35,6 +37,13 @@ def noisy(items):
     import torch
 
     return items + 0.1 * torch.randn_like(items)
+
+
+def torch_linear(n_inputs, n_outputs):
+    """A module."""
+    import torch
+
+    return torch.nn.Linear(n_inputs, n_outputs)
 
 
 def rows(rng, n, width, positive=False):
@@ -67,8 +76,15 @@ def rows(rng, n, width, positive=False):
             if kind in ("plain", "integer")
             else rng.choice([np.float64, np.float32])
         )
-    layout = rng.choice(["C", "C", "F", "strided", "csr", "csc", "list"])
-    if layout == "F":
+    layout = rng.choice(["C", "C", "F", "strided", "csr", "csc", "list", "frame", "masked", "object", "half"])
+    if layout == "frame":
+        X = pd.DataFrame(X, columns=[f"column {i}" for i in range(width)], index=rng.permutation(n))
+    elif layout == "masked":
+        X = np.ma.masked_array(X, mask=rng.uniform(size=X.shape) < rng.choice([0.0, 0.1]))
+    elif layout in ("object", "half"):
+        with np.errstate(over="ignore"):
+            X = X.astype(object if layout == "object" else np.float16)
+    elif layout == "F":
         X = np.asfortranarray(X)
     elif layout == "strided":
         X = np.repeat(X, 2, axis=1)[:, ::2]
@@ -88,7 +104,10 @@ def wrapped_p(rng, spec):
     wrapper = rng.integers(0, 8)
     if wrapper == 0:
         return supervisory.UniformMixture(spec, alpha=float(rng.choice([0.0, 0.2, 0.9])))
-    return supervisory.RandomWalk(spec, n_steps=int(rng.integers(1, 4))) if wrapper == 1 else spec
+    if wrapper == 1:
+        spec = supervisory.RandomWalk(spec, n_steps=int(rng.integers(1, 4)), binary=bool(rng.integers(2)))
+        return wrapped_p(rng, spec) if rng.uniform() < 0.3 else spec
+    return spec
 
 
 def any_p(rng):
@@ -104,11 +123,15 @@ def any_p(rng):
         lambda: supervisory.DataLabel(),
         lambda: supervisory.Identity(),
         lambda: supervisory.Counts(),
-        lambda: supervisory.PositivePairs(noisy),
+        lambda: supervisory.PositivePairs(noisy, n_views=int(rng.integers(2, 4))),
+        lambda: supervisory.PropagatedLabel(),
+        lambda: supervisory.Graph(),
+        lambda: supervisory.CrossModalPairs(),
+        lambda: str(rng.choice(sorted(supervisory.NAMES))),
         lambda: supervisory.Spectral(supervisory.Gaussian(perplexity=5), n_components=int(rng.integers(1, 4))),
     ]
     spec = choices[rng.integers(len(choices))]()
-    return spec if spec is None else wrapped_p(rng, spec)
+    return spec if spec is None or isinstance(spec, str) else wrapped_p(rng, spec)
 
 
 def any_q(rng):
@@ -125,6 +148,8 @@ def any_q(rng):
         lambda: learned.NarrowGaussian(),
         lambda: learned.SharedCluster(),
         lambda: learned.UniformMixture(learned.StudentT(), alpha=0.2),
+        lambda: learned.UniformMixture(learned.SharedCluster(weights="degree"), alpha=0.2),
+        lambda: str(rng.choice(sorted(learned.NAMES))),
     ]
     return choices[rng.integers(len(choices))]()
 
@@ -139,6 +164,8 @@ def any_encoder(rng):
         lambda: encoders.MLP(hidden=(int(rng.integers(1, 9)),)),
         lambda: encoders.ProjectionHead(encoders.MLP(hidden=(4,)), hidden=(3,), n_outputs=2),
         lambda: encoders.MomentumKeys(encoders.MLP(hidden=(4,)), momentum=0.9),
+        lambda: encoders.Module(torch_linear),
+        lambda: str(rng.choice(sorted(encoders.NAMES))),
     ]
     return choices[rng.integers(len(choices))]()
 
@@ -173,10 +200,13 @@ def any_estimator(rng):
                 n_neighbors=[1, 10, 500],
                 early_exaggeration=[1.0, 12, 1e6],
                 late_exaggeration=[1.0, 4],
-                metric=["cosine"],
+                metric=["cosine", "manhattan", "chebyshev", "seuclidean", "mahalanobis", "minkowski", "precomputed"],
+                metric_params=[{}, {"p": 3}],
                 learning_rate=rates,
                 batch_size=[1, 2, 16],
-                init=["random", "pca"],
+                init=["random", "pca", "spectral"],
+                n_iter_without_progress=[-1, 1, 300],
+                angle=[0.0, 0.5],
                 method=["exact", "sampled", "interpolation"],
                 min_grad_norm=[0.0, 1.0],
             ),
@@ -186,7 +216,17 @@ def any_estimator(rng):
             int(rng.integers(1, 9)),
             max_iter=int(rng.integers(1, 40)),
             **specs,
-            **some(rng, n_neighbors=[1, 4, 300], n_init=[1, 3], batch_size=[1, 7], learning_rate=rates, tol=[0.0, 1.0]),
+            **some(
+                rng,
+                n_neighbors=[1, 4, 300],
+                n_init=["auto", 1, 3],
+                batch_size=[1, 7],
+                learning_rate=rates,
+                tol=[0.0, 1.0],
+                init=["random", "k-means++"],
+                output=["distances", "memberships"],
+                metric=["cosine", "manhattan", "precomputed"],
+            ),
         )
     if kind == 2:
         return ICONClassifier(
@@ -200,13 +240,22 @@ def any_estimator(rng):
                 learning_rate=rates,
                 tol=[0.0, 1e3],
                 validation_fraction=[0.01, 0.5],
+                n_iter_no_change=[1, 5],
+                warm_start=[True],
+                fit_intercept=[False],
+                penalty=["l1", "l2", "elasticnet", None],
+                l1_ratio=[0.0, 0.5, 1.0],
+                solver=["lbfgs", "liblinear", "newton-cg", "newton-cholesky", "sag", "saga"],
+                dual=[True],
             ),
         )
     return ICONCrossModal(
         int(rng.choice([1, 2, 40])),
         max_iter=int(rng.integers(1, 9)),
         **specs,
-        **some(rng, batch_size=[1, 2, 300], encoder_y=["linear", "mlp"], learning_rate=rates, tol=[0.0, 1.0]),
+        **some(
+            rng, batch_size=[1, 2, 300], encoder_y=["linear", "mlp"], learning_rate=rates, tol=[0.0, 1.0], scale=[False]
+        ),
     )
 
 
@@ -236,9 +285,14 @@ def run(seed, show=False):
         y, y_what = rng.standard_normal((n, 4)), "rows"
     if show:
         print(f"{estimator}\nX: {n} x {width}, {what}; new: {new_what}; y: {y_what}")
+    weights = {}
+    if rng.uniform() < 0.3 and "sample_weight" in signature(estimator.fit).parameters:
+        weights["sample_weight"] = rng.choice([0.0, 1.0, 3.0], n) * 10.0 ** rng.choice([-300, 0, 0, 30])
+    if show:
+        print("weighed" if weights else "not weighed")
     stage = "fit"
     try:
-        estimator.fit(X, y)
+        estimator.fit(X, y, **weights)
         for stage in ("transform", "predict_proba", "predict"):
             if hasattr(estimator, stage):
                 out = np.asarray(getattr(estimator, stage)(new))

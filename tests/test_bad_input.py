@@ -20,6 +20,7 @@ from sklearn_icon import (
     supervisory,
 )
 from sklearn_icon.nn import ICONLoss
+from sklearn_icon.supervisory import Graph, PropagatedLabel, SameClass, UniformMixture
 
 X, y = load_iris(return_X_y=True)
 QUICK = {"max_iter": 5, "random_state": 0}
@@ -442,3 +443,29 @@ def test_one_failure_is_survived_and_lasting_ones_are_errors(estimator):
     for name in ("transform", "predict_proba"):
         if hasattr(estimator, name):
             assert np.isfinite(getattr(estimator, name)(np.abs(X))).all()
+
+
+@pytest.mark.parametrize("spec", [SameClass(), Graph(), UniformMixture(SameClass(), 0.1)], ids=str)
+@pytest.mark.parametrize("make", [ICONEmbedding, ICONClustering])
+def test_y_of_another_length_beside_weights_of_zero(make, spec):
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    weights = np.arange(20) % 4
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        make(supervisory=spec).fit(X, y[:-1], sample_weight=weights)
+    if not spec.reads_labels:
+        with pytest.raises(ValueError, match=r"square|Expected 2D"):
+            make(supervisory=spec).fit(X, y, sample_weight=weights)
+
+
+@pytest.mark.parametrize(
+    "spec", ["propagated_label", PropagatedLabel(), UniformMixture(PropagatedLabel(), 0.1)], ids=str
+)
+def test_labels_that_spread_are_no_p_over_rows(spec):
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    for make, words in (
+        (ICONClustering, "not the rows"),
+        (ICONEmbedding, "not the rows"),
+        (ICONCrossModal, "not pair"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            make(supervisory=spec).fit(X, y)

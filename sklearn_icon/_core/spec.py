@@ -23,9 +23,9 @@ def answer(function: Callable[[Any], T]) -> T:
     return property(function)  # type: ignore[return-value]
 
 
-def of_base(name: str) -> Any:
-    """The answer, or the method, that the `base` of a spec has under this name."""
-    return property(lambda self: getattr(self.base, name), doc=f"`{name}` of the base.")
+def of_base(name: str, base: str = "base") -> Any:
+    """The answer, or the method, that the `base` of a spec, or what stands for it, has under this name."""
+    return property(lambda self: getattr(getattr(self, base), name), doc=f"`{name}` of the {base}.")
 
 
 class RememberedNames(BaseEstimator):

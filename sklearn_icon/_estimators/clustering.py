@@ -10,7 +10,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import euclidean_distances, pairwise_distances_argmin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import learned, supervisory
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
@@ -436,6 +436,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _fit_counted(self, items, y, sample_weight, p_spec):
         """Fit the rows that weigh something; the others have labels as new rows do."""
         counted = np.flatnonzero(sample_weight)
+        check_consistent_length(items, y)
         inner = clone(self)
         vars(inner).pop("_skl_callbacks", None)  # which are told of this fit
         fitted = inner.fit(items[counted], p_spec.take(y, counted), sample_weight[counted])

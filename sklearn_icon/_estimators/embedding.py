@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .._core.conditional import recalled_p, warn_rows_without_positives
 from .._core.device import working_on
@@ -334,6 +334,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             raise ValueError("sample_weight is not read by maps over ranks; pass None, or copies of the rows.")
         given, self._counts = X, copy_counts(sample_weight, X)
         if self._counts is not None:
+            check_consistent_length(X, y)
             X, y = self._with_copies(X, kind), p_spec.take(y, with_copies(np.arange(X.shape[0]), self._counts))
         specs = p_spec, q_spec, encoder
         few = group().several and group().total(X.shape[0]) <= _EXACT_LIMIT

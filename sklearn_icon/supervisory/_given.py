@@ -10,6 +10,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import _num_samples
 
 from .._core.conditional import Conditional
+from .._core.rows import shape_of
 from .._core.types import Array, Jobs, Rows, Seed
 from ._base import Supervisory
 
@@ -145,9 +146,10 @@ class Graph(Supervisory):
         return "graph" if y is None else "features"
 
     def take(self, y: Any, rows: Array) -> Any:
-        """Rows and columns of a graph; see `Supervisory.take`."""
+        """Rows and columns of a graph, rows of what is none; see `Supervisory.take`."""
         left = super().take(y, rows)
-        return None if left is None else left[:, rows]
+        square = left is not None and shape_of(y) == (shape_of(y)[0],) * 2
+        return left[:, rows] if square else left
 
     def batch_needs(self, y: Any) -> str:
         """The graph, of which X is none in a batch."""

@@ -15,7 +15,7 @@ from sklearn.utils.validation import _num_samples
 
 from .._core.conditional import Conditional, view_conditional
 from .._core.labels import is_known
-from .._core.spec import answer
+from .._core.spec import answer, of_base
 from .._core.types import Array, Jobs, Rows, Seed
 from .._graph.walks import visits
 from ._base import Supervisory, Wrapper
@@ -439,15 +439,9 @@ class PropagatedLabel(Wrapper):
         """The base, or what None stands for."""
         return UniformKNN() if self.base is None else self.base
 
-    @answer
-    def pairwise(self) -> bool:
-        """As the graph; see `Supervisory.pairwise`."""
-        return self.graph.pairwise
-
-    @property
-    def neighborhood(self) -> Neighborhood | None:
-        """As the graph; see `Supervisory.neighborhood`."""
-        return self.graph.neighborhood
+    pairwise, neighborhood, walks = (of_base(name, "graph") for name in ("pairwise", "neighborhood", "walks"))
+    like_new, take, complete, settle = (of_base(n, "graph") for n in ("like_new", "take", "complete", "settle"))
+    batch_needs, check_batch_y = (of_base(name, "graph") for name in ("batch_needs", "check_batch_y"))
 
     def plain(self) -> Supervisory:
         """The spec itself: its keys are its own; see `Supervisory.plain`."""
