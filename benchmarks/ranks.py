@@ -24,7 +24,7 @@ BYTES = {"CPU core": 5e9, "GPU": 50e9}  # a second between two of them: memory o
 def model(n, columns, ranks, steps=STEPS, refreshed=None, nodes=None, width=4):
     """What a rank sends, by part, in bytes; messages; flops of its part; bytes that it holds."""
     rows, refreshed = n / ranks, steps / 2 if refreshed is None else refreshed
-    nodes = min(1400, 3.2 * n**0.5) if nodes is None else nodes
+    nodes = min(1400, 550 * max(1, n / 2e5) ** 0.25) if nodes is None else nodes  # measured up to 2e5 rows
     others = ranks - 1
     sent = {
         "shards": others * rows * columns * width,

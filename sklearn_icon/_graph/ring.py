@@ -35,29 +35,32 @@ def ring_neighbors(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
     if not 1 <= k <= n - 1:
         raise ValueError(f"n_neighbors={k!r} must be an integer from 1 to n - 1 = {n - 1}")
     squared = replace(space, root=np.positive, unit=1.0, dtype=np.float64, first_row=ranks.first)
-    indices, sq = np.empty((rows.shape[0], 0), dtype=np.intp), np.empty((rows.shape[0], 0))
+    indices, sq = np.empty((rows.shape[0], k), dtype=np.intp), np.empty((rows.shape[0], k))
+    n_found = 0
     for first, shard in ranks.visitors(rows):
         own = first == ranks.first
         visit = replace(squared, reference=rows if own else shard, own=own, first_key=first)
         found = _search(visit, min(k, len(shard) - own), n_jobs, 0)
-        indices, sq = _nearest_of_both((indices, sq), (found.indices, found.distances), k, squared)
-        del visit, shard, found
+        del visit, shard
+        n_found = _keep_nearest(indices, sq, n_found, found, squared)
+        del found
     rest, copied = copies(ranks.gathered(row_digests(rows)), space.seed, k, np.arange(len(rows)) + ranks.first)
     indices[~rest], sq[~rest] = copied[~rest], 0
     return Neighbors(indices, space.finished(sq), exact=True)
 
 
-def _nearest_of_both(one: tuple[Array, Array], other: tuple[Array, Array], k: int, space: Space) -> tuple[Array, Array]:
-    """(numbers, squared distances) of the k nearest of two lists of each row, or of as many as there are."""
-    k, parts = min(k, one[0].shape[1] + other[0].shape[1]), []
-    for start in range(0, len(one[0]), _ROWS_AT_ONCE):
+def _keep_nearest(indices: Array, sq: Array, n_found: int, found: Neighbors, space: Space) -> int:
+    """How many neighbours of each row are known, of those that are wanted: its first columns and those of a visit."""
+    n_new = min(indices.shape[1], n_found + found.indices.shape[1])
+    for start in range(0, len(indices), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        columns, sq = (np.hstack([left[part], right[part]]) for left, right in zip(one, other, strict=True))
+        columns = np.hstack([indices[part, :n_found], found.indices[part]])
         order = np.argsort(columns, axis=1)
-        columns, sq = np.take_along_axis(columns, order, axis=1), np.take_along_axis(sq, order, axis=1)
-        parts.append(k_smallest(sq, columns, k, partial(_keys_at, start, space)))
-    indices, distances = zip(*parts, strict=True)
-    return np.concatenate(indices), np.concatenate(distances)
+        both = np.take_along_axis(np.hstack([sq[part, :n_found], found.distances[part]]), order, axis=1)
+        columns = np.take_along_axis(columns, order, axis=1)
+        nearest = k_smallest(both, columns, n_new, partial(_keys_at, start, space))
+        indices[part, :n_new], sq[part, :n_new] = nearest
+    return n_new
 
 
 def _keys_at(start: int, space: Space, at: Array) -> Array:

@@ -18,6 +18,7 @@ from scipy import sparse
 
 from .._core.conditional import Conditional, no_positives
 from .._core.group import group
+from .._core.types import Array
 from ..learned import Learned
 from .attraction import symmetric_edges
 from .grid import FLOOR, GridPotential
@@ -108,24 +109,26 @@ def joint_rows(p: Conditional) -> sparse.csr_array:
     n_counted = ranks.total(mass.sum())
     if not n_counted:
         raise no_positives()
+    narrow = np.int32 if n <= np.iinfo(np.int32).max else np.int64
     own = sparse.csr_array((p.weights.data / (2 * n_counted), p.weights.indices, p.weights.indptr), shape=p.shape)
-    firsts = np.array(ranks.objects(p.first))
-    cuts = np.append(firsts[1:], n)
-    parts = []
-    for first, last in zip(firsts, cuts, strict=True):
-        block = own[:, first:last].tocoo()
-        part = np.empty(block.nnz, dtype=[("row", np.int32), ("key", np.int32), ("weight", np.float64)])
-        part["row"], part["key"], part["weight"] = block.col, block.row, block.data
-        parts.append(part)
-        del block
+    firsts = np.append(ranks.objects(p.first), n)
+    parts = [_turned(own, firsts[rank], firsts[rank + 1], rank == ranks.rank) for rank in range(ranks.size)]
     received = ranks.swapped(parts)
     del parts
-    keys = np.concatenate([part["key"] + np.int64(first) for part, first in zip(received, firsts, strict=True)])
-    rows, weights = (np.concatenate([part[name] for part in received]) for name in ("row", "weight"))
-    del received
-    narrow = np.int32 if n <= np.iinfo(np.int32).max else np.int64
-    turned = sparse.coo_array((weights, (rows.astype(narrow), keys.astype(narrow))), shape=(n_rows, n)).tocsr()
-    return sparse.csr_array(own + turned)
+    received[ranks.rank] = _turned(own, p.first, p.first + n_rows, False)
+    for part, first in zip(received, firsts[:-1], strict=True):
+        rows, keys = part["row"].astype(narrow), part["key"].astype(narrow) + first.astype(narrow)
+        own = own + sparse.coo_array((part["weight"], (rows, keys)), shape=(n_rows, n)).tocsr()
+    return sparse.csr_array(own)
+
+
+def _turned(own: sparse.csr_array, first: int, last: int, empty: bool) -> Array:
+    """The edges to the rows of a rank, as it numbers these, from this rank's; none where they stay here."""
+    inside = np.flatnonzero((own.indices >= first) & (own.indices < last) & (not empty))
+    part = np.empty(len(inside), dtype=[("row", np.int32), ("key", np.int32), ("weight", np.float64)])
+    part["row"], part["weight"] = own.indices[inside] - first, own.data[inside]
+    part["key"] = np.searchsorted(own.indptr, inside, side="right") - 1
+    return part
 
 
 def _summed_here(rows: sparse.csr_array, first: int) -> sparse.csr_array:
@@ -134,7 +137,8 @@ def _summed_here(rows: sparse.csr_array, first: int) -> sparse.csr_array:
     numbers = np.repeat(np.arange(first, first + n_rows, dtype=rows.indices.dtype), np.diff(rows.indptr))
     inside = (rows.indices >= first) & (rows.indices < first + n_rows)
     here = inside | ((numbers < rows.indices) == ((numbers + rows.indices) % 2 == 0))
-    i, j, weights, inside = numbers[here], rows.indices[here], rows.data[here], inside[here]
+    i, j, weights, inside = numbers[here], rows.indices[here], rows.data[here].astype(np.float32), inside[here]
+    del numbers, here
     ends = np.concatenate([i, j[~inside]]), np.concatenate([j, i[~inside]])
     summed = sparse.coo_array((np.concatenate([weights, weights[~inside]]), ends), shape=(n, n)).tocsr()
     return without_tiny(summed, float(np.finfo(np.float32).tiny))
