@@ -63,6 +63,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         for name in _PUBLIC & vars(cls).keys():
             setattr(cls, name, (whole if name in _FITS else undisturbed)(vars(cls)[name]))
 
+    _less_memory = ""  # what in a fit takes less memory
     _of_rows: tuple[str, ...] = ()  # fitted attributes that have one entry for each row
 
     _parameter_constraints: dict = {
@@ -165,6 +166,41 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
     @abstractmethod
     def _chains(self):
         """(chains of steps by the names of methods, classes of `predict` or None); see `exporting`."""
+
+    def estimate_memory(self, X):
+        """How much memory a fit of X will add to what the process has, X itself not counted.
+
+        ::
+
+            rows * (bytes of a number * columns + bytes of a neighbour * neighbours) + libraries not yet loaded
+
+        It is what a fit at the defaults adds at its highest, within a quarter as a rule (`benchmarks/memory.py`); of
+        specs of one's own, and on devices, it is a guess. `fit` raises MemoryError at once where much less is free, by
+        what the machine, a control group and RLIMIT_AS leave.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            As in `fit`; only its shape, type and number of entries count.
+
+        Returns
+        -------
+        int
+            Bytes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A parameter that is not valid.
+        """
+        from .memory import Size
+
+        self._validate_params()
+        return int(self._memory(Size.of(X)))
+
+    @abstractmethod
+    def _memory(self, size):
+        """Bytes that a fit adds, of X of a size."""
 
     def set_params(self, **params):
         """Set parameters, those of specs as `learned__df` and the like.

@@ -234,6 +234,14 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.intercept_scaling = intercept_scaling
         self.checkpoint = checkpoint
 
+    _less_memory = "choose encoder='mlp', which trains on minibatches"
+
+    def _memory(self, size):
+        """See `estimate_memory`; of ten classes."""
+        from .memory import MEGABYTE, libraries
+
+        return libraries(False) + 10 * MEGABYTE + 100_000 * size.columns + size.rows * (16 * size.columns + 480)
+
     def _default_specs(self):
         return "data_label", "cosine" if self._is_over_rows() else "dot", "linear"
 

@@ -277,6 +277,15 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.verbose = verbose
         self.checkpoint = checkpoint
 
+    _less_memory = "lower n_neighbors, batch_size or n_init"
+
+    def _memory(self, size):
+        """See `estimate_memory`."""
+        from .memory import MEGABYTE, libraries, of_neighbors
+
+        n_neighbors = min(-(-3 * self.n_neighbors // 2), size.rows)
+        return libraries(True) + of_neighbors(size, n_neighbors) + 40 * MEGABYTE
+
     def _default_specs(self):
         p_spec = self._named_p()
         pairwise = self.metric == "precomputed" or (p_spec is not None and p_spec.pairwise)

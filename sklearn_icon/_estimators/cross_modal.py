@@ -201,6 +201,14 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.verbose = verbose
         self.checkpoint = checkpoint
 
+    _less_memory = "lower batch_size"
+
+    def _memory(self, size):
+        """See `estimate_memory`; of a y as wide as X."""
+        from .memory import MEGABYTE, libraries
+
+        return libraries(False) * 1.4 + 10 * MEGABYTE + 40_000 * size.columns + size.rows * size.row_bytes / 4
+
     def _default_specs(self):
         flat = self.n_components <= _FLAT
         return "cross_modal", "student_t" if flat else "cosine", "linear" if flat else "mlp"

@@ -275,6 +275,15 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.warm_start = warm_start
         self.checkpoint = checkpoint
 
+    _less_memory = "lower perplexity, or n_neighbors of p"
+
+    def _memory(self, size):
+        """See `estimate_memory`."""
+        from .memory import libraries, of_neighbors
+
+        p_spec, _, encoder = self._resolve_specs()
+        return libraries(not encoder.parametric) + of_neighbors(size, p_spec.most_edges(size.rows))
+
     def _default_specs(self):
         return "gaussian", "student_t", "lookup"
 

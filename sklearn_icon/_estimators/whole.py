@@ -11,8 +11,10 @@ from sklearn import config_context
 from .._core.array_api import as_numpy
 from .._core.group import present, together
 from .._core.interrupts import called_by_a_search, listening
+from .._core.journal import current
 from .._core.spec import shortened
 from .checkpoints import following
+from .memory import as_memory_error, refuse
 from .progress import followed
 
 
@@ -29,6 +31,8 @@ def whole(fit):
         before = dict(vars(self))
         with nullcontext() if present().several else listening() as interrupts:
             try:
+                if current() is None and "_progress" not in vars(self):
+                    refuse(self, args)
                 with following(self, fit, args, kwargs), _usual_state(training=True), together(self):
                     if not getattr(self, "warm_start", False):
                         for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
@@ -39,6 +43,9 @@ def whole(fit):
                 vars(self).update(before)
                 if isinstance(error, FloatingPointError):
                     raise ValueError(f"{type(self).__name__}: {error}") from error
+                of_memory = as_memory_error(self, args, error)
+                if of_memory is not None:
+                    raise of_memory from error
                 _shorten(error)
                 raise
         if interrupts is not None and interrupts.any:

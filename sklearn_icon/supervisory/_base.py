@@ -128,6 +128,10 @@ class Supervisory(Spec):
         """What is left of `y` where some rows of X are."""
         return None if y is None else _safe_indexing(y, rows)
 
+    def most_edges(self, n_rows: int) -> int:
+        """How many keys of a row have a weight of their own, as far as parameters tell it."""
+        return 0
+
     def complete(self, n_clusters: int) -> None:
         """Set what was left open for a number of clusters."""
 
@@ -197,6 +201,7 @@ class Wrapper(Supervisory):
     views, neighborhood, walks = map(of_base, ("views", "neighborhood", "walks"))
     plain, reads, like_new, take = map(of_base, ("plain", "reads", "like_new", "take"))
     complete, settle, check_batch = map(of_base, ("complete", "settle", "check_batch"))
+    most_edges = of_base("most_edges")
     batch_needs, check_batch_y = map(of_base, ("batch_needs", "check_batch_y"))
 
 

@@ -180,6 +180,12 @@ class _DistanceKernel(Neighborhood):
     def _log_affinity(self) -> Callable[..., Array]:
         """The function (sq_distances, sq_sigma) -> log-kernel."""
 
+    def most_edges(self, n_rows: int) -> int:
+        """See `Supervisory.most_edges`."""
+        if self.n_neighbors is not None:
+            return min(self.n_neighbors, n_rows)
+        return n_rows if self.sigma is not None or n_rows <= _FULL_ROWS else min(int(3 * self.perplexity) + 1, n_rows)
+
     def _support(self, features: Rows) -> tuple[float | None, int]:
         """(perplexity, n_neighbors) for the rows: what fits, or an error that names the limit."""
         n, (most, data) = group().total(features.shape[0]), self._most_neighbors(features)
@@ -438,6 +444,10 @@ class UniformKNN(Neighborhood):
         self.metric = metric
         self.source = source
         self.metric_params = metric_params
+
+    def most_edges(self, n_rows: int) -> int:
+        """See `Supervisory.most_edges`."""
+        return min(self.n_neighbors, n_rows)
 
     def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""

@@ -1,0 +1,144 @@
+"""How much memory a fit takes, and how much is free: one number of bytes, by which fits that do not fit are refused.
+
+Predictions are sums over what a fit holds at once: rows in the precisions of the route, candidates and edges of p, and
+libraries that are not loaded yet. Their factors were measured by `benchmarks/memory.py`.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+MEGABYTE = 1 << 20
+_TORCH, _COMPILER = 195 * MEGABYTE, 145 * MEGABYTE  # resident once they are loaded
+_CERTAIN = 0.75  # of a prediction, below which no fit stays
+_EDGE = 80  # bytes of a neighbour, from its distance to its part of a gradient
+_NUMBER, _CANDIDATE, _SPARE = 21, 16, 8  # bytes of a number of X, and of a candidate, in a search
+_REMEDY = "fit fewer rows or columns, or rows in single precision"
+
+
+class Size(NamedTuple):
+    """What the memory of a fit follows from: rows, columns (of sparse rows as many as are not zero), bytes of a row."""
+
+    rows: int
+    columns: float
+    row_bytes: float
+
+    @classmethod
+    def of(cls, X: Any) -> "Size":
+        """That of an array, dense or sparse."""
+        shape = X.shape if sparse.issparse(X) else np.shape(X)
+        dtype = np.dtype(np.float32) if np.dtype(getattr(X, "dtype", float)) == np.float32 else np.dtype(np.float64)
+        if sparse.issparse(X):
+            return cls(shape[0], X.nnz / max(shape[0], 1), X.nnz / max(shape[0], 1) * (dtype.itemsize + 4))
+        columns = int(np.prod(shape[1:]))
+        return cls(shape[0], columns, columns * dtype.itemsize)
+
+
+def libraries(compiled: bool) -> int:
+    """Bytes of what a fit has yet to load."""
+    return _TORCH * ("torch" not in sys.modules) + _COMPILER * (compiled and "numba" not in sys.modules)
+
+
+def of_neighbors(size: Size, n_neighbors: int) -> float:
+    """Bytes of p from neighbours and a map of it: of the search, or of edges, whose turn comes after."""
+    search = _NUMBER * size.columns + _CANDIDATE * (n_neighbors + _SPARE)
+    return 30 * MEGABYTE + size.rows * max(search, _EDGE * n_neighbors)
+
+
+def free() -> tuple[int, str]:
+    """(bytes that this process may still take, what bounds them)."""
+    bounds = [*_of_the_machine(), *_of_groups(), *_of_the_process()]
+    return min(bounds, default=(sys.maxsize, "nothing"))
+
+
+def _of_the_machine():
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        numbers = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        yield numbers["MemAvailable"], "memory of the machine"
+    except (OSError, KeyError, IndexError, ValueError):
+        return
+
+
+def _of_groups():
+    """Limits of the control groups of either version that the process is in."""
+    try:
+        groups = [line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return
+    for controllers, path in groups:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = Path("/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup")
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        folders = [part for part in path.split("/") if part not in ("", "..")]
+        for depth in range(len(folders) + 1):
+            left = _left_in(root.joinpath(*folders[:depth]), *names)
+            if left is not None:
+                yield left, "the limit of the control group"
+
+
+def _left_in(folder: Path, limit_name: str, used_name: str) -> int | None:
+    """What a control group leaves, files that it only caches counted as free; None where it has no limit."""
+    try:
+        limit, used = folder.joinpath(limit_name).read_text().strip(), int(folder.joinpath(used_name).read_text())
+        lines = folder.joinpath("memory.stat").read_text().splitlines()
+        cached = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        return None if limit == "max" or int(limit) >= 1 << 60 else int(limit) - used + cached
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _of_the_process():
+    """The limit of addresses (`ulimit -v`), of which libraries and threads take more than they use."""
+    if os.name != "posix":
+        return
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return
+    try:
+        lines = Path("/proc/self/statm").read_text().split()
+        yield max(0, limit - int(lines[0]) * resource.getpagesize()), "the limit of address space, RLIMIT_AS"
+    except (OSError, IndexError, ValueError):
+        return
+
+
+def refuse(estimator, args: tuple) -> None:
+    """Raise MemoryError where what a fit of X needs is not free, before anything is computed."""
+    try:
+        needed = estimator.estimate_memory(*args[:1])
+    except Exception:  # of X or of parameters, of which the fit itself tells
+        return
+    available, bound = free()
+    if needed * _CERTAIN > available:
+        raise MemoryError(_told(type(estimator).__name__, needed, available, bound, estimator._less_memory))
+
+
+def as_memory_error(estimator, args: tuple, error: BaseException) -> MemoryError | None:
+    """An error of libraries that could not allocate memory, as what it is."""
+    text = str(error).lower()
+    if not any(words in text for words in ("allocate memory", "start new thread", "map segment", "unable to allocate")):
+        return None
+    try:
+        needed = estimator.estimate_memory(*args[:1])
+    except Exception:
+        return MemoryError(f"{type(estimator).__name__}: {error}")
+    return MemoryError(_told(type(estimator).__name__, needed, *free(), estimator._less_memory))
+
+
+def _told(name: str, needed: float, available: int, bound: str, remedy: str) -> str:
+    return (
+        f"{name} needs about {_shown(needed)} for this fit, but {_shown(available)} are free ({bound}); {remedy}, or "
+        f"{_REMEDY}."
+    )
+
+
+def _shown(number: float) -> str:
+    """In megabytes or gigabytes."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
