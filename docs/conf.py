@@ -12,6 +12,7 @@ import sklearn_icon
 matplotlib.use("Agg")
 sys.path.insert(0, str(Path(__file__).parent))
 from _benchmarks import write_benchmarks
+from _inventories import write_inventories
 from _methods import write_pages
 
 project = "sklearn_icon"
@@ -23,6 +24,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.viewcode",
+    "sphinx.ext.intersphinx",
     "sphinx_design",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
@@ -49,6 +51,8 @@ html_theme_options = {
     "pygments_dark_style": "github-dark",
 }
 html_show_sourcelink = False
+
+intersphinx_mapping = write_inventories(Path(__file__).parent / "generated" / "inventories")
 
 autosummary_ignore_module_all = False  # a module's page lists its __all__, so that it cannot fall behind
 numpydoc_show_class_members = False

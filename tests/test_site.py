@@ -59,6 +59,16 @@ def pages():
     return {path: Page(path) for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts}
 
 
+def test_pages_of_names_lead_on(pages):
+    """To the source, to examples that use the name, and to the pages of other projects, found without a network."""
+    leads = pages[SITE / "generated/sklearn_icon.ICONEmbedding.html"].leads
+    assert any(url.startswith("../_modules/sklearn_icon/") for url in leads)
+    assert any(url.startswith("../auto_examples/plot_") for url in leads)
+    assert any(
+        url.startswith("https://scikit-learn.org/stable/modules/generated/sklearn.manifold.TSNE.") for url in leads
+    )
+
+
 def test_nothing_is_loaded_from_elsewhere(pages):
     assert len(pages) > 80
     foreign = {path.name: url for path, page in pages.items() for url in page.loads if urlsplit(url).netloc}
