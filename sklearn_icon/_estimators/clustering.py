@@ -9,6 +9,7 @@ from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import euclidean_distances, pairwise_distances_argmin
+from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
@@ -27,6 +28,7 @@ _WALK_STEPS = 2
 _DEFAULT_NEIGHBORS = 15
 _SHARE_UNDER_KL = 0.3
 _FEW_ROWS = 10_000  # of all ranks together, that rank 0 solves
+_ROWS_AT_ONCE = 1 << 16  # new ones, that are related to fitted ones
 _ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
 
 
@@ -531,15 +533,22 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if self.encoder_.parametric:
             return self._encoded(X)
         if self._by_center:
-            unit = min(unit_of(X), unit_of(self.cluster_centers_))
-            nearest = pairwise_distances_argmin(in_units(X, unit), in_units(self.cluster_centers_, unit))
-            return np.eye(self.n_clusters_, dtype=self.cluster_centers_.dtype)[nearest]
+            return np.eye(self.n_clusters_, dtype=self.cluster_centers_.dtype)[self._nearest(X)]
         with self._threads(X.shape[0] * len(self._memberships)):
-            weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
-            memberships = (weights @ self._memberships).astype(self._memberships.dtype, copy=False)
-            memberships[np.diff(weights.indptr) == 0] = self._memberships.mean(axis=0)
-            memberships[seen >= 0] = self._memberships[seen[seen >= 0]]
-            return memberships
+            return np.concatenate([self._looked_up(X[part]) for part in gen_batches(X.shape[0], _ROWS_AT_ONCE)])
+
+    def _nearest(self, X):
+        """The number of each row's nearest centre."""
+        unit = min(unit_of(X), unit_of(self.cluster_centers_))
+        return pairwise_distances_argmin(in_units(X, unit), in_units(self.cluster_centers_, unit))
+
+    def _looked_up(self, X):
+        """Memberships of a block of rows by those of fitted ones."""
+        weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
+        memberships = (weights @ self._memberships).astype(self._memberships.dtype, copy=False)
+        memberships[np.diff(weights.indptr) == 0] = self._memberships.mean(axis=0)
+        memberships[seen >= 0] = self._memberships[seen[seen >= 0]]
+        return memberships
 
     def _chains(self):
         steps = self._steps_of(self.encoder_, self._state, self.n_features_in_, self.n_clusters)
@@ -562,6 +571,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         ndarray of int of shape (n_samples,)
             The column of the largest membership.
         """
+        check_is_fitted(self)
+        if self._by_center and not self.encoder_.parametric:
+            return self._nearest(self._validate_items(X, self.encoder_, reset=False))
         return self.predict_proba(X).argmax(axis=1)
 
     def transform(self, X):

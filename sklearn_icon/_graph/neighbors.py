@@ -39,7 +39,7 @@ from .ties import k_smallest, row_keys
 # approximate search does in a fresh process, where it compiles.
 _EXACT_LIMIT = 5e12
 _OTHER_COST = 40  # of a feature of sparse rows, or in a distance that is not euclidean
-_TREE_ROWS, _TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows, up to so many features
+_TREE_ROWS, _TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows among themselves, up to so many features
 _TREE_PAIRS = 2e9  # compared for the sake of ties; beyond, the order of the tree settles them
 # On a GPU: rows from which on it is the sooner, and the largest n^2 (40 + features), some 80 s of an H200 (7.4 s for a
 # million rows of 50 features; benchmarks/gpu.py).
@@ -191,7 +191,8 @@ def _search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool
     total = n**2 * (40.0 + cost)
     alone = space.first_row is None
     affordable = total <= _EXACT_LIMIT or not (descent and alone)
-    tree = bool(space.root) and not sparse and width <= _TREE_FEATURES and n >= max(_TREE_ROWS, 20 * k)
+    least = _TREE_ROWS if space.own else min(_TREE_ROWS, _FEW_ROWS)
+    tree = bool(space.root) and not sparse and width <= _TREE_FEATURES and n >= max(least, 20 * k)
     if space.compiled and n_jobs is None:
         from .._core.team import n_threads
 
