@@ -264,6 +264,62 @@ def test_verbose_speaks(capsys, estimator):
     assert "[ICONClustering]" in capsys.readouterr().out
 
 
+# --- how many -------------------------------------------------------------------------------------------------------
+
+
+NUMBERS = {
+    "uneven": (corners((200, 40, 30))[0], 3),
+    "small": (far_blobs(6, 9, 5)[0], 6),
+    "wide": (far_blobs(5, 8, 300)[0], 5),
+    "spread": (
+        make_blobs(300, centers=[[0, 0], [9, 1], [2, 8], [11, 10]], cluster_std=[0.5, 1, 1.5, 1], random_state=2)[0],
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("X, k", list(NUMBERS.values()), ids=list(NUMBERS))
+def test_the_number_of_groups_is_found(X, k):
+    clusters = ICONClustering("auto", max_clusters=9, random_state=0).fit(X)
+    assert clusters.n_clusters_ == k
+    np.testing.assert_array_equal(clusters.cluster_counts_["n_clusters"], np.arange(2, 11))
+    np.testing.assert_array_equal(clusters.predict(X), clusters.labels_)
+    assert clusters.predict_proba(X[:5] + 1e-3).shape == (5, k)
+    assert np.isfinite(clusters.score(X))
+    assert clusters.n_clusters == "auto"
+
+
+@pytest.mark.parametrize("max_clusters", [2, 4])
+def test_no_more_clusters_than_the_most(max_clusters):
+    X, _ = far_blobs(8, 10, 5)
+    clusters = ICONClustering("auto", max_clusters=max_clusters, random_state=0).fit(X)
+    assert clusters.n_clusters_ == max_clusters
+    asked = ICONClustering(4, random_state=0).fit(X).n_clusters_
+    assert clusters.set_params(n_clusters=4).fit(X).n_clusters_ == asked == 4
+    assert not hasattr(clusters, "cluster_counts_")
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_the_number_of_clusters_of_few_rows(n):
+    X = np.random.RandomState(n).normal(size=(n, 2))
+    clusters = ICONClustering("auto", random_state=0).fit(X)
+    assert 1 <= clusters.n_clusters_ <= n
+    np.testing.assert_array_equal(clusters.predict(X), clusters.labels_)
+
+
+def test_no_number_is_found_beside_other_choices():
+    with pytest.raises(ValueError, match='n_clusters="auto" is of the default choice'):
+        ICONClustering("auto", encoder="linear").fit(IRIS)
+
+
+def test_the_number_after_which_most_is_cut():
+    counts = np.arange(2, 7)
+    assert choice.best_count(counts, [0.0, 0.001, 0.05, 0.06, 0.07]) == 3
+    assert choice.best_count(counts, [0.05, 0.06, 0.07, 0.3, 0.32]) == 4
+    assert choice.best_count(counts, [0.0, 0.0, 0.0003, 0.0, 0.0003]) == 5
+    assert choice.best_count([2], [0.3]) == 2
+
+
 # --- k-means --------------------------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,19 @@ def test_three_blobs_are_most_stable_as_three(display):
     assert display.n_used[0, -1] < 8
 
 
+def test_the_number_that_would_be_kept_is_marked():
+    display = measured(ICONClustering(), X, n_clusters=[2, 3, 4], n_repeats=1, random_state=0)
+    assert display.chosen_ == 3
+    assert list(display.axes_) == ["stability", "entropy", "loss", "cut"]
+    for panel in display.axes_.values():
+        assert any(np.ravel(line.get_xdata()).tolist() == [3, 3] for line in panel.lines)
+
+
+def test_no_number_is_marked_where_nothing_is_chosen_by_what_is_cut(display):
+    assert display.cut is None
+    assert display.chosen_ is None
+
+
 def test_shapes(display):
     assert_array_equal(display.n_clusters, [2, 3, 4, 8])
     for values in (display.stability, display.entropy, display.loss, display.n_used):

@@ -20,6 +20,7 @@ from scipy.special import entr
 _MUCH_LESS, _LITTLE_MORE = 0.7, 1.2  # of what another cuts
 _STANDARD_ERRORS = 1.5  # within which what is cut may differ by accident
 _AS_EVEN = 0.85  # of another's effective number of clusters
+_FEW_EDGES = 0.002  # of p, which a few rows may cut by accident
 _ALONE = 0.5  # of a cluster's p stays inside, or it holds outliers
 _NOTHING = 0.1  # of what another cuts of the other rows, where outliers may have clusters of their own
 
@@ -102,3 +103,19 @@ def choose(made, share):
         if replaces:
             return simple
     return kept
+
+
+def rises(cuts):
+    """How the R of each number of clusters rises to that of the next: log (R_next + e) / (R + e), e a few edges."""
+    return np.diff(np.log(np.asarray(cuts, dtype=float) + _FEW_EDGES))
+
+
+def best_count(counts, cuts):
+    """The number of clusters after which R rises most; the last but one where it nowhere rises by a fifth.
+
+    Groups that are put together cut nothing, and one that is divided does: R is low up to the number of groups.
+    """
+    if len(counts) == 1:
+        return int(counts[0])
+    steps = rises(cuts)
+    return int(counts[-2] if steps.max() < np.log(_LITTLE_MORE) else counts[steps.argmax()])

@@ -14,10 +14,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import learned, supervisory
+from .._clusters.choice import best_count
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import recalled_p, warn_rows_without_positives
 from .._core.device import working_on
 from .._core.group import group
+from .._core.quiet import quiet
 from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
 from .._training.new_rows import FittedRows, input_kind
 from .base import Drawn, ICon
@@ -70,9 +72,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     Parameters
     ----------
-    n_clusters : int, default=8
+    n_clusters : int or "auto", default=8
         Clusters: at the defaults as many wherever there are as many distinct rows; else at the most, unused ones are
         dropped with a warning.
+        "auto", at the defaults, fits 2 to `max_clusters` + 1 clusters and keeps the number after which R rises most,
+        as log (R + 0.002); `max_clusters` where R nowhere rises by a fifth. It takes as long as all these fits.
     supervisory : Supervisory or str, default=None
         The distribution p. None, at the defaults, is `RandomWalk(Gaussian(h, n_neighbors=3 h), n_steps=2)` of the
         perplexity h = `n_neighbors` / 2, or half the rows of a cluster where these are fewer; beside other choices
@@ -142,6 +146,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         A file that keeps what the fit has computed, every 10 seconds and at the ends of stages: the same call in
         another process goes on from it to the same bits on a CPU, and from that of a finished fit at once. One of
         other data, parameters, device or version is refused. Fits of a grid search have files of their own beside it.
+    max_clusters : int, default=20
+        The largest number of clusters where `n_clusters` is "auto".
 
     Attributes
     ----------
@@ -150,6 +156,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         says.
     n_clusters_ : int
         Clusters in use.
+    cluster_counts_ : dict of ndarray
+        With `n_clusters` "auto", the numbers that were tried, "n_clusters", and the "cut" (R) of each.
     cluster_centers_ : ndarray of shape (`n_clusters_`, `n_features_in_`)
         Means of X weighted by membership. Only where X holds features.
     inertia_ : float
@@ -212,7 +220,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     _fitted_rows: Any
 
     _parameter_constraints: dict = ICon._parameter_constraints | {
-        "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "n_clusters": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "max_clusters": [Interval(Integral, 2, None, closed="left")],
         "debias": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [str, callable],
@@ -254,6 +263,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         n_jobs=None,
         verbose=0,
         checkpoint=None,
+        max_clusters=20,
     ):
         self.n_clusters = n_clusters
         self.supervisory = supervisory
@@ -278,6 +288,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.checkpoint = checkpoint
+        self.max_clusters = max_clusters
 
     _less_memory = "lower n_neighbors, batch_size or n_init"
 
@@ -296,7 +307,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _resolve_specs(self):
         """Also give a `supervisory.Spectral` as many eigenvectors as there are clusters, where it is left open."""
         specs = super()._resolve_specs()
-        specs[0].complete(self.n_clusters)
+        specs[0].complete(self._count)
         return specs
 
     def _contrasts(self, specs):
@@ -332,10 +343,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         p_spec, q_spec, encoder, device, random_state = self._begin()
         items = self._validate_items(X, encoder, reset=True)
         X = rows_of(items)
+        automatic = self._is_automatic(p_spec, y)
+        if self.n_clusters == "auto":
+            return self._fit_counts(items, y, sample_weight, automatic, random_state)
         n_samples = group().total(X.shape[0])
         if n_samples < self.n_clusters:
             raise ValueError(f"n_samples={n_samples} should be >= n_clusters={self.n_clusters}.")
-        automatic = self._is_automatic(p_spec, y)
         kind = input_kind(p_spec, X, None if automatic else y)
         p_spec.settle(kind)
         given = sample_weight is not None
@@ -451,9 +464,46 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         inner = clone(self)
         vars(inner).pop("_skl_callbacks", None)  # which are told of this fit
         fitted = inner.fit(items[counted], p_spec.take(y, counted), sample_weight[counted])
+        self._take(fitted)
+        self.labels_ = fitted.predict(items)
+        return self
+
+    def _take(self, fitted):
+        """Have learned what another has."""
         own = self.get_params(deep=False)
         self.__dict__.update({name: value for name, value in vars(fitted).items() if name not in own})
-        self.labels_ = fitted.predict(items)
+
+    @property
+    def _count(self):
+        """The number of clusters that were asked for; of "auto" that which was found, or before fit the most."""
+        if self.n_clusters != "auto":
+            return self.n_clusters
+        return best_count(*self.cluster_counts_.values()) if hasattr(self, "cluster_counts_") else self.max_clusters
+
+    def _fit_counts(self, items, y, sample_weight, automatic, random_state):
+        """Fit as many clusters as what is cut of p tells."""
+        if not automatic:
+            raise ValueError(
+                'n_clusters="auto" is of the default choice among partitions; beside a supervisory other than a graph, '
+                "learned, encoder, divergence, debias or device that was set, set a number."
+            )
+        seed = random_state.randint(np.iinfo(np.int32).max)
+
+        def of(k):
+            inner = clone(self).set_params(n_clusters=k, random_state=seed, checkpoint=None)
+            vars(inner).pop("_skl_callbacks", None)  # which are told of this fit
+            with quiet("only .* of n_clusters", ConvergenceWarning):
+                return inner.fit(items, y, sample_weight)
+
+        n, counts, cuts = items.shape[0], [], []
+        for k in range(2, max(2, min(self.max_clusters + 1, n - 1)) + 1):
+            fitted = of(k)
+            if fitted.n_clusters_ < k and counts:
+                break
+            counts.append(fitted.n_clusters_)
+            cuts.append(float(fitted.candidates_["cut"][list(fitted.candidates_["name"]).index(fitted.chosen_)]))
+        self._take(of(best_count(counts, cuts)))
+        self.cluster_counts_ = {"n_clusters": np.array(counts), "cut": np.array(cuts)}
         return self
 
     def _case(self, p_spec, q_spec, encoder, **known):
@@ -551,12 +601,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return memberships
 
     def _chains(self):
-        steps = self._steps_of(self.encoder_, self._state, self.n_features_in_, self.n_clusters)
+        steps = self._steps_of(self.encoder_, self._state, self.n_features_in_, self._count)
         return {"predict_proba": [*steps, ("pick", [self._columns]), ("softmax", [])]}, np.arange(self.n_clusters_)
 
     def _encoded(self, X):
         """Memberships of items by the encoder, in the clusters in use alone, however unlike the rows of the fit."""
-        return softmax(self._encode(self.encoder_, self._state, X, self.n_clusters)[:, self._columns], axis=1)
+        return softmax(self._encode(self.encoder_, self._state, X, self._count)[:, self._columns], axis=1)
 
     def predict(self, X):
         """The likeliest cluster of each row; see `predict_proba`.

@@ -16,6 +16,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _num_samples
 
+from .._clusters.choice import best_count
 from .._core.quiet import quiet
 from .._core.types import Array, Rows, Seed
 from ._style import DARK, LIGHT, line_options, new_axes, panels_below
@@ -26,7 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-_LABELS = {"stability": "Stability (ARI)", "entropy": "Entropy / log K", "loss": "Loss", "n_used": "In use"}
+_LABELS = {
+    "stability": "Stability (ARI)",
+    "entropy": "Entropy / log K",
+    "loss": "Loss",
+    "n_used": "In use",
+    "cut": "Cut (R)",
+}
 _MAX_TICKS = 20
 
 
@@ -39,7 +46,7 @@ class ClusterCountDisplay:
         entropy(K)   = mean_i sum_c -phi_ic log phi_ic / log K,     phi = memberships of all rows by the fit to a half
         loss(K)      = the loss of the fit to a half
 
-    Bands are one standard deviation. No curve picks K; they are read together:
+    Bands are one standard deviation. Curves are read together:
 
     - A K that the data show is found again by fits to other rows, so stability peaks there: 1 is the same partition
       each time, 0 what random clusters give. Several peaks are several scales, and of K that are alike the largest says
@@ -63,13 +70,17 @@ class ClusterCountDisplay:
         Mean and standard deviation, over fits, of the rows' mean entropy; None where memberships are hard.
     loss : array-like of shape (2, n_counts), default=None
         Mean and standard deviation, over fits, of the loss; None where there is none.
+    cut : array-like of shape (2, n_counts), default=None
+        Mean and standard deviation, over fits, of R; None where partitions are not chosen by it.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
         The panel of stability, at the top.
     axes_ : dict of str to matplotlib Axes
-        All panels by name, from the top: those of "stability", "entropy", "loss" and "n_used" that are drawn.
+        All panels by name, from the top: those of "stability", "entropy", "loss", "n_used" and "cut" that are drawn.
+    chosen_ : int or None
+        The number of clusters that R speaks for; None where there is no R of two numbers at least.
     figure_ : matplotlib Figure
     lines_ : dict of str to matplotlib Line2D
 
@@ -95,12 +106,15 @@ class ClusterCountDisplay:
     3
     """
 
-    def __init__(self, n_clusters: Any, stability: Any, n_used: Any, *, entropy: Any = None, loss: Any = None) -> None:
+    def __init__(
+        self, n_clusters: Any, stability: Any, n_used: Any, *, entropy: Any = None, loss: Any = None, cut: Any = None
+    ) -> None:
         self.n_clusters = n_clusters
         self.stability = stability
         self.n_used = n_used
         self.entropy = entropy
         self.loss = loss
+        self.cut = cut
 
     @classmethod
     def from_estimator(
@@ -192,6 +206,11 @@ class ClusterCountDisplay:
             self.axes_["n_used"].plot(counts, counts, ":", color=DARK, zorder=0, label="all K")
             self.axes_["n_used"].yaxis.get_major_locator().set_params(integer=True)
             self.axes_["n_used"].legend(frameon=False)
+        several = self.cut is not None and len(counts) > 1
+        self.chosen_ = best_count(counts, np.asarray(self.cut)[0]) if several else None
+        if self.chosen_ is not None:
+            for panel in self.axes_.values():
+                panel.axvline(self.chosen_, color=DARK, linestyle="--", linewidth=0.8, zorder=0)
         lowest = list(self.axes_.values())[-1]
         lowest.set_xlabel("Number of clusters K")
         if len(counts) <= _MAX_TICKS:
@@ -237,7 +256,7 @@ def _splits(n_samples: int, n_repeats: int, random_state: np.random.RandomState)
 
 def _measure(estimator: Any, X: Rows, y: Any, splits: list[list[tuple[Array, int]]]) -> dict[str, list[float]]:
     """Return the values of every measure, of each pair of halves or of each fit."""
-    values: dict[str, list[float]] = {"stability": [], "n_used": [], "entropy": [], "loss": []}
+    values: dict[str, list[float]] = {"stability": [], "n_used": [], "entropy": [], "loss": [], "cut": []}
     for pair in splits:
         labels = []
         for rows, seed in pair:
@@ -249,6 +268,9 @@ def _measure(estimator: Any, X: Rows, y: Any, splits: list[list[tuple[Array, int
                 values["entropy"].append(uncertainty / np.log(estimator.n_clusters))
             if hasattr(fitted, "loss_"):
                 values["loss"].append(fitted.loss_)
+            if hasattr(fitted, "candidates_"):
+                table = fitted.candidates_
+                values["cut"].append(table["cut"][list(table["name"]).index(fitted.chosen_)])
         values["stability"].append(adjusted_rand_score(*labels))
     return values
 
