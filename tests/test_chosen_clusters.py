@@ -95,6 +95,13 @@ def test_copies_are_weights():
     np.testing.assert_allclose(weighted.cluster_centers_, copied.cluster_centers_, rtol=1e-6)
 
 
+def test_the_order_of_rows_does_not_matter_to_k_means():
+    rng = np.random.RandomState(3)
+    X, order = rng.normal(size=(160, 6)), rng.permutation(160)
+    alone, other = (ICONClustering(7, random_state=0).fit(rows).candidates_ for rows in (X, X[order]))
+    assert alone["cut"][0] == pytest.approx(other["cut"][0], rel=1e-12)
+
+
 @pytest.mark.parametrize("of", [moons, lambda: far_blobs(4, 30, 6)])
 def test_sparse_rows_are_dense_ones(of):
     X, y = of()

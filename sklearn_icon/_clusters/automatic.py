@@ -104,6 +104,8 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
 
 
 def _k_means(X, unit, asked, sample_weight):
+    """Labels by k-means; its draws see rows in an order of their own, not that in which they come."""
+    order, labels = np.argsort(row_digests(X)), np.empty(X.shape[0], np.int64)
     n_init = _K_MEANS_STARTS if asked.n_init == "auto" else asked.n_init
     init = moved(asked.k_means["init"], unit)
     if is_itself(init):
@@ -111,7 +113,8 @@ def _k_means(X, unit, asked, sample_weight):
     how = asked.k_means | {"init": init}
     with quiet():
         k_means = KMeans(asked.n_clusters, n_init=n_init, random_state=asked.seed, **how)
-        return k_means.fit_predict(X, sample_weight=sample_weight)
+        labels[order] = k_means.fit_predict(X[order], sample_weight=sample_weight[order])
+    return labels
 
 
 def _eigenvectors(p, learned, asked, sample_weight):

@@ -495,7 +495,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             with quiet("only .* of n_clusters", ConvergenceWarning):
                 return inner.fit(items, y, sample_weight)
 
-        n, counts, cuts = items.shape[0], [], []
+        n, counts, cuts = items.shape[0], list[int](), list[float]()
         for k in range(2, max(2, min(self.max_clusters + 1, n - 1)) + 1):
             fitted = of(k)
             if fitted.n_clusters_ < k and counts:
