@@ -203,6 +203,24 @@ def summarised(figures):
         yield line + (f", calibration error {np.mean(error):.3f}" if error else "")
 
 
+def tables(figures):
+    """{score: {set: {system: [mean, deviation over seeds]}}}, with the ARI also the regret."""
+    regret, found = regrets({name: runs for name, runs in figures.items() if "icon" in runs}), {}
+    for score in ("ARI", "calibration error", "CPU seconds"):
+        rows = {
+            name: {
+                system: [float(np.mean(values)), float(np.std(values))]
+                for system, of in runs.items()
+                if (values := [run[score] for run in of if score in run])
+            }
+            for name, runs in figures.items()
+        }
+        found[score] = {name: row for name, row in rows.items() if row}
+    for name, value in regret.items():
+        found["ARI"][name]["regret"] = value
+    return found
+
+
 def draw_regrets(figures, path):
     """A bar a set."""
     import matplotlib

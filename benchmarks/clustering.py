@@ -26,7 +26,7 @@ import numpy as np
 from _clustering_peers import TEMI, TURTLE
 from _fresh import machine, peak_mb
 from _images import load_images, more_images
-from _panel import PANEL_SYSTEMS, draw_regrets, fit_panel, panel, regrets, summarised
+from _panel import PANEL_SYSTEMS, draw_regrets, fit_panel, panel, summarised, tables
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans, MiniBatchKMeans, SpectralClustering
@@ -248,8 +248,7 @@ def run_panel(args):
 
     def save(figures):
         if args.json:
-            report = {"machine": machine(), "regrets": regrets({k: v for k, v in figures.items() if "icon" in v})}
-            args.json.write_text(json.dumps(report | {"figures": figures}, indent=1) + "\n")
+            args.json.write_text(json.dumps({"machine": machine()} | tables(figures), indent=1) + "\n")
 
     figures = fit_panel(panel(load, args.panel), list(PANEL_SYSTEMS), args.seeds, scores, save)
     print(*summarised(figures), sep="\n")
