@@ -11,6 +11,7 @@ from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
@@ -319,7 +320,8 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         check_item_shape(X, self._item_shape, "X")
         if reset:
             group().number(X.shape[0])
-            group().agree("the type and shape of an item of X", f"{type(X).__name__} of {X.dtype} {X.shape[1:]}")
+            layout = "sparse" if sparse.issparse(X) else "dense"
+            group().agree("the type and shape of an item of X", f"{layout} of {X.dtype} {X.shape[1:]}")
         measured = None if reset else self.supervisory_.neighborhood
         if measured is not None:
             measured.check_rows(rows_of(X))
