@@ -105,6 +105,8 @@ def kills(n, seed):
                 bad.append([case, name, outcome])
                 print(f"seed {case}, {name}: {outcome}", flush=True)
             path.unlink()
+            if (case - seed + 1) % 10 == 0:
+                print(case - seed + 1, dict(counts), flush=True)
     return {"cases": n, "seed": seed, "counts": dict(counts), "bad": bad}
 
 
