@@ -113,6 +113,19 @@ def test_sparse_rows_are_dense_ones(of):
     np.testing.assert_allclose(dense.predict_proba(new), other.predict_proba(sparse.csr_array(new)), atol=1e-9)
 
 
+def test_few_words_in_many_columns():
+    rng = np.random.RandomState(8)
+    y = np.arange(240) % 6
+    dense = (rng.uniform(size=(240, 600)) < 0.01).astype(float)
+    dense[np.arange(240)[:, None], 90 * y[:, None] + rng.randint(90, size=(240, 25))] = 1
+    X = sparse.csr_array(dense)
+    X.data *= 1 / np.sqrt(np.repeat(np.diff(X.indptr), np.diff(X.indptr)))
+    clusters = ICONClustering(6, random_state=0).fit(X)
+    assert adjusted_rand_score(y, clusters.labels_) == 1
+    assert adjusted_rand_score(y, ICONClustering(6, random_state=0).fit(X.toarray()).labels_) == 1
+    np.testing.assert_array_equal(clusters.predict(X), clusters.labels_)
+
+
 def test_y_is_ignored_in_a_pipeline():
     X, y = corners((60, 50, 40))
     alone = make_pipeline(StandardScaler(), ICONClustering(3, random_state=0)).fit(X)

@@ -32,7 +32,7 @@ _STRENGTH, _REGRESSION_STEPS, _REGRESSION = 1.0, 30, 1e8  # C, steps and the mos
 _LINEAR_ERRORS = 1.0
 _OF_ALL = 0.01  # of a membership, so that none is impossible
 _WALK_STEPS = 2
-_DENSE = 1 << 22  # numbers of a sparse matrix that is made dense
+_DENSE, _FULL = 1 << 22, 0.1  # numbers of a sparse matrix that is made dense, and how many of them it holds
 _NEAR = 5  # neighbours that carry a label to other rows
 _MOST_ROWS = 10_000  # among which candidates are compared
 
@@ -234,7 +234,8 @@ class Distinct(NamedTuple):
         """Those of X; of distances or a graph all rows."""
         if holds != "features":
             return cls(X, sample_weight, np.arange(X.shape[0]), np.arange(X.shape[0]), holds)
-        X = X.toarray() if sparse.issparse(X) and np.prod(X.shape) <= _DENSE else X
+        size = np.prod(X.shape)
+        X = X.toarray() if sparse.issparse(X) and X.nnz >= _FULL * size and size <= _DENSE else X
         first, inverse = np.unique(row_digests(X), return_index=True, return_inverse=True)[1:]
         order = np.argsort(first)
         first, inverse = first[order], np.argsort(order)[inverse]
