@@ -94,6 +94,9 @@ def three(tmp_path_factory):
     ranks.end()
 
 
+BY = ["two", pytest.param("three", marks=pytest.mark.slow)]
+
+
 def refusal(call):
     """The message of the error that a call raises."""
     try:
@@ -151,7 +154,7 @@ def _classify(rank, n_ranks):
     return found
 
 
-@pytest.mark.parametrize("n_ranks", ["two", "three"])
+@pytest.mark.parametrize("n_ranks", BY)
 def test_classifier(n_ranks, request):
     one, ranks = fit_classifiers(slice(None)), request.getfixturevalue(n_ranks)(_classify)
     for rank, found in enumerate(ranks):
@@ -202,7 +205,7 @@ def _neighbors(rank, n_ranks):
     return found
 
 
-@pytest.mark.parametrize("n_ranks", ["two", "three"])
+@pytest.mark.parametrize("n_ranks", BY)
 def test_neighbors_are_those_of_one_process(n_ranks, request):
     ranks = request.getfixturevalue(n_ranks)(_neighbors)
     for name, (X, metric, k) in neighbor_cases().items():
@@ -254,7 +257,7 @@ def _sums(rank, n_ranks):
     return found
 
 
-@pytest.mark.parametrize("n_ranks", ["two", "three"])
+@pytest.mark.parametrize("n_ranks", BY)
 def test_sums_of_maps_are_those_of_one_process(n_ranks, request):
     ranks = request.getfixturevalue(n_ranks)(_sums)
     for n, d in SUMMED:
