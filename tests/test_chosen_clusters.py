@@ -284,6 +284,20 @@ def test_verbose_speaks(capsys, estimator):
     assert "[ICONClustering]" in capsys.readouterr().out
 
 
+def test_memberships_of_rows_are_where_p_leads_and_their_own_cluster_is_likeliest():
+    p = Gaussian(4, n_neighbors=9).conditional(IRIS)
+    labels = np.random.RandomState(0).randint(3, size=len(IRIS))
+    labels[:100] = np.arange(100) // 50
+    found, dense = automatic.soft(p, labels), p.toarray()
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    np.testing.assert_array_equal(found.argmax(axis=1), labels)
+    inside = np.array([[dense[i, labels == c].sum() for c in range(3)] for i in range(len(IRIS))])
+    led = np.sort(inside, axis=1)[:, -1] - 1e-3 > np.sort(inside, axis=1)[:, -2]
+    led &= inside.argmax(axis=1) == labels
+    np.testing.assert_allclose(found[led], 0.99 * inside[led] + 0.01 / 3)
+    assert led.sum() > 100 > (~led).sum() > 10
+
+
 # --- how many -------------------------------------------------------------------------------------------------------
 
 

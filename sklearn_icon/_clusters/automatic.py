@@ -139,12 +139,17 @@ def _partition_of(near, asked, sample_weight):
 
 
 def soft(p, labels):
-    """Memberships of rows: two thirds their own cluster, a third where p leads from them, a little of all."""
+    """Memberships of rows: where p leads from them, a little of all; two thirds their own where that is not likeliest.
+
+    Their own cluster is the likeliest of each.
+    """
     n, k = len(labels), int(labels.max()) + 1
     members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), (n, k))
     own, led = members.toarray(), (p.weights @ members).toarray()
     led = np.where(p.has_positives[:, None], led, own)
-    return (1 - _OF_ALL) * (2 * own + led) / 3 + _OF_ALL / k
+    elsewhere = (led * own).sum(axis=1) <= (led - led * own).max(axis=1) + 1e-6
+    led[elsewhere] = (2 * own[elsewhere] + led[elsewhere]) / 3
+    return (1 - _OF_ALL) * led + _OF_ALL / k
 
 
 def linear(X, chosen: Candidate, p, sample_weight):
