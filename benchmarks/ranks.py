@@ -120,7 +120,7 @@ def recall(X, places, k=10, n_judged=1000):
 def run(path, ranks, threads, knn):
     """Lines of all ranks."""
     own = [str(Path(__file__).resolve()), "--fit", str(path)] + ["--knn"] * knn
-    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, *start, *own], env=environment, capture_output=True, text=True)
     lines = [json.loads(line.split("JSON", 1)[1]) for line in done.stdout.splitlines() if "JSON" in line]
@@ -162,7 +162,16 @@ def kill(n, columns, count):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "X.npy"
         np.save(path, make_blobs(n, columns, centers=40, random_state=0)[0].astype(np.float32))
-        launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", str(Path(__file__).resolve()), "--fit", path]
+        launch = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            str(Path(__file__).resolve()),
+            "--fit",
+            path,
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
         for _ in range(count):
             command = [sys.executable, *map(str, launch), "--knn", "--tell"]

@@ -516,10 +516,10 @@ def test_command_refuses(tmp_path, monkeypatch, capsys):
 
 
 def test_torchrun(tmp_path):
-    command = "-m torch.distributed.run --nproc-per-node 2 -m sklearn_icon classify X.npy --labels y.npy --out out.npy"
+    command = "-m torch.distributed.run --standalone --nproc-per-node 2 -m sklearn_icon classify X.npy"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     how = {"cwd": files(tmp_path), "env": environment, "capture_output": True, "text": True, "timeout": 200}
-    done = subprocess.run([sys.executable, *command.split()], **how)
+    done = subprocess.run([sys.executable, *command.split(), "--labels", "y.npy", "--out", "out.npy"], **how)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("[ICONClassifier] fitted in") == 1  # rank 0 speaks
     X, y, _ = classes()
