@@ -11,10 +11,11 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import spectral_embedding
 
-from .._core.conditional import Conditional, recalled_p, warn_rows_without_positives
+from .._core.conditional import Conditional, warn_rows_without_positives
 from .._core.journal import recalled
 from .._core.rows import in_units, is_itself, row_digests, unit_of
 from .._graph.neighbors import cross_neighbors
+from .._graph.recalled import recalled_p
 from ..encoders import Linear, Lookup
 from ..encoders._networks import build_module, encode, input_scale, state_arrays, torch_dtype
 from ..learned import SharedCluster

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from .journal import current, recalled
 from .types import Rows
 
 
@@ -177,15 +175,3 @@ def view_conditional(n_items: int, n_views: int) -> Conditional:
     weights = np.full(others.size, 1 / (n_views - 1))
     indptr = (n_views - 1) * np.arange(n + 1)
     return Conditional(sparse.csr_array((weights, others.ravel(), indptr), shape=(n, n)), exclude_self=True)
-
-
-def recalled_p(compute: Callable[[], Conditional]) -> Conditional:
-    """What `compute` gives, or gave before, as a journal tells."""
-    if current() is None:
-        return compute()
-
-    def parts() -> list:
-        p = compute()
-        return [p.weights, p.uniform, p.exclude_self, p.degrees, p.recall]
-
-    return Conditional(*recalled("p", parts))

@@ -14,12 +14,13 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted, validate_data
 
 from .. import learned, supervisory
-from .._core.conditional import recalled_p, warn_left_out, warn_rows_without_positives
+from .._core.conditional import warn_left_out, warn_rows_without_positives
 from .._core.device import working_on
 from .._core.group import group
 from .._core.journal import remembered
 from .._core.labels import class_probabilities, class_weights, classes_and_codes, is_known, is_one_hot
 from .._core.rows import refuse_hidden, rows_of, shape_of
+from .._graph.recalled import recalled_p
 from .._training.given import Labelled
 from .base import ICon
 from .linear import LinearPart, linear_map

@@ -16,11 +16,12 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from .. import learned, supervisory
 from .._clusters.choice import best_count
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
-from .._core.conditional import recalled_p, warn_rows_without_positives
+from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
 from .._core.group import group
 from .._core.quiet import quiet
 from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
+from .._graph.recalled import recalled_p
 from .._training.new_rows import FittedRows, input_kind
 from .base import Drawn, ICon
 from .progress import counted

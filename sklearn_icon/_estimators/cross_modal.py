@@ -13,7 +13,6 @@ from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
 from .. import encoders, learned
-from .._core.conditional import recalled_p
 from .._core.device import working_on
 from .._core.rows import (
     check_item_shape,
@@ -25,6 +24,7 @@ from .._core.rows import (
     with_int32_indices,
 )
 from .._core.spec import resolve
+from .._graph.recalled import recalled_p
 from .._objective.divergences import DIVERGENCES
 from .._training.given import Modalities
 from .base import ICon

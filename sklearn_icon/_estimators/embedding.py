@@ -9,11 +9,12 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .._core.conditional import recalled_p, warn_rows_without_positives
+from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
 from .._core.group import group
 from .._core.journal import recalled
 from .._core.rows import copy_counts, is_itself, mean_of_copies, rows_of, with_copies
+from .._graph.recalled import recalled_p
 from .._training.initialization import given_map, initial_map
 from .._training.new_rows import FittedRows, input_kind
 from .base import Drawn, ICon
