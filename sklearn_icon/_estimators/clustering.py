@@ -182,8 +182,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     neighbors_graph_ : csr_array of shape (n_samples, n_samples)
         Distances to the neighbours that p was built on, the nearest first, as by `KNeighborsTransformer`: with
         metric="precomputed" it is the X of other estimators, which then search none. Where p lives on all rows, the
-        nearest 91. Only where p measured distances between distinct rows of X. Neither pickled nor saved, nor
-        kept by a `checkpoint`.
+        nearest 91. Only where p measured distances between distinct rows of X. Neither pickled nor saved.
     device_ : str
         Where the fit ran.
     fit_report_ : dict

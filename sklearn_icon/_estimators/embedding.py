@@ -159,8 +159,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     neighbors_graph_ : csr_array of shape (n_samples, n_samples)
         Distances to the neighbours that p was built on, the nearest first, as by `KNeighborsTransformer`: with
         metric="precomputed" it is the X of other estimators, which then search none. Where p lives on all rows, the
-        nearest 91. Only where p measured distances between rows of X without copies. Neither pickled nor saved, nor
-        kept by a `checkpoint`.
+        nearest 91. Only where p measured distances between rows of X without copies. Neither pickled nor saved.
     device_ : str
         Where the fit ran.
     fit_report_ : dict
