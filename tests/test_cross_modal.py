@@ -626,3 +626,52 @@ def test_a_few_outliers_leave_the_other_rows_their_partners(far):
     left[:2], right[3, 1] = far * np.random.RandomState(1).normal(size=(2, 9)), far
     score = ICONCrossModal(2).fit(LEFT[4:], RIGHT[4:]).score(LEFT[4:], RIGHT[4:])
     assert ICONCrossModal(2).fit(left, right).score(LEFT[4:], RIGHT[4:]) > 0.8 * score > 4 / len(LEFT)
+
+
+def test_a_sum_of_losses_is_their_sum():
+    from sklearn_icon._optim.train import sum_of
+
+    a, b = (torch.arange(1.0, 4.0, dtype=torch.float64).requires_grad_() for _ in range(2))
+    parts = [lambda: (a * b).sin().sum(), lambda: (a - b).square().sum(), lambda: (b.exp() * a).sum()]
+    whole = sum(part() for part in parts)
+    found = sum_of((part() for part in parts), [a, b])
+    assert float(found.detach()) == pytest.approx(float(whole.detach()), rel=1e-15)
+    for one, other in zip(torch.autograd.grad(found, [a, b]), torch.autograd.grad(whole, [a, b]), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("q", ["student_t", "cosine"])
+def test_linear_maps_of_many_rows_are_solved_in_blocks_that_stay(q, monkeypatch):
+    """The loss is the mean over the blocks, at its minimum; one block is that of all rows."""
+    from sklearn_icon._estimators import cross_modal
+    from sklearn_icon._training import linear_pairs
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(330, 6))
+    Y = X[:, :4] + 0.3 * rng.normal(size=(330, 4))
+    monkeypatch.setattr(cross_modal, "_BATCH_ROWS", 100)
+    monkeypatch.setattr(cross_modal, "_PAIRS", 1)
+    made = []
+
+    class Kept(linear_pairs._LinearPairs):
+        def __init__(self, *about):
+            super().__init__(*about)
+            made.append(self)
+
+    monkeypatch.setattr(linear_pairs, "_LinearPairs", Kept)
+    model = ICONCrossModal(2, learned=q, encoder="linear", random_state=0).fit(X, Y)
+    solved = made[0]
+    sizes = [len(x) for x, _ in solved.blocks]
+    assert sum(sizes) == 330 and max(sizes) <= 100 and max(sizes) - min(sizes) <= 1
+    again = ICONCrossModal(2, learned=q, encoder="linear", random_state=0).fit(X, Y)
+    np.testing.assert_array_equal(again.transform(X), model.transform(X))
+    assert model.score(X, Y) > 20 / 330
+    value = solved.loss()
+    assert float(value.detach()) == pytest.approx(model.loss_curve_[-1], rel=1e-6)
+    found = [param.detach().clone() for param in solved.params]
+    for seed in range(5):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for param, best in zip(solved.params, found, strict=True):
+                param.copy_(best + 0.1 * torch.randn_like(best))
+        assert float(solved.loss().detach()) > model.loss_curve_[-1]

@@ -34,6 +34,7 @@ from .routes import Case, refuse
 _PASSES, _LEAST_STEPS = 20, 600  # unless max_iter says how many passes
 _FLAT, _FEW_ROWS = 2, 100  # components up to which, and rows below which, maps are linear
 _BATCH_ROWS, _ALL_ROWS = 256, 2048
+_PAIRS = 1 << 23  # in the blocks of linear maps together, down to blocks of 256 rows
 _COSINE = partial(learned.Gaussian, metric="cosine", tau="learn")
 _NAMED = {"gaussian": _COSINE, "cosine": _COSINE}
 
@@ -73,9 +74,10 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
     max_iter : int or "auto", default="auto"
         Passes over the rows; "auto" is 20, or as many as make 600 steps. Iterations of L-BFGS are passes: at most 200.
     batch_size : int or "auto", default="auto"
-        Rows of a minibatch at the most, which are each other's keys. "auto" is 256, and 2,048 of linear maps: where all
-        rows are one batch, two linear maps are found by L-BFGS, without randomness, with a penalty of
-        `(|R_x|^2 + |R_y|^2) / 2n` on the weights of standardised columns unless q is of cosines.
+        Rows of a minibatch at the most, which are each other's keys. "auto" is 256. Two linear maps are found by L-BFGS
+        where all rows are one batch, with a penalty of `(|R_x|^2 + |R_y|^2) / 2n` on the weights of standardised
+        columns unless q is of cosines; under "auto" of all rows, without randomness up to 2,048 of them, and in random
+        blocks that stay, of 2,048 to 256 rows, where there are more.
     learning_rate : float or "auto", default="auto"
         Rate of Adam, which falls to zero along a cosine; "auto" is 0.002.
     tol : float, default=1e-4
@@ -277,17 +279,22 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         from .._training.pairs import solve_pairs
         from ..encoders._networks import torch_dtype
 
-        linear = solves_all_rows(sides, q_spec, both, DIVERGENCES[self.divergence].smooth)
-        batch_rows = (_ALL_ROWS if linear else _BATCH_ROWS) if self.batch_size == "auto" else self.batch_size
-        linear, batch_rows = linear and sides.n_rows <= batch_rows, min(batch_rows, sides.n_rows)
+        n, linear = sides.n_rows, solves_all_rows(sides, q_spec, both, DIVERGENCES[self.divergence].smooth)
+        batch_rows = _BATCH_ROWS if self.batch_size == "auto" else self.batch_size
+        if linear and self.batch_size == "auto":
+            batch_rows = min(_ALL_ROWS, max(batch_rows, _PAIRS // n))
+        linear = linear and (self.batch_size == "auto" or n <= batch_rows)
+        batch_rows = min(batch_rows, n)
         max_iter = None if self.max_iter == "auto" else self.max_iter
         training = Training(self.learning_rate, max_iter, self.tol, batch_rows)
         run, loss = Run(torch_dtype(sides.X), device, 0, self._on_step), Loss(q_spec, self.divergence)
         with self._threads(batch_rows * sides.most_columns if all(encoder.flat for encoder in both) else None):
             if linear:
+                seed = random_state.randint(np.iinfo(np.int32).max) if n > batch_rows else 0
+                run = run._replace(seed=int(seed))
                 return solve_linear_pairs(sides, uniform, loss, both, self.n_components, training, run)
             if max_iter is None:
-                steps = -(-sides.n_rows // batch_rows)
+                steps = -(-n // batch_rows)
                 training = training._replace(max_iter=max(_PASSES, -(-_LEAST_STEPS // steps)))
             *seeds, seed = (int(seed) for seed in random_state.randint(np.iinfo(np.int32).max, size=3))
             run = run._replace(seed=seed)

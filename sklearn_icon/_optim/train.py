@@ -77,6 +77,17 @@ class Problem:
     watch: EarlyStopping | None = None
 
 
+def sum_of(losses: Iterable[torch.Tensor], params: Sequence[torch.Tensor]) -> Any:
+    """A sum of losses and its gradient in the parameters; what only one of them needs is held at a time."""
+    total, gradients = 0.0, [torch.zeros_like(param) for param in params]
+    for loss in losses:
+        for sum_, gradient in zip(gradients, torch.autograd.grad(loss, params), strict=True):
+            sum_ += gradient
+        total += float(loss.detach())
+    tangent: Any = sum((param * sum_).sum() for param, sum_ in zip(params, gradients, strict=True))
+    return tangent + (total - tangent.detach())
+
+
 class _Batches:
     """Batches in turn, and how many were taken."""
 

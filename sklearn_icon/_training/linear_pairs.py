@@ -2,6 +2,8 @@
 
     minimise   L(X R_x, y R_y)  +  (|R_x|^2 + |R_y|^2) / 2n,     columns of X and y standardised
 
+Of many rows L is the mean over blocks of them, a random partition that stays, in which rows are each other's keys.
+
 The penalty is that of a standard normal prior on the weights, and is left out where q knows no lengths. R_x and R_y
 start at the first singular vectors of X^T y. Solutions that differ by a rotation are the same: components are ordered
 by variance, and signed.
@@ -15,9 +17,10 @@ from scipy import linalg, sparse
 
 from .._core.rows import rows_of, unit_of
 from .._core.unit_rows import unit_rows
+from .._objective.batches import shuffled
 from .._objective.loss import Loss
 from .._optim.methods import LBFGS
-from .._optim.train import Problem, Run, Training, train
+from .._optim.train import Problem, Run, Training, sum_of, train
 from ..encoders import Encoder
 from ..encoders._networks import build_module, load_module, state_arrays
 from ..learned import Learned
@@ -45,9 +48,9 @@ def solve_linear_pairs(
     training: Training,
     run: Run,
 ) -> Pairs:
-    """Both maps, from all pairs."""
+    """Both maps, from all pairs within blocks of at most `training.batch_size` rows."""
     double, axes = run._replace(dtype=torch.float64), [_Side(rows_of(items)) for items in sides]
-    linear = _LinearPairs(axes, uniform, loss, n_components, double)
+    linear = _LinearPairs(axes, uniform, loss, n_components, int(training.batch_size or sides.n_rows), double)
     stops = _Falling(training.tol, run.report("training", training.max_iter or _ITERATIONS))
     problem = Problem(linear.loss, linear.params + linear.temperature.params)
     result = train(
@@ -63,25 +66,35 @@ def solve_linear_pairs(
 
 
 class _LinearPairs:
-    """Two maps, from the solution of PLS, and the loss of all pairs."""
+    """Two maps, from the solution of PLS, and the loss of all pairs within blocks."""
 
-    def __init__(self, sides: list["_Side"], uniform: float, loss: Loss, n_components: int, run: Run):
+    def __init__(self, sides: list["_Side"], uniform: float, loss: Loss, n_components: int, block_rows: int, run: Run):
         found = linalg.svd(sides[0].near.T @ sides[1].near / len(sides[0].rows), full_matrices=False)
         starts = [_columns(part, n_components) for part in (found[0], found[2].T)]
         self.params = [torch.as_tensor(start, **run.like).requires_grad_() for start in starts]
-        self.rows = [torch.as_tensor(side.rows, **run.like) for side in sides]
+        n = len(sides[0].rows)
+        blocks = [slice(None)] if n <= block_rows else shuffled(n, block_rows, np.random.RandomState(run.seed))
+        self.blocks = [[torch.as_tensor(side.rows[block], **run.like) for side in sides] for block in blocks]
+        self.n_rows = n
         self.temperature, self.unit = Temperature(loss.learned, **run.like), on_sphere(loss.learned)
         about = self.temperature.learned, loss.divergence, uniform, self.params[0].detach()
-        self.batch = batch_of_pairs(len(self.rows[0]), *about)
+        self.batches = {len(x): batch_of_pairs(len(x), *about) for x, _ in self.blocks}
 
-    def loss(self, batch: Any = None) -> torch.Tensor:
-        """Of all pairs, penalised where q knows lengths."""
+    def loss(self, batch: Any = None) -> Any:
+        """The mean over blocks, penalised where q knows lengths."""
+        if len(self.blocks) == 1:
+            return self._of_block(*self.blocks[0])
+        of_blocks = (len(block[0]) / self.n_rows * self._of_block(*block) for block in self.blocks)
+        return sum_of(of_blocks, [*self.params, *self.temperature.params])
+
+    def _of_block(self, *sides: torch.Tensor) -> Any:
         self.temperature.set()
-        z, w = (side @ param for side, param in zip(self.rows, self.params, strict=True))
+        z, w = (side @ param for side, param in zip(sides, self.params, strict=True))
+        batch = self.batches[len(z)]
         if self.unit:
-            return symmetric_loss(self.batch, unit_rows(z), unit_rows(w))
-        penalty = sum(param.square().sum() for param in self.params) / (2 * len(z))
-        return symmetric_loss(self.batch, z, w) + penalty
+            return symmetric_loss(batch, unit_rows(z), unit_rows(w))
+        penalty: Any = sum(param.square().sum() for param in self.params) / (2 * self.n_rows)
+        return symmetric_loss(batch, z, w) + penalty
 
 
 class _Falling:

@@ -12,7 +12,7 @@ from .._core.rows import average_duplicates
 from .._objective.loss import Loss
 from .._objective.objective import Objective
 from .._optim.methods import LBFGS, Adam
-from .._optim.train import Problem, Run, Training, train
+from .._optim.train import Problem, Run, Training, sum_of, train
 from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
 from .maps import MapSolution, summary
@@ -146,15 +146,10 @@ class _Contexts:
         if isinstance(blocks, list):
             _, _, objective = blocks[0]
             return objective(represent(rows), prototypes)
-        total, gradients = 0.0, [torch.zeros_like(param) for param in params]
         scale = len(self.rows) / len(rows)
-        for part, fraction, objective in blocks:
-            loss = scale * fraction * objective(represent(part), prototypes)
-            for sum_, gradient in zip(gradients, torch.autograd.grad(loss, params), strict=True):
-                sum_ += gradient
-            total += float(loss.detach())
-        tangent: Any = sum((param * sum_).sum() for param, sum_ in zip(params, gradients, strict=True))
-        return tangent + (total - tangent.detach())
+        return sum_of(
+            (scale * fraction * objective(represent(part), prototypes) for part, fraction, objective in blocks), params
+        )
 
     def losses(self, z: torch.Tensor, prototypes: torch.Tensor) -> np.ndarray:
         """Each context's part of D."""
