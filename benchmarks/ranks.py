@@ -38,7 +38,7 @@ def model(n, columns, ranks, steps=STEPS, refreshed=None, nodes=None, width=4):
         "attraction": steps * rows * 1.6 * NEIGHBORS / 2 * 20,
         "repulsion": refreshed * (rows * 150 + 60 * nodes**2 * np.log2(max(nodes, 2))),
     }
-    held = {"X": 2 * rows * columns * width, "p": rows * NEIGHBORS * 12, "edges": rows * NEIGHBORS * 60, "map": 60 * n}
+    held = {"X": 2 * rows * columns * width, "p": rows * NEIGHBORS * 12, "edges": rows * NEIGHBORS * 88, "map": 60 * n}
     return sent, 2 * (2 * others + steps + refreshed), flops, held
 
 
