@@ -232,5 +232,5 @@ def draw_regrets(figures, path):
     figure, ax = plt.subplots(figsize=(6, 0.25 * len(found) + 1), layout="constrained")
     ax.barh(list(found), list(found.values()))
     ax.axvline(0.05, color="0.5", linestyle=":")
-    ax.set(xlabel="regret in ARI: the better of KMeans and SpectralClustering, less ICONClustering")
+    ax.set(xlabel="regret in ARI: the better of KMeans\nand SpectralClustering, less ICONClustering")
     figure.savefig(path, dpi=100)
