@@ -19,7 +19,10 @@ from pathlib import Path
 PEERS = {
     "TSNE": ("sklearn.manifold", "from sklearn_icon import ICONEmbedding as TSNE"),
     "KMeans": ("sklearn.cluster", "from sklearn_icon import ICONClustering as KMeans"),
-    "SpectralClustering": ("sklearn.cluster", "from sklearn_icon import ICONClustering as SpectralClustering"),
+    "SpectralClustering": (
+        "sklearn.cluster",
+        "from sklearn_icon import methods; SpectralClustering = methods.get('spectral').make_estimator",
+    ),
     "LogisticRegression": ("sklearn.linear_model", "from sklearn_icon import ICONClassifier as LogisticRegression"),
     "CCA": ("sklearn.cross_decomposition", "from sklearn_icon import ICONCrossModal as CCA"),
 }
@@ -50,7 +53,9 @@ EXAMPLES = {
     "compose/plot_digits_pipe": "LogisticRegression",
     "compose/plot_column_transformer_mixed_types": "LogisticRegression",
     "neural_networks/plot_rbm_logistic_classification": "LogisticRegression",
-    "feature_selection/plot_select_from_model_diabetes": "LogisticRegression",
+    "ensemble/plot_feature_transformation": "LogisticRegression",
+    "calibration/plot_calibration_curve": "LogisticRegression",
+    "model_selection/plot_roc": "LogisticRegression",
     "model_selection/plot_confusion_matrix": "LogisticRegression",
     "cross_decomposition/plot_compare_cross_decomposition": "CCA",
     "miscellaneous/plot_multilabel": "CCA",
