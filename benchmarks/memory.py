@@ -76,7 +76,7 @@ def main():
         rows.append(row | {"predicted": predicted, "measured": measured, "ratio": round(predicted / measured, 3)})
         print(*case, f"{predicted / 1e6:.1f} MB predicted, {measured / 1e6:.1f} MB measured", flush=True)
     if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+        Path(args.json).write_text(json.dumps({"fits": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
