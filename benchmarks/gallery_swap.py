@@ -56,6 +56,7 @@ EXAMPLES = {
     "ensemble/plot_feature_transformation": "LogisticRegression",
     "calibration/plot_calibration_curve": "LogisticRegression",
     "model_selection/plot_roc": "LogisticRegression",
+    "model_selection/plot_grid_search_refit_callable": "LogisticRegression",
     "model_selection/plot_confusion_matrix": "LogisticRegression",
     "cross_decomposition/plot_compare_cross_decomposition": "CCA",
     "miscellaneous/plot_multilabel": "CCA",
