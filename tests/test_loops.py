@@ -38,7 +38,7 @@ def test_edges(threads, kernel, n_components, dtype):
     weights = sparse.csr_array(weights + weights.T)
     z = torch.as_tensor(3 * rng.standard_normal((60, n_components)), dtype=dtype)
     compiled = CompiledEdges(weights, dtype)
-    assert len(compiled.parts) == 3
+    assert len(compiled.pulls) == 3
     value, gradient = SparseEdges(weights, dtype, "cpu").sum_and_gradient(kernel, z)
     for _ in range(2):
         compiled_value, compiled_gradient = compiled.sum_and_gradient(kernel, z)
@@ -48,6 +48,27 @@ def test_edges(threads, kernel, n_components, dtype):
         no_value, same = compiled.sum_and_gradient(kernel, z, with_value=False)
         assert no_value is None
         np.testing.assert_array_equal(same, compiled_gradient)
+
+
+@each_precision
+def test_rough_edges_are_the_heaviest_with_all_the_weight(threads, dtype):
+    weights = sparse.random(60, 60, density=0.3, random_state=1)
+    weights.data **= 4
+    weights = sparse.csr_array(sparse.triu(weights, 1) + sparse.triu(weights, 1).T)
+    z = torch.as_tensor(3 * np.random.RandomState(1).standard_normal((60, 2)), dtype=dtype)
+    compiled, kernel = CompiledEdges(weights, dtype), learned.StudentT()
+    value, _ = compiled.sum_and_gradient(kernel, z)
+    rough_value, gradient = compiled.sum_and_gradient(kernel, z, rough=True)
+    falling = np.sort(weights.data)[::-1]
+    least = falling[np.searchsorted(np.cumsum(falling), 0.9 * falling.sum())]
+    kept = weights.copy()
+    kept.data[kept.data < least] = 0
+    kept.eliminate_zeros()
+    assert kept.nnz < 0.6 * weights.nnz
+    kept.data *= weights.data.sum() / kept.data.sum()
+    expected = SparseEdges(kept, dtype, "cpu").sum_and_gradient(kernel, z)[1]
+    assert rough_value == value  # of all edges
+    np.testing.assert_allclose(gradient, expected, atol=PRECISION[dtype] * expected.abs().max().item())
 
 
 @each_precision

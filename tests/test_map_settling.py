@@ -96,11 +96,11 @@ def test_no_progress_of_minus_one_is_the_first_check_without_a_lower_loss():
 
 
 def test_many_rows_end_with_finer_steps(monkeypatch):
-    monkeypatch.setattr(_maps, "_FINE_ROWS", 200)
+    monkeypatch.setattr(_maps, "_PATIENT_ROWS", 200)
     A = datasets.load_digits().data[:500]
     m = ICONEmbedding(max_iter=200, random_state=0).fit(A)
     assert [name for name, *_ in m.phases_][-2:] == ["descent", "refinement"] and m.n_iter_ <= 200
-    assert m.learning_rate_ == pytest.approx(max(500, 50) / 8)
+    assert m.learning_rate_ == pytest.approx(max(500, 50) / 4)
 
 
 # --- score --------------------------------------------------------------------------------------------------------

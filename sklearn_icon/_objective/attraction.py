@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from .._core.quiet import quiet
 from .._core.team import Team
+from .._core.types import Array
 from .normalizers import Offsets, both_ways, upper_tiles
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _DENSE = 0.2
 _COMPILED_EDGES = 300_000  # below, torch takes less time than loading compiled loops
+_HEAVY = 0.9  # of all weight, by the heaviest edges: some two fifths of those of a perplexity
 
 
 def symmetric_edges(
@@ -51,9 +53,9 @@ class Edges(Protocol):
     """The threads that sum."""
 
     def sum_and_gradient(
-        self, learned: DistanceKernel, z: Tensor, with_value: bool = True
+        self, learned: DistanceKernel, z: Tensor, with_value: bool = True, rough: bool = False
     ) -> tuple[float | None, Tensor]:
-        """(sum of w log k or None, its gradient)."""
+        """(sum of w log k or None, its gradient, or where a rough one will do that of the heaviest edges)."""
         ...
 
 
@@ -76,7 +78,7 @@ class SparseEdges:
         return torch.repeat_interleave(torch.arange(self.shape[0], device=self.indptr.device), self.indptr.diff())
 
     def sum_and_gradient(
-        self, learned: DistanceKernel, z: Tensor, with_value: bool = True
+        self, learned: DistanceKernel, z: Tensor, with_value: bool = True, rough: bool = False
     ) -> tuple[float | None, Tensor]:
         """See `Edges`."""
         sq = (z.index_select(0, self.rows) - z.index_select(0, self.indices)).square_().sum(1)
@@ -107,12 +109,31 @@ class CompiledEdges:
         upper.sort_indices()
         self.graph = (upper.indptr, upper.indices, upper.data)
         self.team: Team = Team()
-        self.parts = self.team.split_by_weight(np.diff(upper.indptr))
         self.points = np.zeros((len(rank), 2), dtype=values.dtype)
-        self.pulls = np.zeros((len(self.parts), len(rank), 2), dtype=values.dtype)
+        self.pulls = np.zeros((self.team.size, len(rank), 2), dtype=values.dtype)
+
+        self._tasks = self._parts_of(self.graph)
+
+    def _parts_of(self, graph: tuple[Array, Array, Array]) -> list[tuple]:
+        """What each thread sums over."""
+        return [(self.points, *graph, part.start, part.stop) for part in self.team.split_by_weight(np.diff(graph[0]))]
+
+    def heaviest(self) -> tuple[Array, Array, Array]:
+        """The graph of the heaviest edges, which take the weight of the others too."""
+        indptr, indices, weights = self.graph
+        falling = np.sort(weights)[::-1]
+        sums = np.cumsum(falling, dtype=np.float64)
+        kept = weights >= falling[np.searchsorted(sums, _HEAVY * sums[-1])]
+        heavy = weights[kept]
+        before = np.concatenate([[0], np.cumsum(kept)]).astype(indptr.dtype)
+        return before[indptr], indices[kept], heavy * heavy.dtype.type(sums[-1] / heavy.sum(dtype=np.float64))
+
+    @cached_property
+    def _heavy_tasks(self) -> list[tuple]:
+        return self._parts_of(self.heaviest())
 
     def sum_and_gradient(
-        self, learned: DistanceKernel, z: Tensor, with_value: bool = True
+        self, learned: DistanceKernel, z: Tensor, with_value: bool = True, rough: bool = False
     ) -> tuple[float | None, Tensor]:
         """See `Edges`."""
         from .loops import log_sum, pull, put, take
@@ -120,15 +141,15 @@ class CompiledEdges:
         terms: Any = learned.slope_terms
         number, (a, b, factor) = self.points.dtype.type, terms
         take(z.detach().numpy(), self.order, self.points)
-        edges = [(self.points, *self.graph, part.start, part.stop) for part in self.parts]
+        edges = self._heavy_tasks if rough else self._tasks
         self.team.run(pull, [(*edge, number(a), number(b), out) for edge, out in zip(edges, self.pulls, strict=True)])
         gradient = np.empty(z.shape, dtype=self.points.dtype)
         parts = (self.pulls, self.order, number(4 * factor))
         self.team.run(put, [(*parts, part.start, part.stop, gradient) for part in self.team.split(len(gradient))])
         if not with_value:
             return None, torch.from_numpy(gradient)
-        values = np.zeros((len(edges), 1))
-        self.team.run(log_sum, [(*edge, a * b, out) for edge, out in zip(edges, values, strict=True)])
+        values = np.zeros((len(self._tasks), 1))
+        self.team.run(log_sum, [(*edge, number(a * b), out) for edge, out in zip(self._tasks, values, strict=True)])
         return 2 * factor * values.sum(), torch.from_numpy(gradient)
 
 
@@ -142,7 +163,7 @@ class DenseEdges:
         self.weights = torch.as_tensor(weights.toarray(), dtype=dtype, device=device)
 
     def sum_and_gradient(
-        self, learned: DistanceKernel, z: Tensor, with_value: bool = True
+        self, learned: DistanceKernel, z: Tensor, with_value: bool = True, rough: bool = False
     ) -> tuple[float | None, Tensor]:
         """See `Edges`."""
         total, pull = torch.zeros((), dtype=torch.float64, device=z.device), Offsets(z)

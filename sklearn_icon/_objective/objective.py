@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in half a second
 FINE_SPACING, FINE_NODES = 0.2, 4096  # of the grid for the reported loss of more rows
+_ROUGH_SPACING = 0.7  # of the grid in steps for which a rough gradient will do
 _EDGES_AT_ONCE = 1 << 20
 _PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
 _SMALLEST_KERNEL = 1e-7  # that a weight is multiplied by, as a rule
@@ -101,6 +102,7 @@ class Objective:
         self.drawn: Any = None
         self._pushed: Any = None
         self.grid = GridPotential(learned) if interpolate else None
+        self._rough_grid = GridPotential(learned, self.grid.team, _ROUGH_SPACING) if self.grid else self.grid
         self._dense_but_self = n_components is None and p.weights.nnz * _PAIRS_OF_AN_EDGE >= self.n_rows * self.n_keys
         if self.is_plain_kl and square and learned.euclidean and not (self.exclude_self and self._is_dense):
             symmetric = weights if self.joint else _symmetric(weights, row_mass)
@@ -128,6 +130,7 @@ class Objective:
         self.learned = learned
         if self.grid is not None:
             self.grid = GridPotential(learned, self.grid.team)
+            self._rough_grid = GridPotential(learned, self.grid.team, _ROUGH_SPACING)
 
     def refine(self, n_keys: int, random_state: np.random.RandomState | None) -> None:
         """Let normalisers be those that are reported: exact, on a finer grid, or from more keys, as n allows.
@@ -233,24 +236,30 @@ class Objective:
         return self._tensor(self.mass[:, None] * self.weights.toarray())
 
     def gradient(
-        self, z: Tensor, exaggeration: float = 1.0, with_value: bool = True, refresh: bool = True
+        self,
+        z: Tensor,
+        exaggeration: float = 1.0,
+        with_value: bool = True,
+        refresh: bool = True,
+        rough: bool = False,
     ) -> tuple[float | None, Tensor]:
         """(L or None, the gradient of `terms` with the attraction multiplied), for plain KL whose keys are the rows.
 
         The exaggeration is in the gradient only. L costs a logarithm an edge. Without `refresh` the repulsion may be
-        that of the call before: it varies slowly.
+        that of the call before: it varies slowly. A `rough` gradient may be of the heaviest edges and a coarse grid,
+        at half the time; L is not.
         """
         if self.edges is None:
             attraction, repulsion = self.terms(z)
             (gradient,) = torch.autograd.grad(exaggeration * attraction + repulsion, z)
             return float((attraction + repulsion).detach()) + self.constant, gradient
         if not refresh and self._pushed is not None:
-            value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value)
+            value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value, rough)
             log_z, push = self._pushed
         elif self._has_joint_sums:
-            value, pull, log_z, push = self._joint_sums(z.detach(), with_value)
+            value, pull, log_z, push = self._joint_sums(z.detach(), with_value, rough)
         else:
-            value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value)
+            value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value, rough)
             partition = self._partition(self._row_log_z(z, z))
             (push,), log_z = torch.autograd.grad(partition, z), float(partition.detach())
         self._pushed = (log_z, push)
@@ -264,15 +273,16 @@ class Objective:
     def _has_joint_sums(self) -> bool:
         return self.joint and self.exclude_self and self.drawn is None
 
-    def _joint_sums(self, z: Tensor, with_value: bool) -> tuple[Any, Tensor, float, Tensor]:
+    def _joint_sums(self, z: Tensor, with_value: bool, rough: bool = False) -> tuple[Any, Tensor, float, Tensor]:
         """(sum over edges or None, its gradient, log-normaliser, its gradient)."""
         one_pass = self.edges.is_dense and has_rational_tail(self.learned) and not can_fuse(self.learned, z)
         if self.grid is None and one_pass:
             return dense_student_t_sums(self.learned, z, self.edges.weights, with_value)
-        sums = self.edges.sum_and_gradient(self.learned, z, with_value)
+        sums = self.edges.sum_and_gradient(self.learned, z, with_value, rough)
         if self.grid is None:
             return *sums, *joint_normalizer(self.learned, z)
-        return *sums, *joint_grid_normalizer(self.grid, z)
+        coarse = self._rough_grid if rough and not with_value else None
+        return *sums, *joint_grid_normalizer(coarse or self.grid, z)
 
     def per_row(self, z: Tensor, keys: Tensor | None = None, key_degrees: Tensor | None = None) -> Tensor:
         """What each row adds to L, shape (n_rows,): the sum is L."""

@@ -54,9 +54,14 @@ class SharedObjective(Objective):
         self.drawn = None
 
     def gradient(
-        self, z: Tensor, exaggeration: float = 1.0, with_value: bool = True, refresh: bool = True
+        self,
+        z: Tensor,
+        exaggeration: float = 1.0,
+        with_value: bool = True,
+        refresh: bool = True,
+        rough: bool = False,
     ) -> tuple[float | None, Tensor]:
-        """See `Objective.gradient`."""
+        """See `Objective.gradient`; of all edges, as each rank would know others as the heaviest."""
         ranks = group()
         value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value)
         if refresh or self._pushed is None:

@@ -22,23 +22,22 @@ from ..learned import Learned, StudentT
 from .few_rows import SideBySide, n_side_by_side
 
 _MOST_STEPS, _DRAWN_STEPS = 1000, 250  # unless max_iter says how many
-_EXPLORATION_ITERATIONS = 80
-_EXPLORATION_MOMENTUM = 0.8
+_EXPLORATION = 40, 40, 0.8  # steps at the early and at the falling exaggeration, momentum
+_UNFOLDING = 80, 120, 0.9  # the same for one map of few rows: sheets unfold, and steps cost little
 _TRIAL_STEPS = 150  # of maps side by side, after which their losses tell which is best
 _MOMENTUM, _MOMENTUM_OF_FEW, _FEW_ROWS = 0.93, 0.9, 1000
 _MAX_STEP = 5.0
 _LOSS_EVERY = 25
-_PATIENT_ROWS = 10_000  # more: the repulsion at every other step
+_PATIENT_ROWS = 10_000  # more: a short exploration, the repulsion at every other step, rough steps and then fine ones
 _JUDGED_ROWS, _JUDGED_NEIGHBORS = 1000, 10  # whose recall tells whether a map has settled
-_LEAST_GAIN = 0.02  # neighbours of a row in 50 steps
-_LEAST_FALL, _FALL_ROWS = 4e-3, 1800  # of the loss in 50 steps, relative; of so many rows
+_LEAST_GAIN, _LEAST_FALL, _FALL_ROWS = 0.02, 4e-3, 1800  # neighbours of a row, and loss, in 50 steps of so many rows
+_LESS_PATIENT = 2.0  # times as much ends the descent where a refinement follows
 _LEAST_LOSS = 0.01
 _SMALLEST_RATE = 50.0
 _OF_KINKS = 1 / 8  # a loss with kinks has no slope that slows the descent near its minimum
 _DRAWN_KEYS, FINAL_KEYS = 1000, 5000  # that stand for all in a step, and in the loss of the map
 _DRAWN_RATE = 1.0
-_FINE_ROWS = 10_000
-_FINE_RATE = 1 / 8  # of the rate, at which maps of many rows settle their neighbours: at the full one these fluctuate
+_FINE_RATE = 1 / 4  # of the rate, at which maps of many rows settle their neighbours: at the full one these fluctuate
 _GOES_ON = ("converged", "max_iter", "completed")  # after which another phase begins
 _TAIL_EVERY = 10  # steps between moves of the degrees of freedom
 _LEAST_DF, _MOST_DF = 0.05, 100.0
@@ -137,6 +136,7 @@ class _Lookup:
         if explore is not None and self.tail is None and self.rng is None:
             n_maps = n_side_by_side(self.objective, len(self.z))
             self.several = SideBySide(self.objective, self.z, n_maps, explore) if n_maps > 1 else None
+        self.refined = len(self.z) > _PATIENT_ROWS and self.rng is None
         self.settled, self.rate = _Settled(p, self.z), 0.0
         journal.remember_fields(self.settled, "loss", "recall")
         if self.tail is not None:
@@ -146,14 +146,18 @@ class _Lookup:
     def schedule(self):
         """Yield the phases, none with more steps than are left."""
         (early, final), most = self.descent.exaggeration, self.left
-        n_early = min(_EXPLORATION_ITERATIONS, most // 3) if early > 1 and not self.loss.learned.is_limit else 0
+        n, alone = len(self.z), self.several is None and self.rng is None
+        n_first, n_falling, explores = _UNFOLDING if alone and n <= _PATIENT_ROWS else _EXPLORATION
+        n_all = n_first + n_falling
+        n_early = min(n_all, most // 3) if early > 1 and not self.loss.learned.is_limit else 0
+        n_first = n_first * n_early // n_all
         n_several = min(_TRIAL_STEPS, (most - n_early) // 2) if self.several is not None else 0
-        n_fine = most // 4 if len(self.z) > _FINE_ROWS and self.rng is None else 0
-        momentum = _MOMENTUM if len(self.z) > _FEW_ROWS else _MOMENTUM_OF_FEW
+        n_fine = most // 4 if self.refined else 0
+        momentum = _MOMENTUM if n > _FEW_ROWS else _MOMENTUM_OF_FEW
         for phase in (
-            Phase("early exaggeration", n_early // 2, early, _EXPLORATION_MOMENTUM),
-            Phase("falling exaggeration", n_early - n_early // 2, (early * final) ** 0.5, _EXPLORATION_MOMENTUM),
-            Phase("descent side by side", n_several, final, _EXPLORATION_MOMENTUM),
+            Phase("early exaggeration", n_first, early, explores),
+            Phase("falling exaggeration", n_early - n_first, (early * final) ** 0.5, explores),
+            Phase("descent side by side", n_several, final, explores),
             Phase("descent", most - n_early - n_several - n_fine, final, momentum),
             Phase("refinement", most if n_fine else 0, final, momentum),
         ):
@@ -164,6 +168,7 @@ class _Lookup:
         if phase.last and self.several is not None:
             self.z, self.several = self.several.best().requires_grad_(), None
             self.settled.z = self.z
+        self.settled.patience = 1 / _LESS_PATIENT if self._is_rough(phase) else 1.0
         self.rate, report = self._rate(phase), self.run.report(phase.name, phase.n_steps)
         most = phase.n_steps
         with leaving_cores_to(self.objective.team), journal.passing():
@@ -185,6 +190,10 @@ class _Lookup:
         """Each row's part of D, with normalisers as they are reported."""
         self.objective.refine(FINAL_KEYS, self.rng)
         return losses_of(self.objective, embedding)
+
+    def _is_rough(self, phase: Phase) -> bool:
+        """Whether a refinement makes good what a phase neglects."""
+        return self.refined and phase.name != "refinement"
 
     def _rate(self, phase: Phase) -> float:
         """The step size of a phase."""
@@ -232,7 +241,7 @@ class _Lookup:
         if not objective.is_plain_kl and phase.exaggeration > 1:
             plain_loss = self.loss._replace(learned=self.loss.learned.unmixed(), divergence="kl")
             objective = plain_loss.over(self.p.unmixed(), self.run, **self.of_objective)
-        steps = _Count()
+        steps, rough = _Count(), self._is_rough(phase)
         journal.remember_fields(steps, "n")
         objective.remember()
 
@@ -241,7 +250,7 @@ class _Lookup:
             if tail is not None and step % _TAIL_EVERY == 0:
                 tail.move(objective, z)
             refresh = with_loss or len(z) <= _PATIENT_ROWS or step % 2 == 0
-            loss, gradient = objective.gradient(z, phase.exaggeration, with_loss, refresh)
+            loss, gradient = objective.gradient(z, phase.exaggeration, with_loss, refresh, rough)
             return loss, [gradient]
 
         def any_divergence(with_loss):
@@ -268,12 +277,13 @@ class _Count:
 class _Settled:
     """Whether a map gains no more, asked every 50 steps: its loss hardly falls, nor do more neighbours of p come near.
 
-    What counts as hardly grows with the rows, as their steps take longer.
+    What counts as hardly grows with the rows, as their steps take longer, and as patience falls.
     """
 
     def __init__(self, p, z):
         n = len(z)
-        self.z, self.least_fall = z, _LEAST_FALL * (n / _FALL_ROWS) ** 0.55
+        self.z, self.patience, slow = z, 1.0, (n / _FALL_ROWS) ** 0.7
+        self.least_gain, self.least_fall = _LEAST_GAIN * max(slow, 1.0), _LEAST_FALL * slow
         self.rows = np.unique(np.linspace(0, n - 1, min(n, _JUDGED_ROWS)).astype(int))
         self.rows = self.rows[(self.rows >= p.first) & (self.rows < p.first + p.shape[0])]
         weights = p.weights[self.rows - p.first]
@@ -288,7 +298,7 @@ class _Settled:
         recall = self._recall()
         gain, self.recall = recall - self.recall, recall
         fall, self.loss = (self.loss - loss) / max(abs(loss), _LEAST_LOSS), loss
-        return fall < self.least_fall and gain < _LEAST_GAIN
+        return fall * self.patience < self.least_fall and gain * self.patience < self.least_gain
 
     def _recall(self):
         """The fraction of p's nearest neighbours of some rows that are nearest in the map."""
