@@ -66,6 +66,24 @@ def test_outliers_do_not_join_the_others():
     assert adjusted_rand_score(np.delete(y, [5, 100]), found) == 1
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(("value", "dtype"), [(50, "f8"), (1e3, "f4"), (1e6, "f8"), (1e6, "f4"), (1e16, "f4")])
+def test_one_far_cell_puts_no_groups_together(value, dtype, seed):
+    """Groups put together cut nothing of p, and k-means would do it for the cell's sake."""
+    X, y = make_blobs(120, n_features=4, centers=3, random_state=seed)
+    X = X.astype(dtype)
+    X[7, 2] = value
+    labels = ICONClustering(3, random_state=0).fit_predict(X)
+    assert adjusted_rand_score(np.delete(y, 7), np.delete(labels, 7)) > 0.95
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 4])
+def test_few_rows_in_noise_keep_their_bends(seed):
+    """Of draws in which p leads from one to the other in few places; of seed 3 all partitions cut alike."""
+    X, y = make_moons(300, noise=0.08, random_state=seed)
+    assert adjusted_rand_score(y, ICONClustering(2, random_state=0).fit_predict(X)) > 0.9
+
+
 @pytest.mark.parametrize("k", [2, 9, 17, 19, 20])
 def test_as_many_clusters_as_asked_for_where_rows_are_distinct(k):
     X = np.random.RandomState(k).normal(size=(20, 3))

@@ -19,7 +19,7 @@ from .._graph.recalled import recalled_p
 from ..encoders import Linear, Lookup
 from ..encoders._networks import build_module, encode, input_scale, state_arrays, torch_dtype
 from ..learned import SharedCluster
-from .choice import Candidate, as_good, candidate, choose
+from .choice import Candidate, as_even, as_good, candidate, choose
 from .cuts import measure_of
 from .local_search import cost_table, quiet
 from .losses import Data, Divergence, Specs, sq_distances
@@ -97,11 +97,30 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
     if X is not None and by_means.max() + 1 == asked.n_clusters:
         loss = settled(rows, by_means, asked.seed, 0)[1]
         made = {"k-means": candidate("k-means", by_means, loss, p, share)} | made
-    chosen = choose(made, share)
+
+    def around(simple, kept):
+        return _cuts_around(rows, near, p, simple, kept, asked)
+
+    chosen = choose(made, share, around)
     for each in made.values():
         asked.report(f"{each.name}: loss {each.loss:.4f}, R {each.cut(share):.4f}, evenness {each.evenness:.3f}")
     asked.report(f"kept that of {chosen.name}")
     return Choice(chosen, list(made.values()))
+
+
+def _cuts_around(rows, near, p, simple, kept, asked):
+    """R among the rows that are no outliers to the simpler partition: of it, of the other, and of one cluster more."""
+    rest = np.flatnonzero(~simple.alone)
+    flow, weights, share = (
+        rows.flow[rest][:, rest],
+        p.weights[rest][:, rest],
+        rows.masses[rest] / rows.masses[rest].sum(),
+    )
+    k = len(np.unique(kept.labels[rest])) + 1
+    more = searched(Rows(flow / flow.sum(), share, rows.table, k), near[rest], [], 1, asked.seed, asked.max_iter)[0][0]
+    among = Conditional.from_weights(weights, exclude_self=True)
+    parts = (np.unique(labels, return_inverse=True)[1] for labels in (simple.labels[rest], kept.labels[rest], more))
+    return [candidate("", labels, 0.0, among, share).cut(share) for labels in parts]
 
 
 def _k_means(X, unit, asked, sample_weight):
@@ -173,8 +192,10 @@ def linear(X, chosen: Candidate, p, sample_weight):
     for made_of in tries:
         coef, intercept = made_of(X, chosen.labels, share)
         labels = np.asarray(X @ coef.T + intercept).argmax(axis=1)
-        whole = len(np.unique(labels)) == k
-        if whole and as_good(candidate("linear", labels, 0.0, p, share), chosen, share, _LINEAR_ERRORS):
+        if len(np.unique(labels)) < k:
+            continue
+        found = candidate("linear", labels, 0.0, p, share)
+        if as_even(found, chosen) and as_good(found, chosen, share, _LINEAR_ERRORS):
             return coef, intercept
     return None
 

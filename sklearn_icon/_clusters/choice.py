@@ -18,6 +18,7 @@ from scipy import sparse
 from scipy.special import entr
 
 _MUCH_LESS, _LITTLE_MORE = 0.7, 1.2  # of what another cuts
+_MORE = 1.5  # of what another cuts, beside a few edges, whatever accidents may do
 _STANDARD_ERRORS = 1.5  # within which what is cut may differ by accident
 _AS_EVEN = 0.85  # of another's effective number of clusters
 _FEW_EDGES = 0.002  # of p, which a few rows may cut by accident
@@ -65,6 +66,11 @@ def as_good(simple, other, share, errors=_STANDARD_ERRORS):
     return mean <= errors * error + 1e-12
 
 
+def as_even(one, other):
+    """Whether one has nearly as many effective clusters as another: groups put together cut nothing."""
+    return one.effective >= _AS_EVEN * other.effective
+
+
 def cuts_below(one, factor, other, share):
     """Whether one cuts less than this factor of what the other does."""
     return one.cut(share) < factor * other.cut(share) - 1e-12
@@ -73,33 +79,41 @@ def cuts_below(one, factor, other, share):
 def parts_outliers(simple, other, share):
     """Whether the simpler partition has clusters of outliers, and what the other does instead is a split of a group.
 
-    Then, of all other rows, the simpler one cuts next to nothing.
+    Then, of all other rows, the simpler one cuts next to nothing; but so it does where it puts two groups together.
     """
     rest = share * ~simple.alone
     return rest @ simple.cut_of_rows < _NOTHING * (rest @ other.cut_of_rows) - 1e-12
 
 
-def choose(made, share):
+def are_groups(cuts):
+    """Whether k clusters are groups, of the R of fewer, of k and of one more: from these on R rises, and more."""
+    before, after = rises(cuts)
+    return after > before and after > np.log(_LITTLE_MORE)
+
+
+def choose(made, share, around=lambda simple, kept: (0.0, 0.0, 0.0)):
     """The partition to keep, of candidates by name; see the module.
 
     1. That of the search, of the lowest loss, unless that of the cut has less than 0.7 of its R.
     2. That of k-means instead, where its R is at most a fifth higher; or k-means' after moves, where its R is higher by
-       1.5 standard errors of the difference over rows at the most. Where its effective number of clusters is below 0.85
-       of the other's, its R must be below 0.7 of the other's. Clusters of outliers, that the other has not, must be
-       worth it: of the other rows it cuts less than a tenth.
+       1.5 standard errors of the difference over rows at the most, and by no more than half. Where its effective number
+       of clusters is below 0.85 of the other's, its R must be below 0.7 of the other's. Clusters of outliers, that the
+       other has not, must be worth it: of the other rows it cuts less than a tenth of what the other cuts, whose
+       clusters of these are no groups: `around` gives the R among these rows of the first, the second, and of one
+       cluster more, which rises most after groups.
     """
     kept = made["search"]
     if "cut" in made and cuts_below(made["cut"], _MUCH_LESS, kept, share):
         kept = made["cut"]
     for simple in (made[name] for name in ("k-means", "settled k-means") if name in made):
         if simple.alone.any() and not kept.alone.any():
-            replaces = parts_outliers(simple, kept, share)
-        elif simple.effective < _AS_EVEN * kept.effective:
+            replaces = parts_outliers(simple, kept, share) and not are_groups(around(simple, kept))
+        elif not as_even(simple, kept):
             replaces = cuts_below(simple, _MUCH_LESS, kept, share)
         elif simple.name == "k-means":
             replaces = simple.cut(share) <= _LITTLE_MORE * kept.cut(share) + 1e-12
         else:
-            replaces = as_good(simple, kept, share)
+            replaces = as_good(simple, kept, share) and simple.cut(share) <= _MORE * kept.cut(share) + _FEW_EDGES
         if replaces:
             return simple
     return kept
