@@ -1,6 +1,6 @@
 """How many small faults of the objective its tests find.
 
-    python benchmarks/mutants.py 40 --seed 0 [tests/test_sums.py ...]
+    python benchmarks/mutants.py 40 --seed 0 [tests/objective/test_sums.py ...]
 
 Each mutant is the package with one node of `sklearn_icon/_objective/` changed: a sum for a difference, a factor
 dropped, a sign flipped, min for max, a bound off by one, a condition negated. It is killed where a test fails.
@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ROOM = Path("sklearn_icon/_objective")
 FILES = ("divergences", "differences", "sums", "loops", "grid", "objective", "batches_and_rows", "nn")
-TESTS = [f"tests/test_{name}.py" for name in FILES]
+TESTS = [str(path.relative_to(ROOT)) for name in FILES for path in (ROOT / "tests").rglob(f"test_{name}.py")]
 SKIPPED = ("__init__.py", "fused.py", "triton_loops.py")  # the last two run where triton is
 PATIENCE = 600  # seconds, after which a mutant that loops is killed
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}

@@ -18,4 +18,4 @@ export PYTHONPATH="$folder${PYTHONPATH:+:$PYTHONPATH}" NUMBA_CACHE_DIR="$folder/
 chosen="not test_estimator_checks and not test_neighbors or approximate_search"
 for configuration in map clusters softmax pairs; do chosen+=" or $configuration-check"; done
 "$python" -m pytest -q -p no:cacheprovider -k "$chosen" \
-    tests/test_{conformance,grid_search,pickles,items,classifier_labels,neighbors}.py
+    tests/estimators/test_{conformance,grid_search,pickles,items,classifier_labels}.py tests/graph/test_neighbors.py

@@ -5,7 +5,11 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${1:-.venv/bin/python}
-files=(tests/test_{affinity,conditional,dense_rows,differences,divergences,embedding,grid,learned,objective,sums}.py)
+files=(
+    tests/core/test_{conditional,differences}.py tests/graph/test_{affinity,dense_rows}.py
+    tests/objective/test_{divergences,grid,objective,sums}.py tests/learned/test_learned.py
+    tests/estimators/test_embedding.py
+)
 long="on_digits or land_among or as_good_as_exact"
 
 numeric_tests() {

@@ -19,7 +19,7 @@ OLDEST = "3.7"  # whose interpreter knows numpy 2.4
 def test_loops_in_the_interpreter():
     """Every test of `interpreted_loops.py`."""
     pytest.importorskip("triton", minversion=OLDEST)
-    tests = Path(__file__).with_name("interpreted_loops.py")
+    tests = Path(__file__).parents[1] / "interpreted_loops.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,7 +13,7 @@ import sklearn_icon
 from sklearn_icon import encoders, learned, supervisory
 
 X = load_iris().data[::5].astype(np.float32)
-FILE = Path(__file__).parent / "data" / "estimators_0_1_0.pkl.gz"
+FILE = Path(__file__).parents[1] / "data" / "estimators_0_1_0.pkl.gz"
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")

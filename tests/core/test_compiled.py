@@ -9,7 +9,7 @@ from pathlib import Path
 import pynndescent
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "sklearn_icon"
+PACKAGE = Path(__file__).parents[2] / "sklearn_icon"
 CODE = """
 import warnings
 warnings.simplefilter("error")
