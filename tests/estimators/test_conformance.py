@@ -98,7 +98,7 @@ def expected_failures(estimator):
     if isinstance(estimator, ICONClassifier) and estimator.supervisory == "propagated_label":
         return {"check_classifiers_classes": "labels of -1 and 1: -1 is unknown to this p, and one class is left"}
     if estimator in (CONFIGURATIONS[name] for name in DRAWN_BY_ROW):
-        reason = "the check shuffles rows, for which other random numbers are drawn then; tests/estimators/test_copies.py does not"
+        reason = "the check shuffles rows, for which other random numbers are drawn; test_copies.py does not"
         return dict.fromkeys(WEIGHTS, reason)
     if isinstance(estimator, ICONClustering):
         reason = "after fit, the check reads classifier tags and class columns off whatever has predict_proba"
