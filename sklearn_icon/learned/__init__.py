@@ -5,7 +5,7 @@ log q. Formulas are the rows of I-Con's table 1 (Alshammari et al., ICLR 2025). 
 affinity of a pair (squared distance, cosine or dot product), so each class adds two or three lines of mathematics.
 """
 
-from ._base import DistanceKernel, Learned
+from ._base import DistanceKernel, Kernel, Learned
 from ._kernels import Gaussian, Harmonic, StudentT
 from ._limits import NarrowGaussian, WideGaussian
 from ._memberships import SharedCluster
@@ -15,6 +15,7 @@ __all__ = [
     "DistanceKernel",
     "Gaussian",
     "Harmonic",
+    "Kernel",
     "Learned",
     "NarrowGaussian",
     "SharedCluster",

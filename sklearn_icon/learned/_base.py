@@ -25,7 +25,8 @@ SlopeTerms: TypeAlias = tuple[float, float, float]
 class Learned(Spec):
     """A row of the table: how q(j|i) follows from representations.
 
-    All tensors are torch tensors of one dtype and device. A function of distance alone is a `DistanceKernel`.
+    All tensors are torch tensors of one dtype and device. One that is a kernel over its sum is a `Kernel`; a
+    `DistanceKernel` where the kernel is a function of distance alone.
 
     Examples
     --------
@@ -104,7 +105,24 @@ class Learned(Spec):
         return log_q
 
 
-class DistanceKernel(Learned):
+class Kernel(Learned):
+    """Whatever is q(j|i) = k(z_i, z_j) / sum_b k(z_i, z_b): subclasses give log k of matching rows and of all pairs.
+
+    Examples
+    --------
+    >>> from sklearn_icon.learned import Kernel
+    >>> from sklearn_icon.testing import check_learned
+    >>> class Bilinear(Kernel):
+    ...     affinity = "dot"
+    ...     def paired(self, z, keys):
+    ...         return (z * keys).sum(1) / 2
+    ...     def pairwise(self, z, keys):
+    ...         return z @ keys.T / 2
+    >>> check_learned(Bilinear())
+    """
+
+
+class DistanceKernel(Kernel):
     """A function of the squared Euclidean distance: subclasses give `log_kernel`, and `slope` where that is faster.
 
     Examples
