@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.sparse.linalg import ArpackError
+from scipy.sparse.linalg import ArpackError, lobpcg
 from scipy.special import softmax
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
@@ -29,6 +29,8 @@ from .soft_k_means import moved
 _K_MEANS_STARTS = 6
 _LEAST_KEPT, _MOST_KEPT, _KEPT_ROWS = 6, 9, 12_000  # partitions between rounds: fewer of many rows
 _MOST_EIGENVECTORS = 120
+_FACTORED_ROWS = 2000  # more: eigenvectors by blocks
+_SPARE, _SMOOTHING, _RESIDUAL, _BLOCK_STEPS = 5, 10, 1e-3, 150
 _STRENGTH, _REGRESSION_STEPS, _REGRESSION = 1.0, 30, 1e8  # C, steps and the most rows x columns x clusters
 _LINEAR_ERRORS = 1.0
 _OF_ALL = 0.01  # of a membership, so that none is impossible
@@ -143,6 +145,8 @@ def _eigenvectors(p, learned, asked, sample_weight):
         return None
     measure = measure_of(p, learned, sample_weight)
     flow = symmetric_flow(p, 1, measure)
+    if p.shape[0] > _FACTORED_ROWS:
+        return _leading_eigenvectors(flow, asked.n_clusters, asked.seed)
     solver = "lobpcg" if p.shape[0] <= 5 * asked.n_clusters else None  # of so few rows all eigenvectors
     how = {"n_components": asked.n_clusters, "random_state": asked.seed, "drop_first": False}
     with quiet():
@@ -150,6 +154,23 @@ def _eigenvectors(p, learned, asked, sample_weight):
             return spectral_embedding(flow, eigen_solver=solver, **how)
         except ArpackError:
             return spectral_embedding(flow, eigen_solver="lobpcg", **how)
+
+
+def _leading_eigenvectors(flow, n_vectors, seed):
+    """Those of D^-1 W, by blocks of vectors: a factorisation fills in where rows have many dimensions.
+
+    Blocks find the equal eigenvalues of groups that nothing joins, which a single Krylov space does not.
+    """
+    degrees = np.asarray(flow.sum(axis=1)).ravel()
+    root = np.sqrt(np.where(degrees > 0, degrees, 1))
+    scaled = sparse.csr_array(sparse.diags_array(1 / root) @ flow @ sparse.diags_array(1 / root))
+    start = np.random.RandomState(seed).standard_normal((len(root), n_vectors + min(n_vectors, _SPARE) + 2))
+    start[:, 0] = root
+    for _ in range(_SMOOTHING):
+        start = scaled @ start
+    with quiet():
+        values, vectors = lobpcg(scaled, np.linalg.qr(start)[0], largest=True, tol=_RESIDUAL, maxiter=_BLOCK_STEPS)
+    return vectors[:, np.argsort(-values, kind="stable")[:n_vectors]] / root[:, None]
 
 
 def _partition_of(near, asked, sample_weight):

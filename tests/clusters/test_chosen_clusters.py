@@ -393,3 +393,18 @@ def test_k_means_of_single_precision_far_from_zero():
     np.testing.assert_allclose(
         np.sort(clusters.cluster_centers_, axis=0), np.sort(theirs.cluster_centers_, axis=0), rtol=1e-7
     )
+
+
+@pytest.mark.parametrize("apart", [2.0, 30.0], ids=["joined", "apart"])
+def test_leading_eigenvectors_by_blocks_span_those_of_the_whole_matrix(apart):
+    """Of groups that nothing joins, too: their eigenvalue is one, several times."""
+    rng = np.random.RandomState(0)
+    X = apart * rng.normal(size=(4, 3))[np.arange(200) % 4] + rng.normal(size=(200, 3))
+    flow = row_search.symmetric_flow(Gaussian(5, n_neighbors=15).conditional(X), 1, np.ones(200))
+    degrees = np.asarray(flow.sum(axis=1)).ravel()
+    values, vectors = np.linalg.eigh(flow.toarray() / np.sqrt(np.outer(degrees, degrees)))
+    leading = np.linalg.qr(vectors[:, ::-1][:, :4])[0]
+    found = automatic._leading_eigenvectors(flow, 4, 0) * np.sqrt(degrees)[:, None]
+    within = np.linalg.svd(leading.T @ np.linalg.qr(found)[0], compute_uv=False)
+    assert within.min() > 0.999
+    assert (values[-1] - values[-4] < 1e-9) == (apart > 10)
