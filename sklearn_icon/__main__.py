@@ -141,7 +141,7 @@ def _transform(given: argparse.Namespace, params: dict[str, Any]) -> None:
     if given.out is None or given.model is None or params:
         raise ValueError("transform reads --model, writes --out, and takes no parameters.")
     estimator = sklearn_icon.load(given.model)
-    method = given.method or ("transform" if type(estimator).__name__ == "ICONEmbedding" else "predict")
+    method = given.method or ("predict" if hasattr(estimator, "predict") else "transform")
     if method not in ("transform", "predict", "predict_proba") or not hasattr(estimator, method):
         raise ValueError(
             f"--method {method} is none of {type(estimator).__name__}'s transform, predict, predict_proba."

@@ -1,5 +1,6 @@
 """The default clusters: candidates made on one p, one of them chosen, and memberships of what was chosen."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.special import softmax
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import spectral_embedding
+from sklearn.neighbors import NearestNeighbors
 
 from .._core.conditional import Conditional, warn_rows_without_positives
 from .._core.journal import recalled
@@ -29,6 +31,7 @@ from .soft_k_means import moved
 _K_MEANS_STARTS = 6
 _LEAST_KEPT, _MOST_KEPT, _KEPT_ROWS = 6, 9, 12_000  # partitions between rounds: fewer of many rows
 _MOST_EIGENVECTORS = 120
+_ASKED_ROWS, _OF_OTHERS = 500, 0.1  # of a group, and of their neighbours that are none of it
 _FACTORED_ROWS = 2000  # more: eigenvectors by blocks
 _SPARE, _SMOOTHING, _RESIDUAL, _BLOCK_STEPS = 5, 10, 1e-3, 150
 _STRENGTH, _REGRESSION_STEPS, _REGRESSION = 1.0, 30, 1e8  # C, steps and the most rows x columns x clusters
@@ -100,29 +103,34 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
         loss = settled(rows, by_means, asked.seed, 0)[1]
         made = {"k-means": candidate("k-means", by_means, loss, p, share)} | made
 
-    def around(simple, kept):
-        return _cuts_around(rows, near, p, simple, kept, asked)
-
-    chosen = choose(made, share, around)
+    chosen = choose(made, share, partial(_puts_together, X))
     for each in made.values():
         asked.report(f"{each.name}: loss {each.loss:.4f}, R {each.cut(share):.4f}, evenness {each.evenness:.3f}")
     asked.report(f"kept that of {chosen.name}")
     return Choice(chosen, list(made.values()))
 
 
-def _cuts_around(rows, near, p, simple, kept, asked):
-    """R among the rows that are no outliers to the simpler partition: of it, of the other, and of one cluster more."""
+def _puts_together(X, simple: Candidate, other: Candidate) -> bool:
+    """Whether clusters of the other that the simpler partition holds in one are groups, outliers left out.
+
+    Of the rows nearest to those of a group, as many as it has others, nine in ten are its own; in a part of a group
+    they lead over to the other part, however few edges of p do.
+    """
     rest = np.flatnonzero(~simple.alone)
-    flow, weights, share = (
-        rows.flow[rest][:, rest],
-        p.weights[rest][:, rest],
-        rows.masses[rest] / rows.masses[rest].sum(),
-    )
-    k = len(np.unique(kept.labels[rest])) + 1
-    more = searched(Rows(flow / flow.sum(), share, rows.table, k), near[rest], [], 1, asked.seed, asked.max_iter)[0][0]
-    among = Conditional.from_weights(weights, exclude_self=True)
-    parts = (np.unique(labels, return_inverse=True)[1] for labels in (simple.labels[rest], kept.labels[rest], more))
-    return [candidate("", labels, 0.0, among, share).cut(share) for labels in parts]
+    rows, labels, within = X[rest], other.labels[rest], simple.labels[rest]
+    sizes = np.bincount(labels, minlength=int(labels.max()) + 1)
+    holder = np.array([np.bincount(within[labels == c]).argmax() if size else -1 for c, size in enumerate(sizes)])
+    smaller = [c for c in np.argsort(sizes) if sizes[c] and ((holder == holder[c]) & (sizes > sizes[c])).any()]
+    if not smaller:
+        return False
+    for c in smaller:
+        members = np.flatnonzero(labels == c)
+        asked = members[:: -(-len(members) // _ASKED_ROWS)]
+        near = min(max(1, len(members) - 1), _ASKED_ROWS)
+        found = NearestNeighbors(n_neighbors=near + 1).fit(rows).kneighbors(rows[asked], return_distance=False)
+        if (labels[found] != c).mean() > _OF_OTHERS:
+            return False
+    return True
 
 
 def _k_means(X, unit, asked, sample_weight):

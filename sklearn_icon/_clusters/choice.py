@@ -85,29 +85,22 @@ def parts_outliers(simple, other, share):
     return rest @ simple.cut_of_rows < _NOTHING * (rest @ other.cut_of_rows) - 1e-12
 
 
-def are_groups(cuts):
-    """Whether k clusters are groups, of the R of fewer, of k and of one more: from these on R rises, and more."""
-    before, after = rises(cuts)
-    return after > before and after > np.log(_LITTLE_MORE)
-
-
-def choose(made, share, around=lambda simple, kept: (0.0, 0.0, 0.0)):
+def choose(made, share, puts_together=lambda simple, other: False):
     """The partition to keep, of candidates by name; see the module.
 
     1. That of the search, of the lowest loss, unless that of the cut has less than 0.7 of its R.
     2. That of k-means instead, where its R is at most a fifth higher; or k-means' after moves, where its R is higher by
        1.5 standard errors of the difference over rows at the most, and by no more than half. Where its effective number
        of clusters is below 0.85 of the other's, its R must be below 0.7 of the other's. Clusters of outliers, that the
-       other has not, must be worth it: of the other rows it cuts less than a tenth of what the other cuts, whose
-       clusters of these are no groups: `around` gives the R among these rows of the first, the second, and of one
-       cluster more, which rises most after groups.
+       other has not, must be worth it: of the other rows it cuts less than a tenth of what the other cuts, and not as
+       it puts groups together, of which `puts_together(k-means', the other)` tells.
     """
     kept = made["search"]
     if "cut" in made and cuts_below(made["cut"], _MUCH_LESS, kept, share):
         kept = made["cut"]
     for simple in (made[name] for name in ("k-means", "settled k-means") if name in made):
         if simple.alone.any() and not kept.alone.any():
-            replaces = parts_outliers(simple, kept, share) and not are_groups(around(simple, kept))
+            replaces = parts_outliers(simple, kept, share) and not puts_together(simple, kept)
         elif not as_even(simple, kept):
             replaces = cuts_below(simple, _MUCH_LESS, kept, share)
         elif simple.name == "k-means":

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from .._core.compiled import njit
 from .local_search import _interpolated, agreed_groups, quiet, search
 
-_ROUNDS, _SWEEPS = 3, 30
+_ROUNDS, _SWEEPS, _SWEEPS_AT_ONCE = 3, 30, 10
 _GROUPS_PER_CLUSTER, _MOST_GROUPS = 20, 1000
 _SEARCHES, _LEAST_SEARCHES, _WORK = 128, 8, 4e6  # searches of a round: fewer where groups times clusters are many
 _SAME = 0.95  # Rand index, adjusted, above which two partitions are one
@@ -44,9 +44,14 @@ def settled(rows: Rows, labels: np.ndarray, seed: int, max_sweeps: int = _SWEEPS
     """Labels from which no move of a row lowers the loss, and the loss; no cluster loses its last row."""
     labels = _whole(rows, np.unique(labels, return_inverse=True)[1].astype(np.int64))
     rng, n = np.random.RandomState(seed), len(labels)
-    orders = np.array([rng.permutation(n) for _ in range(min(max_sweeps, _SWEEPS))], dtype=np.int64).reshape(-1, n)
-    flow = rows.flow
-    cost = _settle_rows(flow.indptr, flow.indices, flow.data, rows.masses, rows.table, rows.n_clusters, orders, labels)
+    flow, left, moving = rows.flow, min(max_sweeps, _SWEEPS), True
+    known = flow.indptr, flow.indices, flow.data, rows.masses, rows.table, rows.n_clusters
+    while moving:
+        n_sweeps = min(left, _SWEEPS_AT_ONCE)  # as a rule few are needed
+        orders = np.array([rng.permutation(n) for _ in range(n_sweeps)], dtype=np.int64).reshape(-1, n)
+        cost, moving = _settle_rows(*known, orders, labels)
+        left -= n_sweeps
+        moving = moving and left > 0
     return labels, cost
 
 
@@ -165,6 +170,9 @@ def _cut_without_edge(indptr, indices, flow, masses, table, n_clusters, begins, 
     for row in range(len(label)):
         old, first, last = label[row], indptr[row], indptr[row + 1]
         own, n_touched = _link(row, indices[first:last], flow[first:last], label, links, touched)
+        if n_touched == 1 and touched[0] == old:  # no edge leads elsewhere, and none is left out to a gain
+            links[old] = 0.0
+            continue
         for edge in range(first, last):
             between[indices[edge]] = flow[edge]
         for edge in range(begins[row], begins[row + 1]):
@@ -231,6 +239,9 @@ def _settle_rows(indptr, indices, flow, masses, table, n_clusters, orders, label
                 continue
             edges = slice(indptr[row], indptr[row + 1])
             own, n_touched = _link(row, indices[edges], flow[edges], label, links, touched)
+            if n_touched == 1 and touched[0] == old:
+                links[old] = 0.0
+                continue
             left, mass_left = inside[old] - 2 * links[old] - own, mass[old] - masses[row]
             cost_left = _interpolated(left, mass_left, table)
             new, least, cost_joined = old, -1e-12, 0.0
@@ -254,5 +265,5 @@ def _settle_rows(indptr, indices, flow, masses, table, n_clusters, orders, label
             for which in range(n_touched):
                 links[touched[which]] = 0.0
         if not moved:
-            break
-    return cost.sum()
+            return cost.sum(), False
+    return cost.sum(), True

@@ -61,11 +61,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     1.5 standard errors of the difference, and by half, at the most. This is not enough where its sizes have the entropy
     of fewer than 0.85 as many even clusters: then its R too must be below 0.7 of the other's; nor where it gives
     outliers clusters of their own, in which less than half of p stays, and the other does not: then it must cut less
-    than a tenth as much of the other rows, whose R must not rise most with one cluster more than the other gives them,
-    as it does after groups. Memberships are those of a linear map, where its partition is as even and cuts no more than
-    one standard error above that, else the fractions of p that lead from a row to each cluster, its own the largest. Of
-    more than 10,000 rows that many are drawn to choose among; the search's choice then means a linear map trained on
-    all rows, the others' are carried over to all. Equal rows are one row that weighs more.
+    than a tenth as much of the other rows, and not as it holds two groups in one: clusters of the other whose rows have
+    nine in ten of their nearest rows, as many as the cluster has others, within it. Memberships are those of a linear
+    map, where its partition is as even and cuts no more than one standard error above that, else the fractions of p
+    that lead from a row to each cluster, its own the largest. Of more than 10,000 rows that many are drawn to choose
+    among; the search's choice then means a linear map trained on all rows, the others' are carried over to all. Equal
+    rows are one row that weighs more.
 
     Any other `supervisory` than a graph, `learned`, `encoder`, `divergence` or `debias`, or a `device` other than the
     CPU, is a choice that is trained as it stands: phi = softmax(f(x)). Starts are hard partitions of small groups of
