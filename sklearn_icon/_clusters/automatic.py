@@ -28,13 +28,13 @@ from .losses import Data, Divergence, Specs, sq_distances
 from .row_search import Rows, cut_without_edge, searched, settled, symmetric_flow
 from .soft_k_means import moved
 
-_K_MEANS_STARTS = 6
+_K_MEANS_STARTS, _STARTS_AMONG_EIGENVECTORS = 6, 3  # the second are settled whatever they are
 _LEAST_KEPT, _MOST_KEPT, _KEPT_ROWS = 6, 9, 12_000  # partitions between rounds: fewer of many rows
-_MOST_EIGENVECTORS = 120
+_MOST_EIGENVECTORS, _EIGEN_TOL = 120, 1e-4
 _ASKED_ROWS, _OF_OTHERS = 500, 0.1  # of a group, and of their neighbours that are none of it
 _FACTORED_ROWS = 2000  # more: eigenvectors by blocks
 _SPARE, _SMOOTHING, _RESIDUAL, _BLOCK_STEPS = 5, 10, 1e-3, 150
-_STRENGTH, _REGRESSION_STEPS, _REGRESSION = 1.0, 30, 1e8  # C, steps and the most rows x columns x clusters
+_STRENGTH, _REGRESSION_STEPS, _REGRESSION = 1.0, 20, 1e8  # C, steps and the most rows x columns x clusters
 _LINEAR_ERRORS = 1.0
 _OF_ALL = 0.01  # of a membership, so that none is impossible
 _WALK_STEPS = 2
@@ -156,7 +156,7 @@ def _eigenvectors(p, learned, asked, sample_weight):
     if p.shape[0] > _FACTORED_ROWS:
         return _leading_eigenvectors(flow, asked.n_clusters, asked.seed)
     solver = "lobpcg" if p.shape[0] <= 5 * asked.n_clusters else None  # of so few rows all eigenvectors
-    how = {"n_components": asked.n_clusters, "random_state": asked.seed, "drop_first": False}
+    how = {"n_components": asked.n_clusters, "random_state": asked.seed, "drop_first": False, "eigen_tol": _EIGEN_TOL}
     with quiet():
         try:
             return spectral_embedding(flow, eigen_solver=solver, **how)
@@ -183,7 +183,7 @@ def _leading_eigenvectors(flow, n_vectors, seed):
 
 def _partition_of(near, asked, sample_weight):
     with quiet():
-        k_means = KMeans(asked.n_clusters, n_init=_K_MEANS_STARTS, random_state=asked.seed)
+        k_means = KMeans(asked.n_clusters, n_init=_STARTS_AMONG_EIGENVECTORS, random_state=asked.seed)
         return k_means.fit_predict(near, sample_weight=sample_weight)
 
 
