@@ -102,7 +102,6 @@ def solve(p, X, asked: Asked, sample_weight: np.ndarray, learned) -> Choice:
     if X is not None and by_means.max() + 1 == asked.n_clusters:
         loss = settled(rows, by_means, asked.seed, 0)[1]
         made = {"k-means": candidate("k-means", by_means, loss, p, share)} | made
-
     chosen = choose(made, share, partial(_puts_together, X))
     for each in made.values():
         asked.report(f"{each.name}: loss {each.loss:.4f}, R {each.cut(share):.4f}, evenness {each.evenness:.3f}")
@@ -116,21 +115,19 @@ def _puts_together(X, simple: Candidate, other: Candidate) -> bool:
     Of the rows nearest to those of a group, as many as it has others, nine in ten are its own; in a part of a group
     they lead over to the other part, however few edges of p do.
     """
-    rest = np.flatnonzero(~simple.alone)
-    rows, labels, within = X[rest], other.labels[rest], simple.labels[rest]
+    rest = np.random.RandomState(0).permutation(np.flatnonzero(~simple.alone))
+    labels, within = other.labels[rest], simple.labels[rest]
     sizes = np.bincount(labels, minlength=int(labels.max()) + 1)
     holder = np.array([np.bincount(within[labels == c]).argmax() if size else -1 for c, size in enumerate(sizes)])
-    smaller = [c for c in np.argsort(sizes) if sizes[c] and ((holder == holder[c]) & (sizes > sizes[c])).any()]
-    if not smaller:
-        return False
+    largest = {holder[c]: c for c in np.argsort(sizes, kind="stable")}  # of each cluster of the simpler partition
+    smaller = [c for c, size in enumerate(sizes) if size and largest[holder[c]] != c]
     for c in smaller:
-        members = np.flatnonzero(labels == c)
-        asked = members[:: -(-len(members) // _ASKED_ROWS)]
-        near = min(max(1, len(members) - 1), _ASKED_ROWS)
-        found = NearestNeighbors(n_neighbors=near + 1).fit(rows).kneighbors(rows[asked], return_distance=False)
-        if (labels[found] != c).mean() > _OF_OTHERS:
+        some = rest[: len(rest) * _ASKED_ROWS // max(sizes[c], _ASKED_ROWS)]  # which leave some 500 of the cluster
+        rows, own = X[some], other.labels[some] == c
+        found = NearestNeighbors(n_neighbors=max(2, own.sum())).fit(rows).kneighbors(rows[own], return_distance=False)
+        if not own[found].mean() >= 1 - _OF_OTHERS:
             return False
-    return True
+    return bool(smaller)
 
 
 def _k_means(X, unit, asked, sample_weight):

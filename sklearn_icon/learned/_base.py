@@ -30,15 +30,11 @@ class Learned(Spec):
 
     Examples
     --------
-    >>> from sklearn_icon.learned import Learned
-    >>> from sklearn_icon.testing import check_learned
-    >>> class Bilinear(Learned):
-    ...     affinity = "dot"
-    ...     def paired(self, z, keys):
-    ...         return (z * keys).sum(1) / 2
-    ...     def pairwise(self, z, keys):
-    ...         return z @ keys.T / 2
-    >>> check_learned(Bilinear())
+    What the library asks of a q, it answers itself:
+
+    >>> from sklearn_icon.learned import Gaussian, SharedCluster
+    >>> [(q.normalized, q.euclidean, q.affinity) for q in (SharedCluster(), Gaussian(metric="cosine"))]
+    [(True, False, 'memberships'), (False, False, 'cosine')]
     """
 
     includes_self = False

@@ -408,3 +408,19 @@ def test_leading_eigenvectors_by_blocks_span_those_of_the_whole_matrix(apart):
     within = np.linalg.svd(leading.T @ np.linalg.qr(found)[0], compute_uv=False)
     assert within.min() > 0.999
     assert (values[-1] - values[-4] < 1e-9) == (apart > 10)
+
+
+@pytest.mark.parametrize("n", [30, 4000])
+def test_groups_are_told_from_halves_of_one_by_their_nearest_rows(n):
+    X, y = make_blobs([n, n], centers=[[0, 0, 0], [9, 0, 0]], random_state=0)
+    X, y = np.vstack([X, [[500, 500, 500]]]), np.append(y, 2)
+    halved = np.where((y == 1) & (X[:, 1] > 0), 2, y % 2)
+    alone = y == 2
+
+    def of(labels):
+        return choice.Candidate("", labels, 0.0, np.zeros(len(y)), 0.5, 2.0, alone)
+
+    in_one = np.where(alone, 1, 0)
+    assert not automatic._puts_together(X, of(y), of(halved))
+    assert automatic._puts_together(X, of(in_one), of(y % 2))
+    assert not automatic._puts_together(X, of(y), of(y % 2))
