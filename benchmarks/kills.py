@@ -29,7 +29,7 @@ import sklearn_icon
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding
 from sklearn_icon._core import journal
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/estimators"))
 from test_checkpoints import numbers
 
 KINDS = {

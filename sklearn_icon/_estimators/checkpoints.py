@@ -14,9 +14,10 @@ import os
 import re
 import warnings
 from contextlib import contextmanager
+from functools import singledispatch
 from inspect import signature
 from pathlib import Path
-from types import CodeType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -145,40 +146,88 @@ def _place(given, fit: dict) -> Path:
 def _digest(value, name: str) -> str:
     """That of a parameter."""
     arrays: list[np.ndarray] = []
-    text = json.dumps(encoded(_plain(value), arrays, name), sort_keys=True)
+    try:
+        plain = _plain(value)
+    except RecursionError:  # a function that holds itself
+        plain = _ADDRESS.sub("", repr(value))
+    text = json.dumps(encoded(plain, arrays, name), sort_keys=True)
     total = hashlib.blake2b(text.encode(), digest_size=16)
     for array in arrays:
         total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
+@singledispatch
 def _plain(value):
-    """Data that tell whether a value is the same in another process; code counts by its name and its instructions."""
-    if isinstance(value, BaseEstimator):
-        return [_name(type(value)), _plain(value.get_params(deep=False))]
-    if isinstance(value, np.random.RandomState):
-        return value.get_state(legacy=False)
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, CodeType):
-        return [value.co_code.hex(), list(value.co_names), [_plain(each) for each in value.co_consts]]
-    if callable(value):
-        code, cells = getattr(value, "__code__", None), getattr(value, "__closure__", None) or ()
-        held = [_plain(cell.cell_contents) for cell in cells]
-        return [_name(value), _plain(code), _plain(getattr(value, "__defaults__", None)), held]
+    """Data that tell whether a value is the same in another process; code counts by its name and its instructions.
+
+    What is not data itself counts by what it says of itself to be copied.
+    """
     try:
         encoded(value, [], "")
+        return value
     except TypeError:
+        pass
+    try:
+        told = value.__reduce_ex__(4)
+        return told if type(told) is str else [_plain(part) for part in told[:3]]
+    except Exception:  # it cannot be copied, or holds itself
         return _ADDRESS.sub("", repr(value))
-    return value
 
 
+@_plain.register
+def _plain_estimator(value: BaseEstimator):
+    return [_plain(type(value)), _plain(value.get_params(deep=False))]
+
+
+@_plain.register
+def _plain_generator(value: np.random.RandomState):
+    return value.get_state(legacy=False)
+
+
+@_plain.register
+def _plain_dict(value: dict):
+    return {str(key): _plain(each) for key, each in value.items()}
+
+
+@_plain.register(list)
+@_plain.register(tuple)
+def _plain_items(value):
+    return [_plain(each) for each in value]
+
+
+@_plain.register(set)
+@_plain.register(frozenset)
+def _plain_set(value):
+    return sorted((_plain(each) for each in value), key=repr)
+
+
+@_plain.register
+def _plain_bytes(value: bytes):
+    return value.hex()
+
+
+@_plain.register
+def _plain_code(value: CodeType):
+    return [value.co_code.hex(), list(value.co_names), [_plain(each) for each in value.co_consts]]
+
+
+@_plain.register
+def _plain_function(value: FunctionType):
+    held = [_plain(cell.cell_contents) for cell in value.__closure__ or ()]
+    return [_name(value), _plain(value.__code__), _plain(value.__defaults__), _plain(value.__kwdefaults__), held]
+
+
+@_plain.register
+def _plain_method(value: MethodType):
+    return [_plain(value.__func__), _plain(value.__self__)]
+
+
+@_plain.register(type)
+@_plain.register(BuiltinFunctionType)
 def _name(value) -> str:
-    """Where a class or a function is found; of another callable what it is printed as."""
-    known = getattr(value, "__qualname__", None)
-    return f"{value.__module__}.{known}" if known else _ADDRESS.sub("", repr(value))
+    """Where a class or a function is found."""
+    return f"{value.__module__}.{value.__qualname__}"
 
 
 def _data_digest(value) -> str:

@@ -135,7 +135,7 @@ class Predictor:
             last = "y" if name == "transform_y" else "X"
             graph.width = inputs[last] = _n_inputs(chain)
             for step, values in chain:
-                last = getattr(graph, step)(last, *values)
+                last = vars(_Graph)[step](graph, last, *values)
             graph.add("Identity", [last], to=name)
             graph.outputs.append((name, np.dtype(np.float64), [f"n_{last}", _width(chain)]))
         if self.classes is not None:
@@ -245,29 +245,44 @@ def steps_of(encoder: Any, state: dict, n_inputs: int, n_outputs: int) -> list:
 
 
 def _steps(module: Any, encoder: Any) -> list:
-    """The steps of a torch module."""
+    """The steps of a torch module; of exactly these classes, as others compute more."""
     import torch
+    from torch.nn.utils.parametrize import type_before_parametrizations
 
-    from ..encoders._networks import UnitRows, _InputScale
+    from ..encoders import _layers
+    from ..encoders._networks import UnitRows, _InputScale, _Rows
 
-    if isinstance(module, torch.nn.Sequential):
-        return [step for part in module for step in _steps(part, encoder)]
-    if isinstance(module, torch.nn.Linear):
-        weight = module.weight.detach().numpy().T.astype(np.float64)
-        bias = np.zeros(weight.shape[1], weight.dtype) if module.bias is None else module.bias.detach().double().numpy()
-        return [("affine", [weight, bias])]
-    if isinstance(module, torch.nn.ReLU):
-        return [("relu", [])]
-    if isinstance(module, UnitRows):
-        return [("unit", [])]
-    if isinstance(module, _InputScale):
-        parts = {name: value.double().numpy() for name, value in module.named_buffers()}
-        cut = [("cut", [parts[name]]) for name in ("limit",) if name in parts]
-        return [("scale", [parts["shift"], parts["factor"]]), *cut]
-    raise TypeError(
-        f"export writes linear maps and MLPs, but {encoder} holds a {type(module).__name__}; use torch.onnx.export of "
-        "your module, or encoder='mlp'."
-    )
+    def all_of(parts: Any) -> list:
+        return [step for part in parts for step in _steps(part, encoder)]
+
+    known = {
+        torch.nn.Sequential: all_of,
+        _Rows: all_of,
+        torch.nn.Linear: _of_linear,
+        _layers.Linear: _of_linear,
+        torch.nn.ReLU: lambda module: [("relu", [])],
+        UnitRows: lambda module: [("unit", [])],
+        _InputScale: _of_scale,
+    }
+    cls = type_before_parametrizations(module)
+    if cls not in known:
+        raise TypeError(
+            f"export writes linear maps and MLPs, but {encoder} holds a {cls.__name__}; use torch.onnx.export "
+            "of your module, or encoder='mlp'."
+        )
+    return known[cls](module)
+
+
+def _of_linear(module: Any) -> list:
+    weight = module.weight.detach().numpy().T.astype(np.float64)
+    bias = np.zeros(weight.shape[1], weight.dtype) if module.bias is None else module.bias.detach().double().numpy()
+    return [("affine", [weight, bias])]
+
+
+def _of_scale(module: Any) -> list:
+    parts = {name: value.double().numpy() for name, value in module.named_buffers()}
+    cut = [("cut", [parts[name]]) for name in ("limit",) if name in parts]
+    return [("scale", [parts["shift"], parts["factor"]]), *cut]
 
 
 def logits(coef: Any, intercept: Any, n_classes: int) -> list:

@@ -34,7 +34,7 @@ def whole(fit):
                 if current() is None and "_progress" not in vars(self):
                     refuse(self, args)
                 with following(self, fit, args, kwargs), _usual_state(training=True), together(self):
-                    if not getattr(self, "warm_start", False):
+                    if not self.get_params(deep=False).get("warm_start"):
                         for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
                             delattr(self, name)
                     returned = told(self, *args, **kwargs)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -337,6 +338,51 @@ def test_functions_count_by_name_and_instructions(tmp_path):
     other = supervisory.PositivePairs(lambda items: items + 0.2 * torch.randn_like(items))
     with pytest.raises(ValueError, match="supervisory was PositivePairs"):
         clone(model).set_params(supervisory=other).fit(X)
+
+
+class Noise:
+    """A view with a parameter of its own."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, items):
+        return items + self.scale * torch.randn_like(items)
+
+    def view(self, items):
+        return self(items)
+
+
+def scaled(items, scale):
+    return scale * items
+
+
+def itself():
+    def view(items):
+        return items if len(items) else view(items)
+
+    return view
+
+
+WITH_STATE = {
+    "object": Noise,
+    "method": lambda scale: Noise(scale).view,
+    "partial": lambda scale: partial(scaled, scale=scale),
+    "closure": lambda scale: lambda items: scale * items,
+    "constants": lambda scale: {"of": {"one", "two", scale}, 3: np.dtype(float)},
+    "generator": lambda scale: np.random.default_rng(int(10 * scale)),
+    "keywords": lambda scale: eval(f"lambda items, *, scale={scale}: scale * items"),
+}
+
+
+@pytest.mark.parametrize("kind", WITH_STATE)
+def test_callables_count_with_their_state(kind):
+    first, again, other = (checkpoints._digest(WITH_STATE[kind](scale), "view") for scale in (0.1, 0.1, 0.2))
+    assert first == again != other
+
+
+def test_callables_without_end_count_by_name():
+    assert checkpoints._digest(itself(), "view") == checkpoints._digest(itself(), "view")
 
 
 def test_warm_starts_are_of_one_fit(tmp_path):

@@ -25,6 +25,17 @@ def noisy(batch):
     return batch + 0.1 * torch.randn_like(batch)
 
 
+class Doubled(torch.nn.Sequential):
+    """More than its parts."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def doubled(n_inputs, n_outputs):
+    return Doubled(torch.nn.Linear(n_inputs, n_outputs))
+
+
 CASES = {
     "linear-map": (ICONEmbedding(encoder="linear", perplexity=8, **QUICK), None),
     "orthonormal-map": (ICONEmbedding(encoder=encoders.Linear(orthonormal=True), perplexity=8, **QUICK), None),
@@ -138,9 +149,15 @@ def test_single_precision(tmp_path):
             TypeError,
             "linear maps and MLPs, but .* holds a Tanh",
         ),
+        (
+            ICONClassifier(encoder=encoders.Module(doubled), **QUICK),
+            "m.py",
+            TypeError,
+            "linear maps and MLPs, but .* holds a Doubled",
+        ),
         (ICONClassifier(), "m.joblib", ValueError, "ends in neither '.py'"),
     ],
-    ids=["lookup", "prototypes", "module", "ending"],
+    ids=["lookup", "prototypes", "module", "subclass", "ending"],
 )
 def test_what_is_refused(estimator, path, error, message, tmp_path):
     with pytest.raises(error, match=message):
