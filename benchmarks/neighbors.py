@@ -18,16 +18,16 @@ from sklearn_icon._graph import neighbors
 
 def search(X, k, by, n_jobs):
     """(CPU seconds, neighbours) of one way to search, whatever the size would choose."""
-    limit, part = neighbors._EXACT_LIMIT, neighbors._propose_by_partition
+    limit, part = neighbors._EXACT_LIMIT, neighbors.propose_by_partition
     neighbors._EXACT_LIMIT = np.inf if by == "exact" else 0
     if by == "pynndescent":
-        neighbors._propose_by_partition = lambda *_: None
+        neighbors.propose_by_partition = lambda *_: None
     try:
         start = time.process_time()
         found = neighbors.nearest_neighbors(X, k, n_jobs=n_jobs, random_state=0)
         return time.process_time() - start, found
     finally:
-        neighbors._EXACT_LIMIT, neighbors._propose_by_partition = limit, part
+        neighbors._EXACT_LIMIT, neighbors.propose_by_partition = limit, part
 
 
 def recall(X, found, n_rows=512):

@@ -11,7 +11,8 @@ from scipy import sparse
 from .._core.group import group
 from .._core.rows import row_digests
 from .._core.types import Array, Jobs
-from .neighbors import Neighbors, _search, copies
+from .exact import copies
+from .neighbors import Neighbors, search
 from .space import Space
 from .ties import k_smallest, row_keys
 
@@ -40,7 +41,7 @@ def ring_neighbors(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
     for first, shard in ranks.visitors(rows):
         own = first == ranks.first
         visit = replace(squared, reference=rows if own else shard, own=own, first_key=first)
-        found = _search(visit, min(k, len(shard) - own), n_jobs, 0)
+        found = search(visit, min(k, len(shard) - own), n_jobs, 0)
         del visit, shard
         n_found = _keep_nearest(indices, sq, n_found, found, squared)
         del found

@@ -23,7 +23,7 @@ with warnings.catch_warnings(record=True) as told:
     assert np.allclose(z, 1 - 0.1 * 0.5 * 0.8), z
     import importlib, os, pkgutil, sklearn_icon
     if "NUMBA_CACHE_DIR" not in os.environ:  # half a minute, as another library's functions are compiled at its import
-        from sklearn_icon._graph.neighbors import _descent_class
+        from sklearn_icon._graph.proposals import _descent_class
         from sklearn_icon._core.compiled import with_cache
         assert with_cache(_descent_class).__name__ == "NNDescent"
     for module in pkgutil.walk_packages(sklearn_icon.__path__, "sklearn_icon."):

@@ -23,7 +23,7 @@ X = np.random.RandomState(8).standard_normal((150, 6)) + 4 * (np.arange(150) % 3
 def searches(monkeypatch):
     """Counts the searches among rows of features, and what KNeighborsTransformer is fitted to."""
     counts = {"ours": 0, "theirs": 0}
-    plain, fit = search._search, KNeighborsTransformer.fit
+    plain, fit = search.search, KNeighborsTransformer.fit
 
     def counted(space, *args, **kwargs):
         counts["ours"] += space.metric != "precomputed"
@@ -33,7 +33,7 @@ def searches(monkeypatch):
         counts["theirs"] += 1
         return fit(self, *args, **kwargs)
 
-    monkeypatch.setattr(search, "_search", counted)
+    monkeypatch.setattr(search, "search", counted)
     monkeypatch.setattr(KNeighborsTransformer, "fit", counted_fit)
     return counts
 

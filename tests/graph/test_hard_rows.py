@@ -10,7 +10,7 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph
 
 from sklearn_icon import ICONClustering, ICONEmbedding
-from sklearn_icon._graph import brute_force, neighbors, space
+from sklearn_icon._graph import brute_force, exact, neighbors, space
 from sklearn_icon._graph.neighbors import cross_neighbors, nearest_neighbors
 from sklearn_icon.supervisory import Gaussian, StudentT, UniformKNN
 
@@ -99,8 +99,8 @@ def test_hard_rows_in_single_precision(kind):
 @pytest.mark.parametrize("searched", ["brute", "compiled"], indirect=True)
 @pytest.mark.parametrize("kind", ["one cell", "fill values", "sentinel"])
 def test_far_rows_cost_the_others_no_comparison_with_all(searched, kind, monkeypatch):
-    scanned, scan = [], neighbors._scan
-    monkeypatch.setattr(neighbors, "_scan", lambda space, k, rows: scanned.append(len(rows)) or scan(space, k, rows))
+    scanned, scan = [], exact._scan
+    monkeypatch.setattr(exact, "_scan", lambda space, k, rows: scanned.append(len(rows)) or scan(space, k, rows))
     nearest_neighbors(hard(kind, 600), 20)
     assert sum(scanned) < 0.1 * 600
 

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from sklearn_icon import ICONEmbedding
 from sklearn_icon._core.team import torch_threads
 from sklearn_icon._graph import brute_force as _brute_force
+from sklearn_icon._graph import exact, proposals
 from sklearn_icon._graph import neighbors as _neighbors
 from sklearn_icon._graph import space as _space
 from sklearn_icon._graph.neighbors import count_components, cross_neighbors, nearest_neighbors
@@ -307,7 +308,7 @@ def test_threads_and_blocks_change_nothing(metric, monkeypatch):
     expected = nearest_neighbors(X, 9, metric=metric)
     for n_jobs in (1, 2, -1):
         assert_same(nearest_neighbors(X, 9, metric=metric, n_jobs=n_jobs), expected)
-    monkeypatch.setattr(_neighbors, "_BLOCK", 1)
+    monkeypatch.setattr(exact, "_BLOCK", 1)
     assert_same(nearest_neighbors(X, 9, metric=metric, n_jobs=2), expected)
 
 
@@ -315,7 +316,7 @@ def test_threads_and_blocks_change_nothing(metric, monkeypatch):
 def test_number_of_threads_reaches_scikit_learn(n_jobs, limit, monkeypatch):
     limits = []
     monkeypatch.setattr(_neighbors, "_TREE_ROWS", 0)
-    monkeypatch.setattr(_neighbors, "library_threads", lambda limit: limits.append(limit) or nullcontext())
+    monkeypatch.setattr(proposals, "library_threads", lambda limit: limits.append(limit) or nullcontext())
     nearest_neighbors(blobs(200), 5, n_jobs=n_jobs)
     assert limits == [limit]
 
@@ -542,7 +543,7 @@ def test_measured_recall(monkeypatch):
     true = nearest_neighbors(X, 10, random_state=0)
     worse = true.indices.copy()
     worse[:, :3] = np.argsort(pairwise_distances(X), axis=1)[:, -3:]  # three of ten are the farthest instead
-    monkeypatch.setattr(_neighbors, "_descend", lambda *_: worse)
+    monkeypatch.setattr(_neighbors, "descend", lambda *_: worse)
     assert nearest_neighbors(X, 10).recall == pytest.approx(0.7 * true.recall, abs=0.02)
 
 
@@ -573,7 +574,7 @@ def test_large_data_that_need_no_approximation(monkeypatch):
     found = nearest_neighbors(X, 3)
     assert found.exact is True
     assert_close(found, *by_loops(X, X, 3, euclidean))
-    monkeypatch.setattr(_neighbors, "_scan", None)  # comparing all rows is not needed to know copies
+    monkeypatch.setattr(exact, "_scan", None)  # comparing all rows is not needed to know copies
     equal = nearest_neighbors(np.ones((100, 2)), 3)
     np.testing.assert_array_equal(equal.distances, 0)
     assert not np.any(equal.indices == np.arange(100)[:, None])
