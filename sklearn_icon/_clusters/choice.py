@@ -11,18 +11,21 @@ where the loss is low follows the very edges that it is measured by, and follows
 that i would be in without j, which is c_i where labels were found without p.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from scipy.special import entr
+from sklearn.neighbors import NearestNeighbors
 
+WALK_STEPS = 2  # along the default p, up to which its walks lead
 _MUCH_LESS, _LITTLE_MORE = 0.7, 1.2  # of what another cuts
 _MORE = 1.5  # of what another cuts, beside a few edges, whatever accidents may do
 _STANDARD_ERRORS = 1.5  # within which what is cut may differ by accident
 _AS_EVEN = 0.85  # of another's effective number of clusters
 _FEW_EDGES = 0.002  # of p, which a few rows may cut by accident
 _ALONE = 0.5  # of a cluster's p stays inside, or it holds outliers
+_ASKED_ROWS, _OF_OTHERS = 500, 0.1  # of a group, and of their neighbours that are none of it
 _NOTHING = 0.1  # of what another cuts of the other rows, where outliers may have clusters of their own
 
 
@@ -83,6 +86,27 @@ def parts_outliers(simple, other, share):
     """
     rest = share * ~simple.alone
     return rest @ simple.cut_of_rows < _NOTHING * (rest @ other.cut_of_rows) - 1e-12
+
+
+def puts_together(X: Any, simple: Candidate, other: Candidate) -> bool:
+    """Whether clusters of the other that the simpler partition holds in one are groups, outliers left out.
+
+    Of the rows nearest to those of a group, as many as it has others, nine in ten are its own; in a part of a group
+    they lead over to the other part, however few edges of p do.
+    """
+    rest = np.random.RandomState(0).permutation(np.flatnonzero(~simple.alone))
+    labels, within = other.labels[rest], simple.labels[rest]
+    sizes = np.bincount(labels, minlength=int(labels.max()) + 1)
+    holder = np.array([np.bincount(within[labels == c]).argmax() if size else -1 for c, size in enumerate(sizes)])
+    largest = {holder[c]: c for c in np.argsort(sizes, kind="stable")}  # of each cluster of the simpler partition
+    smaller = [c for c, size in enumerate(sizes) if size and largest[holder[c]] != c]
+    for c in smaller:
+        some = rest[: len(rest) * _ASKED_ROWS // max(sizes[c], _ASKED_ROWS)]  # which leave some 500 of the cluster
+        rows, own = X[some], other.labels[some] == c
+        found = NearestNeighbors(n_neighbors=max(2, own.sum())).fit(rows).kneighbors(rows[own], return_distance=False)
+        if not own[found].mean() >= 1 - _OF_OTHERS:
+            return False
+    return bool(smaller)
 
 
 def choose(made, share, puts_together=lambda simple, other: False):

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import learned, supervisory
-from .._clusters.choice import best_count
+from .._clusters.choice import WALK_STEPS, best_count
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
@@ -27,7 +27,6 @@ from .base import Drawn, ICon
 from .progress import counted
 from .routes import Case, refuse, route_of
 
-_WALK_STEPS = 2
 _DEFAULT_NEIGHBORS = 15
 _SHARE_UNDER_KL = 0.3
 _FEW_ROWS = 10_000  # of all ranks together, that rank 0 solves
@@ -407,27 +406,34 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             specs |= of_rows | {"encoder": "Linear() or Lookup(), chosen among candidates in fit"}
         return specs
 
+    def _p_of(self, X, n_clusters):
+        """The p of rows as it was set, or the default."""
+        return self._local(X, n_clusters) if self.supervisory is None else self._resolve_specs()[0]
+
     def _local(self, X, n_clusters):
         """The default p of rows: a Gaussian of the width of few neighbours, of fewer where clusters are small."""
         n, given = X.shape[0], supervisory.UniformKNN(metric=self.metric)
         most = min(-(-3 * self.n_neighbors // 2), max(1, given._most_neighbors(X)[0]))
         perplexity = max(1.0, min(self.n_neighbors / 2, n / (2 * n_clusters), most / 3))
         local = supervisory.Gaussian(perplexity, None, most, self.metric, "X", self.metric_params)
-        return supervisory.RandomWalk(local, n_steps=_WALK_STEPS)
+        return supervisory.RandomWalk(local, n_steps=WALK_STEPS)
 
     def _fit_chosen(self, X, kind, sample_weight, device, random_state):
         """Fit the partition that is chosen among candidates."""
-        from .._clusters.automatic import Kept, fit_chosen
+        from .._clusters.automatic import fit_chosen
+        from .._clusters.candidates import Asked
+        from .._clusters.distinct import Distinct
 
         if self.supervisory is None and _DEFAULT_NEIGHBORS != self.n_neighbors >= X.shape[0]:
             raise ValueError(
                 f"n_neighbors={self.n_neighbors} needs more than as many samples, got n_samples={X.shape[0]}; lower it."
             )
         with self._threads(X.shape[0] * X.shape[1]):
-            kept: Kept = fit_chosen(self, X, kind, sample_weight, device, random_state)
+            say = self._progress.say if self.verbose else lambda line: None
+            asked = Asked(self._settings(), self._p_of, random_state.randint(np.iinfo(np.int32).max), say)
+            kept = fit_chosen(asked, Distinct.of(X, kind, sample_weight), device, random_state)
         self.supervisory_, self.learned_, self.encoder_ = kept.p_spec, learned.SharedCluster(), kept.encoder
-        if kept.p is not None:
-            self._keep_graph(kept.p, kept.p_spec, kind == "features" and kept.p.shape[0] == X.shape[0])
+        self._keep_graph(kept.p, kept.p_spec, kind == "features" and kept.p.shape[0] == X.shape[0])
         self.device_, self.debias_ = kept.device, self._share
         self.chosen_, self.candidates_ = kept.chosen, kept.candidates
         self.loss_, self.loss_curve_, self.n_iter_ = kept.loss, kept.loss_curve, len(kept.loss_curve)
@@ -437,7 +443,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self._fitted_rows = None
         if kept.rows is not None:
             self._memberships = self._memberships[kept.first]
-            self._fitted_rows = FittedRows(kept.rows[0], kind, kept.rows[1], kept.p_spec, None)
+            self._fitted_rows = FittedRows(kept.rows, kind, kept.p, kept.p_spec, None)
         return self
 
     def fit_predict(self, X, y=None, sample_weight=None):

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_icon import ICONClustering, learned, methods, supervisory
-from sklearn_icon._clusters import automatic, choice, row_search
+from sklearn_icon._clusters import automatic, candidates, choice, memberships, row_search
 from sklearn_icon._clusters.local_search import cost_table
 from sklearn_icon.supervisory import Gaussian
 
@@ -306,7 +306,7 @@ def test_memberships_of_rows_are_where_p_leads_and_their_own_cluster_is_likelies
     p = Gaussian(4, n_neighbors=9).conditional(IRIS)
     labels = np.random.RandomState(0).randint(3, size=len(IRIS))
     labels[:100] = np.arange(100) // 50
-    found, dense = automatic.soft(p, labels), p.toarray()
+    found, dense = memberships.soft(p, labels), p.toarray()
     np.testing.assert_allclose(found.sum(axis=1), 1)
     np.testing.assert_array_equal(found.argmax(axis=1), labels)
     inside = np.array([[dense[i, labels == c].sum() for c in range(3)] for i in range(len(IRIS))])
@@ -404,7 +404,7 @@ def test_leading_eigenvectors_by_blocks_span_those_of_the_whole_matrix(apart):
     degrees = np.asarray(flow.sum(axis=1)).ravel()
     values, vectors = np.linalg.eigh(flow.toarray() / np.sqrt(np.outer(degrees, degrees)))
     leading = np.linalg.qr(vectors[:, ::-1][:, :4])[0]
-    found = automatic._leading_eigenvectors(flow, 4, 0) * np.sqrt(degrees)[:, None]
+    found = candidates._leading_eigenvectors(flow, 4, 0) * np.sqrt(degrees)[:, None]
     within = np.linalg.svd(leading.T @ np.linalg.qr(found)[0], compute_uv=False)
     assert within.min() > 0.999
     assert (values[-1] - values[-4] < 1e-9) == (apart > 10)
@@ -421,6 +421,6 @@ def test_groups_are_told_from_halves_of_one_by_their_nearest_rows(n):
         return choice.Candidate("", labels, 0.0, np.zeros(len(y)), 0.5, 2.0, alone)
 
     in_one = np.where(alone, 1, 0)
-    assert not automatic._puts_together(X, of(y), of(halved))
-    assert automatic._puts_together(X, of(in_one), of(y % 2))
-    assert not automatic._puts_together(X, of(y), of(y % 2))
+    assert not choice.puts_together(X, of(y), of(halved))
+    assert choice.puts_together(X, of(in_one), of(y % 2))
+    assert not choice.puts_together(X, of(y), of(y % 2))

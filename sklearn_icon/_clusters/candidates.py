@@ -1,0 +1,147 @@
+"""Candidates for the default clusters, made on one p and one set of rows: by search, by the cut, by k-means."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import ArpackError, lobpcg
+from sklearn.cluster import KMeans
+from sklearn.manifold import spectral_embedding
+
+from .._core.conditional import Conditional
+from .._core.journal import recalled
+from .._core.rows import in_units, is_itself, row_digests, unit_of
+from ..learned import SharedCluster
+from .choice import WALK_STEPS, Candidate, candidate, choose, puts_together
+from .cuts import measure_of
+from .local_search import cost_table, quiet
+from .losses import Settings
+from .row_search import Rows, cut_without_edge, searched, settled, symmetric_flow
+from .soft_k_means import moved
+
+_K_MEANS_STARTS, _STARTS_AMONG_EIGENVECTORS = 6, 3  # the second are settled whatever they are
+_LEAST_KEPT, _MOST_KEPT, _KEPT_ROWS = 6, 9, 12_000  # partitions between rounds: fewer of many rows
+_MOST_EIGENVECTORS, _EIGEN_TOL = 120, 1e-4
+_FACTORED_ROWS = 2000  # more: eigenvectors by blocks
+_SPARE, _SMOOTHING, _RESIDUAL, _BLOCK_STEPS = 5, 10, 1e-3, 150
+
+
+class Asked(NamedTuple):
+    """What is asked for: settings, the spec of p for some rows and so many clusters, a seed, and who is told."""
+
+    settings: Settings
+    p_of: Callable[[Any, int], Any]
+    seed: int
+    say: Callable[[str], Any]
+
+
+class Choice(NamedTuple):
+    """What was chosen, of which candidates."""
+
+    chosen: Candidate
+    candidates: list[Candidate]
+
+    def table(self, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """The candidates, column by column."""
+        share = weight / weight.sum()
+        return {
+            "name": np.array([each.name for each in self.candidates]),
+            "loss": np.array([each.loss for each in self.candidates]),
+            "cut": np.array([each.cut(share) for each in self.candidates]),
+            "evenness": np.array([each.evenness for each in self.candidates]),
+            "effective": np.array([each.effective for each in self.candidates]),
+            "n_clusters": np.array([int(each.labels.max()) + 1 for each in self.candidates]),
+        }
+
+
+def choice_among(p: Conditional, X: Any, asked: Asked, sample_weight: np.ndarray) -> Choice:
+    """Candidates on one step of p of distinct rows, and the one to keep; X holds features for k-means, or None."""
+    n, share, settings = p.shape[0], sample_weight / sample_weight.sum(), asked.settings
+    unit = 1.0 if X is None else unit_of(X)
+    X = in_units(X, unit)
+    table = cost_table("kl", n, settings.uniform, settings.uniform)
+    rows = Rows(symmetric_flow(p, WALK_STEPS, sample_weight), share, table, settings.n_clusters)
+    found = {}
+    if X is not None:
+        labels = recalled("k-means", lambda: _k_means(X, unit, asked, sample_weight))
+        by_means = np.unique(labels, return_inverse=True)[1]
+        found["settled k-means"] = settled(rows, by_means, asked.seed, settings.max_iter)
+    near = recalled("eigenvectors", lambda: _eigenvectors(p, asked, sample_weight))
+    if near is not None:
+        labels = recalled("k-means of eigenvectors", lambda: _partition_of(near, asked, sample_weight))
+        found["cut"] = settled(rows, labels, asked.seed, settings.max_iter)
+    else:
+        near = X
+    n_kept = settings.starts(int(np.clip(_KEPT_ROWS // n, _LEAST_KEPT, _MOST_KEPT)))
+    known = rows, near, list(found.values()), n_kept, asked.seed, settings.max_iter
+    found["search"] = recalled("search", lambda: searched(*known)[0])
+    made = {
+        name: candidate(name, labels, loss, p, share, cut_without_edge(rows, labels, p))
+        for name, (labels, loss) in found.items()
+    }
+    if X is not None and by_means.max() + 1 == settings.n_clusters:
+        loss = settled(rows, by_means, asked.seed, 0)[1]
+        made = {"k-means": candidate("k-means", by_means, loss, p, share)} | made
+    chosen = choose(made, share, partial(puts_together, X))
+    for each in made.values():
+        asked.say(f"{each.name}: loss {each.loss:.4f}, R {each.cut(share):.4f}, evenness {each.evenness:.3f}")
+    asked.say(f"kept that of {chosen.name}")
+    return Choice(chosen, list(made.values()))
+
+
+def _k_means(X: Any, unit: float, asked: Asked, sample_weight: np.ndarray) -> np.ndarray:
+    """Labels by k-means; its draws see rows in an order of their own, not that in which they come."""
+    order, labels = np.argsort(row_digests(X)), np.empty(X.shape[0], np.int64)
+    settings, init = asked.settings, moved(asked.settings.init, unit)
+    how = {"init": init, "n_init": 1 if is_itself(init) else settings.starts(_K_MEANS_STARTS)}
+    with quiet():
+        k_means = KMeans(settings.n_clusters, algorithm=settings.algorithm, random_state=asked.seed, **how)
+        labels[order] = k_means.fit_predict(X[order], sample_weight=sample_weight[order])
+    return labels
+
+
+def _eigenvectors(p: Conditional, asked: Asked, sample_weight: np.ndarray) -> np.ndarray | None:
+    """The leading eigenvectors of p's flow, which relax the cut; None where they are too many to be worth it."""
+    if asked.settings.n_clusters > _MOST_EIGENVECTORS:
+        return None
+    measure = measure_of(p, SharedCluster(), sample_weight)
+    flow = symmetric_flow(p, 1, measure)
+    if p.shape[0] > _FACTORED_ROWS:
+        return _leading_eigenvectors(flow, asked.settings.n_clusters, asked.seed)
+    solver = "lobpcg" if p.shape[0] <= 5 * asked.settings.n_clusters else None  # of so few rows all eigenvectors
+    how = {
+        "n_components": asked.settings.n_clusters,
+        "random_state": asked.seed,
+        "drop_first": False,
+        "eigen_tol": _EIGEN_TOL,
+    }
+    with quiet():
+        try:
+            return spectral_embedding(flow, eigen_solver=solver, **how)
+        except ArpackError:
+            return spectral_embedding(flow, eigen_solver="lobpcg", **how)
+
+
+def _leading_eigenvectors(flow: sparse.csr_array, n_vectors: int, seed: int) -> np.ndarray:
+    """Those of D^-1 W, by blocks of vectors: a factorisation fills in where rows have many dimensions.
+
+    Blocks find the equal eigenvalues of groups that nothing joins, which a single Krylov space does not.
+    """
+    degrees = np.asarray(flow.sum(axis=1)).ravel()
+    root = np.sqrt(np.where(degrees > 0, degrees, 1))
+    scaled = sparse.csr_array(sparse.diags_array(1 / root) @ flow @ sparse.diags_array(1 / root))
+    start = np.random.RandomState(seed).standard_normal((len(root), n_vectors + min(n_vectors, _SPARE) + 2))
+    start[:, 0] = root
+    for _ in range(_SMOOTHING):
+        start = scaled @ start
+    with quiet():
+        values, vectors = lobpcg(scaled, np.linalg.qr(start)[0], largest=True, tol=_RESIDUAL, maxiter=_BLOCK_STEPS)
+    return vectors[:, np.argsort(-values, kind="stable")[:n_vectors]] / root[:, None]
+
+
+def _partition_of(near: np.ndarray, asked: Asked, sample_weight: np.ndarray) -> np.ndarray:
+    with quiet():
+        k_means = KMeans(asked.settings.n_clusters, n_init=_STARTS_AMONG_EIGENVECTORS, random_state=asked.seed)
+        return k_means.fit_predict(near, sample_weight=sample_weight)
