@@ -51,9 +51,22 @@ def classes_and_codes(y: np.ndarray, known: np.ndarray, names: np.ndarray | None
     if len(classes) < 2:
         found = repr(classes.tolist()[0]) if len(classes) else "unknown"
         raise ValueError(f"the data contains only one class, {found}; a classifier needs samples of two or more.")
+    return classes, codes_of(y, known, classes)
+
+
+def codes_of(y: np.ndarray, known: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Numbers of labels among sorted classes, -1 where not known; rows of probabilities stay what they are.
+
+    A ValueError where a label is none of the classes.
+    """
+    if y.ndim == 2:
+        return y
     codes = np.full(len(y), -1)
-    codes[known] = np.searchsorted(classes, y[known])
-    return classes, codes
+    codes[known] = np.searchsorted(classes, y[known]).clip(max=len(classes) - 1)
+    new = y[known][classes[codes[known]] != y[known]]
+    if len(new):
+        raise ValueError(f"y holds {new.tolist()[0]!r}, which is none of the classes {classes.tolist()} of the fit.")
+    return codes
 
 
 def class_weights(

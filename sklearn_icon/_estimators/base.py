@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import encoders, learned, supervisory
+from .._core.conditional import Conditional
 from .._core.device import resolve_device
 from .._core.group import apart, group
 from .._core.journal import current, recalled, remembered
@@ -36,12 +37,20 @@ _PUBLIC = _FITS | _PROBABILITIES | {"transform", "transform_y", "predict", "scor
 
 
 class Drawn(NamedTuple):
-    """What q is computed from, the uniform mass in p and q, whether both are joint, and whether it can be drawn."""
+    """What a picture of p(.|i) and q(.|i) is made from.
 
+    p with its uniform mass, what q is computed from, that mass, whether both are joint, whether rows lie on a map; what
+    represents the keys, where they are not the rows; log q, where it is not that of `learned_`; the keys' names.
+    """
+
+    p: Conditional
     represented: np.ndarray
-    debias: float
+    debias: float = 0.0
     joint: bool = False
     is_map: bool = False
+    keys: np.ndarray | None = None
+    log_q: np.ndarray | None = None
+    names: np.ndarray | None = None
 
 
 @cache
@@ -373,9 +382,13 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
             self.neighbors_graph_ = neighbor_graph(p)
         return replace(p, neighbors=None)
 
-    def _drawn(self, X):
+    def _drawn(self, X, y):
         """What `plotting.NeighborhoodDisplay` draws of rows."""
-        return Drawn(self.transform(X), self.debias)
+        return Drawn(self._p_drawn(X, y, self.debias), self.transform(X), self.debias)
+
+    def _p_drawn(self, X, y, debias):
+        """p of rows with its uniform mass."""
+        return self.supervisory_.conditional(X, y, random_state=0).mix(debias)
 
     def _stands_for(self):
         """Parameter and spec, for each of the three: those of the fit, or what None and short names will be."""

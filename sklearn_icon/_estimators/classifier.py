@@ -18,11 +18,11 @@ from .._core.conditional import warn_left_out, warn_rows_without_positives
 from .._core.device import working_on
 from .._core.group import group
 from .._core.journal import remembered
-from .._core.labels import class_probabilities, class_weights, classes_and_codes, is_known, is_one_hot
+from .._core.labels import class_probabilities, class_weights, classes_and_codes, codes_of, is_known, is_one_hot
 from .._core.rows import refuse_hidden, rows_of, shape_of
 from .._graph.recalled import recalled_p
 from .._training.given import Labelled
-from .base import ICon
+from .base import Drawn, ICon
 from .linear import LinearPart, linear_map
 from .routes import Case, refuse, route_of
 
@@ -439,6 +439,18 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             return _log_kernel(self.learned_, represented, self.prototypes_)
         logits = linear_map(represented, self._coef, self._intercept)
         return np.hstack([np.zeros_like(logits), logits]) if len(self.classes_) == 2 else logits
+
+    def _drawn(self, X, y):
+        if self.supervisory_.over_rows:
+            return super()._drawn(X, y)
+        X, y = self._validate_rows(X), self._validate_y(y, self.supervisory_)[0]
+        check_consistent_length(X, y)
+        known = is_known(y) if self.supervisory_.allows_unknown else np.ones(len(y), dtype=bool)
+        codes = codes_of(y, known, self.classes_)
+        p = self._p_drawn(rows_of(X), codes, self.debias)
+        if codes.ndim == 1:
+            p = p.with_keys(np.unique(codes[known]), len(self.classes_))
+        return Drawn(p, self._represented(X), log_q=log_softmax(self._log_q(X), axis=1), names=self.classes_)
 
     def _chains(self):
         from .exporting import logits

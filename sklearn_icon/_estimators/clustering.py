@@ -679,9 +679,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             p_spec, y = self._local(X, self.n_clusters_), None
         return -self._loss(self._case(p_spec, self.learned_, self.encoder_)).value(X, y, memberships)
 
-    def _drawn(self, X):
+    def _drawn(self, X, y):
         memberships = self.predict_proba(X)
-        return Drawn(np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny)), self.debias_)
+        log_memberships = np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny))
+        return Drawn(self._p_drawn(X, y, self.debias_), log_memberships, self.debias_)
 
     def _views_of(self, X):
         """Views of items, drawn by a seed of their own."""

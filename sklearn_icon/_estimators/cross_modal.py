@@ -27,7 +27,7 @@ from .._core.spec import resolve
 from .._graph.recalled import recalled_p
 from .._objective.divergences import DIVERGENCES
 from .._training.given import Modalities
-from .base import ICon
+from .base import Drawn, ICon
 from .linear_maps import LinearMaps, PairOfModalities
 from .routes import Case, refuse
 
@@ -339,6 +339,11 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
         z = self._encode(encoder, state, items, self.n_components)
         return unit_rows(torch.from_numpy(z)).numpy() if on_sphere(self.learned_) else z
+
+    def _drawn(self, X, y):
+        check_consistent_length(X, y)
+        X, y = self._checked_X(X), self._checked_y(y)
+        return Drawn(self._p_drawn(X, y, self.debias), self._encode_X(X), is_map=True, keys=self._encode_y(y))
 
     def _chains(self):
         from .._training.pairs import on_sphere

@@ -617,10 +617,13 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def _chains(self):
         return {"transform": self._steps_of(self.encoder_, self._state, self.n_features_in_, self.n_components)}, None
 
-    def _drawn(self, X):
+    def _drawn(self, X, y):
         fitted = self._fitted_rows
         represented = self.embedding_ if fitted is not None and fitted.kind != "features" else self.transform(X)
-        return Drawn(represented, self.debias, self.normalization == "joint", is_map=True)
+        p = self._p_drawn(X, y, self.debias)
+        if self.supervisory_.keys == "tokens":
+            return Drawn(p, represented, self.debias, keys=self.prototypes_)
+        return Drawn(p, represented, self.debias, self.normalization == "joint", is_map=True)
 
     def _place(self, X):
         """New rows on a lookup map."""

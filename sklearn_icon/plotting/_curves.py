@@ -311,7 +311,7 @@ class ReliabilityDisplay:
             edges = np.linspace(0, 1, len(fraction) + 1)
             style = {"width": np.diff(edges), "align": "edge", "color": color, "edgecolor": "white"}
             self.ax_histogram_.bar(edges[:-1], fraction, **style)
-            self.ax_histogram_.set(xlabel="Confidence", ylabel="Share")
+            self.ax_histogram_.set(xlabel="Confidence", ylabel="Fraction")
         elif _shows_tick_labels(self.ax_):
             self.ax_.set_xlabel("Confidence")
         return self

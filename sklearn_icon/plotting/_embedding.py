@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,10 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.types import Array, Rows
-from ._style import COLORS, DARK, LIGHT, new_axes
+from ._density import draw_colors, draw_values
+from ._hover import hover_page
+from ._names import legend_beside, marker_group, name_at_medians
+from ._style import COLORS, DARK, LIGHT, limits, new_axes, new_colorbar
 
 if TYPE_CHECKING:
     from typing import Self
@@ -18,13 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
     from matplotlib.colorbar import Colorbar
-    from matplotlib.legend import Legend
 
 _DARKENED = 0.6  # past ten classes the colours return, darkened, with another marker
 _MAX_LEGEND = 20
 _MOST_POINTS = 100_000  # more are drawn as densities: points would hide each other
-_MOVES = 500  # of names that overlap, at the most
-_FAINTEST = 0.3  # opacity of a pixel with one row
+_OPACITY = 0.85
+_LEAST_CERTAIN = 0.15  # of the opacity of a certain row
 _SHADED = {"cmap", "norm", "vmin", "vmax"}  # options of points that densities have too
 
 
@@ -50,6 +53,8 @@ class EmbeddingDisplay:
         Names of the components, for the axes.
     values_name : str, default=None
         Name of `values`, for the colour bar.
+    uncertainty : array-like of shape (n_samples,), default=None
+        Number for each row: the larger it is, the paler the point, from the 1st to the 99th percentile.
 
     Attributes
     ----------
@@ -77,12 +82,14 @@ class EmbeddingDisplay:
         values: Any = None,
         feature_names: Any = None,
         values_name: str | None = None,
+        uncertainty: Any = None,
     ) -> None:
         self.embedding = embedding
         self.labels = labels
         self.values = values
         self.feature_names = feature_names
         self.values_name = values_name
+        self.uncertainty = uncertainty
 
     @classmethod
     def from_estimator(
@@ -92,6 +99,7 @@ class EmbeddingDisplay:
         *,
         y: Any = None,
         values: Any = None,
+        uncertainty: Any = None,
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -107,6 +115,8 @@ class EmbeddingDisplay:
             Classes or numbers: see `from_embedding`.
         values : array-like of shape (n_samples,) or str, default=None
             Numbers, or the name of the estimator's attribute that holds them, such as ``"kl_per_sample_"``.
+        uncertainty : array-like of shape (n_samples,) or str, default=None
+            How far each row's coordinates are to be doubted, or the name of an attribute likewise; rows are the paler.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
         **kwargs : dict
@@ -118,11 +128,9 @@ class EmbeddingDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         Z = _embedding_of(estimator, X)
-        values_name = None
-        if isinstance(values, str):
-            values_name, values = values, getattr(estimator, values)
-        names = _component_names(estimator, Z)
-        return cls.from_embedding(Z, y=y, values=values, feature_names=names, values_name=values_name, ax=ax, **kwargs)
+        (values_name, values), (_, uncertainty) = _of_fit(estimator, values), _of_fit(estimator, uncertainty)
+        how = {"feature_names": _component_names(estimator, Z), "values_name": values_name, "uncertainty": uncertainty}
+        return cls.from_embedding(Z, y=y, values=values, **how, ax=ax, **kwargs)
 
     @classmethod
     def from_embedding(
@@ -133,6 +141,7 @@ class EmbeddingDisplay:
         values: Any = None,
         feature_names: Any = None,
         values_name: str | None = None,
+        uncertainty: Any = None,
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -147,7 +156,7 @@ class EmbeddingDisplay:
             values are classes. Other numbers are drawn as `values`.
         values : array-like of shape (n_samples,), default=None
             Number for each row, drawn with a colour bar. Not together with `y`.
-        feature_names, values_name
+        feature_names, values_name, uncertainty
             As in the class.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
@@ -170,7 +179,7 @@ class EmbeddingDisplay:
             feature_names = [str(name) for name in Z.columns]
         Z = check_array(Z, ensure_2d=False, input_name="Z")
         Z = Z.reshape(-1, 1) if Z.ndim == 1 else Z
-        check_consistent_length(Z, y, values)
+        check_consistent_length(Z, y, values, uncertainty)
         labels = None
         if y is not None and _is_categorical(y):
             labels = column_or_1d(np.asarray(y))
@@ -179,8 +188,10 @@ class EmbeddingDisplay:
         if values is not None:
             values_name = values_name or getattr(values, "name", None)
             values = column_or_1d(np.asarray(values, dtype=float))
-        display = cls(Z, labels=labels, values=values, feature_names=feature_names, values_name=values_name)
-        return display.plot(ax=ax, **kwargs)
+        if uncertainty is not None:
+            uncertainty = column_or_1d(np.asarray(uncertainty, dtype=float))
+        how = {"feature_names": feature_names, "values_name": values_name, "uncertainty": uncertainty}
+        return cls(Z, labels=labels, values=values, **how).plot(ax=ax, **kwargs)
 
     def plot(
         self,
@@ -222,60 +233,83 @@ class EmbeddingDisplay:
             raise ValueError(f'legend={legend!r} is not one of "auto", "outside", "direct" and "none".')
         self.ax_, self.figure_ = new_axes(ax)
         embedding = np.asarray(self.embedding)
-        flat = embedding.shape[1] == 1
         classes, codes = _encode(self.labels, len(embedding))
         colors = _class_colors(len(classes), palette)
+        flat = embedding.shape[1] == 1
         points = _strip(self.ax_, embedding[:, 0], codes, colors) if flat else embedding[:, :2]
         dense = density is True or (density == "auto" and len(embedding) > _MOST_POINTS and kwargs.keys() <= _SHADED)
-        dense = dense and not flat
-        kwargs = kwargs if dense else _scatter_options(self.ax_, len(embedding), flat, kwargs)
-        self.legend_ = self.colorbar_ = None
-        if dense:
-            self.scatter_, self.colorbar_ = self._plot_density(points, codes, colors, kwargs)
-        elif self.values is not None:
-            self.scatter_, self.colorbar_ = _scatter_values(self.ax_, points, self.values, self.values_name, kwargs)
-        elif self.labels is not None:
-            self.scatter_ = _scatter_classes(self.ax_, points, codes, colors, kwargs)
-        else:
-            kwargs = kwargs if "c" in kwargs else {"color": COLORS[0]} | kwargs
-            self.scatter_ = [self.ax_.scatter(*points.T, **kwargs)]
+        each = _one_color(len(points)) if self.labels is None else colors[codes]
+        self.scatter_, self.colorbar_, self.legend_ = self._draw(points, codes, each, dense and not flat, kwargs)
         _dress(self.ax_, embedding.shape[1], self.feature_names)
-        if self.labels is not None:
-            if legend == "auto":
-                legend = "outside" if len(classes) <= _MAX_LEGEND else "none"
-            if legend == "direct":
-                _name_at_medians(self.ax_, points, classes, codes)
-            elif legend == "outside":
-                self.legend_ = _legend_beside(self.ax_, classes, colors, missing=bool(np.any(codes < 0)))
+        if legend == "auto":
+            legend = "outside" if len(classes) <= _MAX_LEGEND else "none"
+        if self.labels is not None and legend == "direct":
+            name_at_medians(self.ax_, points, classes, codes)
+        elif self.labels is not None and legend == "outside":
+            self.legend_ = legend_beside(self.ax_, classes, colors, missing=bool(np.any(codes < 0)))
         return self
 
-    def _plot_density(self, points: Array, codes: Array, colors: Array, kwargs: dict[str, Any]) -> Any:
-        """Draw pixels of mean colours; return the picture, and the bar of colours where there are values."""
-        from matplotlib import colormaps
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize, to_rgb
+    def _draw(self, points: Array, codes: Array, colors: Array, dense: bool, kwargs: dict[str, Any]) -> tuple:
+        """Draw points, or pixels; return what was drawn, the bar of colours where there are values, and no legend."""
+        certainty = None if self.uncertainty is None else _certainty(self.uncertainty)
+        values = None if self.values is None else np.asarray(self.values, dtype=float)
+        if dense and values is not None:
+            return *draw_values(self.ax_, points, values, self.values_name, kwargs), None
+        if dense:
+            return draw_colors(self.ax_, points, colors, certainty), None, None
+        kwargs = _scatter_options(self.ax_, len(points), np.shape(self.embedding)[1] == 1, certainty, kwargs)
+        if values is not None:
+            return *_scatter_values(self.ax_, points, values, self.values_name, kwargs), None
+        if self.labels is not None:
+            return _scatter_classes(self.ax_, points, codes, colors, kwargs), None, None
+        if not {"c", "color", "facecolor", "facecolors"} & kwargs.keys():
+            kwargs = {"c": colors} | kwargs
+        return [self.ax_.scatter(*points.T, **kwargs)], None, None
 
-        bar = None
+    def to_html(self, path: Any = None, *, names: Any = None, title: str = "Map") -> str:
+        """Write the map as a page on which the pointer tells what a point is; wheel and drag move about.
+
+        The page stands alone: it loads nothing, and needs no package beside matplotlib to be made. Colours are those of
+        `plot`; uncertain rows are paler.
+
+        Parameters
+        ----------
+        path : str or path-like, default=None
+            Where to write it; None writes nothing.
+        names : array-like of shape (n_samples,), default=None
+            What is told of each row beside its class or value; None takes its number.
+        title : str, default="Map"
+            Title of the page.
+
+        Returns
+        -------
+        str
+            The page.
+
+        Raises
+        ------
+        ValueError
+            Names of another number of rows.
+        """
+        check_matplotlib_support(f"{type(self).__name__}.to_html")
+        embedding = np.asarray(self.embedding)
+        names = np.arange(len(embedding)) if names is None else np.asarray(names)
+        check_consistent_length(embedding, names)
+        classes, codes = _encode(self.labels, len(embedding))
+        texts = [f"{name}" for name in names]
         if self.values is not None:
             values = np.asarray(self.values, dtype=float)
-            finite = np.isfinite(values)
-            low, high = _limits(values[finite])
-            norm = kwargs.get("norm") or Normalize(kwargs.get("vmin", low), kwargs.get("vmax", high))
-            mapped = ScalarMappable(norm, colormaps.get_cmap(kwargs.get("cmap", "viridis")))
-            pixels, extent = _mean_of_pixels(self.ax_, points[finite], values[finite, None], points)
-            picture = np.where(pixels[..., 1:] > 0, mapped.to_rgba(pixels[..., 0])[..., :3], 1.0)
-            bar = self.ax_.figure.colorbar(mapped, ax=self.ax_, label=self.values_name or "", shrink=0.8)
-            bar.outline.set_visible(False)
+            colors = _value_colors(values)
+            texts = [f"{text}: {value:.4g}" for text, value in zip(texts, values, strict=True)]
         else:
-            each = colors[codes] if self.labels is not None else np.broadcast_to(to_rgb(COLORS[0]), (len(points), 3))
-            pixels, extent = _mean_of_pixels(self.ax_, points, each, points)
-            picture = pixels[..., :3]
-        opaque = np.log1p(pixels[..., -1])
-        faintest = _FAINTEST if bar is None else 1.0  # a paler colour would be another value
-        opaque = np.where(opaque > 0, faintest + (1 - faintest) * opaque / opaque.max(), 0.0)
-        image = np.dstack([picture, opaque])
-        drawn = self.ax_.imshow(image, extent=extent, origin="lower", interpolation="nearest", aspect="equal")
-        return [drawn], bar
+            colors = _one_color(len(texts)) if self.labels is None else _class_colors(len(classes), None)[codes]
+            told = [f": {name}" for name in classes] + ["" if self.labels is None else ": no class"]
+            texts = [f"{text}{told[code]}" for text, code in zip(texts, codes, strict=True)]
+        opacity = None if self.uncertainty is None else _certainty(self.uncertainty)
+        page = hover_page(_plane(embedding), colors, opacity, texts, title)
+        if path is not None:
+            Path(path).write_text(page, encoding="utf-8")
+        return page
 
 
 def _embedding_of(estimator: Any, X: Rows | None) -> Any:
@@ -291,6 +325,11 @@ def _embedding_of(estimator: Any, X: Rows | None) -> Any:
     return estimator.embedding_
 
 
+def _of_fit(estimator: Any, values: Any) -> tuple[str | None, Any]:
+    """(name, values) of an attribute of an estimator that is named, or (None, values) as they are given."""
+    return (values, getattr(estimator, values)) if isinstance(values, str) else (None, values)
+
+
 def _component_names(estimator: Any, Z: Any) -> Any:
     """Return the estimator's names of the columns of Z, or None where it has none that fit."""
     try:
@@ -298,6 +337,24 @@ def _component_names(estimator: Any, Z: Any) -> Any:
     except (AttributeError, NotImplementedError, ValueError):
         return None
     return names if len(names) == Z.shape[1] else None
+
+
+def _plane(embedding: Array) -> Array:
+    """Return the first two components, or one and a random height."""
+    if embedding.shape[1] > 1:
+        return embedding[:, :2]
+    height = np.ptp(embedding) * np.random.default_rng(0).uniform(0, 0.1, size=len(embedding))
+    return np.column_stack([embedding[:, 0], height])
+
+
+def _value_colors(values: Array) -> Array:
+    """Return the colours of numbers, grey where not finite."""
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    finite = np.isfinite(values)
+    scaled = Normalize(*limits(values[finite]), clip=True)(np.where(finite, values, 0.0))
+    return np.where(finite[:, None], colormaps["viridis"](scaled)[:, :3], _class_colors(0, None)[-1])
 
 
 def _is_categorical(y: Any) -> bool:
@@ -336,12 +393,31 @@ def _class_colors(n_classes: int, palette: Any) -> Array:
     return np.vstack([cycle[np.arange(n_classes) % len(cycle)], to_rgb(LIGHT)])
 
 
-def _marker_group(codes: Array) -> Array:
-    """Return 1 for the second ten classes of each twenty, 0 for the first and for rows without a class."""
-    return np.maximum(codes, 0) // len(COLORS) % 2
+def _one_color(n_samples: int) -> Array:
+    """Return the same RGB row for each row."""
+    return np.broadcast_to(_class_colors(1, None)[0], (n_samples, 3))
 
 
-def _scatter_options(ax: Axes, n_samples: int, flat: bool, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _certainty(uncertainty: Any) -> Array:
+    """Return the opacity of each row, 1 for the least uncertain; what is not finite is as uncertain as any."""
+    uncertainty = np.asarray(uncertainty, dtype=float)
+    finite = np.isfinite(uncertainty)
+    if not finite.any():
+        return np.full(len(uncertainty), _LEAST_CERTAIN)
+    low, high = np.percentile(uncertainty[finite], [1, 99])
+    height = np.clip((uncertainty - low) / max(high - low, np.finfo(float).tiny), 0, 1)
+    return 1 - (1 - _LEAST_CERTAIN) * np.where(finite, height, 1)
+
+
+def _of_rows(kwargs: dict[str, Any], rows: Array) -> dict[str, Any]:
+    """Return the options of some rows: opacities are one for all, or one for each."""
+    alpha = np.asarray(kwargs.get("alpha"))
+    return kwargs if alpha.ndim == 0 else kwargs | {"alpha": alpha[rows]}
+
+
+def _scatter_options(
+    ax: Axes, n_samples: int, flat: bool, certainty: Array | None, kwargs: dict[str, Any]
+) -> dict[str, Any]:
     """Return the scatter's options: by default the points together would cover a sixth of the axes."""
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.collections import PathCollection
@@ -349,7 +425,8 @@ def _scatter_options(ax: Axes, n_samples: int, flat: bool, kwargs: dict[str, Any
     inches = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
     sq_points = 72**2 * inches.width * inches.height * (0.08 if flat else 0.16)
     size = np.clip(sq_points / n_samples, 0.4, 30)
-    defaults = {"s": size, "linewidth": 0, "alpha": 0.85, "rasterized": True}
+    alpha = _OPACITY if certainty is None else _OPACITY * certainty
+    defaults = {"s": size, "linewidth": 0, "alpha": alpha, "rasterized": True}
     return defaults | normalize_kwargs(kwargs, PathCollection)
 
 
@@ -365,12 +442,13 @@ def _scatter_classes(
     drawn = []
     for mask, marker in [
         (codes < 0, "o"),
-        ((codes >= 0) & (_marker_group(codes) == 0), "o"),
-        (_marker_group(codes) == 1, "^"),
+        ((codes >= 0) & (marker_group(codes) == 0), "o"),
+        (marker_group(codes) == 1, "^"),
     ]:
         rows = _shuffled(mask)
         if len(rows):
-            drawn.append(ax.scatter(*points[rows].T, **({"c": colors[codes[rows]], "marker": marker} | kwargs)))
+            options = {"c": colors[rows], "marker": marker} | _of_rows(kwargs, rows)
+            drawn.append(ax.scatter(*points[rows].T, **options))
     return drawn
 
 
@@ -383,28 +461,17 @@ def _scatter_values(
     drawn = []
     if not finite.all():
         grey = {key: kwargs[key] for key in kwargs if key not in ("cmap", "norm", "vmin", "vmax")}
-        drawn.append(ax.scatter(*points[~finite].T, **(grey | {"color": LIGHT})))
+        colors = np.broadcast_to(_class_colors(0, None)[-1], (int((~finite).sum()), 3))
+        drawn.append(ax.scatter(*points[~finite].T, **(_of_rows(grey, ~finite) | {"c": colors})))
     rows = _shuffled(finite)
     if "norm" not in kwargs:
-        low, high = _limits(values[finite])
+        low, high = limits(values[finite])
         kwargs = {"vmin": low, "vmax": high} | kwargs
-    drawn.append(ax.scatter(*points[rows].T, c=values[rows], **({"cmap": "viridis"} | kwargs)))
+    drawn.append(ax.scatter(*points[rows].T, c=values[rows], **({"cmap": "viridis"} | _of_rows(kwargs, rows))))
     norm = drawn[-1].norm
     below, above = np.any(values[finite] < norm.vmin), np.any(values[finite] > norm.vmax)
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(below), int(above)]
-    bar = ax.figure.colorbar(drawn[-1], ax=ax, label=name or "", extend=extend, shrink=0.8)
-    bar.outline.set_visible(False)
-    bar.solids.set(alpha=1)
-    return drawn, bar
-
-
-def _limits(values: Array) -> tuple[float | None, float | None]:
-    """Return the ends of the colour scale: a percentile where the tail is more than half of the rest."""
-    if len(values) == 0:
-        return None, None
-    low, first, last, high = np.percentile(values, [0, 1, 99, 100])
-    tail = (last - first) / 2
-    return (first if first - low > tail > 0 else low), (last if high - last > tail > 0 else high)
+    return drawn, new_colorbar(ax, drawn[-1], name, extend=extend)
 
 
 def _strip(ax: Axes, x: Array, codes: Array, colors: Array) -> Array:
@@ -418,81 +485,6 @@ def _strip(ax: Axes, x: Array, codes: Array, colors: Array) -> Array:
     ax.set_ylim(-0.35 * height, 1.05 * height)
     jitter = np.random.default_rng(0).uniform(-0.3, -0.05, size=len(x))
     return np.column_stack([x, height * jitter])
-
-
-def _mean_of_pixels(ax: Axes, points: Array, values: Array, all_points: Array) -> tuple[Array, tuple]:
-    """(mean of each column of values, and count, of each pixel, (left, right, bottom, top) of all pixels)."""
-    low, high = all_points.min(axis=0), all_points.max(axis=0)
-    size = max(float((high - low).max()), np.finfo(float).tiny) / max(100, ax.get_window_extent().height)
-    n_columns, n_rows = (((high - low) / size).astype(int) + 1).tolist()
-    column, row = ((points - low) / size).astype(int).T
-    at = row * n_columns + column
-    counts = np.bincount(at, minlength=n_rows * n_columns)
-    sums = [np.bincount(at, weights=part, minlength=n_rows * n_columns) for part in values.T]
-    pixels = np.stack([*(total / np.maximum(counts, 1) for total in sums), counts], axis=1)
-    left, bottom = low.tolist()
-    extent = left, left + n_columns * size, bottom, bottom + n_rows * size
-    return pixels.reshape(n_rows, n_columns, -1), extent
-
-
-def _name_at_medians(ax: Axes, points: Array, classes: Array, codes: Array) -> None:
-    """Write each class's name at the median of its points, or where it meets no other name, with a line to there."""
-    from matplotlib.patheffects import withStroke
-    from matplotlib.transforms import ScaledTranslation
-
-    outline = [withStroke(linewidth=3, foreground="white")]
-    middles = np.array([np.median(points[codes == code], axis=0) for code in range(len(classes))])
-    how: dict[str, Any] = {"ha": "center", "va": "center", "weight": "bold", "path_effects": outline, "zorder": 4}
-    texts = [ax.text(*middle, str(name), **how) for middle, name in zip(middles, classes, strict=True)]
-    ax.figure.draw_without_rendering()  # now axes have their size, and names theirs
-    boxes = [text.get_window_extent() for text in texts]
-    moved = _apart(ax.transData.transform(middles), np.array([(box.width + 2, box.height + 2) for box in boxes]))
-    for text, middle, by, box in zip(texts, middles, moved, boxes, strict=True):
-        if not by.any():
-            continue
-        inches = ScaledTranslation(*(by / ax.figure.dpi), ax.figure.dpi_scale_trans)
-        text.set_transform(ax.transData + inches)
-        if np.abs(by).max() > box.height:
-            ends = {"xytext": tuple(by * 72 / ax.figure.dpi), "textcoords": "offset points"}
-            ax.annotate("", tuple(middle), **ends, arrowprops={"arrowstyle": "-", "color": DARK, "linewidth": 0.8})
-
-
-def _apart(centers: Array, sizes: Array) -> Array:
-    """How far boxes are moved until none meets another: two that do part along the side of the smaller overlap."""
-    moved = np.zeros_like(centers)
-    least = (sizes[:, None] + sizes[None]) / 2
-    tie = np.sign(np.arange(len(centers))[:, None] - np.arange(len(centers)))  # of boxes in the same place
-    for _ in range(_MOVES):
-        offsets = (centers + moved)[:, None] - (centers + moved)[None]
-        overlap = np.maximum(least - np.abs(offsets), 0)
-        overlap *= (overlap.min(axis=2) > 0)[..., None] & ~np.eye(len(centers), dtype=bool)[..., None]
-        if not overlap.any():
-            break
-        along_y = overlap[..., 1] <= overlap[..., 0]
-        signs = np.where(offsets == 0, tie[..., None], np.sign(offsets))
-        pushes = 0.55 * overlap * signs * np.stack([~along_y, along_y], axis=2)
-        moved += pushes.sum(axis=1)
-    return moved
-
-
-def _legend_beside(ax: Axes, classes: Array, colors: Array, missing: bool) -> Legend:
-    """Name the classes to the right of the axes."""
-    from matplotlib.lines import Line2D
-
-    groups = _marker_group(np.arange(len(classes)))
-    entries = [(str(name), colors[code], "o^"[groups[code]]) for code, name in enumerate(classes)]
-    entries += [("no class", colors[-1], "o")] * bool(missing)
-    handles = [Line2D([], [], ls="", marker=mark, color=color, label=name) for name, color, mark in entries]
-    columns = 1 if len(entries) <= 12 else 2
-    return ax.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(1, 1),
-        ncols=columns,
-        frameon=False,
-        handletextpad=0.2,
-        columnspacing=0.8,
-    )
 
 
 def _dress(ax: Axes, n_components: int, names: Any) -> None:

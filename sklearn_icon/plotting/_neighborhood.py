@@ -1,4 +1,4 @@
-"""`NeighborhoodDisplay`: whom a row should have for neighbours, and whom it has."""
+"""`NeighborhoodDisplay`: whom a row should have for neighbours, classes or partners, and whom it has."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _PALEST = 0.2  # where the colour scale begins
 _LEAST = 3e-3  # fractions of the largest that are not drawn grey
+_AXES = {"rows": "Row j", "views": "Row j", "classes": "Class", "tokens": "Token", "partners": "Row j of y"}
+_OWN = {"rows": " (itself)", "views": " (itself)", "partners": " (its partner)"}
 _NAMES = {
     "kl": "KL",
     "reverse_kl": "reverse KL",
@@ -37,24 +39,29 @@ _NAMES = {
 class NeighborhoodDisplay:
     """The distributions p(.|i) and q(.|i) of one row, side by side.
 
-    On a map two panels show all rows, each coloured by its fraction of p at the left and of q at the right, with lines
+    On a map two panels show all keys, each coloured by its fraction of p at the left and of q at the right, with lines
     from row i to those with most of it: where the two pictures differ, the map is wrong about row i. Without a map the
-    keys with the largest fractions stand below each other, with a bar of p to the left and one of q to the right.
+    keys with the largest fractions stand below each other, with a bar of p to the left and one of q to the right. Keys
+    are the rows themselves; of a classifier the classes, of pairs the rows of y, of counts the tokens.
 
     Parameters
     ----------
-    p, q : array-like of shape (n_samples,)
-        Fractions of all rows, which sum to one.
+    p, q : array-like of shape (n_keys,)
+        Fractions of all keys, which sum to one.
     index : int
         The row whose neighbours they are.
     divergence : float
         D(p || q) of this row.
-    places : array-like of shape (n_samples, 2), default=None
-        Where the rows are drawn; None draws bars.
+    places : array-like of shape (n_keys, 2), default=None
+        Coordinates at which the keys are drawn; None draws bars.
     names : sequence of str, default=None
-        Names of the rows, for the bars; None takes their numbers.
+        Names of the keys, for the bars; None takes their numbers.
     divergence_name : str, default="KL"
         Name of D.
+    keys : {"rows", "views", "classes", "tokens", "partners"}, default="rows"
+        What the keys are.
+    origin : array-like of shape (2,), default=None
+        Coordinates of row i among the keys; None takes those of key i.
 
     Attributes
     ----------
@@ -86,6 +93,8 @@ class NeighborhoodDisplay:
         places: Any = None,
         names: Sequence[str] | None = None,
         divergence_name: str = "KL",
+        keys: str = "rows",
+        origin: Any = None,
     ) -> None:
         self.p = p
         self.q = q
@@ -94,6 +103,8 @@ class NeighborhoodDisplay:
         self.places = places
         self.names = names
         self.divergence_name = divergence_name
+        self.keys = keys
+        self.origin = origin
 
     @classmethod
     def from_estimator(
@@ -112,18 +123,18 @@ class NeighborhoodDisplay:
 
         Parameters
         ----------
-        estimator : ICONEmbedding or ICONClustering
+        estimator : ICONEmbedding, ICONClustering, ICONClassifier or ICONCrossModal
             Fitted.
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
             Rows, best those it was fitted to.
         index : int
             Which row; -1 is the last.
-        y : array-like of shape (n_samples,), default=None
-            What p reads beside X.
-        places : array-like of shape (n_samples, 2), default=None
-            Where the rows are drawn. None: the estimator's map where that has two dimensions, else bars.
+        y : array-like of shape (n_samples, ...), default=None
+            What p reads beside X: labels of a classifier, the other modality of pairs, groups or companions.
+        places : array-like of shape (n_keys, 2), default=None
+            Coordinates at which the keys are drawn. None: the estimator's map where that has two dimensions, else bars.
         names : sequence of str, default=None
-            Names of the rows, for bars.
+            Names of the keys, for bars; None takes the classes of a classifier, else numbers.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
         **kwargs : dict
@@ -136,8 +147,8 @@ class NeighborhoodDisplay:
         Raises
         ------
         ValueError
-            An index beyond the rows, keys that are not the rows, a q that is the limit of a loss, or a row without
-            positives.
+            An index beyond the rows, a y that is unlike that of the fit, a q that is the limit of a loss, or a row
+            without positives.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
@@ -146,16 +157,17 @@ class NeighborhoodDisplay:
         if not -n <= index < n:
             raise ValueError(f"index={index} is beyond the {n} rows of X; use one of {-n} to {n - 1}.")
         index = index % n
-        drawn = estimator._drawn(X)
+        drawn = estimator._drawn(X, y)
         p, q, divergence = _rows(estimator, X, y, index, drawn)
+        kind = {"keys": estimator.supervisory_.keys, "names": drawn.names if names is None else names}
         if places is None and drawn.is_map and drawn.represented.shape[1] == 2:
-            places = drawn.represented
+            places = drawn.represented if drawn.keys is None else drawn.keys
+            kind["origin"] = drawn.represented[index]
         if places is not None:
             places = check_array(places, input_name="places")
             check_consistent_length(places, p)
         name = _NAMES[estimator.divergence]
-        display = cls(p, q, index, divergence, places=places, names=names, divergence_name=name)
-        return display.plot(ax=ax, **kwargs)
+        return cls(p, q, index, divergence, places=places, divergence_name=name, **kind).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, *, n_top: int = 12, **kwargs: Any) -> Self:
         """Draw both distributions.
@@ -179,14 +191,18 @@ class NeighborhoodDisplay:
         self.colorbar_: Any = None
         found = f"{self.divergence_name} = {self.divergence:.3f}"
         if self.places is None:
-            self.ax_, self.figure_ = new_axes(ax, figsize=(6, 0.9 + 0.27 * n_top))
+            self.ax_, self.figure_ = new_axes(ax, figsize=(6, 1.1 + 0.27 * min(n_top, len(p))))
             self.ax_q_: Any = None
-            _bars(self.ax_, p, q, self.index, self.names, n_top, kwargs)
+            own = self.index if self.keys in _OWN else None
+            _bars(self.ax_, p, q, own, _OWN.get(self.keys, ""), self.names, n_top, kwargs)
+            self.ax_.set_ylabel(_AXES[self.keys])
             self.ax_.set_title(f"Row {self.index}: {found}", loc="left", size="medium")
             return self
         self.ax_, self.figure_ = new_axes(ax, figsize=(9, 4.6))
         self.ax_q_ = _right_half(self.ax_)
-        self.colorbar_ = _maps((self.ax_, self.ax_q_), np.asarray(self.places), (p, q), self.index, n_top, kwargs)
+        places = np.asarray(self.places)
+        origin = places[self.index] if self.origin is None else np.asarray(self.origin)
+        self.colorbar_ = _maps((self.ax_, self.ax_q_), places, (p, q), origin, n_top, kwargs)
         self.ax_.set_title(f"p(j|i): who should be near row {self.index}", loc="left", size="medium")
         self.ax_q_.set_title(f"q(j|i): who is near it; {found}", loc="left", size="medium")
         return self
@@ -196,37 +212,67 @@ def _rows(estimator: Any, X: Rows, y: Any, index: int, drawn: Any) -> tuple[Arra
     """p(.|i), q(.|i) and D of the two, under the fitted specs."""
     import torch
 
-    from .. import learned
     from .._objective.divergences import DIVERGENCES
 
-    if estimator.learned_.unmixed().is_limit:
-        raise ValueError(f"{estimator.learned_} is the limit of a loss and no distribution; there is no q to show.")
-    represented, debias = drawn.represented, drawn.debias
-    p_rows = estimator.supervisory_.conditional(X, y, random_state=0).mix(debias)
-    if not estimator.supervisory_.over_rows or p_rows.shape != 2 * (len(represented),):
+    q_spec, p_rows, keys = estimator.learned_, drawn.p, drawn.represented if drawn.keys is None else drawn.keys
+    if q_spec.unmixed().is_limit:
+        raise ValueError(f"{q_spec} is the limit of a loss and no distribution; there is no q to show.")
+    if drawn.log_q is None and p_rows.shape != (len(drawn.represented), len(keys)):
         raise ValueError(f"{estimator.supervisory_} has keys that are not the rows; there are no neighbours to show.")
-    q_spec = estimator.learned_
-    if q_spec.on_memberships and debias:
-        q_spec = learned.UniformMixture(q_spec, debias)
-    excluded = p_rows.exclude_self and not q_spec.includes_self
     p = _p_row(p_rows, index, drawn.joint, q_spec.includes_self)
     if not p.any():
         raise ValueError(f"row {index} has no positive under p, so there is nothing to show; choose another index.")
-    degrees = None if p_rows.degrees is None else torch.as_tensor(p_rows.degrees, dtype=torch.float64)
-    z, keys = q_spec.prepare(*2 * [torch.as_tensor(represented, dtype=torch.float64)], degrees)
-    log_k = q_spec.pairwise(z[[index]], keys)
-    log_k[:, index] = -torch.inf if excluded else log_k[:, index]
-    log_q = q_spec.finish(log_k if q_spec.normalized else log_k.log_softmax(dim=1), len(p) - excluded)[0]
+    excluded = drawn.keys is None and drawn.log_q is None and p_rows.exclude_self and not q_spec.includes_self
+    log_q = _log_q_row(q_spec, drawn, keys, index, excluded) if drawn.log_q is None else drawn.log_q[index]
+    log_q = torch.as_tensor(log_q)
     if q_spec.on_memberships and estimator.divergence == "reverse_kl":
-        log_p = torch.as_tensor(estimator.supervisory_.log_rows_with_self(X, y, random_state=0)[index])  # as in the fit
-        if estimator.supervisory_.narrow:  # the limit of s^2 D
-            rows = estimator.supervisory_.measured_rows(X, y, random_state=0)
-            sq_distances = euclidean_distances(rows[[index]], rows, squared=True)[0]
-            return log_p.exp().numpy(), log_q.exp().numpy(), float(log_q.exp().numpy() @ sq_distances) / 2
-        return log_p.exp().numpy(), log_q.exp().numpy(), float((log_q.exp() * (log_q - log_p)).sum())
+        return _with_self(estimator, X, y, index, log_q)
     others = np.arange(len(p)) != (index if excluded else -1)
     terms = DIVERGENCES[estimator.divergence].term(torch.as_tensor(p[others]), log_q[torch.as_tensor(others)])
     return p, np.where(others, log_q.exp().numpy(), 0.0), float(terms.sum())
+
+
+def query_rows(estimator: Any, X: Rows, y: Any, queries: Array) -> Array:
+    """q(.|i) of some rows over the other modality; of the limit of a loss what takes the place of log k."""
+    import torch
+
+    drawn, q_spec = estimator._drawn(X, y), estimator.learned_
+    z, keys = q_spec.prepare(*(torch.as_tensor(part, dtype=torch.float64) for part in (drawn.represented, drawn.keys)))
+    log_k = q_spec.pairwise(z[queries], keys)
+    if q_spec.unmixed().is_limit:
+        return log_k.numpy()
+    log_q = log_k if q_spec.normalized else log_k.log_softmax(dim=1)
+    return q_spec.finish(log_q, len(keys)).exp().numpy()
+
+
+def _log_q_row(q_spec: Any, drawn: Any, keys: Array, index: int, excluded: bool) -> Any:
+    """Log q(.|i) of what represents rows and keys."""
+    import torch
+
+    from .. import learned
+
+    if q_spec.on_memberships and drawn.debias:
+        q_spec = learned.UniformMixture(q_spec, drawn.debias)
+    degrees = None if drawn.p.degrees is None else torch.as_tensor(drawn.p.degrees, dtype=torch.float64)
+    z, keys = q_spec.prepare(
+        *(torch.as_tensor(part, dtype=torch.float64) for part in (drawn.represented, keys)), degrees
+    )
+    log_k = q_spec.pairwise(z[[index]], keys)
+    if excluded:
+        log_k[:, index] = -torch.inf
+    return q_spec.finish(log_k if q_spec.normalized else log_k.log_softmax(dim=1), log_k.shape[1] - excluded)[0]
+
+
+def _with_self(estimator: Any, X: Rows, y: Any, index: int, log_q: Any) -> tuple[Array, Array, float]:
+    """p(.|i), q(.|i) and the reverse KL of clusters, whose rows are their own keys; of a narrow p its limit."""
+    import torch
+
+    log_p = torch.as_tensor(estimator.supervisory_.log_rows_with_self(X, y, random_state=0)[index])  # as in the fit
+    q = log_q.exp().numpy()
+    if estimator.supervisory_.narrow:  # the limit of s^2 D
+        rows = estimator.supervisory_.measured_rows(X, y, random_state=0)
+        return log_p.exp().numpy(), q, float(q @ euclidean_distances(rows[[index]], rows, squared=True)[0]) / 2
+    return log_p.exp().numpy(), q, float((log_q.exp() * (log_q - log_p)).sum())
 
 
 def _p_row(p: Conditional, index: int, joint: bool, includes_self: bool) -> Array:
@@ -236,8 +282,9 @@ def _p_row(p: Conditional, index: int, joint: bool, includes_self: bool) -> Arra
         weights = weights + p.weights[:, [index]].toarray()[:, 0]
     if not weights.any():
         return weights
-    uniform = np.full(len(weights), 1.0)
-    uniform[index] = includes_self or not p.exclude_self
+    uniform = np.ones(len(weights))
+    if p.exclude_self:
+        uniform[index] = includes_self
     return (1 - p.uniform) * weights / weights.sum() + p.uniform * uniform / uniform.sum()
 
 
@@ -257,11 +304,11 @@ def _maps(
     axes: tuple[Axes, Axes],
     points: Array,
     fractions: tuple[Array, Array],
-    index: int,
+    origin: Array,
     n_top: int,
     kwargs: dict[str, Any],
 ) -> Colorbar:
-    """Rows coloured by their fractions in both panels, on one scale; return the colour bar."""
+    """Keys coloured by their fractions in both panels, on one scale; return the colour bar."""
     from matplotlib import colormaps
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.collections import LineCollection, PathCollection
@@ -279,11 +326,11 @@ def _maps(
         seen = order[fraction[order] > most * _LEAST]
         top = order[::-1][:n_top]
         top = top[fraction[top] > 0]
-        lines = [(points[index], points[j]) for j in top]
+        lines = [(origin, points[j]) for j in top]
         widths = 0.4 + 1.6 * fraction[top] / most
         ax.add_collection(LineCollection(lines, colors=DARK, linewidths=widths, alpha=0.5, zorder=1.5))
         drawn = ax.scatter(*points[seen].T, c=fraction[seen], zorder=2, **options)
-        ax.scatter(*points[index], s=140, marker="*", color=COLORS[0], edgecolor="white", linewidth=0.8, zorder=3)
+        ax.scatter(*origin, s=140, marker="*", color=COLORS[0], edgecolor="white", linewidth=0.8, zorder=3)
         ax.set_aspect("equal", adjustable="datalim")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_color(LIGHT)
@@ -293,7 +340,14 @@ def _maps(
 
 
 def _bars(
-    ax: Axes, p: Array, q: Array, index: int, names: Sequence[str] | None, n_top: int, kwargs: dict[str, Any]
+    ax: Axes,
+    p: Array,
+    q: Array,
+    own: int | None,
+    note: str,
+    names: Sequence[str] | None,
+    n_top: int,
+    kwargs: dict[str, Any],
 ) -> None:
     """The keys with the largest fractions under each other: p to the left, q to the right."""
     top = np.argsort(-np.maximum(p, q), kind="stable")[:n_top]
@@ -301,14 +355,14 @@ def _bars(
     options = {"height": 0.8} | kwargs
     ax.barh(heights, -p[top], color=COLORS[0], label="p(j|i): who should be near", **options)
     ax.barh(heights, q[top], color=COLORS[1], label="q(j|i): who is near", **options)
-    labels = [str(j if names is None else names[j]) + (" (itself)" if j == index else "") for j in top]
+    labels = [str(j if names is None else names[j]) + (note if j == own else "") for j in top]
     ax.set_yticks(heights, labels)
     ax.set_ylim(len(top) - 0.4, -0.6)
     limit = 1.05 * max(p[top].max(), q[top].max())
     ax.set_xlim(-limit, limit)
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.axvline(0, color=DARK, linewidth=0.8)
-    ax.set(xlabel="Fraction of the row", ylabel="Row j")
+    ax.set_xlabel("Fraction of the row")
     ax.tick_params(axis="y", length=0)
     ax.spines[["left", "top", "right"]].set_visible(False)
     ax.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.06))

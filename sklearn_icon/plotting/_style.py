@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .._core.types import Array
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -22,6 +26,23 @@ def new_axes(ax: Axes | None, figsize: tuple[float, float] | None = None) -> tup
     if ax is None:
         _, ax = plt.subplots(figsize=figsize, layout="constrained")
     return ax, ax.figure
+
+
+def new_colorbar(ax: Axes, mapped: Any, name: str | None, extend: str = "neither") -> Any:
+    """Return a bar of colours beside axes, opaque whatever the points are."""
+    bar = ax.figure.colorbar(mapped, ax=ax, label=name or "", extend=extend, shrink=0.8)
+    bar.outline.set_visible(False)
+    bar.solids.set(alpha=1)
+    return bar
+
+
+def limits(values: Array) -> tuple[float | None, float | None]:
+    """Return the ends of the colour scale: a percentile where the tail is more than half of the rest."""
+    if len(values) == 0:
+        return None, None
+    low, first, last, high = np.percentile(values, [0, 1, 99, 100])
+    tail = (last - first) / 2
+    return (first if first - low > tail > 0 else low), (last if high - last > tail > 0 else high)
 
 
 def panels_below(ax: Axes, height_ratios: list[float], hspace: float = 0.08) -> list[Axes]:

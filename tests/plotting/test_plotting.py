@@ -17,11 +17,14 @@ from sklearn_icon import ICONEmbedding, methods
 from sklearn_icon.metrics import expected_calibration_error
 from sklearn_icon.plotting import (
     ClusterCountDisplay,
+    ClusterSizesDisplay,
     EmbeddingDisplay,
     LossCurveDisplay,
     NeighborhoodDisplay,
     PeriodicTableDisplay,
     ReliabilityDisplay,
+    RetrievalDisplay,
+    SilhouetteDisplay,
     _style,
 )
 
@@ -516,6 +519,9 @@ DISPLAYS = [
     lambda: ReliabilityDisplay([0.5, 0.9], [0.4, 0.9], [1, 3], 0.025),
     lambda: NeighborhoodDisplay([0.0, 0.5, 0.5], [0.0, 0.9, 0.1], 0, 0.51),
     lambda: NeighborhoodDisplay([0.0, 0.5, 0.5], [0.0, 0.9, 0.1], 0, 0.51, places=np.eye(3, 2)),
+    lambda: ClusterSizesDisplay([3, 1], expected=[2.5, 1.5], n_unassigned=2),
+    lambda: SilhouetteDisplay([0.5, -0.1, 0.8, 0.7], [0, 0, 1, 1]),
+    lambda: RetrievalDisplay([0, 1], [[1, 0], [1, 2]], [[0.6, 0.4], [0.9, 0.1]], [2, 1]),
     lambda: PeriodicTableDisplay([methods.get("t-sne"), methods.get("t-k-means")]),
 ]
 
