@@ -45,7 +45,7 @@ def settled(rows: Rows, labels: np.ndarray, seed: int, max_sweeps: int = _SWEEPS
     labels = _whole(rows, np.unique(labels, return_inverse=True)[1].astype(np.int64))
     rng, n = np.random.RandomState(seed), len(labels)
     flow, left, moving = rows.flow, min(max_sweeps, _SWEEPS), True
-    known = flow.indptr, flow.indices, flow.data, rows.masses, rows.table, rows.n_clusters
+    known = (flow.indptr, flow.indices, flow.data, rows.masses), rows.table, rows.n_clusters
     while moving:
         n_sweeps = min(left, _SWEEPS_AT_ONCE)  # as a rule few are needed
         orders = np.array([rng.permutation(n) for _ in range(n_sweeps)], dtype=np.int64).reshape(-1, n)
@@ -155,16 +155,17 @@ def cut_without_edge(rows: Rows, labels: np.ndarray, p) -> np.ndarray:
     edges, flow = p.weights, rows.flow
     labels = labels.astype(np.int64, copy=False)
     graph = flow.indptr, flow.indices, flow.data, rows.masses
-    return _cut_without_edge(*graph, rows.table, rows.n_clusters, edges.indptr, edges.indices, edges.data, labels)
+    return _cut_without_edge(graph, rows.table, rows.n_clusters, (edges.indptr, edges.indices, edges.data), labels)
 
 
 @njit(nogil=True, error_model="numpy")
-def _cut_without_edge(indptr, indices, flow, masses, table, n_clusters, begins, others, weights, label):
+def _cut_without_edge(graph, table, n_clusters, edges, label):
     """What is cut of each row, as by `_settle_rows` with the flow between the two rows of an edge left out."""
+    (indptr, indices, flow, masses), (begins, others, weights) = graph, edges
     inside, mass, cost = np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters)
     links, count, touched = np.zeros(n_clusters), np.zeros(n_clusters, np.int64), np.empty(n_clusters, np.int64)
     between, cut = np.zeros(len(label)), np.zeros(len(label))
-    _count(indptr, indices, flow, masses, label, inside, mass, count)
+    _count(graph, label, inside, mass, count)
     for cluster in range(n_clusters):
         cost[cluster] = _interpolated(inside[cluster], mass[cluster], table)
     for row in range(len(label)):
@@ -197,8 +198,9 @@ def _cut_without_edge(indptr, indices, flow, masses, table, n_clusters, begins, 
 
 
 @njit(nogil=True, error_model="numpy")
-def _count(indptr, indices, flow, masses, label, inside, mass, count):
+def _count(graph, label, inside, mass, count):
     """Add up the flow inside of each cluster, its mass and its rows."""
+    indptr, indices, flow, masses = graph
     for row in range(len(label)):
         mass[label[row]] += masses[row]
         count[label[row]] += 1
@@ -224,11 +226,31 @@ def _link(row, others, flow, label, links, touched):
 
 
 @njit(nogil=True, error_model="numpy")
-def _settle_rows(indptr, indices, flow, masses, table, n_clusters, orders, label):
+def _best_move(old, gained, touched, links, clusters, table):
+    """(the cluster that a row joins to the lowest loss, the cluster's cost then); its own where none is lower.
+
+    `gained` holds the change of its own cluster's cost, its flow with itself and its mass.
+    """
+    (cost_left, own, row_mass), (inside, mass, cost) = gained, clusters
+    new, least, cost_joined = old, -1e-12, 0.0
+    for cluster in touched:
+        if cluster == old:
+            continue
+        joined = inside[cluster] + 2 * links[cluster] + own
+        trial = _interpolated(joined, mass[cluster] + row_mass, table)
+        change = trial - cost[cluster] + cost_left
+        if change < least:
+            new, least, cost_joined = cluster, change, trial
+    return new, cost_joined
+
+
+@njit(nogil=True, error_model="numpy")
+def _settle_rows(graph, table, n_clusters, orders, label):
     """Move rows between clusters until no move lowers the loss, which is returned; labels change in place."""
+    indptr, indices, flow, masses = graph
     inside, mass, cost = np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters)
     links, count, touched = np.zeros(n_clusters), np.zeros(n_clusters, np.int64), np.empty(n_clusters, np.int64)
-    _count(indptr, indices, flow, masses, label, inside, mass, count)
+    _count(graph, label, inside, mass, count)
     for cluster in range(n_clusters):
         cost[cluster] = _interpolated(inside[cluster], mass[cluster], table)
     for order in orders:
@@ -244,16 +266,8 @@ def _settle_rows(indptr, indices, flow, masses, table, n_clusters, orders, label
                 continue
             left, mass_left = inside[old] - 2 * links[old] - own, mass[old] - masses[row]
             cost_left = _interpolated(left, mass_left, table)
-            new, least, cost_joined = old, -1e-12, 0.0
-            for which in range(n_touched):
-                cluster = touched[which]
-                if cluster == old:
-                    continue
-                joined = inside[cluster] + 2 * links[cluster] + own
-                trial = _interpolated(joined, mass[cluster] + masses[row], table)
-                change = trial - cost[cluster] + cost_left - cost[old]
-                if change < least:
-                    new, least, cost_joined = cluster, change, trial
+            gained = cost_left - cost[old], own, masses[row]
+            new, cost_joined = _best_move(old, gained, touched[:n_touched], links, (inside, mass, cost), table)
             if new != old:
                 moved = True
                 inside[new] += 2 * links[new] + own

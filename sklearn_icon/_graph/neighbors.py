@@ -167,10 +167,7 @@ def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool 
 
     Of rows of one rank among several the search is exact, however many there are.
     """
-    (n, width), sparse = space.reference.shape, sp.issparse(space.X)
-    limit, name = (n - 1, "n - 1") if space.own else (n, "n_reference")
-    if not isinstance(k, int | np.integer) or not 1 <= k <= limit:
-        raise ValueError(f"n_neighbors={k!r} must be an integer from 1 to {name} = {limit}")
+    (n, width), sparse, limit = space.reference.shape, sp.issparse(space.X), _most_neighbors(space, k)
     if sparse and space.metric == "precomputed":
         return Neighbors(*nearest_of_graph(space, k), exact=True)
     cost = _OTHER_COST * space.X.nnz / n if sparse else width * (1 if space.root else _OTHER_COST)
@@ -207,6 +204,15 @@ def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool 
             candidates = descend(space, k, n_jobs, random_state)
         doubt = partial(missing_or_copies, bool(space.root) and not sparse)
     return _nearest_of(space, k, candidates, doubt, run, exact=affordable or tree)
+
+
+def _most_neighbors(space: Space, k: int) -> int:
+    """How many neighbours a row can have; refuses more."""
+    n = space.reference.shape[0]
+    limit, name = (n - 1, "n - 1") if space.own else (n, "n_reference")
+    if not isinstance(k, int | np.integer) or not 1 <= k <= limit:
+        raise ValueError(f"n_neighbors={k!r} must be an integer from 1 to {name} = {limit}")
+    return limit
 
 
 def _nearest_of(space: Space, k: int, candidates: Array, doubt: Doubt, run: Run, exact: bool) -> Neighbors:

@@ -90,11 +90,10 @@ class Objective:
         self.is_plain_kl = is_plain_kl(learned, divergence, p.uniform)
         self.term, self.at_zero, self.smooth = divergence_of(learned, divergence)
         _check_combination(p, learned, divergence, self)
-        weights, row_mass = _averaged(p, sample_weight, self.joint)
-        weights = without_tiny(weights, torch.finfo(dtype).tiny)
-        self.weights, self.mass = weights, row_mass
+        weights, self.mass = _averaged(p, sample_weight, self.joint)
+        weights = self.weights = without_tiny(weights, torch.finfo(dtype).tiny)
         self.uniform, self.background = p.uniform, self._tensor(p.uniform / self.n_mixed)
-        self.row_mass = self._tensor(row_mass)
+        self.row_mass = self._tensor(self.mass)
         self.constant = 0.0 if learned.is_limit else self._negentropy()
         square = self.n_rows == self.n_keys
         self.key_degrees = self._tensor(p.degrees) if square and p.degrees is not None else None
@@ -105,7 +104,7 @@ class Objective:
         self._rough_grid = GridPotential(learned, self.grid.team, _ROUGH_SPACING) if self.grid else self.grid
         self._dense_but_self = n_components is None and p.weights.nnz * _PAIRS_OF_AN_EDGE >= self.n_rows * self.n_keys
         if self.is_plain_kl and square and learned.euclidean and not (self.exclude_self and self._is_dense):
-            symmetric = weights if self.joint else _symmetric(weights, row_mass)
+            symmetric = weights if self.joint else _symmetric(weights, self.mass)
             self.edges = symmetric_edges(symmetric, learned, dtype, device, n_components)
 
     def _tensor(self, values: Any) -> Tensor:

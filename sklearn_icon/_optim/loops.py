@@ -6,9 +6,9 @@ from .._core.compiled import njit
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def momentum_step(z, gradient, velocity, gain, rate, momentum, max_step, first, last):
+def momentum_step(z, gradient, velocity, gain, rate, momentum, max_step):
     """One step of descent with momentum and gains, no row further than max_step."""
-    for i in range(first, last):
+    for i in range(len(z)):
         sq_norm = z.dtype.type(0)
         for d in range(z.shape[1]):
             agrees = velocity[i, d] * gradient[i, d] < 0

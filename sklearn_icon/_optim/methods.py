@@ -159,7 +159,7 @@ class _Moving:
 
             arrays = [tensor.detach().numpy() for tensor in (self.param, grad, self.velocity, self.gain)]
             numbers = (self.learning_rate, self.momentum, min(self.max_step, torch.finfo(grad.dtype).max ** 0.5))
-            momentum_step(*arrays, *(arrays[0].dtype.type(number) for number in numbers), 0, len(grad))
+            momentum_step(*arrays, *(arrays[0].dtype.type(number) for number in numbers))
             return
         agrees = (self.velocity * grad) < 0
         self.gain.copy_(torch.where(agrees, self.gain + 0.2, self.gain * 0.8)).clamp_min_(0.01)

@@ -73,9 +73,8 @@ def solve_tokens(
     problem = Problem(
         lambda rows: contexts.loss_of(rows, represent, prototypes, params), params, batches, kept, draws=encoder.draws
     )
-    rate = (
-        (_LOOKUP_RATE if lookup else _ADAM_RATE) if training.learning_rate == "auto" else float(training.learning_rate)
-    )
+    usual = _LOOKUP_RATE if lookup else _ADAM_RATE
+    rate = usual if training.learning_rate == "auto" else float(training.learning_rate)
     smooth = whole and (lookup or encoder.is_linear)
     solver = LBFGS(_TOLERANCE / (n if lookup else 1)) if smooth else Adam(rate)
     result = train(problem, solver, max_iter, run)

@@ -19,7 +19,7 @@ with warnings.catch_warnings(record=True) as told:
     before = numba.config.CACHE_DIR
     from sklearn_icon._optim.loops import momentum_step
     z = np.ones((4, 2))
-    momentum_step(z, z * 0.5, z * 0, z * 1, 0.1, 0.5, 9.0, 0, 4)
+    momentum_step(z, z * 0.5, z * 0, z * 1, 0.1, 0.5, 9.0)
     assert np.allclose(z, 1 - 0.1 * 0.5 * 0.8), z
     import importlib, os, pkgutil, sklearn_icon
     if "NUMBA_CACHE_DIR" not in os.environ:  # half a minute, as another library's functions are compiled at its import
