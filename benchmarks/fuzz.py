@@ -2,6 +2,8 @@
 
     python benchmarks/fuzz.py --n 3000 --seed 0          a case a seed, in one thread
     python benchmarks/fuzz.py --n 1 --seed 1234 --show   one case again, with what it is and its traceback
+    python benchmarks/fuzz.py --draw few                 few parameters that are not the default: most cases fit
+    python benchmarks/fuzz.py --draw methods             the estimators of the methods' table, at their parameters
 
 A case draws rows (shapes, precisions, layouts, extremes, duplicates, constants, sparse ones, integers), an estimator
 with any of its parameters and specs, fits it, and hands it new rows. It may end in a result without NaN, or in a
@@ -21,7 +23,16 @@ import pandas as pd
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
-from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, encoders, learned, supervisory
+from sklearn_icon import (
+    ICONClassifier,
+    ICONClustering,
+    ICONCrossModal,
+    ICONEmbedding,
+    encoders,
+    learned,
+    methods,
+    supervisory,
+)
 from sklearn_icon._core.team import threads
 
 _SECONDS = 30
@@ -170,19 +181,29 @@ def any_encoder(rng):
     return choices[rng.integers(len(choices))]()
 
 
-def some(rng, **choices):
+def some(rng, often, **choices):
     """Some of the parameters, each at one of its values."""
-    return {name: values[rng.integers(len(values))] for name, values in choices.items() if rng.uniform() < 0.2}
+    return {name: values[rng.integers(len(values))] for name, values in choices.items() if rng.uniform() < often}
 
 
-def any_estimator(rng):
-    """An estimator."""
+def of_method(rng):
+    """The estimator of a row of the methods' table, of few clusters or components."""
+    estimator = methods.get(str(rng.choice(methods.names()))).make_estimator()
+    given = {"random_state": int(rng.integers(1000)), "max_iter": int(rng.integers(1, 40))}
+    given |= {"n_components": 2, "n_clusters": int(rng.integers(1, 5))}
+    known = estimator.get_params(deep=False)
+    return estimator.set_params(**{name: value for name, value in given.items() if name in known})
+
+
+def any_estimator(rng, often=0.2):
+    """An estimator, whose parameters and specs are not the default so often."""
     specs = {"random_state": int(rng.integers(1000))}
     for name, draw in (("supervisory", any_p), ("learned", any_q), ("encoder", any_encoder)):
-        if rng.uniform() < 0.35:
+        if rng.uniform() < 1.75 * often:
             specs[name] = draw(rng)
     specs |= some(
         rng,
+        often,
         divergence=DIVERGENCES,
         debias=[0.0, 0.2, 0.99, 1.0],
     )
@@ -194,6 +215,7 @@ def any_estimator(rng):
             **specs,
             **some(
                 rng,
+                often,
                 n_components=[1, 2, 3, 50],
                 normalization=["joint", "conditional"],
                 perplexity=[1, 5.5, 30, 1e4],
@@ -218,6 +240,7 @@ def any_estimator(rng):
             **specs,
             **some(
                 rng,
+                often,
                 n_neighbors=[1, 4, 300],
                 n_init=["auto", 1, 3],
                 batch_size=[1, 7],
@@ -234,6 +257,7 @@ def any_estimator(rng):
             **specs,
             **some(
                 rng,
+                often,
                 C=[1e-12, 1.0, 1e30],
                 class_weight=["balanced"],
                 early_stopping=[True],
@@ -254,7 +278,13 @@ def any_estimator(rng):
         max_iter=int(rng.integers(1, 9)),
         **specs,
         **some(
-            rng, batch_size=[1, 2, 300], encoder_y=["linear", "mlp"], learning_rate=rates, tol=[0.0, 1.0], scale=[False]
+            rng,
+            often,
+            batch_size=[1, 2, 300],
+            encoder_y=["linear", "mlp"],
+            learning_rate=rates,
+            tol=[0.0, 1.0],
+            scale=[False],
         ),
     )
 
@@ -273,11 +303,14 @@ def of_y(rng, n):
     }[kind], kind
 
 
-def run(seed, show=False):
+DRAWS = {"any": any_estimator, "few": lambda rng: any_estimator(rng, 0.04), "methods": of_method}
+
+
+def run(seed, show=False, draw="any"):
     """ "result", "refused" or what went wrong."""
     rng = np.random.default_rng(seed)
     n, width = int(rng.choice([1, 2, 7, 20, 50, 50, 90, 90, 200])), int(rng.choice([1, 2, 3, 8, 40]))
-    estimator = any_estimator(rng)
+    estimator = DRAWS[draw](rng)
     X, what = rows(rng, n, width, positive="Counts" in repr(estimator))
     new, new_what = rows(rng, int(rng.integers(1, 9)), width)
     y, y_what = of_y(rng, n)
@@ -326,6 +359,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--n", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draw", choices=sorted(DRAWS), default="any")
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
 
@@ -341,7 +375,7 @@ def main():
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    found = run(seed, args.show)
+                    found = run(seed, args.show, args.draw)
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
             if found not in ("result", "refused") or args.show:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class Conditional:
     first: int = 0
 
     def __post_init__(self) -> None:
-        sums = np.asarray(self.weights.sum(axis=1)).ravel()
+        sums = self._sums
         if not 0.0 <= self.uniform <= 1.0:
             raise ValueError(f"uniform must lie in [0, 1], got {self.uniform}.")
         if self.weights.data.size and not self.weights.data.min() >= 0:
@@ -105,10 +106,14 @@ class Conditional:
         """How many keys each row chooses from."""
         return self.weights.shape[1] - self.exclude_self
 
-    @property
+    @cached_property
     def has_positives(self) -> np.ndarray:
         """Boolean mask of the rows that put mass on some key."""
-        return np.asarray(self.weights.sum(axis=1)).ravel() > 0
+        return self._sums > 0
+
+    @cached_property
+    def _sums(self) -> np.ndarray:
+        return np.asarray(self.weights.sum(axis=1)).ravel()
 
     def mix(self, alpha: float) -> Conditional:
         """(1 - alpha) p + alpha / n_choices: the same rows, debiased."""

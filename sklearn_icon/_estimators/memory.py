@@ -14,6 +14,7 @@ from scipy import sparse
 
 MEGABYTE = 1 << 20
 _TORCH, _COMPILER = 195 * MEGABYTE, 145 * MEGABYTE  # resident once they are loaded
+_NEVER_TOLD = 32 * MEGABYTE  # the least of which it is asked whether it is free: a process takes as much to do anything
 _CERTAIN = 0.75  # of a prediction, below which no fit stays
 _EDGE = 80  # bytes of a neighbour, from its distance to its part of a gradient
 _NUMBER, _CANDIDATE, _SPARE = 21, 16, 8  # bytes of a number of X, and of a candidate, in a search
@@ -112,12 +113,16 @@ def _of_the_process():
 def refuse(estimator, args: tuple) -> None:
     """Raise MemoryError where what a fit of X needs is not free, before anything is computed."""
     try:
-        needed = estimator.estimate_memory(*args[:1])
+        needed = estimator._memory(Size.of(args[0]))
+        if needed <= _NEVER_TOLD:
+            return
+        available, bound = free()
+        if needed * _CERTAIN <= available:
+            return
+        needed = estimator.estimate_memory(args[0])  # which looks at parameters first
     except Exception:  # of X or of parameters, of which the fit itself tells
         return
-    available, bound = free()
-    if needed * _CERTAIN > available:
-        raise MemoryError(_told(type(estimator).__name__, needed, available, bound, estimator._less_memory))
+    raise MemoryError(_told(type(estimator).__name__, needed, available, bound, estimator._less_memory))
 
 
 def as_memory_error(estimator, args: tuple, error: BaseException) -> MemoryError | None:

@@ -115,7 +115,8 @@ def _unit_rows(rows: Rows, peaks: Array) -> Rows:
 def variances(V: Any, reference: Array, name: str) -> Array:
     """Those of seuclidean: given, or of the columns."""
     given = V is not None
-    V = np.asarray(V, dtype=np.float64) if given else reference.var(axis=0, ddof=1, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        V = np.asarray(V, dtype=np.float64) if given else reference.var(axis=0, ddof=1, dtype=np.float64)
     if V.shape != reference.shape[1:]:
         raise ValueError(f"V in metric_params has shape {V.shape}, but {name} has {reference.shape[1]} columns.")
     bad = np.flatnonzero(~(V > 0) | ~np.isfinite(V) | (not given and reference.max(axis=0) == reference.min(axis=0)))
@@ -123,7 +124,7 @@ def variances(V: Any, reference: Array, name: str) -> Array:
         of = "V in metric_params" if given else f"the variance of {name}"
         raise ValueError(
             f"metric='seuclidean' divides by the variance of each column, but {of} is not positive in columns "
-            f"{listed(bad)}: drop these columns, or give metric_params={{'V': ...}} positive numbers"
+            f"{listed(bad)}: drop or scale these columns, or give metric_params={{'V': ...}} positive numbers"
         )
     return V
 
@@ -135,10 +136,17 @@ def covariance_inverse(params: dict, reference: Array, name: str) -> Array:
     if params.get("V") is not None:
         return np.linalg.inv(_semidefinite("V", params["V"], reference.shape[1], name, _DEPENDENT))
     width = reference.shape[1]
-    centred = reference - reference.mean(axis=0, dtype=np.float64)
-    lengths = np.sqrt(np.einsum("ij,ij->j", centred, centred))
+    with np.errstate(over="ignore", invalid="ignore"):
+        centred = reference - reference.mean(axis=0, dtype=np.float64)
+        lengths = np.sqrt(np.einsum("ij,ij->j", centred, centred))
     constant = reference.max(axis=0) == reference.min(axis=0)
     lengths[constant] = 1
+    extreme = np.flatnonzero(~((lengths >= _PEAKS[0]) & (lengths <= _PEAKS[1])))
+    if extreme.size:
+        raise ValueError(
+            "metric='mahalanobis' needs variances and their inverses, which under- or overflow in columns "
+            f"{listed(extreme)} of {name}: scale these columns"
+        )
     R, order = qr(np.where(constant, 0, centred / lengths), mode="r", pivoting=True)[:2]
     rank = np.count_nonzero(np.abs(np.diag(R)) > _DEPENDENT)
     if rank < width:

@@ -21,7 +21,7 @@ from .whitening import whitening
 
 MOST_COEFFICIENTS = 2000  # that Newton's method solves for; more are left as L-BFGS leaves them
 _FEW_COEFFICIENTS = 150  # up to which a Hessian costs less than the steps it spares
-_FIRST_STEPS = 15  # of L-BFGS, where there are more
+_FIRST_STEPS = 20  # of L-BFGS, where there are more
 _LEAST_TOLERANCE = 1e-9  # of the Newton decrement, near the precision of the floats
 _DECREASE = 64 * np.finfo(np.float64).eps  # of F by a step of L-BFGS, relative to F, below which it ends
 _ARMIJO, _HALVINGS = 1e-4, 50
@@ -30,7 +30,7 @@ _RIDGE, _NULL = 1e-13, 1e-10  # relative, that make singular Hessians regular
 _DEPENDENT = 1e-13  # eigenvalue of a correlation matrix, over its size, that is taken for zero
 LOG_NOTHING = float(np.log(np.finfo(np.float64).eps))  # the logit of a class that no row has
 _DENSE_NUMBERS = 1 << 22  # of a sparse matrix that is made dense where few are zero
-_NEGLIGIBLE = 0.01  # of the penalty's curvature, that pairs left out of a Hessian add together
+_NEGLIGIBLE = 1.0  # of the penalty's curvature, that pairs left out of a Hessian add together
 _MOST_PRODUCTS = 8  # of a step, before the preconditioner is computed anew
 
 
@@ -43,6 +43,8 @@ class Penalty(NamedTuple):
 
 class Softmax:
     """F and its derivatives, a function of V of shape (m, d + 1): coefficients of u, intercepts last.
+
+    Classes come before rows, so that sums over classes run along rows.
 
     Parameters
     ----------
@@ -59,106 +61,129 @@ class Softmax:
     """
 
     def __init__(self, X, targets, weight, penalty, fit_intercept, basis):
-        self.targets, self.weight, self.penalty, self.fit_intercept = targets, weight, penalty, fit_intercept
-        self.basis = basis
-        self.rows: Any = X
+        self.targets, self.weight, self.penalty = np.ascontiguousarray(targets.T), weight, penalty
+        self.fit_intercept, self.basis = fit_intercept, basis
         self.mean = np.zeros(X.shape[1])
-        if not sparse.issparse(X):
-            self.rows = X.astype(np.float64, copy=False)
+        if sparse.issparse(X):
+            self.rows: Any = X
+            self._with_ones: Any = None
+        else:
+            self._with_ones = np.full((X.shape[0], X.shape[1] + 1), float(fit_intercept))
+            self.rows = self._with_ones[:, :-1]
+            self.rows[:] = X
             if fit_intercept:
                 self.mean = group().total(np.asarray(weight @ self.rows))
-                self.rows = self.rows - self.mean
+                self.rows -= self.mean
         self.shape = self.basis.shape[1], X.shape[1] + 1
-        self.constant = float(group().total(np.sum(weight[:, None] * _x_log_x(targets))))
+        self.constant = float(group().total(_x_log_x(self.targets).sum(axis=0) @ weight))
         self.n_rows = group().total(X.shape[0])
 
     def scores(self, V):
-        """u of each row."""
-        u = np.asarray(self.rows @ V[:, :-1].T)
-        return u + V[:, -1] if self.fit_intercept else u
+        """u, of shape (m, n)."""
+        if self._with_ones is not None:
+            return V @ self._with_ones.T
+        u = np.asarray(self.rows @ V[:, :-1].T).T
+        return u + V[:, -1:] if self.fit_intercept else u
 
     def value(self, V, q_too=False):
-        """F, and q where wanted."""
-        logits = self.scores(V) @ self.basis.T
-        logits -= logits.max(axis=1, keepdims=True)
-        of_targets = np.einsum("ij,ij->i", self.targets, logits)
+        """F, and q of shape (n_classes, n) where wanted."""
+        logits = self.basis @ self.scores(V)
+        logits -= logits.max(axis=0)
+        of_targets = np.einsum("ij,ij->j", self.targets, logits)
         q = np.exp(logits, out=logits)
-        sums = q.sum(axis=1)
+        sums = q.sum(axis=0)
         value = group().total(self.weight @ (np.log(sums) - of_targets)) + self.constant
         weights = V[:, :-1]
-        value += self.penalty.l2 / 2 * np.vdot(weights, weights) + self.penalty.l1 * np.abs(weights).sum()
-        return (float(value), q / sums[:, None]) if q_too else float(value)
+        value += self.penalty.l2 / 2 * np.vdot(weights, weights)
+        value += self.penalty.l1 * np.abs(weights).sum() if self.penalty.l1 else 0.0
+        if q_too:
+            q /= sums
+        return (float(value), q) if q_too else float(value)
 
     def gradient(self, V, q):
         """That of the smooth part at V, where q is known."""
-        slope = ((q - self.targets) * self.weight[:, None]) @ self.basis
-        return self._of_rows(slope, self.penalty.l2 * V[:, :-1])
+        return self._of_rows((q - self.targets) * self.weight, self.penalty.l2 * V[:, :-1])
 
     def product(self, direction, q):
         """The Hessian times a direction of shape (m, d + 1)."""
-        change = self.scores(direction) @ self.basis.T
-        change -= np.einsum("ij,ij->i", q, change)[:, None]
+        change = self.basis @ self.scores(direction)
+        change -= np.einsum("ij,ij->j", q, change)
         change *= q
-        return self._of_rows((change * self.weight[:, None]) @ self.basis, self.penalty.l2 * direction[:, :-1])
+        change *= self.weight
+        return self._of_rows(change, self.penalty.l2 * direction[:, :-1])
 
     def _of_rows(self, slope, of_penalty):
-        result = np.empty(self.shape)
-        result[:, :-1] = np.asarray(self.rows.T @ slope).T
-        result[:, -1] = slope.sum(axis=0) if self.fit_intercept else 0.0
+        """sum_i T^T slope_i x_i^T, and what the penalty adds."""
+        slope = self.basis.T @ slope
+        if self._with_ones is not None:
+            result = slope @ self._with_ones
+        else:
+            result = np.empty(self.shape)
+            result[:, :-1] = np.asarray(self.rows.T @ slope.T).T
+            result[:, -1] = slope.sum(axis=1) if self.fit_intercept else 0.0
         result = group().total(result)
         result[:, :-1] += of_penalty
         return result
 
-    def hessian(self, q, negligible=0.0):
+    def hessian(self, q, negligible=0.0, dtype=np.float64):
         """The Hessian, of shape (m (d + 1), m (d + 1)), class after class.
 
         Parameters
         ----------
-        q : ndarray of shape (n, n_classes)
+        q : ndarray of shape (n_classes, n)
         negligible : float, default=0.0
             Curvature that may be missing of each pair of classes.
+        dtype : dtype, default=np.float64
+            In which it is summed, where the rows are dense.
         """
-        m, width = self.shape
-        if q.shape[1] == 2 and m == 1:
-            of_pair = self.basis[0, 0] - self.basis[1, 0]
-            result = of_pair**2 * self._moments(self.weight * q[:, 0] * q[:, 1])
-        else:
-            result = self._of_pairs(q, negligible).reshape(m * width, m * width)
+        (m, width), (first, second, products) = self.shape, self._pairs
+        least = negligible / self.n_rows / self.sq_sizes if negligible else None
+        blocks = np.empty((len(first), width, width), dtype)
+        for block, a, b in zip(blocks, first, second, strict=True):
+            curvature = self.weight * q[a]
+            curvature *= q[b]
+            kept = None if least is None else np.flatnonzero(curvature > least)
+            block[:] = self._moments(curvature if kept is None else curvature[kept], kept, dtype)
+        blocks = products.astype(dtype, copy=False) @ blocks.reshape(len(first), width**2)
+        result = blocks.reshape(m, m, width, width).transpose(0, 2, 1, 3).reshape(m * width, m * width)
         result = group().total(result)
-        index = np.arange(m * width)
-        result[index, index] += np.where(index % width < width - 1, self.penalty.l2, not self.fit_intercept)
+        result.reshape(-1)[:: m * width + 1] += self._of_diagonal
         return result
 
-    def _of_pairs(self, q, negligible):
-        """sum over pairs of classes a < b of s_i q_ia q_ib x x^T, times (e_a - e_b)(e_a - e_b)^T."""
-        m, width = self.shape
-        first, second = np.triu_indices(q.shape[1], 1)
-        blocks = np.empty((len(first), width, width))
-        least = negligible / self.n_rows / self.sq_sizes if negligible else None
-        for block, a, b in zip(blocks, first, second, strict=True):
-            curvature = self.weight * q[:, a] * q[:, b]
-            kept = None if least is None else np.flatnonzero(curvature > least)
-            block[:] = self._moments(curvature if kept is None else curvature[kept], kept)
+    @cached_property
+    def _pairs(self):
+        """Pairs of classes a < b, and the products (e_a - e_b)(e_a - e_b)^T in the basis, a column a pair."""
+        first, second = np.triu_indices(len(self.targets), 1)
         of_pairs = self.basis[first] - self.basis[second]
-        products = (of_pairs[:, :, None] * of_pairs[:, None, :]).reshape(len(first), m**2)
-        return (products.T @ blocks.reshape(len(first), width**2)).reshape(m, m, width, width).transpose(0, 2, 1, 3)
+        return first, second, (of_pairs[:, :, None] * of_pairs[:, None, :]).reshape(len(first), -1).T
+
+    @cached_property
+    def _of_diagonal(self):
+        """The penalty's part of the Hessian's diagonal, and ones for intercepts that there are none of."""
+        m, width = self.shape
+        return np.tile(np.append(np.full(width - 1, self.penalty.l2), float(not self.fit_intercept)), m)
 
     @cached_property
     def sq_sizes(self):
         """|x|^2 + 1 of each row."""
-        if sparse.issparse(self.rows):
+        if self._with_ones is None:
             return np.asarray(self.rows.multiply(self.rows).sum(axis=1)).ravel() + 1
         return np.einsum("ij,ij->i", self.rows, self.rows) + 1
 
-    def _moments(self, weight, kept=None):
+    @cached_property
+    def _single(self):
+        """Rows with ones in single precision."""
+        return self._with_ones.astype(np.float32)
+
+    def _moments(self, weight, kept=None, dtype=np.float64):
         """sum_i w_i x_i x_i^T with a last column of ones, or zeros where there is no intercept."""
+        if self._with_ones is not None:
+            rows = self._with_ones if dtype == np.float64 else self._single
+            rows = (rows if kept is None else rows[kept]) * np.sqrt(weight).astype(dtype, copy=False)[:, None]
+            return rows.T @ rows
         rows, width = (self.rows if kept is None else self.rows[kept]), self.shape[1]
         result = np.zeros((width, width))
-        if sparse.issparse(rows):
-            result[:-1, :-1] = (rows.T @ rows.multiply(weight[:, None]).tocsr()).toarray()
-        else:
-            scaled = rows * np.sqrt(weight)[:, None]
-            result[:-1, :-1] = scaled.T @ scaled
+        result[:-1, :-1] = (rows.T @ rows.multiply(weight[:, None]).tocsr()).toarray()
         if self.fit_intercept:
             result[:-1, -1] = result[-1, :-1] = np.asarray(rows.T @ weight)
             result[-1, -1] = weight.sum()
@@ -202,7 +227,7 @@ def solve_softmax(X, targets, weight, penalty, fit_intercept, start, *, max_iter
         return coef, intercept, SolverResult(0.0, 1, np.zeros(1), "converged")
     basis = np.array([[0.0], [1.0]]) if of_two else np.eye(len(present)) if penalty.l1 else _contrasts(len(present))
     classes = slice(None) if of_two else present
-    problem = Softmax(X, np.ascontiguousarray(targets[:, present]), weight, penalty, fit_intercept, basis)
+    problem = Softmax(X, targets[:, present], weight, penalty, fit_intercept, basis)
     V = np.zeros(problem.shape)
     if start is not None:
         W = np.column_stack([start[0], start[1] + start[0] @ problem.mean])[classes]
@@ -284,31 +309,35 @@ class _Report:
 
 
 def _newton(problem, V, tol, report, few):
-    """(V, status), by steps of Newton's method from V."""
-    least, before, factor = max(tol**1.5, _LEAST_TOLERANCE), np.inf, None
+    """(V, status), by steps of Newton's method from V, until the decrement, of the last factor, is small."""
+    least, before, factor = max(tol**2, _LEAST_TOLERANCE), np.inf, None
     value, q = problem.value(V, q_too=True)
     gradient, decrement = problem.gradient(V, q), 1.0
     while not report.is_full:
         if few or factor is None:
-            missing = 0.0 if few else _NEGLIGIBLE * problem.penalty.l2
-            factor = _factor(problem.hessian(q, missing))
+            factor = _factor(problem, q, 0.0 if few else _NEGLIGIBLE * problem.penalty.l2)
         precision = min(0.1, max(_STEP_PRECISION, decrement**0.5))
         step, products = _newton_step(problem, gradient, q, factor, 0.0 if few else precision)
-        factor = factor if products <= _MOST_PRODUCTS else None
-        slope = float(np.vdot(gradient, step))
-        decrement = np.sqrt(max(-slope, 0.0))
-        V, value, q = _search(problem, V, step, value, slope)
+        V, value, q = _search(problem, V, step, value, float(np.vdot(gradient, step)))
         gradient = problem.gradient(V, q)
         if report(value):
             return V, "interrupted"
+        decrement = np.sqrt(max(np.vdot(gradient, _solved(factor, gradient)), 0.0))
         if decrement <= least and (np.abs(gradient).max() <= tol or decrement >= before):
             return V, "converged"
         before = decrement if decrement <= least else np.inf
+        factor = factor if products <= _MOST_PRODUCTS else None
     return V, "max_iter"
 
 
-def _factor(hessian):
-    """The Cholesky factor of a matrix that may be singular, and is then made a little larger."""
+def _factor(problem, q, negligible):
+    """The Cholesky factor of the Hessian, or of one that is near it, in single precision where that holds it."""
+    if negligible:
+        with np.errstate(over="ignore", invalid="ignore"):
+            factor, info = linalg.lapack.spotrf(problem.hessian(q, negligible, np.float32))
+        if not info and np.isfinite(factor.diagonal()).all():
+            return factor
+    hessian = problem.hessian(q, negligible)
     if not np.isfinite(hessian).all():
         raise FloatingPointError("the Hessian was not finite; scale X.")
     index, ridge = np.diag_indices(len(hessian)), _RIDGE
@@ -321,27 +350,29 @@ def _factor(hessian):
         ridge *= 100
 
 
+def _solved(factor, right):
+    """H^-1 times a right side of the shape of V."""
+    solve = linalg.lapack.dpotrs if factor.dtype == np.float64 else linalg.lapack.spotrs
+    return solve(factor, right.ravel())[0].reshape(right.shape).astype(np.float64, copy=False)
+
+
 def _newton_step(problem, gradient, q, factor, precision):
     """(d with H d = -g, the products with H that it took)."""
-
-    def preconditioned(residual):
-        return linalg.lapack.dpotrs(factor, residual.ravel())[0].reshape(residual.shape)
-
-    step = -preconditioned(gradient)
+    first = _solved(factor, gradient)
+    step = -first
     if not precision:  # the factor is that of H
         return step, 0
+    size_at_first, size = np.vdot(gradient, first), None
     residual = -gradient - problem.product(step, q)
-    direction, size = preconditioned(residual), None
-    first = np.vdot(gradient, preconditioned(gradient))
-    ahead = direction
+    direction = ahead = _solved(factor, residual)
     for products in range(1, 2 * _MOST_PRODUCTS):
         size = np.vdot(residual, direction) if products == 1 else size
-        if size <= precision**2 * first:
+        if size <= precision**2 * size_at_first:
             break
         image = problem.product(ahead, q)
         length = size / np.vdot(ahead, image)
         step, residual = step + length * ahead, residual - length * image
-        direction = preconditioned(residual)
+        direction = _solved(factor, residual)
         size, last = np.vdot(residual, direction), size
         ahead = direction + size / last * ahead
     return step, products

@@ -15,7 +15,7 @@ from .._core.types import Array, Rows
 ROWS_AT_ONCE = 8192
 FAR = 10.0  # times the median size, at which a row's size is cut; rows of ordinary data are all nearer
 FARTHEST = 1e5  # spreads, at which rows are cut for linear maps: beyond, they would drown all others in training
-_MEASURED_ROWS = 2048  # that say where the middle is
+_MEASURED_ROWS = 512  # that say where the middle is
 
 
 def input_scale(X: Rows, sample_weight: Array | None = None, by_column: bool = True) -> tuple[Any, float]:

@@ -39,7 +39,7 @@ def test_perplexity_counts():
 def test_too_little_is_said_before_anything_is_computed(cls, monkeypatch):
     monkeypatch.setattr(memory, "free", lambda: (2**20, "a limit"))
     monkeypatch.setattr(cls, "_begin", None)
-    model, X = cls(), np.zeros((5000, 9))
+    model, X = cls(), np.zeros((50_000, 9))
     own = dict(vars(model))
     named = rf"{cls.__name__} needs about \d+ MB for this fit, but 1 MB are free \(a limit\); {cls._less_memory}, or"
     with pytest.raises(MemoryError, match=named):

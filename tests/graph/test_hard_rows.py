@@ -180,6 +180,18 @@ PLAIN = hard("plain")
         ),
         (np.c_[PLAIN[:, :2], np.full(300, 3.0), PLAIN], "mahalanobis", r"others: \[.*2.*\] \(3 in all\) of X"),
         (PLAIN[:4], "mahalanobis", r"which has 4 rows"),
+        (PLAIN * np.r_[1, 1e-200, 1, 1], "mahalanobis", r"under- or overflow in columns \[1\] .* of X: scale"),
+        (PLAIN * np.r_[1, 1e200, 1, 1e300], "mahalanobis", r"under- or overflow in columns \[1, 3\] .* of X: scale"),
+        (
+            PLAIN * np.r_[1, 1e-200, 1, 1],
+            "seuclidean",
+            r"variance of X is not positive in columns \[1\].*: drop or scale",
+        ),
+        (
+            PLAIN * np.r_[1, 1e200, 1, 1],
+            "seuclidean",
+            r"variance of X is not positive in columns \[1\].*: drop or scale",
+        ),
         (
             np.c_[PLAIN[:, :2], np.full(300, 0.1), PLAIN],
             "seuclidean",

@@ -177,7 +177,15 @@ def test_soft_targets_against_a_general_solver():
     loss, _ = problem(3, "dense", l2=0.01)
     best = optimize.minimize(lambda v: loss.value(v.reshape(2, 6)), np.zeros(12), tol=1e-12)
     coef, intercept, result = solve_softmax(
-        loss.rows + loss.mean, loss.targets, loss.weight, loss.penalty, True, None, max_iter=100, tol=1e-6, on_step=None
+        loss.rows + loss.mean,
+        loss.targets.T,
+        loss.weight,
+        loss.penalty,
+        True,
+        None,
+        max_iter=100,
+        tol=1e-6,
+        on_step=None,
     )
     assert result.loss == pytest.approx(best.fun, abs=1e-9) and result.status == "converged"
     assert coef.sum(axis=0) == pytest.approx(0, abs=1e-9) and intercept.sum() == pytest.approx(0, abs=1e-9)
