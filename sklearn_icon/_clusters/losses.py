@@ -120,11 +120,15 @@ class ClusterLoss(ABC):
 
     def _k_means(self, random_state: Any, **how: Any) -> KMeans:
         """Where clusters start, or are."""
-        given = self.settings
+        given, init = self.settings, self.p_spec.k_means_start(self.settings.n_clusters)
+        if init is not None and (is_itself(given.init) or given.init != "k-means++"):
+            raise ValueError(
+                f"init={shown(given.init)} and {self.p_spec} both say where k-means begins; leave one out."
+            )
         return KMeans(
             given.n_clusters,
-            init=given.init,
-            n_init=given.starts(1 if is_itself(given.init) else _K_MEANS_STARTS),
+            init=given.init if init is None else init,
+            n_init=given.starts(_K_MEANS_STARTS if init is None and not is_itself(given.init) else 1),
             algorithm=given.algorithm,
             verbose=given.verbose,
             random_state=random_state,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sklearn.utils import _safe_indexing, check_consistent_length
@@ -135,6 +136,10 @@ class Supervisory(Spec):
     def complete(self, n_clusters: int) -> None:
         """Set what was left open for a number of clusters."""
 
+    def k_means_start(self, n_clusters: int) -> Callable | None:
+        """Where k-means among the rows that p measures begins, as its `init`; None where it is left to k-means."""
+        return None
+
     def settle(self, X_holds: str) -> None:
         """Set what was left to X, which was found to hold features, distances or a graph."""
 
@@ -201,6 +206,7 @@ class Wrapper(Supervisory):
     views, neighborhood, walks = map(of_base, ("views", "neighborhood", "walks"))
     plain, reads, like_new, take = map(of_base, ("plain", "reads", "like_new", "take"))
     complete, settle, check_batch = map(of_base, ("complete", "settle", "check_batch"))
+    k_means_start = of_base("k_means_start")
     most_edges = of_base("most_edges")
     batch_needs, check_batch_y = map(of_base, ("batch_needs", "check_batch_y"))
 

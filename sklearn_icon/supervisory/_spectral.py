@@ -66,17 +66,29 @@ class Spectral(Wrapper):
     eigen_solver : {"arpack", "lobpcg", "amg"}, default=None
         How `sklearn.manifold.spectral_embedding` finds the eigenvectors; None is "arpack", and all of them where rows
         are few.
+    eigen_tol : float, default="auto"
+        Of the eigenvectors, as there.
+    assign_labels : {"kmeans", "discretize", "cluster_qr"}, default="kmeans"
+        Where clusters under reverse KL and sigma=0, which are those of k-means, begin: at the starts of k-means, or,
+        with as many eigenvectors as clusters, at the labels that scikit-learn's rotation of the eigenvectors to
+        indicators [1]_ or their pivoted QR factors [2]_ give; from there k-means lowers the loss.
+    kernel_params : dict, default=None
+        Of a kernel by name or of a callable, such as `{"degree": 2}`.
 
     Raises
     ------
     ValueError
         At `conditional`: no n_components, or more than there are rows; a graph that is not square or not symmetric, or
-        has negative weights.
+        has negative weights. At a fit of clusters: "discretize" or "cluster_qr" with another number of eigenvectors.
 
     References
     ----------
     Ng, Jordan and Weiss, "On spectral clustering: Analysis and an algorithm", NIPS 2001; von Luxburg, "A tutorial on
     spectral clustering", Statistics and Computing 2007.
+
+    .. [1] Yu and Shi, "Multiclass spectral clustering", ICCV 2003.
+    .. [2] Damle, Minden and Ying, "Simple, direct and efficient multi-way spectral clustering", Information and
+       Inference 2019.
 
     Examples
     --------
@@ -96,6 +108,9 @@ class Spectral(Wrapper):
         "n_neighbors": [Interval(Integral, 2, None, closed="left")],
         "gamma": [Interval(Real, 0, None, closed="left")],
         "eigen_solver": [StrOptions({"arpack", "lobpcg", "amg"}), None],
+        "eigen_tol": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "assign_labels": [StrOptions({"kmeans", "discretize", "cluster_qr"})],
+        "kernel_params": [dict, None],
     }
 
     def __init__(
@@ -106,6 +121,9 @@ class Spectral(Wrapper):
         n_neighbors: int = _DEFAULT_N_NEIGHBORS,
         gamma: float = 1.0,
         eigen_solver: str | None = None,
+        eigen_tol: float | str = "auto",
+        assign_labels: str = "kmeans",
+        kernel_params: dict | None = None,
     ) -> None:
         self.base = base
         self.n_components = n_components
@@ -113,6 +131,9 @@ class Spectral(Wrapper):
         self.n_neighbors = n_neighbors
         self.gamma = gamma
         self.eigen_solver = eigen_solver
+        self.eigen_tol = eigen_tol
+        self.assign_labels = assign_labels
+        self.kernel_params = kernel_params
 
     narrow, compares_all_pairs = map(of_base, ("narrow", "compares_all_pairs"))
     neighborhood = None  # new rows have no eigenvectors
@@ -150,6 +171,17 @@ class Spectral(Wrapper):
         if self.n_components is None:
             self.set_params(n_components=n_clusters)
 
+    def k_means_start(self, n_clusters: int) -> Callable | None:
+        """See `Supervisory.k_means_start`."""
+        if self.assign_labels == "kmeans":
+            return None
+        if self.n_components != n_clusters:
+            raise ValueError(
+                f"assign_labels={self.assign_labels!r} makes as many clusters as there are eigenvectors, but "
+                f"n_components={self.n_components} and n_clusters={n_clusters}; leave n_components out."
+            )
+        return _by_qr if self.assign_labels == "cluster_qr" else _by_rotation
+
     def settle(self, X_holds: str) -> None:
         """Take other rows for what X was; see `Supervisory.settle`."""
         if self.affinity == "auto":
@@ -179,6 +211,7 @@ class Spectral(Wrapper):
                 graph,
                 n_components=n_components,
                 eigen_solver="lobpcg" if few else self.eigen_solver,
+                eigen_tol=self.eigen_tol,
                 random_state=0 if random_state is None else random_state,
                 drop_first=False,
             )
@@ -190,6 +223,7 @@ class Spectral(Wrapper):
             return _checked(X)
         if self.affinity not in ("auto", *_GRAPHS):
             options = {} if callable(self.affinity) else {"filter_params": True, "gamma": self.gamma}
+            options |= self.kernel_params or {}
             return _checked(pairwise_kernels(X, metric=self.affinity, n_jobs=n_jobs, **options))
         n, n_neighbors = X.shape[0], self.n_neighbors
         metric = "precomputed" if self.pairwise else "euclidean"
@@ -211,6 +245,30 @@ class Spectral(Wrapper):
     def log_rows_with_self(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Array:
         """log p over all rows, the row itself included; see `Gaussian.log_rows_with_self`."""
         return self.base.log_rows_with_self(self.measured_rows(X, y, n_jobs=n_jobs, random_state=random_state), y)
+
+
+def _by_rotation(rows: Array, n_clusters: int, random_state: Seed = None) -> Array:
+    """Means of the rows by label, the eigenvectors rotated to indicators."""
+    from sklearn.cluster._spectral import discretize
+
+    return _means(rows, discretize(rows, random_state=random_state))
+
+
+def _by_qr(rows: Array, n_clusters: int, random_state: Seed = None) -> Array:
+    """Means of the rows by label, from QR factors of the eigenvectors with pivots."""
+    from sklearn.cluster._spectral import cluster_qr
+
+    return _means(rows, cluster_qr(rows))
+
+
+def _means(rows: Array, labels: Array) -> Array:
+    """Those of as many labels as columns; a label of no row stands where the row is that is farthest from its mean."""
+    found = np.unique(labels)
+    centers = np.repeat(rows[:1], rows.shape[1], axis=0)
+    centers[found] = [rows[labels == label].mean(axis=0) for label in found]
+    for empty in np.setdiff1d(np.arange(len(centers)), found):
+        centers[empty] = rows[np.square(rows[:, None] - centers).sum(axis=2).min(axis=1).argmax()]
+    return centers
 
 
 def _checked(graph: Rows) -> Rows:

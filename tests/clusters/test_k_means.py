@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import kneighbors_graph
 
 from sklearn_icon import ICONClustering, methods
-from sklearn_icon.supervisory import Gaussian, Spectral
+from sklearn_icon.supervisory import Gaussian, Spectral, _spectral
 
 ROWS, GROUPS = make_blobs(150, n_features=4, centers=5, cluster_std=2.0, random_state=3)
 
@@ -144,6 +144,45 @@ def test_eigenvectors_by_any_solver(solver):
     graph = rbf_kernel(BLOBS, gamma=0.3)
     found = spectral(affinity="precomputed", eigen_solver=solver).fit(graph).labels_
     assert adjusted_rand_score(found, OF_BLOB) == 1
+
+
+@pytest.mark.parametrize("labels", ["discretize", "cluster_qr"])
+def test_k_means_begins_at_other_roundings_of_eigenvectors(labels):
+    X = make_blobs(90, centers=6, cluster_std=2.0, random_state=3)[0]
+    graph = rbf_kernel(X, gamma=0.3)
+    given = {"n_clusters": 6, "affinity": "precomputed", "random_state": 0}
+    ours = spectral(**given, assign_labels=labels).fit(graph)
+    again = spectral(**given, assign_labels=labels, n_components=6).fit(sparse.csr_array(graph))
+    assert_array_equal(ours.labels_, again.labels_)
+    theirs = SpectralClustering(**given, assign_labels=labels).fit_predict(graph)
+    rows = ours.supervisory_.measured_rows(graph, random_state=0)
+
+    def inertia(y):
+        return sum(np.square(rows[y == c] - rows[y == c].mean(axis=0)).sum() for c in np.unique(y))
+
+    assert inertia(ours.labels_) <= inertia(theirs) * (1 + 1e-9)
+    assert adjusted_rand_score(ours.labels_, theirs) > 0.5
+    with pytest.raises(ValueError, match=f"assign_labels='{labels}' .* n_components=4 and n_clusters=6"):
+        spectral(**given, assign_labels=labels, n_components=4).fit(graph)
+    with pytest.raises(ValueError, match=r"init='random' .* both say where k-means begins"):
+        spectral(**given, assign_labels=labels, init="random").fit(graph)
+
+
+def test_a_label_of_no_row_begins_at_the_farthest_one():
+    rows = np.array([[0.0, 0, 0], [0, 1, 0], [9, 9, 9]])
+    found = _spectral._means(rows, np.array([0, 0, 2]))
+    assert_array_equal(found[[0, 2]], [[0, 0.5, 0], [9, 9, 9]])
+    assert found[1].tolist() in rows.tolist()
+
+
+def test_options_of_kernels_as_graphs():
+    X = np.abs(BLOBS)
+    by_name = spectral(affinity="poly", gamma=0.5, kernel_params={"degree": 2, "coef0": 0.0}).fit(X)
+    by_hand = spectral(affinity=lambda a, b, power: (0.5 * a @ b) ** power, kernel_params={"power": 2}).fit(X)
+    assert adjusted_rand_score(by_name.labels_, by_hand.labels_) == 1
+    with pytest.raises(ValueError, match="'eigen_tol' parameter of Spectral"):
+        spectral(eigen_tol=-1.0).fit(X)
+    assert adjusted_rand_score(spectral(eigen_tol=1e-3).fit(BLOBS).labels_, OF_BLOB) == 1
 
 
 def test_a_row_takes_parameters_that_p_alone_has():
