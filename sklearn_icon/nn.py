@@ -289,11 +289,10 @@ class ICONLoss(torch.nn.Module):
 
     def _partners_of(self, y: Tensor | None, rows: slice, n_keys: int, like: Tensor) -> Partners:
         """`Supervisory.partners_of_batch`; those of the batch before where y is the same, as that of views often is."""
-        if y is None:
-            return self.supervisory.partners_of_batch(y, rows, n_keys, like)
-        about = rows, n_keys, like.device, y.dtype
-        if self._paired is None or self._paired[0] != about or not torch.equal(self._paired[1], y):
-            self._paired = about, y.clone(), self.supervisory.partners_of_batch(y, rows, n_keys, like)
+        about, kept = (rows, n_keys, like.device, None if y is None else y.dtype), self._paired
+        if kept is None or kept[0] != about or not (y is None or torch.equal(kept[1], y)):
+            found = self.supervisory.partners_of_batch(y, rows, n_keys, like)
+            self._paired = about, None if y is None else y.clone(), found
         return self._paired[2]
 
     def _mass(self, sums: Tensor) -> Tensor:

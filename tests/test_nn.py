@@ -544,6 +544,7 @@ def test_second_derivatives(case, at_once, monkeypatch):
     assert torch.autograd.gradcheck(lambda z: loss(z, y), z)
     assert torch.autograd.gradgradcheck(lambda z: loss(z, y), z)
     (expected,) = torch.autograd.grad(loss(z, y), z)
+    assert_allclose(torch.autograd.grad(loss(z, y), z, create_graph=True)[0].detach(), expected, rtol=1e-9, atol=1e-12)
     assert_allclose(torch.func.grad(lambda z: loss(z, y))(Z), expected, rtol=1e-9, atol=1e-12)
 
 

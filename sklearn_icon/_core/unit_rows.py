@@ -33,8 +33,8 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor) -> torch.Tensor:
-        lengths = _plain_lengths(z)
-        unit, *lengths = _by_operations(z) if lengths is None else (z / lengths, lengths)
+        length = _plain_lengths(z)
+        unit, *lengths = list(_by_operations(z)) if length is None else [z / length, length]
         ctx.save_for_backward(z, unit, *lengths)
         return unit
 

@@ -178,8 +178,8 @@ class _Tiles(torch.autograd.Function):
             total += cost
             of_rows.append(of_part)
             slopes = [_added(*pair) for pair in zip(slopes, gradients, strict=True)]
-        of_rows = of_rows[0] if len(of_rows) == 1 else torch.cat(of_rows) if wanted[0] else None
-        ctx.save_for_backward(*tensors, of_rows, *slopes)
+        of_all = of_rows[0] if len(of_rows) == 1 else torch.cat(of_rows) if wanted[0] else None
+        ctx.save_for_backward(*tensors, of_all, *slopes)
         return total
 
     @staticmethod
@@ -187,7 +187,7 @@ class _Tiles(torch.autograd.Function):
         n = len(ctx.wanted)
         tensors, slopes = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
         if torch.is_grad_enabled():  # to be differentiated again
-            rows, keys, *values = tensors
+            rows, keys, *values = tensors = [tensor.view_as(tensor) for tensor in tensors]  # apart, where one is both
             total = grad_output * _by_operations(ctx.batch, rows, keys, values, slice(0, len(rows)))
             return None, None, *_gradients(total, tensors, ctx.wanted, create_graph=True)
         pairs = zip(ctx.wanted, slopes, strict=True)
