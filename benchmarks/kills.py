@@ -33,14 +33,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests/estimators"))
 from test_checkpoints import numbers
 
 KINDS = {
-    "map": ICONEmbedding(perplexity=10, max_iter=300),
-    "clusters": ICONClustering(4, encoder="lookup", max_iter=180),
-    "classifier": ICONClassifier(encoder="mlp", max_iter=40),
-    "pairs": ICONCrossModal(8, encoder="mlp", max_iter=60),
+    "map": ICONEmbedding(perplexity=10, max_iter=150),
+    "clusters": ICONClustering(4, encoder="lookup", max_iter=60),
+    "classifier": ICONClassifier(encoder="mlp", max_iter=15),
+    "pairs": ICONCrossModal(8, encoder="mlp", max_iter=25),
 }
 
 
-def data(name, n=400):
+def data(name, n=200):
     """(X, y) of a kind."""
     rng = np.random.default_rng(3)
     X, y = make_blobs(n, 10, centers=4, random_state=0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache
 from inspect import signature
 from math import prod
-from numbers import Integral
+from numbers import Integral, Real
 from os import PathLike
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import encoders, learned, supervisory
@@ -86,6 +86,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
         "checkpoint": [str, PathLike, None],
+        "max_memory": [Interval(Real, 0, None, closed="neither"), None],
     }
 
     def __getstate__(self):
@@ -185,8 +186,9 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
             rows * (bytes of a number * columns + bytes of a neighbour * neighbours) + libraries not yet loaded
 
         It is what a fit at the defaults adds at its highest, within a quarter as a rule (`benchmarks/memory.py`); of
-        specs of one's own, and on devices, it is a guess. `fit` raises MemoryError at once where much less is free, by
-        what the machine, a control group and RLIMIT_AS leave.
+        specs of one's own, and on devices, it is a guess. `fit` raises MemoryError at once where this is above
+        `max_memory`, or where much less is free, by what the machine, a control group and the limits of the process
+        leave.
 
         Parameters
         ----------

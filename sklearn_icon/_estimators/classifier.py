@@ -117,6 +117,10 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         A file that keeps what the fit has computed, every 10 seconds and at the ends of stages: the same call in
         another process goes on from it to the same bits on a CPU, and from that of a finished fit at once. One of
         other data, parameters, device or version is refused. Fits of a grid search have files of their own beside it.
+    max_memory : float, default=None
+        Bytes that a fit may add to what the process has, as `estimate_memory` counts them: one that needs more is a
+        MemoryError before anything is computed, and what is computed in pieces is in smaller ones. None: as many as
+        are free.
 
     Attributes
     ----------
@@ -208,6 +212,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         dual=False,
         intercept_scaling=1,
         checkpoint=None,
+        max_memory=None,
     ):
         self.supervisory = supervisory
         self.learned = learned
@@ -234,14 +239,20 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.dual = dual
         self.intercept_scaling = intercept_scaling
         self.checkpoint = checkpoint
+        self.max_memory = max_memory
 
     _less_memory = "choose encoder='mlp', which trains on minibatches"
 
     def _memory(self, size):
         """See `estimate_memory`; of ten classes."""
-        from .memory import MEGABYTE, libraries
+        from .memory import MEGABYTE, libraries, of_batches
 
-        return libraries(False) + 10 * MEGABYTE + 100_000 * size.columns + size.rows * (16 * size.columns + 480)
+        specs, fixed = self._resolve_specs(), libraries(False) + 10 * MEGABYTE
+        if self._is_softmax_regression(specs):
+            return fixed + 100_000 * size.columns + size.rows * (16 * size.columns - size.row_bytes + 480)
+        if specs[0].over_rows:
+            return fixed + max(of_batches(size), 2900 * size.rows)
+        return fixed + (3 * size.rows * size.row_bytes if specs[2].is_linear else of_batches(size))
 
     def _default_specs(self):
         return "data_label", "cosine" if self._is_over_rows() else "dot", "linear"
@@ -299,7 +310,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         known = is_known(y) if p_spec.allows_unknown else np.ones(len(y), dtype=bool)
         classes, codes = classes_and_codes(y, known, names)
         kept = np.flatnonzero(sample_weight)
-        X, codes, sample_weight, known = X[kept], codes[kept], sample_weight[kept], known[kept]
+        if len(kept) < len(codes):  # else no copy, which rows on disk may be too many for
+            X, codes, sample_weight, known = X[kept], codes[kept], sample_weight[kept], known[kept]
         with self._threads(prod(X.shape) if encoder.flat or X.ndim == 2 else None), working_on(device):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
             given = supervisory.DataLabel() if p_spec.over_rows else p_spec

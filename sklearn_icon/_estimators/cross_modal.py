@@ -101,6 +101,10 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         A file that keeps what the fit has computed, every 10 seconds and at the ends of stages: the same call in
         another process goes on from it to the same bits on a CPU, and from that of a finished fit at once. One of
         other data, parameters, device or version is refused. Fits of a grid search have files of their own beside it.
+    max_memory : float, default=None
+        Bytes that a fit may add to what the process has, as `estimate_memory` counts them: one that needs more is a
+        MemoryError before anything is computed, and what is computed in pieces is in smaller ones. None: as many as
+        are free.
 
     Attributes
     ----------
@@ -183,6 +187,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         n_jobs=None,
         verbose=0,
         checkpoint=None,
+        max_memory=None,
     ):
         self.n_components = n_components
         self.supervisory = supervisory
@@ -202,14 +207,18 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.checkpoint = checkpoint
+        self.max_memory = max_memory
 
     _less_memory = "lower batch_size"
 
     def _memory(self, size):
         """See `estimate_memory`; of a y as wide as X."""
-        from .memory import MEGABYTE, libraries
+        from .memory import MEGABYTE, libraries, of_batches
 
-        return libraries(False) * 1.4 + 10 * MEGABYTE + 40_000 * size.columns + size.rows * size.row_bytes / 4
+        fixed, rows = libraries(False) * 1.4 + 10 * MEGABYTE, min(size.rows, _ALL_ROWS)
+        if not self._resolve_specs()[2].is_linear or self.batch_size != "auto":
+            return fixed + of_batches(size)
+        return fixed + max(11 * rows**2, 36 * size.rows * size.columns)
 
     def _default_specs(self):
         flat = self.n_components <= _FLAT

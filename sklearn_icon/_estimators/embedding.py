@@ -16,7 +16,7 @@ from .._core.journal import recalled
 from .._core.rows import copy_counts, is_itself, mean_of_copies, rows_of, with_copies
 from .._graph.recalled import recalled_p
 from .._training.initialization import given_map, initial_map
-from .._training.new_rows import FittedRows, held_by
+from .._training.new_rows import FittedRows, input_kind
 from .base import Drawn, ICon
 from .progress import counted
 from .routes import Case, refuse, route_of
@@ -126,6 +126,10 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         A file that keeps what the fit has computed, every 10 seconds and at the ends of stages: the same call in
         another process goes on from it to the same bits on a CPU, and from that of a finished fit at once. One of
         other data, parameters, device or version is refused. Fits of a grid search have files of their own beside it.
+    max_memory : float, default=None
+        Bytes that a fit may add to what the process has, as `estimate_memory` counts them: one that needs more is a
+        MemoryError before anything is computed, and what is computed in pieces is in smaller ones. None: as many as
+        are free.
 
     Attributes
     ----------
@@ -246,6 +250,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         verbose=0,
         warm_start=False,
         checkpoint=None,
+        max_memory=None,
     ):
         self.n_components = n_components
         self.supervisory = supervisory
@@ -274,6 +279,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.verbose = verbose
         self.warm_start = warm_start
         self.checkpoint = checkpoint
+        self.max_memory = max_memory
 
     _less_memory = "lower perplexity, or n_neighbors of p"
 
@@ -336,7 +342,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         X = self._validate_items(X, encoder, reset=True)
-        kind = held_by(p_spec, X, y)
+        kind = input_kind(p_spec, X, y)
         if is_itself(self.init) and not encoder.parametric:
             given_map(self.init, (X.shape[0], self.n_components))
         if sample_weight is not None and group().several:

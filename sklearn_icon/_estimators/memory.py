@@ -18,6 +18,7 @@ _NEVER_TOLD = 32 * MEGABYTE  # the least of which it is asked whether it is free
 _CERTAIN = 0.75  # of a prediction, below which no fit stays
 _EDGE = 80  # bytes of a neighbour, from its distance to its part of a gradient
 _NUMBER, _CANDIDATE, _SPARE = 21, 16, 8  # bytes of a number of X, and of a candidate, in a search
+_SCALED_ROWS = 1 << 14  # two pieces, by which inputs of networks are scaled
 _REMEDY = "fit fewer rows or columns, or rows in single precision"
 
 
@@ -48,6 +49,11 @@ def of_neighbors(size: Size, n_neighbors: int) -> float:
     """Bytes of p from neighbours and a map of it: of the search, or of edges, whose turn comes after."""
     search = _NUMBER * size.columns + _CANDIDATE * (n_neighbors + _SPARE)
     return 30 * MEGABYTE + size.rows * max(search, _EDGE * n_neighbors)
+
+
+def of_batches(size: Size) -> float:
+    """Bytes of a training on minibatches: of the piece of rows by which inputs are scaled, and of all rows' weights."""
+    return 8 * _SCALED_ROWS * size.columns + 60 * size.rows
 
 
 def free() -> tuple[int, str]:
@@ -95,34 +101,40 @@ def _left_in(folder: Path, limit_name: str, used_name: str) -> int | None:
 
 
 def _of_the_process():
-    """The limit of addresses (`ulimit -v`), of which libraries and threads take more than they use."""
+    """The limits of addresses and of data (`ulimit -v` and `-d`); libraries and threads take more than they use."""
     if os.name != "posix":
         return
     import resource
 
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit == resource.RLIM_INFINITY:
-        return
-    try:
-        lines = Path("/proc/self/statm").read_text().split()
-        yield max(0, limit - int(lines[0]) * resource.getpagesize()), "the limit of address space, RLIMIT_AS"
-    except (OSError, IndexError, ValueError):
-        return
+    for name, what, place in (("RLIMIT_AS", "address space", 0), ("RLIMIT_DATA", "data", 5)):
+        limit = resource.getrlimit(vars(resource)[name])[0]
+        if limit == resource.RLIM_INFINITY:
+            continue
+        try:
+            pages = int(Path("/proc/self/statm").read_text().split()[place])
+            yield max(0, limit - pages * resource.getpagesize()), f"the limit of {what}, {name}"
+        except (OSError, IndexError, ValueError):
+            return
 
 
 def refuse(estimator, args: tuple) -> None:
-    """Raise MemoryError where what a fit of X needs is not free, before anything is computed."""
+    """Raise MemoryError where a fit of X needs more than is free, or than `max_memory`, before it computes anything."""
     try:
-        needed = estimator._memory(Size.of(args[0]))
-        if needed <= _NEVER_TOLD:
+        needed, allowed = estimator._memory(Size.of(args[0])), estimator.max_memory
+        if needed <= (_NEVER_TOLD if allowed is None else min(_NEVER_TOLD, allowed)):
             return
+        above = allowed is not None and needed > allowed
         available, bound = free()
-        if needed * _CERTAIN <= available:
+        if not above and needed * _CERTAIN <= available:
             return
         needed = estimator.estimate_memory(args[0])  # which looks at parameters first
     except Exception:  # of X or of parameters, of which the fit itself tells
         return
-    raise MemoryError(_told(type(estimator).__name__, needed, available, bound, estimator._less_memory))
+    name, remedy = type(estimator).__name__, estimator._less_memory
+    if above:
+        told = f"{name} needs about {_shown(needed)} for this fit, above max_memory, {_shown(allowed)}; raise it"
+        raise MemoryError(f"{told}, {remedy}, or {_REMEDY}.")
+    raise MemoryError(_told(name, needed, available, bound, remedy))
 
 
 def as_memory_error(estimator, args: tuple, error: BaseException) -> MemoryError | None:

@@ -42,6 +42,7 @@ _CODES = {np.dtype(kind): code for code, kind in _DTYPES.items()}
 _SPARSE = {"csr_array": sparse.csr_array, "csr_matrix": sparse.csr_matrix}
 _MOST_HEADER = 100_000_000
 _PASSING = {"_skl_callbacks", "_parent_callback_ctx", "neighbors_graph_"}  # of a session, or made from the rest
+_CAME_LATER = {"checkpoint", "max_clusters", "max_memory"}  # parameters, after the first files were written
 _NAME = re.compile(r"_?[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -225,7 +226,7 @@ def load(path):
     Warns
     -----
     UserWarning
-        Another version of the library wrote the file.
+        Another version of the library wrote the file, or one before a parameter came, which is at its default.
 
     Examples
     --------
@@ -241,11 +242,13 @@ def load(path):
     path = Path(path)
     with refusing(f"{path} cannot be loaded"):
         document, arrays = parsed(read(path))
-        estimator = _made(document, arrays)
-    if document["version"] != __version__:
+        estimator, later = _made(document, arrays)
+    if later or document["version"] != __version__:
+        defaults = ", ".join(f"{name}={shown(value)}" for name, value in later.items())
+        told = f", before these parameters came, which are at their defaults: {defaults}" * bool(later)
         warnings.warn(
-            f"{path} was written by version {document['version']} of sklearn_icon and is read by {__version__}: the "
-            "estimator may behave otherwise; fit it anew where that matters.",
+            f"{path} was written by version {document['version']} of sklearn_icon{told}, and is read by {__version__}: "
+            "the estimator may behave otherwise; fit it anew where that matters.",
             UserWarning,
             stacklevel=2,
         )
@@ -312,7 +315,7 @@ def parsed(content: memoryview, kind: str = "sklearn_icon", what: str = "a saved
 
 
 def _made(document, arrays):
-    """The estimator of a document."""
+    """(the estimator of a document, parameters that came after it at their defaults)."""
     import sklearn_icon
 
     name, state = document["estimator"], document["state"]
@@ -321,19 +324,19 @@ def _made(document, arrays):
     cls = getattr(sklearn_icon, name)
     parameters = signature(cls).parameters
     values = {key: decoded(value, arrays) for key, value in state.items()}
-    missing = set(parameters) - set(values)
-    if missing:
-        raise _Refused(f"it lacks the parameters {sorted(missing)}")
+    later = {key: parameter.default for key, parameter in parameters.items() if key not in values}
+    if not later.keys() <= _CAME_LATER:
+        raise _Refused(f"it lacks the parameters {sorted(later.keys() - _CAME_LATER)}")
     for key, value in values.items():
         kept = getattr(cls, key, None)
         if not _NAME.fullmatch(key) or callable(kept) or isinstance(kept, property):
             raise _Refused(f"it sets {shown(key)}, which is no attribute of a fit")
         if key not in parameters and "loss" not in key and key not in ("candidates_", "fit_report_"):
             _check_finite(value, key)
-    estimator = cls(**{key: values[key] for key in parameters})
+    estimator = cls(**{key: value for key, value in values.items() if key in parameters})
     estimator._validate_params()
     vars(estimator).update(values)
-    return estimator
+    return estimator, later
 
 
 def _check_finite(value, name) -> None:

@@ -12,6 +12,7 @@ from .._core.array_api import as_numpy
 from .._core.group import present, together
 from .._core.interrupts import called_by_a_search, listening
 from .._core.journal import current
+from .._core.pieces import within
 from .._core.spec import shortened
 from .checkpoints import following
 from .memory import as_memory_error, refuse
@@ -33,7 +34,7 @@ def whole(fit):
             try:
                 if current() is None and "_progress" not in vars(self):
                     refuse(self, args)
-                with following(self, fit, args, kwargs), _usual_state(training=True), together(self):
+                with following(self, fit, args, kwargs), _bounded(self), together(self):
                     if not self.get_params(deep=False).get("warm_start"):
                         for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
                             delattr(self, name)
@@ -53,6 +54,13 @@ def whole(fit):
         return back(returned)
 
     return wrapped
+
+
+@contextmanager
+def _bounded(estimator):
+    """The usual state of a training, within the memory that it may take."""
+    with _usual_state(training=True), within(estimator.max_memory):
+        yield
 
 
 def _shorten(error):

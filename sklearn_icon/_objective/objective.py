@@ -22,6 +22,7 @@ from scipy.special import xlogy
 
 from .._core import journal
 from .._core.conditional import no_positives
+from .._core.pieces import at_once
 from .._core.team import Team
 from .._core.types import Array
 from .attraction import symmetric_edges
@@ -119,8 +120,8 @@ class Objective:
         """Let a journal keep the repulsion that steps without `refresh` repeat."""
 
         def put(state: list) -> None:
-            like: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-            self._pushed = (state[0], torch.as_tensor(state[1], **like)) if state else None
+            kind: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+            self._pushed = (state[0], torch.as_tensor(state[1], **kind)) if state else None
 
         journal.remember(lambda: [self._pushed[0], *journal.arrays_of([self._pushed[1]])] if self._pushed else [], put)
 
@@ -165,7 +166,7 @@ class Objective:
 
     def _row_parts(self) -> list[tuple[int, int]]:
         """(first, last) rows of parts that bound the memory of their edges."""
-        cuts = np.searchsorted(self.weights.indptr, np.arange(0, self.weights.nnz, _EDGES_AT_ONCE))
+        cuts = np.searchsorted(self.weights.indptr, np.arange(0, self.weights.nnz, at_once(_EDGES_AT_ONCE)))
         return list(pairwise(np.unique([0, *cuts, self.n_rows])))
 
     def _edges_of(self, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,7 +185,7 @@ class Objective:
 
     def _all_edges(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
         """All edges, in parts that bound the memory."""
-        if self.weights.nnz <= _EDGES_AT_ONCE:
+        if self.weights.nnz <= at_once(_EDGES_AT_ONCE):
             return [self._few_edges]
         return (self._edges_of(first, last) for first, last in self._row_parts())
 
@@ -227,7 +228,7 @@ class Objective:
         """Whether all pairs of rows and keys fit into one piece, and few are left out or p covers many."""
         all_or_most = self._dense_but_self or not self.exclude_self
         apart = not (self.joint or self.learned.normalized)
-        return self.n_rows * self.n_keys <= _PAIRS_AT_ONCE and all_or_most and apart and self.drawn is None
+        return self.n_rows * self.n_keys <= at_once(_PAIRS_AT_ONCE) and all_or_most and apart and self.drawn is None
 
     @cached_property
     def _dense_weights(self) -> Tensor:

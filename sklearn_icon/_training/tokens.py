@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .._core.conditional import Conditional, no_positives
+from .._core.pieces import at_once
 from .._core.rows import average_duplicates
 from .._objective.loss import Loss
 from .._objective.objective import Objective
@@ -107,7 +108,7 @@ class _Contexts:
             raise no_positives()
         degrees: Any = p.degrees
         self.weight = degrees / degrees.sum()
-        self.n_at_once = max(1, _PAIRS_AT_ONCE // max(p.shape[1], width))
+        self.n_at_once = max(1, at_once(_PAIRS_AT_ONCE) // max(p.shape[1], width))
         self.whole: tuple | None = None
 
     def batches(self, n_batch: int, rng: np.random.RandomState) -> Iterator[np.ndarray]:
@@ -172,7 +173,7 @@ def place_contexts(p: Conditional, loss: Loss, prototypes: np.ndarray) -> np.nda
     """
     keys, run = torch.tensor(prototypes, dtype=torch.float64), Run(torch.float64, torch.device("cpu"))
     found = p.weights @ prototypes
-    rows, n_at_once = np.flatnonzero(p.has_positives), max(1, _PAIRS_AT_ONCE // p.shape[1])
+    rows, n_at_once = np.flatnonzero(p.has_positives), max(1, at_once(_PAIRS_AT_ONCE) // p.shape[1])
     for first in range(0, len(rows), n_at_once):
         part = rows[first : first + n_at_once]
         objective = loss.over(p.take(part), run)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,6 +280,32 @@ def test_another_version_warns_and_another_format_is_refused(content, tmp_path):
     with pytest.warns(UserWarning, match=r"0\.9\.1"):
         sklearn_icon.load(tmp_path / "file")
     refused(forged(content, lambda document: document.update(format=7)), tmp_path / "file", "format is not 1")
+
+
+EARLY = {"clf": ICONClassifier, "clu": ICONClustering, "emb": ICONEmbedding, "xm": ICONCrossModal}
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_files_from_before_a_parameter_came_load_at_its_default(name):
+    """Written by `save` when it came, by fits of 40 rows of 4 columns."""
+    path = Path(__file__).parents[1] / "data" / f"early_{name}.safetensors"
+    with pytest.warns(UserWarning, match=r"version 0\.2\.0 .*, before these parameters .*: checkpoint=None.*, and is"):
+        model = sklearn_icon.load(path)
+    assert type(model) is EARLY[name] and model.checkpoint is None is model.max_memory
+    rows = np.random.RandomState(0).randn(40, 4)[:3]
+    for method in ("transform", "predict_proba"):
+        if hasattr(model, method):
+            assert np.isfinite(getattr(model, method)(rows)).all()
+    refitted = clone(model).fit(np.random.RandomState(0).randn(40, 4), np.random.RandomState(1).randn(40, 2).argmax(1))
+    assert np.isfinite(refitted.transform(rows)).all()
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_only_parameters_that_came_later_may_be_missing(name):
+    path = Path(__file__).parents[1] / "data" / f"early_{name}.safetensors"
+    document, _ = saving.parsed(saving.read(path))
+    missing = EARLY[name]().get_params(deep=False).keys() - document["state"].keys()
+    assert missing == saving._CAME_LATER & EARLY[name]().get_params(deep=False).keys()
 
 
 def test_links_and_folders(content, tmp_path):
