@@ -54,9 +54,12 @@ def supcon(z, other):
     return -(log_q.sum(1) / positive.sum(1)).mean()
 
 
-def clip(z, other):
-    logits, own = cosines(z, other), torch.arange(len(z), device=z.device)
-    return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+def clip(log_kernel):
+    def loss(z, other):
+        logits, own = log_kernel(z, other), torch.arange(len(z), device=z.device)
+        return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+
+    return loss
 
 
 def smooth(z, other):
@@ -71,22 +74,19 @@ def of_rows(loss, y):
     return ours
 
 
-def both_ways(loss):
-    return lambda z, other: (loss(z, keys=other) + loss(other, keys=z)) / 2
-
-
 def views(n):
     return torch.arange(n // 2).repeat(2)
 
 
-CLIP, SMOOTHED = ICONLoss("cross_modal", COSINE), ICONLoss("cross_modal", COSINE, debias=0.2)
+CLIP, SMOOTHED = ICONLoss("cross_modal", COSINE, symmetric=True), ICONLoss("cross_modal", COSINE, debias=0.2)
+CAUCHY = ICONLoss("cross_modal", "student_t", symmetric=True)
 # ours, by hand
 LOSSES = {
     "positive pairs": (of_rows(ICONLoss("positive_pairs", COSINE), views), nt_xent(cosines)),
     "positive pairs, Student-t": (of_rows(ICONLoss("positive_pairs", "student_t"), views), nt_xent(cauchy)),
     "classes": (of_rows(ICONLoss("same_class", COSINE), lambda n: torch.arange(n) % 10), supcon),
-    "two modalities, one way": (lambda z, other: CLIP(z, keys=other), clip),
-    "two modalities, both ways": (both_ways(CLIP), clip),
+    "two modalities": (lambda z, other: CLIP(z, keys=other), clip(cosines)),
+    "two modalities, Student-t": (lambda z, other: CAUCHY(z, keys=other), clip(cauchy)),
     "smoothed": (lambda z, other: SMOOTHED(z, keys=other), smooth),
 }
 

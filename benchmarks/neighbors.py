@@ -13,21 +13,21 @@ import time
 import numpy as np
 from _images import load_images, more_images
 
-from sklearn_icon._graph import neighbors
+from sklearn_icon._graph import neighbors, search
 
 
-def search(X, k, by, n_jobs):
+def searched(X, k, by, n_jobs):
     """(CPU seconds, neighbours) of one way to search, whatever the size would choose."""
-    limit, part = neighbors._EXACT_LIMIT, neighbors.propose_by_partition
-    neighbors._EXACT_LIMIT = np.inf if by == "exact" else 0
+    limit, part = search._EXACT_LIMIT, search.propose_by_partition
+    search._EXACT_LIMIT = np.inf if by == "exact" else 0
     if by == "pynndescent":
-        neighbors.propose_by_partition = lambda *_: None
+        search.propose_by_partition = lambda *_: None
     try:
         start = time.process_time()
         found = neighbors.nearest_neighbors(X, k, n_jobs=n_jobs, random_state=0)
         return time.process_time() - start, found
     finally:
-        neighbors._EXACT_LIMIT, neighbors.propose_by_partition = limit, part
+        search._EXACT_LIMIT, search.propose_by_partition = limit, part
 
 
 def recall(X, found, n_rows=512):
@@ -51,12 +51,12 @@ def main():
     name, images, labels = load_images(options.data)
     small = np.random.RandomState(0).normal(size=(12_000, options.components)).astype(np.float32)
     for by in options.by:
-        search(small, 15, by, options.n_jobs)  # compiles
+        searched(small, 15, by, options.n_jobs)  # compiles
     results = []
     for n in options.n:
         X, _ = more_images(images, labels, n, options.components)
         for by in options.by:
-            seconds, found = search(X[:n], options.k, by, options.n_jobs)
+            seconds, found = searched(X[:n], options.k, by, options.n_jobs)
             result = {"data": name, "n": n, "features": X.shape[1], "k": options.k, "by": by, "n_jobs": options.n_jobs}
             results.append(result | {"cpu_s": round(seconds, 2), "recall": round(recall(X[:n], found), 4)})
             print(results[-1], flush=True)

@@ -1,6 +1,7 @@
 """A page for each method of the table, written from its record when the documentation is built.
 
-Run as a script, this draws the periodic table of the README anew: python docs/_methods.py
+Run as a script, this draws the periodic tables of the README anew, on a light and a dark ground:
+PYTHONPATH=. python docs/_methods.py
 """
 
 import sys
@@ -28,6 +29,7 @@ from _formulas import formulas  # noqa: E402
 from _tasks import run  # noqa: E402
 
 _ROWS, _STEPS = 500, 80
+_DARK = "#14181e"  # the ground of the theme's dark pages
 _WHEN = {
     "dimensionality reduction": "It lays rows out so that near ones stay near: for looking at data.",
     "contrastive": "It trains an encoder to represent views, or neighbours, alike: for features where labels are few.",
@@ -192,11 +194,14 @@ def _draw(method, path):
 
 
 def main():
-    path = HERE / "images" / "periodic_table.png"
-    path.parent.mkdir(exist_ok=True)
-    _picture(PeriodicTableDisplay.from_methods().figure_, path, 180)
-    with Image.open(path) as image:  # with as few colours as it has, for its size
-        image.convert("RGB").quantize(64).save(path, optimize=True)
+    folder = HERE / "images"
+    folder.mkdir(exist_ok=True)
+    dark = ["dark_background", {"figure.facecolor": _DARK, "axes.facecolor": _DARK, "savefig.facecolor": _DARK}]
+    for styles, name in (([], "periodic_table"), (dark, "periodic_table_dark")):
+        with plt.style.context(styles):
+            _picture(PeriodicTableDisplay.from_methods().figure_, folder / f"{name}.png", 180)
+        with Image.open(folder / f"{name}.png") as image:  # with as few colours as it has, for its size
+            image.convert("RGB").quantize(64).save(folder / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ toc_object_entries_show_parents = "hide"
 html_math_renderer = "mathml"
 html_theme_options = {
     "show_toc_level": 2,
+    "header_links_before_dropdown": 6,  # as many as fit beside the search at 1,280 pixels
     "secondary_sidebar_items": {"**": ["page-toc"], "methods/index": [], "index": []},  # the table takes the width
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
@@ -69,6 +70,7 @@ sphinx_gallery_conf = {
     "doc_module": ("sklearn_icon",),
     "backreferences_dir": "generated/backreferences",
     "inspect_global_variables": True,
+    "within_subsection_order": "_gallery.Order",
     "write_computation_times": False,  # that page would load a script from elsewhere
 }
 

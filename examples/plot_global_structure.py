@@ -3,7 +3,7 @@ Starts, perplexity and global structure
 =======================================
 
 The loss of a map looks at neighbours. Where far groups end up follows from the start: principal components keep their
-order, random coordinates do not. A larger perplexity asks for more of it.
+order by and large, random coordinates do not. A larger perplexity makes neighbours of rows of other groups too.
 """
 
 import matplotlib.pyplot as plt
@@ -13,16 +13,17 @@ from sklearn_icon import ICONEmbedding
 from sklearn_icon.plotting import EmbeddingDisplay
 
 rng = np.random.RandomState(0)
-along = np.sort(rng.uniform(0, 10, 500))
-X = np.c_[along, np.sin(along), np.zeros((500, 3))] + 0.15 * rng.normal(size=(500, 5))
+group = np.repeat(np.arange(12), 50)
+X = rng.normal(size=(600, 5))
+X[:, 0] += 8 * group
 
 # %%
-# Rows lie along a curve in five dimensions; the colour is how far along.
+# Twelve groups lie along a line in five dimensions; the colour says which.
 
-choices = [{"init": "random"}, {"init": "pca"}, {"init": "pca", "perplexity": 100}]
-fig, axes = plt.subplots(1, 3, figsize=(13, 4.5), layout="constrained")
+choices = [{"init": "random"}, {"init": "pca"}, {"init": "pca", "perplexity": 120}]
+fig, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
 for ax, choice in zip(axes, choices, strict=True):
     embedding = ICONEmbedding(random_state=0, **choice).fit(X)
-    EmbeddingDisplay.from_estimator(embedding, values=along, ax=ax)
+    EmbeddingDisplay.from_embedding(embedding.embedding_, values=group, ax=ax)
     ax.set_title(", ".join(f"{name}={value!r}" for name, value in choice.items()))
 plt.show()

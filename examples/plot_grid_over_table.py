@@ -27,9 +27,9 @@ search = GridSearchCV(pipe, grid, cv=3).fit(X, y)
 
 scores = np.reshape(search.cv_results_["mean_test_score"], (len(of_q), len(of_p)))
 fig, ax = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
-ax.imshow(scores, cmap="Blues", vmin=0.8, vmax=1)
+ax.imshow(scores, cmap="Blues", vmin=scores.min() - 0.01, vmax=scores.max() + 0.02, aspect="auto")
 for (row, column), score in np.ndenumerate(scores):
-    ax.text(column, row, f"{score:.3f}", ha="center", va="center")
+    ax.text(column, row, f"{score:.3f}", ha="center", va="center", size="large")
 ax.set_xticks(range(len(of_p)), of_p)
 ax.set_yticks(range(len(of_q)), of_q)
 ax.set(xlabel="p", ylabel="q", title="accuracy of held-out rows")

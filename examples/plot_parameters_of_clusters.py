@@ -29,11 +29,12 @@ def accuracy(n_clusters=10, **choice):
 
 debiases = [0.0, 0.2, 0.4, 0.6, 0.8]
 found = [accuracy(debias=debias) for debias in debiases]
-fig, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
-axes[0].plot(debiases, [right for right, _ in found], "o-", label="accuracy")
-axes[0].plot(debiases, [sure.max(axis=1).mean() for _, sure in found], "s--", label="mean largest membership")
-axes[0].set(xlabel="debias", ylim=(0, 1.02))
-axes[0].legend(loc="lower left")
+fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+ax.plot(debiases, [right for right, _ in found], "o-", label="accuracy")
+ax.plot(debiases, [sure.max(axis=1).mean() for _, sure in found], "s--", label="mean largest membership")
+ax.set(xlabel="debias", ylim=(0, 1.02))
+ax.legend(loc="lower left")
+plt.show()
 
 # %%
 # **Walks**: p of two steps also holds neighbours of neighbours, which joins groups that one step leaves apart. These
@@ -41,8 +42,10 @@ axes[0].legend(loc="lower left")
 
 steps = [1, 2, 4, 8]
 walks = [accuracy(supervisory=supervisory.RandomWalk(supervisory.UniformKNN(15), n_steps=n))[0] for n in steps]
-axes[1].plot(steps, walks, "o-")
-axes[1].set(xlabel="steps of the walk", ylabel="accuracy", ylim=(0, 1.02), xticks=steps)
+fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+ax.plot(steps, walks, "o-")
+ax.set(xlabel="steps of the walk", ylabel="accuracy", ylim=(0, 1.02), xticks=steps)
+plt.show()
 
 # %%
 # **n_clusters** is met wherever rows are distinct. Too few join groups, too many halve the loosest; the right number is
@@ -50,10 +53,11 @@ axes[1].set(xlabel="steps of the walk", ylabel="accuracy", ylim=(0, 1.02), xtick
 
 counts = [3, 6, 10, 15, 25]
 sizes = [np.sort(np.bincount(ICONClustering(k, random_state=0).fit(X).labels_))[::-1] for k in counts]
+fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 for k, size in zip(counts, sizes, strict=True):
-    axes[2].plot(np.arange(1, k + 1), size, ".-", label=f"n_clusters={k}")
-axes[2].set(xlabel="cluster, by size", ylabel="rows")
-axes[2].legend()
+    ax.plot(np.arange(1, k + 1), size, ".-", label=f"n_clusters={k}")
+ax.set(xlabel="cluster, by size", ylabel="rows")
+ax.legend()
 plt.show()
 
 # %%

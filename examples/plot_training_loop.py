@@ -19,7 +19,8 @@ generator = torch.Generator().manual_seed(0)
 torch.manual_seed(0)
 network = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 16))
 loss = ICONLoss("same_class", learned.Gaussian(metric="cosine", tau="learn"))
-optimizer = torch.optim.Adam([*network.parameters(), *loss.parameters()], lr=3e-3)
+parameters = [{"params": network.parameters()}, {"params": loss.parameters(), "lr": 0.02}]
+optimizer = torch.optim.Adam(parameters, lr=3e-3)
 
 losses, temperatures = [], []
 for _ in range(200):

@@ -13,6 +13,7 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from sklearn_icon import ICONClustering, supervisory
+from sklearn_icon.plotting import ClusterSizesDisplay, EmbeddingDisplay
 
 X, y = make_blobs([500, 60, 40], centers=[[0, 0], [5, 0], [0, 5]], cluster_std=[1.2, 0.5, 0.5], random_state=0)
 p = supervisory.UniformKNN(n_neighbors=10)
@@ -25,6 +26,15 @@ clusterings = {
 fig, axes = plt.subplots(1, 3, figsize=(13, 4.5), layout="constrained")
 for ax, (name, estimator) in zip(axes, clusterings.items(), strict=True):
     labels = estimator.fit_predict(X)
-    ax.scatter(*X.T, c=labels, s=8, cmap="tab10")
-    ax.set(title=f"{name}: ARI {adjusted_rand_score(y, labels):.2f}", xticks=[], yticks=[], aspect="equal")
+    EmbeddingDisplay.from_embedding(X, y=labels, s=8, legend="none", ax=ax)
+    ax.set_title(f"{name}: ARI {adjusted_rand_score(y, labels):.2f}")
+plt.show()
+
+# %%
+# How many rows each cluster holds; a dotted line shows clusters of one size.
+
+fig, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained", sharey=True)
+for ax, (name, estimator) in zip(axes, clusterings.items(), strict=True):
+    ClusterSizesDisplay.from_estimator(estimator, X, ax=ax)
+    ax.set_title(name)
 plt.show()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from math import log
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ._objective.divergences import DIVERGENCES
 from ._objective.row_tiles import Batch, summed_divergence
 from ._objective.ways import check_limit
 from .learned import NAMES, Learned
+from .supervisory._base import Partners
 from .supervisory._batch import as_targets
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ class ICONLoss(torch.nn.Module):
         are the average and the value. The mean over the processes of the gradients, as
         `torch.nn.parallel.DistributedDataParallel` takes it, is then that of one process on the joint batch. `Graph`
         then reads each row's weights with the rows of all processes.
+    symmetric : bool, default=False
+        Whether L is the mean of both ways between z and `keys`, as in CLIP: of D over the keys of each row and over the
+        rows of each key. For keys that stand for rows, of `CrossModalPairs` or of a moving encoder.
 
     Raises
     ------
@@ -115,10 +120,12 @@ class ICONLoss(torch.nn.Module):
     CLIP goes both ways:
 
     >>> images, texts = net(items), net(items)
-    >>> clip = ICONLoss("cross_modal", learned.Gaussian(metric="cosine", tau=0.07))
-    >>> both = (clip(images, keys=texts) + clip(texts, keys=images)) / 2
+    >>> clip = ICONLoss("cross_modal", learned.Gaussian(metric="cosine", tau="learn"), symmetric=True)
+    >>> value = clip(images, keys=texts)
     """
 
+    symmetric = False  # of losses that were pickled before there was such a parameter
+    _paired: Any = None
     log_tau: torch.nn.Parameter
     log_df: torch.nn.Parameter
 
@@ -129,6 +136,7 @@ class ICONLoss(torch.nn.Module):
         divergence: str = "kl",
         debias: float = 0.0,
         gather_distributed: bool = False,
+        symmetric: bool = False,
     ) -> None:
         super().__init__()
         validate_parameter_constraints(
@@ -136,18 +144,27 @@ class ICONLoss(torch.nn.Module):
                 "divergence": [StrOptions(set(DIVERGENCES))],
                 "debias": [Interval(Real, 0, 1, closed="left")],
                 "gather_distributed": ["boolean"],
+                "symmetric": ["boolean"],
             },
-            {"divergence": divergence, "debias": debias, "gather_distributed": gather_distributed},
+            {
+                "divergence": divergence,
+                "debias": debias,
+                "gather_distributed": gather_distributed,
+                "symmetric": symmetric,
+            },
             caller_name="ICONLoss",
         )
         self.supervisory = resolve(supervisory, of_p.Supervisory, of_p.NAMES, "supervisory", source="y")
-        self.learned = resolve(learned, Learned, NAMES, "learned")
+        self.learned = resolve(learned, Learned, NAMES, "learned").rounded()
         self.divergence, self.debias, self.gather_distributed = divergence, debias, gather_distributed
         self.supervisory.check_batch()
         self._uniform = 1 - (1 - debias) * (1 - self.supervisory.mixture)
         check_limit(self.learned, divergence)
         self._is_cosine = self.learned.affinity == "cosine"
         self._has_prototypes = self.supervisory.keys in ("classes", "tokens")
+        self.symmetric = symmetric
+        if symmetric and self._has_prototypes:
+            raise ValueError(f"symmetric=True needs keys that stand for rows, but those of {self.supervisory} do not.")
         self._reads_degrees = self.learned.by_degree and self.supervisory.over_rows
         self._has_warned = False
         for name, first in _FIRST.items():
@@ -196,17 +213,22 @@ class ICONLoss(torch.nn.Module):
             positive, a p that is zero on some keys where the divergence is infinite.
         """
         self._check_shapes(z, keys)
-        with torch.autocast(z.device.type, enabled=False):
+        compiling = torch.compiler.is_compiling()
+        autocast = compiling or torch.is_autocast_enabled(z.device.type)
+        with torch.autocast(z.device.type, enabled=False) if autocast else nullcontext():
             dtype = torch.promote_types(z.dtype, torch.float32)
             if keys is not None:
                 dtype = torch.promote_types(dtype, keys.dtype)
             z = z.to(dtype)
             keys = z if keys is None else keys.to(dtype)
-            if self._is_cosine and not torch.compiler.is_compiling():
+            if self._is_cosine and not compiling:
                 _refuse_zero_rows(z, "z")
                 if keys is not z:
                     _refuse_zero_rows(keys, "keys")
-            return self._mean(z, as_targets(self.supervisory, y, len(z), z.device), keys)
+            y = as_targets(self.supervisory, y, len(z), z.device)
+            if self.symmetric and (self.gather_distributed or self.learned.normalized):
+                return (self._mean(z, y, keys) + self._mean(keys, y, z)) / 2
+            return self._mean(z, y, keys, both_ways=self.symmetric)
 
     def _check_shapes(self, z: Tensor, keys: Tensor | None) -> None:
         if z.ndim != 2 or len(z) == 0 or not z.is_floating_point():
@@ -220,7 +242,7 @@ class ICONLoss(torch.nn.Module):
         if keys is not None and not self._has_prototypes and len(keys) != len(z):
             raise ValueError(f"{name}() needs a key for each of the {len(z)} rows of z, got {len(keys)}.")
 
-    def _mean(self, z: Tensor, y: Tensor | None, keys: Tensor) -> Tensor:
+    def _mean(self, z: Tensor, y: Tensor | None, keys: Tensor, both_ways: bool = False) -> Tensor:
         """The average over the rows, of all processes, that have a positive."""
         joint = JointBatch(len(z), z.device, self.gather_distributed)
         keys = keys if self._has_prototypes else joint.gather(keys)
@@ -238,13 +260,15 @@ class ICONLoss(torch.nn.Module):
             learned_of=self.learned.present,
             divergence=self.divergence,
             weights_of=weights_and_mass,
-            partners=None if torch.compiler.is_compiling() else self.supervisory.partners_of_batch(*about, z),
+            partners=None if torch.compiler.is_compiling() else self._partners_of(*about, z),
             uniform=self._uniform,
             skips_self=self.supervisory.excludes_self and not self.learned.includes_self,
             first=joint.rows.start,
         )
         values = [getattr(self, name) for name in self.learned.learns]
-        total = summed_divergence(batch, rows, keys, *values)
+        total = summed_divergence(batch, rows, keys, *values, both_ways=both_ways)
+        if batch.partners is not None and joint.n_ranks == 1:  # no row has none
+            return total / len(z)
         mass = joint.sum(self._mass(sums).sum())
         if not torch.compiler.is_compiling():
             self._report(sums > 0, mass)
@@ -262,6 +286,14 @@ class ICONLoss(torch.nn.Module):
             return self.supervisory.of_batch(y, slice(rows.start + part.start, rows.start + part.stop), n_keys, like)
 
         return of
+
+    def _partners_of(self, y: Tensor | None, rows: slice, n_keys: int, like: Tensor) -> Partners:
+        """`Supervisory.partners_of_batch`; those of the batch before where y is the same, as that of views often is."""
+        about, kept = (rows, n_keys, like.device, None if y is None else y.dtype), self._paired
+        if kept is None or kept[0] != about or not (y is None or torch.equal(kept[1], y)):
+            found = self.supervisory.partners_of_batch(y, rows, n_keys, like)
+            self._paired = about, None if y is None else y.clone(), found
+        return self._paired[2]
 
     def _mass(self, sums: Tensor) -> Tensor:
         """How much rows count in the average."""
@@ -286,6 +318,8 @@ class ICONLoss(torch.nn.Module):
 
 
 def _refuse_zero_rows(rows: Tensor, name: str) -> None:
+    if rows.shape[1] and rows.detach()[:, 0].all():
+        return
     top = rows.detach().abs().amax(1) if rows.shape[1] else rows.new_zeros(len(rows))
     if not top.all():
         zero = (top == 0).nonzero().ravel()

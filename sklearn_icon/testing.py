@@ -150,6 +150,9 @@ def check_learned(kernel: Learned) -> None:
     _check_gradients(kernel, z)
     if kernel.euclidean and not kernel.mixture:
         _check_slope(kernel)
+    rows, keys = kernel.prepare(z[:20], z[:20].flip(0))
+    for other in (keys, None):
+        _check_pull(kernel, rows, other)
     if not kernel.on_memberships:
         _check_loss(kernel, 1500 if kernel.euclidean else 50)
 
@@ -178,6 +181,24 @@ def _check_pairs(kernel: Learned, z: torch.Tensor) -> None:
     off = (z[:, None] - z.flip(0)).norm(dim=2) > 1e-3  # on itself a kernel may have a pole
     agree = torch.allclose(single.double()[off], pairs[off], rtol=1e-3, atol=1e-4)
     _require(agree, f"pairwise of {kernel} differs between single and double precision")
+
+
+def _check_pull(kernel: Learned, rows: torch.Tensor, other: torch.Tensor | None) -> None:
+    """Gradients by formula against those by autograd, where the keys are others, and where they are the rows."""
+    off = 1.0 - torch.eye(len(rows), dtype=rows.dtype)  # on itself a kernel may have a pole
+    weights = off * torch.arange(off.numel(), dtype=rows.dtype).cos().view_as(off)
+    z = rows.detach().clone()
+    keys = z if other is None else other.detach().clone()
+    log_k, pull = kernel.pairwise_and_pull(z, keys)
+    found = [part for part in pull(weights.clone(), (True, True)) if part is not None]
+    ends = [part.clone().requires_grad_() for part in ((z,) if other is None else (z, keys))]
+    expected_k = kernel.pairwise(ends[0], ends[-1])
+    expected = torch.autograd.grad((weights * expected_k).masked_fill(off == 0, 0).sum(), ends)
+    if len(found) > len(expected):
+        found = [found[0] + found[1]]
+    agree = torch.allclose((off * log_k).nan_to_num(), (off * expected_k.detach()).nan_to_num(), rtol=1e-9, atol=1e-12)
+    agree = agree and all(torch.allclose(*pair, rtol=1e-6, atol=1e-9) for pair in zip(found, expected, strict=True))
+    _require(agree, f"pairwise_and_pull of {kernel} differs from the gradient of pairwise")
 
 
 def _check_rows(kernel: Learned, z: torch.Tensor) -> None:

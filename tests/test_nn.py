@@ -337,6 +337,61 @@ def test_symmetric_loss_of_clip():
     expected = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
     loss = ICONLoss("cross_modal", COSINE)
     assert_allclose((loss(Z, keys=OTHER) + loss(OTHER, keys=Z)) / 2, expected)
+    assert_allclose(ICONLoss("cross_modal", COSINE, symmetric=True)(Z, keys=OTHER), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("at_once", [0, 1 << 20])
+@pytest.mark.parametrize("debias", [0.0, 0.2])
+@pytest.mark.parametrize("q", ["cosine", "student-t", "mixture", "cluster", "wide", "harmonic"])
+@pytest.mark.parametrize("p, y", [("cross_modal", None), ("cross_modal", LABELS), ("same_class", LABELS)])
+def test_symmetric_is_the_mean_of_both_ways(p, y, q, debias, at_once, monkeypatch):
+    monkeypatch.setattr(row_tiles, "_PAIRS_AT_ONCE", at_once), monkeypatch.setattr(row_tiles, "_PAIRS_OF_A_TILE", 3 * N)
+    one_way, both = (ICONLoss(p, Q[q], debias=debias, symmetric=symmetric) for symmetric in (False, True))
+
+    def twice(z, y, keys):
+        return (one_way(z, y, keys) + one_way(keys, y, z)) / 2
+
+    for divergence in ("kl", "squared_hellinger") if q != "wide" else ("kl",):
+        one_way.divergence = both.divergence = divergence
+        expected = value_and_gradients(lambda: twice, Z, OTHER, y)
+        found = value_and_gradients(lambda: both, Z, OTHER, y)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert_allclose(ours, theirs, rtol=1e-10, atol=1e-13)
+    assert torch.autograd.gradgradcheck(
+        lambda z, keys: both(z, y, keys), [t.clone().requires_grad_() for t in (Z, OTHER)]
+    )
+    equals_compiled(both, "eager", y, OTHER)
+
+
+def test_symmetric_needs_keys_that_are_rows():
+    with pytest.raises(ValueError, match="symmetric=True needs keys that stand for rows"):
+        ICONLoss("data_label", COSINE, symmetric=True)
+
+
+def test_partners_are_those_of_the_present_batch():
+    """They are kept from batch to batch; not beyond a change of y, made in place or not."""
+    loss, y = ICONLoss("positive_pairs", COSINE), VIEWS.clone()
+    first = loss(Z, y)
+    assert loss(Z, y) == first
+    y[[0, 1]] = y[[1, 0]]
+    assert_allclose(loss(Z, y), ICONLoss("positive_pairs", COSINE)(Z, y), rtol=1e-14)
+    assert abs(loss(Z, y) - first) > 1e-3
+    assert_allclose(loss(Z[:6], y[[0, 1, 2, 0, 1, 2]]), ICONLoss("positive_pairs", COSINE)(Z[:6], [1, 2, 3, 1, 2, 3]))
+
+
+@pytest.mark.parametrize("n", [10, 600])
+def test_kernels_with_a_kink_have_finite_gradients(n):
+    class Laplace(learned.DistanceKernel):
+        def log_kernel(self, sq_distance):
+            return -sq_distance.sqrt()
+
+    z = normal(9, n, DIM).requires_grad_()
+    loss = ICONLoss("positive_pairs", Laplace())
+    loss(z, torch.arange(n // 2).repeat(2)).backward()
+    far = torch.cdist(z.detach(), z.detach()).fill_diagonal_(torch.inf)
+    expected = (far.roll(n // 2, 1).diagonal() + (-far).logsumexp(1)).mean()
+    assert_allclose(loss(z, torch.arange(n // 2).repeat(2)).detach(), expected, rtol=1e-6)
+    assert z.grad.isfinite().all()
 
 
 def test_losses_of_pytorch_metric_learning():
@@ -489,6 +544,7 @@ def test_second_derivatives(case, at_once, monkeypatch):
     assert torch.autograd.gradcheck(lambda z: loss(z, y), z)
     assert torch.autograd.gradgradcheck(lambda z: loss(z, y), z)
     (expected,) = torch.autograd.grad(loss(z, y), z)
+    assert_allclose(torch.autograd.grad(loss(z, y), z, create_graph=True)[0].detach(), expected, rtol=1e-9, atol=1e-12)
     assert_allclose(torch.func.grad(lambda z: loss(z, y))(Z), expected, rtol=1e-9, atol=1e-12)
 
 

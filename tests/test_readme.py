@@ -20,6 +20,12 @@ def test_blocks_run_alone(block, tmp_path):
     subprocess.run([sys.executable, "-W", "error", "-c", block], check=True, cwd=tmp_path, env=environment)
 
 
+def test_its_picture_is_there_for_light_and_dark_pages():
+    shown = re.findall(r'src(?:set)?="([^"]+)"', (ROOT / "README.md").read_text())
+    assert len(shown) == 2
+    assert all((ROOT / name).exists() for name in shown)
+
+
 def test_links_lead_somewhere():
     links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     assert len(links) > 5

@@ -97,7 +97,7 @@ class ClusterLoss(ABC):
         return self.p_spec.step()
 
     @abstractmethod
-    def check(self, kind: str, n_samples: int) -> None:
+    def check(self, X_holds: str, n_samples: int) -> None:
         """Refuse specs that the loss does not take, of X that holds features, distances or a graph."""
 
     def place(self, device: Any) -> Any:
@@ -139,7 +139,7 @@ class ClusterLoss(ABC):
 class Divergence(ClusterLoss):
     """mean_i D(p~_i || q~_i), by minibatches of rows with a positive each."""
 
-    def check(self, kind: str, n_samples: int) -> None:
+    def check(self, X_holds: str, n_samples: int) -> None:
         """It takes all specs, and finds its starts itself."""
         self.settings.refuse_k_means("memberships are trained from starts that are searched among hard partitions")
 
@@ -188,7 +188,7 @@ class NormalizedCut(ClusterLoss):
 
     solver = "debias=1 is solved"
 
-    def check(self, kind: str, n_samples: int) -> None:
+    def check(self, X_holds: str, n_samples: int) -> None:
         """It is one of plain p and q, and of lookups."""
         plain = not (self.q_spec.mixture or self.p_spec.mixture)
         if self.encoder.parametric or self.settings.divergence != "kl" or not plain:
@@ -217,10 +217,10 @@ class NormalizedCut(ClusterLoss):
 class ReverseKL(ClusterLoss):
     """mean_i KL(q_i || p_i) over all pairs: soft and heavy-tailed k-means; see `_soft_k_means`."""
 
-    def check(self, kind: str, n_samples: int) -> None:
+    def check(self, X_holds: str, n_samples: int) -> None:
         """It is one of lookups, and of a p whose kernel reaches all pairs of rows."""
         mixture = self.settings.uniform or self.p_spec.mixture or self.q_spec.mixture
-        without_rows = kind == "distances" and self.p_spec.neighborhood is not None
+        without_rows = X_holds == "distances" and self.p_spec.neighborhood is not None
         if self.encoder.parametric or without_rows or not self.p_spec.compares_all_pairs or mixture:
             raise ValueError(
                 "divergence='reverse_kl' compares q with p on all pairs of rows: it needs encoder='lookup', rows of "

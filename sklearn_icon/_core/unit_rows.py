@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+_PLAIN = 1e-15, 1e15  # lengths whose squares are of full precision
+
 
 def unit_rows(z: torch.Tensor) -> torch.Tensor:
     """z_i / |z_i|; rows of zeros stay, and their gradients are finite.
@@ -31,14 +33,27 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor) -> torch.Tensor:
-        unit, *lengths = _by_operations(z)
+        length = _plain_lengths(z)
+        unit, *lengths = list(_by_operations(z)) if length is None else [z / length, length]
         ctx.save_for_backward(z, unit, *lengths)
         return unit
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> torch.Tensor:
-        z, unit, top, length = ctx.saved_tensors
+        z, unit, *lengths = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again
             return torch.autograd.grad(_by_operations(z)[0], z, grad_output, create_graph=True)
         along = (unit * grad_output).sum(1, keepdim=True)
-        return torch.addcmul(grad_output, unit, along, value=-1).div_(length).div_(top)
+        gradient = torch.addcmul(grad_output, unit, along, value=-1)
+        for length in reversed(lengths):
+            gradient.div_(length)
+        return gradient
+
+
+def _plain_lengths(z: torch.Tensor) -> torch.Tensor | None:
+    """|z_i|, where on the CPU all of them are neither zero nor so long or short that their squares are rounded off."""
+    if z.device.type != "cpu" or not z.numel() or z.dtype not in (torch.float32, torch.float64):
+        return None
+    length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    least, most = torch.aminmax(length)
+    return length if least > _PLAIN[0] and most < _PLAIN[1] else None

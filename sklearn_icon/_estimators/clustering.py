@@ -22,7 +22,7 @@ from .._core.group import group
 from .._core.quiet import quiet
 from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
 from .._graph.recalled import recalled_p
-from .._training.new_rows import FittedRows, input_kind
+from .._training.new_rows import FittedRows, held_by
 from .base import Drawn, ICon
 from .progress import counted
 from .routes import Case, refuse, route_of
@@ -356,36 +356,38 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         n_samples = group().total(X.shape[0])
         if n_samples < self.n_clusters:
             raise ValueError(f"n_samples={n_samples} should be >= n_clusters={self.n_clusters}.")
-        kind = input_kind(p_spec, X, None if automatic else y)
-        p_spec.settle(kind)
+        X_holds = held_by(p_spec, X, None if automatic else y)
+        p_spec.settle(X_holds)
         given = sample_weight is not None
         sample_weight = row_weights(sample_weight, X)
         few = group().several and n_samples <= _FEW_ROWS
-        if kind == "features" and group().total(int(not sample_weight.all())) and not few:
+        if X_holds == "features" and group().total(int(not sample_weight.all())) and not few:
             return self._fit_counted(items, y, sample_weight, p_spec)
-        case = self._case(p_spec, q_spec, encoder, holds=kind, X=X, chosen=automatic, few_rows=few)
+        case = self._case(p_spec, q_spec, encoder, holds=X_holds, X=X, chosen=automatic, few_rows=few)
         refuse("ICONClustering", case)
         if few:
             return self._fit_by_first(items, y, sample_weight if given else None)
         if route_of("ICONClustering", case) == "chosen":
-            return self._fit_chosen(X, kind, sample_weight, device, random_state)
+            return self._fit_chosen(X, X_holds, sample_weight, device, random_state)
         loss = self._loss(case)
-        loss.check(kind, X.shape[0])
-        return self._fit_loss(loss, items, y, kind, sample_weight if given else None, loss.place(device), random_state)
+        loss.check(X_holds, X.shape[0])
+        return self._fit_loss(
+            loss, items, y, X_holds, sample_weight if given else None, loss.place(device), random_state
+        )
 
-    def _fit_loss(self, loss, items, y, kind, sample_weight, device, random_state):
+    def _fit_loss(self, loss, items, y, X_holds, sample_weight, device, random_state):
         """Fit the partition of the lowest loss found; weights are None where all rows count alike."""
         p_spec, encoder, X, given = loss.p_spec, loss.encoder, rows_of(items), sample_weight is not None
         sample_weight = sample_weight if given else np.ones(X.shape[0])
         with self._threads(X.shape[0] ** 2), working_on(device):
             step, how = loss.walk()[0], {"n_jobs": self.n_jobs, "random_state": random_state}
             p = recalled_p(lambda: step.conditional(X, y, **how))
-            p = self._keep_graph(p, p_spec, kind == "features")
+            p = self._keep_graph(p, p_spec, X_holds == "features")
             if given and not p_spec.views:
                 p = p.with_copies(sample_weight)
             if not p_spec.views:
                 warn_rows_without_positives(p, sample_weight > 0)
-        has_features = kind == "features"
+        has_features = X_holds == "features"
         self._progress.facts |= counted(p, X if has_features else None)
         with self._threads(loss.settings.batch_rows(X.shape[0]) * X.shape[1]):
             solution = loss.solve(Data(X, y, items if has_features else None, p, sample_weight, device, random_state))
@@ -396,7 +398,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self._state, self._by_center = solution.state, loss.by_center and has_features
         memberships = softmax(solution.logits, axis=1).astype(X.dtype, copy=False)
         self._set_partition(memberships, X if has_features else None, sample_weight)
-        self._fitted_rows = None if encoder.parametric else FittedRows(X, kind, p, p_spec, y)
+        self._fitted_rows = None if encoder.parametric else FittedRows(X, X_holds, p, p_spec, y)
         return self
 
     def _is_automatic(self, p_spec, y):
@@ -424,7 +426,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         local = supervisory.Gaussian(perplexity, None, most, self.metric, "X", self.metric_params)
         return supervisory.RandomWalk(local, n_steps=WALK_STEPS)
 
-    def _fit_chosen(self, X, kind, sample_weight, device, random_state):
+    def _fit_chosen(self, X, X_holds, sample_weight, device, random_state):
         """Fit the partition that is chosen among candidates."""
         from .._clusters.automatic import fit_chosen
         from .._clusters.candidates import Asked
@@ -437,19 +439,19 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         with self._threads(X.shape[0] * X.shape[1]):
             say = self._progress.say if self.verbose else lambda line: None
             asked = Asked(self._settings(), self._p_of, random_state.randint(np.iinfo(np.int32).max), say)
-            kept = fit_chosen(asked, Distinct.of(X, kind, sample_weight), device, random_state)
+            kept = fit_chosen(asked, Distinct.of(X, X_holds, sample_weight), device, random_state)
         self.supervisory_, self.learned_, self.encoder_ = kept.p_spec, learned.SharedCluster(), kept.encoder
-        self._keep_graph(kept.p, kept.p_spec, kind == "features" and kept.p.shape[0] == X.shape[0])
+        self._keep_graph(kept.p, kept.p_spec, X_holds == "features" and kept.p.shape[0] == X.shape[0])
         self.device_, self.debias_ = kept.device, self._share
         self.chosen_, self.candidates_ = kept.chosen, kept.candidates
         self.loss_, self.loss_curve_, self.n_iter_ = kept.loss, kept.loss_curve, len(kept.loss_curve)
         self._state, self._by_center = kept.state, False
-        memberships, features = kept.memberships.astype(X.dtype, copy=False), X if kind == "features" else None
+        memberships, features = kept.memberships.astype(X.dtype, copy=False), X if X_holds == "features" else None
         self._set_partition(memberships, features, sample_weight)
         self._fitted_rows = None
         if kept.rows is not None:
             self._memberships = self._memberships[kept.first]
-            self._fitted_rows = FittedRows(kept.rows, kind, kept.p, kept.p_spec, None)
+            self._fitted_rows = FittedRows(kept.rows, X_holds, kept.p, kept.p_spec, None)
         return self
 
     def fit_predict(self, X, y=None, sample_weight=None):

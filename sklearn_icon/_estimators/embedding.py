@@ -16,7 +16,7 @@ from .._core.journal import recalled
 from .._core.rows import copy_counts, is_itself, mean_of_copies, rows_of, with_copies
 from .._graph.recalled import recalled_p
 from .._training.initialization import given_map, initial_map
-from .._training.new_rows import FittedRows, input_kind
+from .._training.new_rows import FittedRows, held_by
 from .base import Drawn, ICon
 from .progress import counted
 from .routes import Case, refuse, route_of
@@ -342,7 +342,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         X = self._validate_items(X, encoder, reset=True)
-        kind = input_kind(p_spec, X, y)
+        kind = held_by(p_spec, X, y)
         if is_itself(self.init) and not encoder.parametric:
             given_map(self.init, (X.shape[0], self.n_components))
         if sample_weight is not None and group().several:

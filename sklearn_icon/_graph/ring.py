@@ -12,7 +12,7 @@ from .._core.group import group
 from .._core.rows import row_digests
 from .._core.types import Array, Jobs
 from .exact import copies
-from .neighbors import Neighbors, search
+from .search import Neighbors, search
 from .space import Space
 from .ties import k_smallest, row_keys
 

@@ -120,8 +120,8 @@ class Objective:
         """Let a journal keep the repulsion that steps without `refresh` repeat."""
 
         def put(state: list) -> None:
-            kind: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-            self._pushed = (state[0], torch.as_tensor(state[1], **kind)) if state else None
+            like: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+            self._pushed = (state[0], torch.as_tensor(state[1], **like)) if state else None
 
         journal.remember(lambda: [self._pushed[0], *journal.arrays_of([self._pushed[1]])] if self._pushed else [], put)
 

@@ -42,6 +42,8 @@ class Batch(NamedTuple):
     skips_self: bool
     first: int
     """The key that is row 0 itself."""
+    both_ways: bool = False
+    """Whether of all pairs at once the mean both ways is wanted."""
 
     def p_of(self, part: slice, n_keys: int) -> tuple[Tensor, Tensor]:
         """(p, m) of a slice of rows; a row's entry of itself does not count where it is skipped."""
@@ -59,24 +61,38 @@ class Batch(NamedTuple):
         return pairs.diagonal(self.first + part.start)
 
 
-def summed_divergence(batch: Batch, rows: Tensor, keys: Tensor, *values: Tensor) -> Tensor:
+def summed_divergence(batch: Batch, rows: Tensor, keys: Tensor, *values: Tensor, both_ways: bool = False) -> Tensor:
     """The sum over all rows, differentiable, of rows and keys as `Learned.prepare` returns them.
 
-    Values, of shape (), are learned numbers of q, for `learned_of`.
+    Values, of shape (), are learned numbers of q, for `learned_of`. `both_ways`: the mean of that and of the same with
+    rows and keys in each other's place, of as many rows as keys.
     """
-    everything = slice(0, len(rows))
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    everything, n_pairs = slice(0, len(rows)), len(rows) * len(keys)
+    by_operations = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    batch = batch._replace(both_ways=both_ways)
+    if by_operations:
         return _by_operations(batch, rows, keys, values, everything)
-    if len(rows) * len(keys) <= _PAIRS_AT_ONCE:
-        return _of_tile(batch, rows, keys, values, everything)
+    if both_ways and n_pairs > _PAIRS_AT_ONCE:
+        return (summed_divergence(batch, rows, keys, *values) + summed_divergence(batch, keys, rows, *values)) / 2
     wanted = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (rows, keys, *values)]
+    if n_pairs <= _PAIRS_AT_ONCE and not _pulls(batch, values, wanted):
+        return _of_tile(batch, rows, keys, values, everything)
     return _Tiles.apply(batch, wanted, rows, keys, *values)
+
+
+def _pulls(batch: Batch, values: Sequence[Tensor], wanted: list[bool]) -> bool:
+    """Whether the gradient follows from that of log k by a formula, of rows and keys alone."""
+    return has_kl_by_softmax(batch.learned_of(*values), batch.divergence) and not any(wanted[2:])
 
 
 def _of_tile(batch: Batch, rows: Tensor, keys: Tensor, values: Sequence[Tensor], part: slice) -> Tensor:
     """The sum over a slice of rows."""
     learned = batch.learned_of(*values)
-    return of_affinity(batch, learned, part, learned.pairwise(rows, keys))
+    affinity = learned.pairwise(rows, keys)
+    if batch.both_ways:
+        both = (of_affinity(batch, learned, part, pairs) for pairs in (affinity, affinity.T))
+        return sum(both) / 2  # type: ignore[return-value]
+    return of_affinity(batch, learned, part, affinity)
 
 
 def of_affinity(batch: Batch, learned: Learned, part: slice, affinity: Tensor) -> Tensor:
@@ -89,7 +105,11 @@ def of_affinity(batch: Batch, learned: Learned, part: slice, affinity: Tensor) -
 def _by_operations(batch: Batch, rows: Tensor, keys: Tensor, values: Sequence[Tensor], part: slice) -> Tensor:
     """The same, by operations that torch differentiates as often as wanted."""
     learned = batch.learned_of(*values)
-    return _of_affinity(batch, learned, part, learned.pairwise(rows, keys))
+    affinity = learned.pairwise(rows, keys)
+    if batch.both_ways:
+        both = (_of_affinity(batch, learned, part, pairs) for pairs in (affinity, affinity.T))
+        return sum(both) / 2  # type: ignore[return-value]
+    return _of_affinity(batch, learned, part, affinity)
 
 
 def _of_affinity(batch: Batch, learned: Learned, part: slice, affinity: Tensor) -> Tensor:
@@ -121,27 +141,45 @@ def _but(own: Tensor | None, pairs: Tensor, value: float) -> Tensor:
     return pairs if own is None else pairs.masked_fill(own, value)
 
 
+def _with_gradients(batch: Batch, ends: tuple[Tensor, ...], part: slice, wanted: list[bool]) -> tuple[Tensor, Any]:
+    """(the sum over a slice of rows, its gradients at these, the keys and the values)."""
+    rows, keys, *values = ends
+    if not _pulls(batch, values, wanted):
+        leaves = [tensor.detach().requires_grad_(want) for tensor, want in zip(ends, wanted, strict=True)]
+        with torch.set_grad_enabled(any(wanted)):
+            cost = _of_tile(batch, leaves[0], leaves[1], leaves[2:], part)
+        return cost.detach(), _gradients(cost, leaves, wanted)
+    learned = batch.learned_of(*values)
+    if not any(wanted):
+        return _of_tile(batch, rows, keys, values, part), [None] * len(ends)
+    log_k, pull = learned.pairwise_and_pull(rows, keys)
+    back = log_k.T.contiguous() if batch.both_ways else None
+    cost, slope = _cost_and_slope(batch, part, log_k)
+    if back is not None:
+        cost_back, slope_back = _cost_and_slope(batch, part, back)
+        cost, slope = (cost + cost_back) / 2, slope.add_(slope_back.T).div_(2)
+    return cost, [*pull(slope, wanted), *(None for _ in values)]
+
+
 class _Tiles(torch.autograd.Function):
     """The sum, its gradients computed with it where they are wanted."""
 
     @staticmethod
     def forward(ctx: Any, batch: Batch, wanted: list[bool], rows: Tensor, keys: Tensor, *values: Tensor) -> Tensor:
         ctx.batch, ctx.wanted, tensors = batch, wanted, (rows, keys, *values)
-        total, slopes = rows.new_zeros(()), [torch.zeros_like(tensor) for tensor in tensors[1:]]
-        of_rows: list[Any] = []
         step = max(1, (_PAIRS_OF_A_TILE if rows.device.type == "cpu" else _PAIRS_ELSEWHERE) // len(keys))
+        if len(rows) * len(keys) <= _PAIRS_AT_ONCE:
+            step = len(rows)
+        total, of_rows, slopes = rows.new_zeros(()), list[Any](), list[Any]([None] * len(tensors[1:]))
         for start in range(0, len(rows), step):
             part = slice(start, min(start + step, len(rows)))
-            of_tile = zip((rows[part], keys, *values), wanted, strict=True)
-            first, second, *rest = inputs = [tensor.detach().requires_grad_(want) for tensor, want in of_tile]
-            with torch.set_grad_enabled(any(wanted)):
-                cost = _of_tile(batch, first, second, rest, part)
-            total += cost.detach()
-            of_part, *gradients = _gradients(cost, inputs, wanted)
+            some = rows if step >= len(rows) else rows[part]
+            cost, (of_part, *gradients) = _with_gradients(batch, (some, keys, *values), part, wanted)
+            total += cost
             of_rows.append(of_part)
-            for slope, gradient in zip(slopes, gradients, strict=True):
-                slope += 0 if gradient is None else gradient
-        ctx.save_for_backward(*tensors, torch.cat(of_rows) if wanted[0] else rows, *slopes)
+            slopes = [_added(*pair) for pair in zip(slopes, gradients, strict=True)]
+        of_all = of_rows[0] if len(of_rows) == 1 else torch.cat(of_rows) if wanted[0] else None
+        ctx.save_for_backward(*tensors, of_all, *slopes)
         return total
 
     @staticmethod
@@ -149,11 +187,15 @@ class _Tiles(torch.autograd.Function):
         n = len(ctx.wanted)
         tensors, slopes = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
         if torch.is_grad_enabled():  # to be differentiated again
-            rows, keys, *values = tensors
+            rows, keys, *values = tensors = [tensor.view_as(tensor) for tensor in tensors]  # apart, where one is both
             total = grad_output * _by_operations(ctx.batch, rows, keys, values, slice(0, len(rows)))
             return None, None, *_gradients(total, tensors, ctx.wanted, create_graph=True)
         pairs = zip(ctx.wanted, slopes, strict=True)
-        return None, None, *(grad_output * slope if want else None for want, slope in pairs)
+        return None, None, *(None if slope is None or not want else grad_output * slope for want, slope in pairs)
+
+
+def _added(total: Tensor | None, more: Tensor | None) -> Tensor | None:
+    return more if total is None else total if more is None else total.add_(more)
 
 
 def _gradients(value: Tensor, tensors: Sequence[Tensor], wanted: list[bool], **how: Any) -> list[Tensor | None]:
@@ -168,16 +210,7 @@ class _KL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, batch: Batch, learned: Learned, part: slice, log_k: Tensor) -> Tensor:
-        log_q = log_k
-        if batch.skips_self:
-            log_q = log_k.clone()
-            batch.own(log_q, part).fill_(-torch.inf)
-        log_q = log_q.log_softmax(1)
-        if batch.skips_self:
-            batch.own(log_q, part).fill_(0)
-        cost, slope = (_from_all if batch.partners is None else _from_partners)(batch, log_q, part)
-        if batch.skips_self:
-            batch.own(slope, part).fill_(0)
+        cost, slope = _cost_and_slope(batch, part, log_k.clone() if batch.skips_self else log_k)
         ctx.about = batch, learned, part
         ctx.save_for_backward(log_k, slope)
         return cost
@@ -192,6 +225,21 @@ class _KL(torch.autograd.Function):
         return None, None, None, grad_output * slope
 
 
+def _cost_and_slope(batch: Batch, part: slice, log_k: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum_i m_i D_i, its slope in log k); `log_k` is overwritten where a row is no key of its own."""
+    if batch.skips_self:
+        batch.own(log_k, part).fill_(-torch.inf)
+    log_q = log_k.log_softmax(1)
+    if batch.partners is not None and not batch.uniform:
+        return _from_partners(batch, log_q, part)
+    if batch.skips_self:
+        batch.own(log_q, part).fill_(0)
+    cost, slope = (_from_all if batch.partners is None else _from_partners_and_all)(batch, log_q, part)
+    if batch.skips_self:
+        batch.own(slope, part).fill_(0)
+    return cost, slope
+
+
 def _from_all(batch: Batch, log_q: Tensor, part: slice) -> tuple[Tensor, Tensor]:
     """(sum_i m_i D_i, q - p) from all entries of p; `log_q` is overwritten."""
     p, mass = batch.p_of(part, log_q.shape[1])
@@ -201,25 +249,39 @@ def _from_all(batch: Batch, log_q: Tensor, part: slice) -> tuple[Tensor, Tensor]
     return cost, log_q.exp_().sub_(p).mul_(mass[:, None])
 
 
-def _from_partners(batch: Batch, log_q: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-    """The same from the partners of each row, all other keys having the uniform mass; `log_q` is overwritten."""
+def _partners_of(batch: Batch, part: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(p of the pairs of a slice of rows without its uniform mass, where they are among all pairs)."""
     partners: Any = batch.partners
-    (rows, keys, counts), (n_rows, n_keys) = partners, log_q.shape
-    if n_rows < len(counts):
+    rows, keys, counts = partners
+    if part.stop - part.start < len(counts):
         ends = torch.tensor([part.start, part.stop], device=rows.device)
         of_tile = slice(*torch.searchsorted(rows, ends).tolist())
         rows, keys = rows[of_tile], keys[of_tile]
-    weights = (1 - batch.uniform) / counts[rows].to(log_q.dtype)
-    at = torch.add(keys, rows - part.start, alpha=n_keys)
-    at_partners, slope = log_q.view(-1)[at], log_q
-    if batch.uniform:
-        background = log_q.new_tensor(batch.uniform / batch.n_choices(n_keys))
-        p, entropy = weights + background, background.xlogy(background)
-        cost = (kl(p, at_partners) - kl(background, at_partners)).sum() - background * log_q.sum()
-        cost += n_rows * batch.n_choices(n_keys) * entropy
-        slope = log_q.exp_().sub_(background)
-    else:
-        cost = kl(weights, at_partners).sum()
-        slope = log_q.exp_()
+    at = torch.add(keys, rows, alpha=n_keys)
+    if part.start:
+        at -= part.start * n_keys
+    weights = counts.to(like.dtype).reciprocal_()
+    return weights if len(rows) == len(counts) else weights[rows], at
+
+
+def _from_partners(batch: Batch, log_q: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+    """The same from the partners of each row, where p is zero on all other keys; `log_q` is overwritten."""
+    weights, at = _partners_of(batch, part, log_q.shape[1], log_q)
+    cost = weights @ (weights.log() - log_q.view(-1)[at])
+    slope = log_q.exp_()
+    slope.view(-1).index_add_(0, at, weights, alpha=-1)
+    return cost, slope
+
+
+def _from_partners_and_all(batch: Batch, log_q: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+    """The same where all other keys have the uniform mass."""
+    n_rows, n_keys = log_q.shape
+    n_choices, (weights, at) = batch.n_choices(n_keys), _partners_of(batch, part, n_keys, log_q)
+    weights = weights.mul_(1 - batch.uniform)
+    background = log_q.new_tensor(batch.uniform / n_choices)
+    at_partners = log_q.view(-1)[at]
+    cost = (kl(weights + background, at_partners) - kl(background, at_partners)).sum() - background * log_q.sum()
+    cost += n_rows * n_choices * background.xlogy(background)
+    slope = log_q.exp_().sub_(background)
     slope.view(-1).index_add_(0, at, weights, alpha=-1)
     return cost, slope

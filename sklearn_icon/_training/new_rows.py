@@ -16,7 +16,7 @@ _NEIGHBORS = 15
 _LISTED = 91  # neighbours of a row where p lives on all: those of the default perplexity
 
 
-def input_kind(p_spec, X, y):
+def held_by(p_spec, X, y):
     """What X holds: "features", "distances", a "graph" or "counts" of tokens.
 
     Raises
@@ -24,12 +24,12 @@ def input_kind(p_spec, X, y):
     ValueError
         Distances or a graph that are not square.
     """
-    kind = p_spec.reads(X, y)
-    if kind in ("distances", "graph") and X.shape[0] != X.shape[1]:
-        remedy = f" {supervisory.GRAPH_OF_FEATURES}" if kind == "graph" else ""
-        what = {"distances": "distance matrix", "graph": "matrix (weights of a graph of the rows)"}[kind]
+    X_holds = p_spec.reads(X, y)
+    if X_holds in ("distances", "graph") and X.shape[0] != X.shape[1]:
+        remedy = f" {supervisory.GRAPH_OF_FEATURES}" if X_holds == "graph" else ""
+        what = {"distances": "distance matrix", "graph": "matrix (weights of a graph of the rows)"}[X_holds]
         raise ValueError(f"X must be a square {what}, got shape {X.shape}.{remedy}")
-    return kind
+    return X_holds
 
 
 def neighbor_graph(p: Conditional) -> sparse.csr_array:

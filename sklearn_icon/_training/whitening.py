@@ -43,7 +43,7 @@ class ScaledRows:
 
     def __init__(self, X, sample_weight, ridge, dtype, device, fit_intercept=True):
         self.mean, self.factor = whitening(X, sample_weight / sample_weight.sum(), ridge, fit_intercept)
-        shift, kind = np.zeros_like(self.mean), {"dtype": dtype, "device": device}
+        shift, like = np.zeros_like(self.mean), {"dtype": dtype, "device": device}
         if sparse.issparse(X):
             rows, shift = X.multiply(1 / self.factor), self.mean / self.factor
         elif self.factor.ndim == 1:
@@ -51,8 +51,8 @@ class ScaledRows:
         else:
             inverse = linalg.solve_triangular(self.factor, np.eye(len(self.factor)))
             rows = np.concatenate([(block - self.mean) @ inverse for block in _blocks(X)])
-        self.rows = FixedRows(nearer(rows, np.zeros(1), 1.0, FARTHEST), **kind)  # bounded losses see no others
-        self.shift, self._factor, self._mean = (torch.as_tensor(a, **kind) for a in (shift, self.factor, self.mean))
+        self.rows = FixedRows(nearer(rows, np.zeros(1), 1.0, FARTHEST), **like)  # bounded losses see no others
+        self.shift, self._factor, self._mean = (torch.as_tensor(a, **like) for a in (shift, self.factor, self.mean))
 
     def unscaled(self, weight):
         """W of a V, differentiable."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
 from math import isfinite, log
@@ -20,6 +20,8 @@ _SMOOTH = 10.0  # the most by which a smooth kernel's slope changes, relative, w
 _ROUNDED = 1e-6  # of its squared width, within which a kernel with a kink or a pole is held constant
 
 SlopeTerms: TypeAlias = tuple[float, float, float]
+Gradients: TypeAlias = "tuple[Tensor | None, Tensor | None]"
+Pull: TypeAlias = "Callable[[Tensor, Sequence[bool]], Gradients]"
 
 
 class Learned(Spec):
@@ -92,6 +94,24 @@ class Learned(Spec):
     def pairwise(self, z: Tensor, keys: Tensor) -> Tensor:
         """Log-kernel of every row of `z` with every row of `keys`, shape (n, m)."""
 
+    def pairwise_and_pull(self, z: Tensor, keys: Tensor) -> tuple[Tensor, Pull]:
+        """(`pairwise`, the function (w, wanted) -> gradients of sum_ij w_ij log k_ij at z and at keys, as wanted).
+
+        Outside autograd; log k and w may be overwritten. Where the keys are z itself, the first gradient may be of
+        both, and the second None.
+        """
+        import torch
+
+        with torch.enable_grad():
+            ends = z.detach().requires_grad_(), keys.detach().requires_grad_()
+            log_kernel = self.pairwise(*ends)
+
+        def pull(weights: Tensor, wanted: Sequence[bool]) -> Gradients:
+            of_z, of_keys = torch.autograd.grad(log_kernel, ends, weights)
+            return of_z if wanted[0] else None, of_keys if wanted[1] else None
+
+        return log_kernel.detach().clone(), pull
+
     def log_partition(self, log_kernel: Tensor, n_choices: int) -> Tensor:
         """log sum_j k_ij of each row; excluded keys hold -inf."""
         return log_kernel.logsumexp(dim=1)
@@ -155,6 +175,21 @@ class DistanceKernel(Kernel):
         """Log k of all pairs; see `Learned.pairwise`."""
         return self.log_kernel(self.sq_distances(z, keys))
 
+    def pairwise_and_pull(self, z: Tensor, keys: Tensor) -> tuple[Tensor, Pull]:
+        """From slopes; see `Learned.pairwise_and_pull`."""
+        if self.has_pole:
+            return super().pairwise_and_pull(z, keys)
+        sq_distance = self.sq_distances(z, keys)
+
+        def pull(weights: Tensor, wanted: Sequence[bool]) -> Gradients:
+            weights = weights.mul_(self.slope(sq_distance)).mul_(2)
+            if keys is z:
+                return _pushed(weights + weights.T, z, z), None
+            of_z, of_keys = ((weights, z, keys), (weights.T, keys, z))
+            return _pushed(*of_z) if wanted[0] else None, _pushed(*of_keys) if wanted[1] else None
+
+        return self.log_kernel(sq_distance), pull
+
     def slope(self, sq_distance: Tensor) -> Any:
         """d log k / d (d^2), elementwise: a tensor, or a number where it is constant; by autograd unless overridden."""
         import torch
@@ -210,6 +245,11 @@ class DistanceKernel(Kernel):
 
 def _from(function: Callable[[Tensor], Any], least: float, sq_distance: Tensor) -> Any:
     return function(sq_distance.clamp_min(least))
+
+
+def _pushed(weights: Tensor, z: Tensor, keys: Tensor) -> Tensor:
+    """sum_j w_ij (z_i - y_j)."""
+    return weights.sum(1, keepdim=True) * z - weights @ keys
 
 
 def sq_distances(a: Tensor, b: Tensor) -> Tensor:

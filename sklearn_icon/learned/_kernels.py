@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._core.spec import answer
-from ._base import DistanceKernel, Learned, SlopeTerms
+from ._base import DistanceKernel, Gradients, Learned, Pull, SlopeTerms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,6 +106,19 @@ class Gaussian(DistanceKernel):
         if self.euclidean:
             return super().pairwise(z, keys)
         return (z / self.temperature) @ keys.T
+
+    def pairwise_and_pull(self, z: Tensor, keys: Tensor) -> tuple[Tensor, Pull]:
+        """Of products; see `Learned.pairwise_and_pull`."""
+        if self.euclidean:
+            return super().pairwise_and_pull(z, keys)
+
+        def pull(weights: Tensor, wanted: Sequence[bool]) -> Gradients:
+            if keys is z:
+                return (weights + weights.T) @ z / self.temperature, None
+            of_z = weights @ keys / self.temperature if wanted[0] else None
+            return of_z, weights.T @ z / self.temperature if wanted[1] else None
+
+        return self.pairwise(z, keys), pull
 
     def log_kernel(self, sq_distance: Tensor) -> Tensor:
         """-d^2 / (2 sigma^2)."""

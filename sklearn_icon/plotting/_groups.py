@@ -174,7 +174,7 @@ class ClusterSizesDisplay:
             self.ax_.set_xticks(numbers, [str(name) for name in (numbers if self.names is None else self.names)])
         self.ax_.set(xlabel="Cluster", ylabel="Rows")
         self.ax_.spines[["top", "right"]].set_visible(False)
-        self.ax_.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+        self.ax_.legend(frameon=False, fontsize="small")
         return self
 
 

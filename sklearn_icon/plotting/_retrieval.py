@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARGIN = 0.06  # around a picture, of its cell
+_LINE = 1.25  # a line's height, in cells
 _RIGHT = COLORS[0]
 
 
@@ -188,17 +189,18 @@ class RetrievalDisplay:
         check_matplotlib_support(f"{type(self).__name__}.plot")
         retrieved, ranks = np.asarray(self.retrieved), np.asarray(self.ranks)
         n_lines, n_top = retrieved.shape
-        self.ax_, self.figure_ = new_axes(ax, figsize=(1.15 * (n_top + 1.9), 1.25 * n_lines + 0.4))
+        self.ax_, self.figure_ = new_axes(ax, figsize=(1.1 * (n_top + 2.1), 1.1 * (_LINE * n_lines + 0.4)))
         for line, (query, found) in enumerate(zip(np.asarray(self.queries), retrieved, strict=True)):
-            _cell(self.ax_, 0.0, line, self.pictures_x, query, LIGHT, kwargs)
+            top = _LINE * line
+            _cell(self.ax_, 0.0, top, self.pictures_x, query, LIGHT, kwargs)
             for column, item in enumerate(found):
                 x = column + 1.25
-                _cell(self.ax_, x, line, self.pictures_y, item, _RIGHT if item == query else LIGHT, kwargs)
+                _cell(self.ax_, x, top, self.pictures_y, item, _RIGHT if item == query else LIGHT, kwargs)
                 how = {"ha": "center", "va": "top", "size": "small", "color": DARK}
-                self.ax_.text(x + 0.5, line + 1.0, f"{np.asarray(self.q)[line, column]:.2f}", **how)
+                self.ax_.text(x + 0.5, top + 0.98, f"{np.asarray(self.q)[line, column]:.2f}", **how)
             if query not in found:
-                self.ax_.text(n_top + 1.35, line + 0.5, f"rank {ranks[line]}", va="center", size="small", color=DARK)
-        self.ax_.set(xlim=(-0.05, n_top + 2.1), ylim=(n_lines + 0.25, -0.4), aspect="equal")
+                self.ax_.text(n_top + 1.35, top + 0.5, f"rank {ranks[line]}", va="center", size="small", color=DARK)
+        self.ax_.set(xlim=(-0.05, n_top + 2.1), ylim=(_LINE * n_lines, -0.4), aspect="equal")
         self.ax_.text(0.5, -0.08, "X", ha="center", va="bottom", color=DARK)
         self.ax_.text(1.25 + n_top / 2, -0.08, "nearest in y", ha="center", va="bottom", color=DARK)
         self.ax_.set_axis_off()

@@ -11,7 +11,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from .. import methods as table
 from .._core.types import Array
-from ._style import COLORS, DARK, LIGHT, new_axes
+from ._style import COLORS, new_axes
 
 if TYPE_CHECKING:
     from typing import Self
@@ -25,13 +25,15 @@ _TINT = 0.55  # how far tiles are from white
 _LETTERS = 9.5  # that a tile is wide, its margins aside
 _HEADER, _LABELS = 1.15, 1.3  # room for the titles of columns and rows, in tiles
 _FADED = 0.15
+_NAMED, _OUTLINED, _EMPTY = 0.67, 0.16, 0.02  # of the colour of text, in titles, outlines and empty cells
 _FAMILY_COLORS = dict(zip(table.FAMILIES, [*COLORS[:4], COLORS[6], "#27aeb3"], strict=True))
 
 
 class PeriodicTableDisplay:
     """The periodic table of methods: a column for each p, a row for each q, a tile for each method.
 
-    Tiles are coloured by family. A published method has a plain tile; a gap that the table predicts a hatched one.
+    Tiles are coloured by family. A published method has a plain tile; a gap that the table predicts a hatched one. The
+    ground and the letters are those of matplotlib's style, such as ``"dark_background"``.
 
     Parameters
     ----------
@@ -129,37 +131,52 @@ def _font_size(ax: Axes, n_columns: int, n_tiles: int) -> float:
     return float(np.clip(min(width / (_LETTERS * 0.58), height / 3.4), 1.5, 14))
 
 
+def _on_ground(color: Any, strength: float) -> Array:
+    """A colour mixed with that of the axes."""
+    from matplotlib import rcParams
+    from matplotlib.colors import to_rgb
+
+    return (1 - strength) * np.array(to_rgb(rcParams["axes.facecolor"])) + strength * np.array(to_rgb(color))
+
+
+def _text_color(strength: float) -> Array:
+    """The colour of text, mixed with that of the axes."""
+    from matplotlib import rcParams
+
+    return _on_ground(rcParams["text.color"], strength)
+
+
 def _outline(ax: Axes, x: float, top: float, height: float) -> None:
     """An empty cell."""
     from matplotlib.patches import Rectangle
 
-    ax.add_patch(Rectangle((x, top), 1, height, facecolor="#fafafa", edgecolor=LIGHT, linewidth=0.6))
+    ax.add_patch(
+        Rectangle((x, top), 1, height, facecolor=_text_color(_EMPTY), edgecolor=_text_color(_OUTLINED), linewidth=0.6)
+    )
 
 
 def _tile(ax: Axes, x: float, y: float, method: table.Method, size: float, alpha: float) -> Rectangle:
     """One method's tile with its name."""
-    from matplotlib.colors import to_rgb
     from matplotlib.patches import Rectangle
 
-    color = np.array(to_rgb(_FAMILY_COLORS[method.family]))
-    tint = 1 - _TINT * (1 - color)
+    ground, tint = _text_color(0.0), _on_ground(_FAMILY_COLORS[method.family], _TINT)
     style = (
         {"facecolor": tint, "edgecolor": tint}
         if method.published
-        else {"facecolor": "white", "edgecolor": tint, "hatch": "////", "linestyle": "--"}
+        else {"facecolor": ground, "edgecolor": tint, "hatch": "////", "linestyle": "--"}
     )
     tile = Rectangle((x + 0.035, y + 0.06), 0.93, 0.88, linewidth=1.0, alpha=alpha, **style)
     ax.add_patch(tile)
     name = "\n".join(wrap(method.title, _WRAP))
     text = ax.text(x + 0.5, y + 0.5, name, ha="center", va="center", size=size, linespacing=1.0, alpha=alpha)
     if not method.published:
-        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85 * alpha, "pad": 0.8})
+        text.set_bbox({"facecolor": ground, "edgecolor": "none", "alpha": 0.85 * alpha, "pad": 0.8})
     return tile
 
 
 def _titles(ax: Axes, columns: list[str], rows: list[str], tops: Array, size: float) -> None:
     """Name the columns, the rows and what they are."""
-    style = {"size": size, "color": DARK, "linespacing": 1.0}
+    style = {"size": size, "color": _text_color(_NAMED), "linespacing": 1.0}
     for x, column in enumerate(columns):
         ax.text(x + 0.5, -0.12, "\n".join(wrap(column, _WRAP)), ha="center", va="bottom", **style)
     for row, top, bottom in zip(rows, tops[:-1], tops[1:], strict=True):
@@ -174,9 +191,9 @@ def _legend(ax: Axes, methods: Sequence[table.Method], size: float) -> Legend:
     from matplotlib.patches import Patch
 
     families = [family for family in table.FAMILIES if any(m.family == family for m in methods)]
-    handles = [Patch(facecolor=_FAMILY_COLORS[family], alpha=_TINT, label=family) for family in families]
+    handles = [Patch(facecolor=_on_ground(_FAMILY_COLORS[family], _TINT), label=family) for family in families]
     if not all(method.published for method in methods):
-        handles.append(Patch(facecolor="white", edgecolor="grey", hatch="////", label="predicted gap"))
+        handles.append(Patch(facecolor=_text_color(0.0), edgecolor="grey", hatch="////", label="predicted gap"))
     return ax.legend(
         handles=handles,
         loc="upper center",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ._base import Partners, Supervisory
 
-_FEW_PARTNERS = 16  # one in so many pairs at the most, where positives are listed
+_FEW_PARTNERS = 8  # one in so many pairs at the most, where positives are listed
 
 
 def as_targets(spec: Supervisory, y: Any, n_rows: int, device: torch.device) -> Tensor | None:

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, learned
 from sklearn_icon._core import interrupts
-from sklearn_icon._graph import neighbors
+from sklearn_icon._graph import exact
 from sklearn_icon._optim import solver
 
 RNG = np.random.RandomState(5)
@@ -97,14 +97,14 @@ def test_an_interrupt_before_training_leaves_nothing(kind, monkeypatch):
 def test_an_interrupt_in_a_search_leaves_the_last_fit(monkeypatch):
     model = fit("map")
     before = model.embedding_
-    monkeypatch.setattr(neighbors, "raise_if_interrupted", lambda: (press(), interrupts.raise_if_interrupted()))
+    monkeypatch.setattr(exact, "raise_if_interrupted", lambda: (press(), interrupts.raise_if_interrupted()))
     with pytest.raises(KeyboardInterrupt):
         fit("map", model)
     assert model.embedding_ is before
 
 
 def test_a_second_interrupt_is_raised_at_once(monkeypatch):
-    monkeypatch.setattr(neighbors, "raise_if_interrupted", lambda: (press(), press()))
+    monkeypatch.setattr(exact, "raise_if_interrupted", lambda: (press(), press()))
     with pytest.raises(KeyboardInterrupt):
         fit("map")
 

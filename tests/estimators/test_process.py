@@ -175,7 +175,7 @@ def test_many_rows_change_nothing_either():
         "before = torch.get_num_threads(), threadpoolctl.threadpool_info()\n"
         "X = np.random.RandomState(1).randn(10_100, 6).astype('f4')\n"
         "ICONEmbedding(supervisory='knn', metric='manhattan', max_iter=2, random_state=0).fit(X)\n"
-        "import sys, types; from sklearn_icon._graph import neighbors; neighbors._EXACT_LIMIT = 0\n"
+        "import sys, types; from sklearn_icon._graph import search; search._EXACT_LIMIT = 0\n"
         "def descent(rows, n_neighbors, n_jobs, **others):\n"
         "    import numba; numba.set_num_threads(n_jobs)  # which starts its threads\n"
         "    found = np.arange(len(rows))[:, None] + np.arange(n_neighbors)\n"

@@ -10,7 +10,7 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph
 
 from sklearn_icon import ICONClustering, ICONEmbedding
-from sklearn_icon._graph import brute_force, exact, neighbors, space
+from sklearn_icon._graph import brute_force, exact, search, space
 from sklearn_icon._graph.neighbors import cross_neighbors, nearest_neighbors
 from sklearn_icon.supervisory import Gaussian, StudentT, UniformKNN
 
@@ -18,8 +18,8 @@ SEARCHES = ["scan", "brute", "tree", "compiled"]
 
 
 def set_search(monkeypatch, kind):
-    monkeypatch.setattr(neighbors, "_TREE_ROWS", 0 if kind == "tree" else np.inf)
-    monkeypatch.setattr(neighbors, "_FEW_ROWS", np.inf if kind == "scan" else 0)
+    monkeypatch.setattr(search, "_TREE_ROWS", 0 if kind == "tree" else np.inf)
+    monkeypatch.setattr(search, "_FEW_ROWS", np.inf if kind == "scan" else 0)
     if kind == "compiled":
         monkeypatch.setattr(space, "_COMPILED_ROWS", 0)
         monkeypatch.setattr(brute_force, "_BLOCK", 64)
@@ -247,9 +247,9 @@ def test_rounding_of_precomputed_distances_is_zero(container):
     assert found.indices[3, 0] == 4
     np.testing.assert_array_equal(rounded, kept)
     rounded[6, 9] = -0.25
-    for search in (nearest_neighbors, lambda D, k, metric: cross_neighbors(D, None, k, metric=metric)):
+    for find in (nearest_neighbors, lambda D, k, metric: cross_neighbors(D, None, k, metric=metric)):
         with pytest.raises(ValueError, match=r"that of \[6, 9\] is -0.25, which is negative; clip it at 0"):
-            search(container(rounded), 5, metric="precomputed")
+            find(container(rounded), 5, metric="precomputed")
 
 
 def test_matrices_that_hold_no_distances_are_refused():

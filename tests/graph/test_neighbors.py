@@ -18,7 +18,7 @@ from sklearn_icon import ICONEmbedding
 from sklearn_icon._core.team import torch_threads
 from sklearn_icon._graph import brute_force as _brute_force
 from sklearn_icon._graph import exact, proposals
-from sklearn_icon._graph import neighbors as _neighbors
+from sklearn_icon._graph import search as _search
 from sklearn_icon._graph import space as _space
 from sklearn_icon._graph.neighbors import count_components, cross_neighbors, nearest_neighbors
 
@@ -200,8 +200,8 @@ def test_among_equal_rows_none_is_everybodys_neighbour(metric, container, dtype)
 
 @pytest.fixture(params=["scan", "brute", "tree", "compiled"])
 def searched(request, monkeypatch):
-    monkeypatch.setattr(_neighbors, "_TREE_ROWS", 0 if request.param == "tree" else np.inf)
-    monkeypatch.setattr(_neighbors, "_FEW_ROWS", np.inf if request.param == "scan" else 0)
+    monkeypatch.setattr(_search, "_TREE_ROWS", 0 if request.param == "tree" else np.inf)
+    monkeypatch.setattr(_search, "_FEW_ROWS", np.inf if request.param == "scan" else 0)
     if request.param == "compiled":
         monkeypatch.setattr(_space, "_COMPILED_ROWS", 0)
         monkeypatch.setattr(_brute_force, "_BLOCK", 64)
@@ -315,7 +315,7 @@ def test_threads_and_blocks_change_nothing(metric, monkeypatch):
 @pytest.mark.parametrize(("n_jobs", "limit"), [(None, None), (1, 1), (2, 2)])
 def test_number_of_threads_reaches_scikit_learn(n_jobs, limit, monkeypatch):
     limits = []
-    monkeypatch.setattr(_neighbors, "_TREE_ROWS", 0)
+    monkeypatch.setattr(_search, "_TREE_ROWS", 0)
     monkeypatch.setattr(proposals, "library_threads", lambda limit: limits.append(limit) or nullcontext())
     nearest_neighbors(blobs(200), 5, n_jobs=n_jobs)
     assert limits == [limit]
@@ -468,7 +468,7 @@ def test_features_of_new_rows_are_checked():
 @pytest.fixture
 def large(monkeypatch):
     """Every data set counts as too large to be searched exactly."""
-    monkeypatch.setattr(_neighbors, "_EXACT_LIMIT", 0)
+    monkeypatch.setattr(_search, "_EXACT_LIMIT", 0)
 
 
 @pytest.mark.usefixtures("large")
@@ -543,7 +543,7 @@ def test_measured_recall(monkeypatch):
     true = nearest_neighbors(X, 10, random_state=0)
     worse = true.indices.copy()
     worse[:, :3] = np.argsort(pairwise_distances(X), axis=1)[:, -3:]  # three of ten are the farthest instead
-    monkeypatch.setattr(_neighbors, "descend", lambda *_: worse)
+    monkeypatch.setattr(_search, "descend", lambda *_: worse)
     assert nearest_neighbors(X, 10).recall == pytest.approx(0.7 * true.recall, abs=0.02)
 
 
@@ -570,7 +570,7 @@ def test_large_data_that_need_no_approximation(monkeypatch):
         assert nearest_neighbors(np.round(X), 4, metric=metric).exact is True
     assert nearest_neighbors(pairwise_distances(X), 4, metric="precomputed").exact is True
     assert cross_neighbors(X, X, 4).exact is True
-    monkeypatch.setattr(_neighbors, "_TREE_ROWS", 0)
+    monkeypatch.setattr(_search, "_TREE_ROWS", 0)
     found = nearest_neighbors(X, 3)
     assert found.exact is True
     assert_close(found, *by_loops(X, X, 3, euclidean))

@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.metrics import pairwise_distances
 
-from sklearn_icon._graph import neighbors, partition, space
+from sklearn_icon._graph import partition, search, space
 from sklearn_icon._graph.neighbors import nearest_neighbors
 
 
@@ -19,8 +19,8 @@ def clumps(n=3000, d=6, dtype=np.float64, seed=0):
 @pytest.fixture
 def large(monkeypatch):
     """Every data set is too large to be searched exactly, and there is no other approximate search."""
-    monkeypatch.setattr(neighbors, "_EXACT_LIMIT", 0)
-    monkeypatch.setattr(neighbors, "_TREE_ROWS", np.inf)
+    monkeypatch.setattr(search, "_EXACT_LIMIT", 0)
+    monkeypatch.setattr(search, "_TREE_ROWS", np.inf)
     monkeypatch.setattr(space, "_COMPILED_ROWS", 0)
     monkeypatch.setitem(sys.modules, "pynndescent", None)
 

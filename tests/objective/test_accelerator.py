@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding
 from sklearn_icon._core.device import accelerator, working_on
 from sklearn_icon._estimators import classifier, clustering, cross_modal, embedding
-from sklearn_icon._graph import affinity, cuda, neighbors
+from sklearn_icon._graph import affinity, cuda, search
 from sklearn_icon._graph.affinity import gaussian_log_affinity, perplexity_rows, student_t_log_affinity
 from sklearn_icon._graph.cuda import nearest_rows
 from sklearn_icon._graph.neighbors import cross_neighbors, nearest_neighbors
@@ -56,9 +56,9 @@ def by_torch(monkeypatch):
     """All searches of many rows by torch, as on CUDA."""
 
     def use():
-        for module in (neighbors, affinity):
+        for module in (search, affinity):
             monkeypatch.setattr(module, "accelerator", lambda: "cpu")
-        monkeypatch.setattr(neighbors, "_DEVICE_ROWS", 10)
+        monkeypatch.setattr(search, "_DEVICE_ROWS", 10)
         monkeypatch.setattr(affinity, "_ROWS_ON_GPU", 10)
 
     return use
@@ -193,7 +193,7 @@ def test_only_dense_rows_of_many_features_searched_among_themselves(monkeypatch,
     assert asked == []
     nearest_neighbors(X, 5)
     assert asked == [700]
-    monkeypatch.setattr(neighbors, "_DEVICE_LIMIT", 1e6)
+    monkeypatch.setattr(search, "_DEVICE_LIMIT", 1e6)
     nearest_neighbors(X, 5)
     assert asked == [700]
 

@@ -155,7 +155,7 @@ def test_partners_are_framed_and_pictures_shown():
     assert "rank 3" in [text.get_text() for text in display.ax_.texts]
     _, pixel = seen(display)
     assert_allclose(pixel((1.75, 0.5)), [0.9, 0.1, 0.1], atol=0.01)  # the best for the first
-    assert_allclose(pixel((1.25 + 0.06, 1.5)), to_rgb(_style.COLORS[0]), atol=0.1)  # the frame of the second's partner
+    assert_allclose(pixel((1.25 + 0.06, 1.75)), to_rgb(_style.COLORS[0]), atol=0.1)  # the frame of the second's partner
     names = RetrievalDisplay.from_predictions(
         q, queries=2, n_top=1, pictures=(list("abc"), list("def")), random_state=0
     )
