@@ -549,7 +549,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if np.ptp(memberships, axis=0).max() < _ALIKE:
             labels[:] = memberships.mean(axis=0).argmax()
         found, of_found = np.unique(labels, return_index=True)
-        first = np.full(memberships.shape[1], np.inf)  # row of each cluster, of all ranks
+        self._n_outputs = memberships.shape[1]
+        first = np.full(self._n_outputs, np.inf)  # row of each cluster, of all ranks
         first[found] = of_found + group().first
         first = group().gathered(first[None]).min(axis=0)
         used = self._columns = np.flatnonzero(np.isfinite(first))
@@ -617,12 +618,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return memberships
 
     def _chains(self):
-        steps = self._steps_of(self.encoder_, self._state, self.n_features_in_, self._count)
+        steps = self._steps_of(self.encoder_, self._state, self.n_features_in_, self._n_outputs)
         return {"predict_proba": [*steps, ("pick", [self._columns]), ("softmax", [])]}, np.arange(self.n_clusters_)
 
     def _encoded(self, X):
         """Memberships of items by the encoder, in the clusters in use alone, however unlike the rows of the fit."""
-        return softmax(self._encode(self.encoder_, self._state, X, self._count)[:, self._columns], axis=1)
+        return softmax(self._encode(self.encoder_, self._state, X, self._n_outputs)[:, self._columns], axis=1)
 
     def predict(self, X):
         """The likeliest cluster of each row; see `predict_proba`.

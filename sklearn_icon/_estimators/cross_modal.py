@@ -276,7 +276,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.encoder_, self.encoder_y_ = encoder, encoder_y
         self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
         self.n_features_y_, self._item_shape_y = prod(y.shape[1:]), y.shape[1:]
-        self._states = solution.states
+        self._states, self._n_features_out = solution.states, self.n_components
         self._keep_linear(X, y, one_dimensional)
         return self
 
@@ -346,7 +346,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         from .._core.unit_rows import unit_rows
         from .._training.pairs import on_sphere
 
-        z = self._encode(encoder, state, items, self.n_components)
+        z = self._encode(encoder, state, items, self._n_features_out)
         return unit_rows(torch.from_numpy(z)).numpy() if on_sphere(self.learned_) else z
 
     def _drawn(self, X, y):
@@ -363,7 +363,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
             ("transform", self.encoder_, self._states[0], self.n_features_in_),
             ("transform_y", self.encoder_y_, self._states[1], self.n_features_y_),
         ):
-            chains[name] = [*self._steps_of(encoder, state, width, self.n_components), *unit]
+            chains[name] = [*self._steps_of(encoder, state, width, self._n_features_out), *unit]
         return chains, None
 
     def transform(self, X, y=None):
@@ -470,10 +470,6 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         z, w, items = self._encode_X(X), self._encode_y(y), [row_digests(rows_of(side)) for side in (X, y)]
         with self._threads(min(len(z), ROWS_AT_ONCE) * len(w)):
             return (recall_at_one(self.learned_, z, w, items) + recall_at_one(self.learned_, w, z, items)) / 2
-
-    @property
-    def _n_features_out(self):
-        return self.n_components
 
     def __sklearn_tags__(self):
         """The other modality has columns of its own; representations keep the precision of X."""

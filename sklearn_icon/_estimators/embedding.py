@@ -577,7 +577,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def _transform(self, X):
         """Coordinates of rows that were validated."""
         if self.encoder_.parametric:
-            embedding = self._encode(self.encoder_, self._state, X, self.n_components)
+            embedding = self._encode(self.encoder_, self._state, X, self._n_features_out)
             return embedding.astype(self.embedding_.dtype, copy=False)
         keys = self._of_copies(self.embedding_) if self.supervisory_.over_rows else self.prototypes_
         with self._threads(X.shape[0] * len(keys)):
@@ -621,7 +621,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         return knn_recall(rows_of(checked), placed, n_neighbors=min(_SCORED_NEIGHBORS, len(placed) - 1))
 
     def _chains(self):
-        return {"transform": self._steps_of(self.encoder_, self._state, self.n_features_in_, self.n_components)}, None
+        return {
+            "transform": self._steps_of(self.encoder_, self._state, self.n_features_in_, self._n_features_out)
+        }, None
 
     def _drawn(self, X, y):
         fitted = self._fitted_rows
@@ -638,7 +640,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         X = X if self._fitted_rows.kind == "features" else self._columns_with_copies(X)
         weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
         fitted = self._of_copies(self.embedding_)
-        placed = np.empty((X.shape[0], self.n_components), dtype=self.embedding_.dtype)
+        placed = np.empty((X.shape[0], self._n_features_out), dtype=self.embedding_.dtype)
         placed[seen >= 0] = fitted[seen[seen >= 0]]
         with self._threads(block_size(X.shape[0], fitted)):
             placed[seen < 0] = place_rows(weights[seen < 0], fitted, self.learned_)
@@ -662,7 +664,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     @property
     def _n_features_out(self):
-        return self.n_components
+        return self.embedding_.shape[1]
 
     def __sklearn_tags__(self):
         """Distances of rows where metric is "precomputed"."""

@@ -310,7 +310,7 @@ class _Report:
 
 def _newton(problem, V, tol, report, few):
     """(V, status), by steps of Newton's method from V, until the decrement, of the last factor, is small."""
-    least, before, factor = max(tol**2, _LEAST_TOLERANCE), np.inf, None
+    least, before, factor = max(min(tol, 1.0) ** 2, _LEAST_TOLERANCE), np.inf, None
     value, q = problem.value(V, q_too=True)
     gradient, decrement = problem.gradient(V, q), 1.0
     while not report.is_full:
@@ -393,7 +393,7 @@ def _proximal_newton(problem, V, tol, report):
     """(V, status), by minima of the quadratic model plus l1 |W|_1, intercepts eliminated."""
     l1, (m, width) = problem.penalty.l1, V.shape
     last = np.arange(m * width) % width == width - 1
-    least, before = max(tol**1.5, _LEAST_TOLERANCE), np.inf
+    least, before = max(min(tol, 1.0) ** 1.5, _LEAST_TOLERANCE), np.inf
     value, q = problem.value(V, q_too=True)
     while not report.is_full:
         gradient, hessian = problem.gradient(V, q).ravel(), problem.hessian(q)

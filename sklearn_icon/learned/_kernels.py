@@ -14,6 +14,8 @@ from ._base import DistanceKernel, Gradients, Learned, Pull, SlopeTerms
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LEAST = 1e-18  # width: its square, and one over it, are numbers of single precision
+
 
 class Gaussian(DistanceKernel):
     r"""Gaussian kernel, the q of SNE and of contrastive learning.
@@ -27,7 +29,7 @@ class Gaussian(DistanceKernel):
     Parameters
     ----------
     sigma : float, default=1.0
-        The width, in units of the representation.
+        The width, in units of the representation, from 1e-18 to 1e18: squares are numbers of single precision.
     metric : {"euclidean", "cosine", "dot"}, default="euclidean"
         The affinity of a pair.
     tau : float or "learn", default=None
@@ -47,9 +49,9 @@ class Gaussian(DistanceKernel):
 
     smooth_at_zero = True
     _parameter_constraints = {
-        "sigma": [Interval(Real, 0, None, closed="neither")],
+        "sigma": [Interval(Real, _LEAST, 1 / _LEAST, closed="both")],
         "metric": [StrOptions({"euclidean", "cosine", "dot"})],
-        "tau": [Interval(Real, 0, None, closed="neither"), StrOptions({"learn"}), None],
+        "tau": [Interval(Real, _LEAST**2, 1 / _LEAST**2, closed="both"), StrOptions({"learn"}), None],
     }
 
     def __init__(self, sigma: float = 1.0, metric: str = "euclidean", tau: Any = None) -> None:

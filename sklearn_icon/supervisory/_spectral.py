@@ -224,7 +224,11 @@ class Spectral(Wrapper):
         if self.affinity not in ("auto", *_GRAPHS):
             options = {} if callable(self.affinity) else {"filter_params": True, "gamma": self.gamma}
             options |= self.kernel_params or {}
-            return _checked(pairwise_kernels(X, metric=self.affinity, n_jobs=n_jobs, **options))
+            with np.errstate(over="ignore", invalid="ignore"):
+                graph = pairwise_kernels(X, metric=self.affinity, n_jobs=n_jobs, **options)
+            if not np.isfinite(graph).all():
+                raise ValueError(f"the affinity of {self} gives weights that are not finite: scale X, or change gamma.")
+            return _checked(graph)
         n, n_neighbors = X.shape[0], self.n_neighbors
         metric = "precomputed" if self.pairwise else "euclidean"
         most, data = UniformKNN(metric=metric)._most_neighbors(X)
