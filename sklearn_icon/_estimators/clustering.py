@@ -489,12 +489,19 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         own = self.get_params(deep=False)
         self.__dict__.update({name: value for name, value in vars(fitted).items() if name not in own})
 
+    _columns_found = 0  # in pickles of 0.1.0
+
     @property
     def _count(self):
         """The number of clusters that were asked for; of "auto" that which was found, or before fit the most."""
         if self.n_clusters != "auto":
             return self.n_clusters
         return best_count(*self.cluster_counts_.values()) if hasattr(self, "cluster_counts_") else self.max_clusters
+
+    @property
+    def _n_outputs(self):
+        """Outputs of the fitted encoder."""
+        return self._columns_found or self._count
 
     def _fit_counts(self, items, y, sample_weight, automatic, random_state):
         """Fit as many clusters as what is cut of p tells."""
@@ -549,8 +556,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if np.ptp(memberships, axis=0).max() < _ALIKE:
             labels[:] = memberships.mean(axis=0).argmax()
         found, of_found = np.unique(labels, return_index=True)
-        self._n_outputs = memberships.shape[1]
-        first = np.full(self._n_outputs, np.inf)  # row of each cluster, of all ranks
+        self._columns_found = memberships.shape[1]
+        first = np.full(self._columns_found, np.inf)  # row of each cluster, of all ranks
         first[found] = of_found + group().first
         first = group().gathered(first[None]).min(axis=0)
         used = self._columns = np.flatnonzero(np.isfinite(first))

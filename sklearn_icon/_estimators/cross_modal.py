@@ -276,7 +276,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.encoder_, self.encoder_y_ = encoder, encoder_y
         self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
         self.n_features_y_, self._item_shape_y = prod(y.shape[1:]), y.shape[1:]
-        self._states, self._n_features_out = solution.states, self.n_components
+        self._states, self._columns_found = solution.states, self.n_components
         self._keep_linear(X, y, one_dimensional)
         return self
 
@@ -470,6 +470,12 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         z, w, items = self._encode_X(X), self._encode_y(y), [row_digests(rows_of(side)) for side in (X, y)]
         with self._threads(min(len(z), ROWS_AT_ONCE) * len(w)):
             return (recall_at_one(self.learned_, z, w, items) + recall_at_one(self.learned_, w, z, items)) / 2
+
+    _columns_found = 0  # in pickles of 0.1.0
+
+    @property
+    def _n_features_out(self):
+        return self._columns_found or self.n_components
 
     def __sklearn_tags__(self):
         """The other modality has columns of its own; representations keep the precision of X."""
