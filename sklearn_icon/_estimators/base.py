@@ -237,11 +237,21 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
             name, _, parameter = key.partition("__")
             value = params.get(name, own.get(name))
             if parameter and name in own and not isinstance(value, BaseEstimator):
-                spec = self._stands_for().get({"supervisory": "p", "learned": "q"}.get(name, name))
-                remedy = f"; pass a spec first, such as {name}={name}.{spec}" if spec and name in _SPECS else ""
-                remedy = remedy.replace("=encoder.", "=encoders.")
+                remedy = self._spec_with(name, parameter.partition("__")[0])
                 raise ValueError(f"{key} cannot be set, as {name}={shown(value)} has no parameters{remedy}.")
         return super().set_params(**params)
+
+    def _spec_with(self, name, parameter):
+        """What to pass for a choice so that it has a parameter, in words: its default, or what a short name makes."""
+        of_names = {"supervisory": supervisory.NAMES, "learned": self._learned_names()}
+        made = [make() for make in of_names.get(name, encoders.NAMES if name.startswith("encoder") else {}).values()]
+        ours = [spec for spec in self._specs_or_none() if type(spec) in map(type, made)]
+        for spec in (*ours, *made):
+            if parameter in spec.get_params(deep=False):
+                module = type(spec).__module__.split(".")[1]
+                call = str(spec) if spec._wrapped() is None else f"{type(spec).__name__}(...)"
+                return f"; pass a spec first, such as {name}={module}.{call}"
+        return f"; none of the specs with a short name has {parameter}" if made else ""
 
     def _named_p(self):
         """What `supervisory` says before it is checked: a spec, the spec of a short name, or None."""

@@ -1,5 +1,7 @@
 """Parameters of specs that are not there yet, and tensors that no array holds."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,9 @@ Y = np.arange(40) % 2
         (ICONClassifier(encoder="mlp"), {"encoder__hidden": (4,)}, r"encoder=encoders\.MLP\(\)"),
         (ICONClustering(3), {"supervisory__n_steps": 3}, "supervisory=None has no parameters"),
         (ICONCrossModal(), {"learned__tau": 0.1}, "learned=None has no parameters"),
-        (ICONCrossModal(), {"encoder_y__hidden": (3,)}, "encoder_y=None has no parameters"),
+        (ICONClustering(3), {"supervisory__n_steps": 3}, r"supervisory=supervisory\.RandomWalk\(\.\.\.\)"),
+        (ICONCrossModal(), {"encoder_y__hidden": (3,)}, r"encoder_y=None has no.*encoder_y=encoders\.MLP\(\)"),
+        (ICONEmbedding(), {"learned__nonsense": 1}, "none of the specs with a short name has nonsense"),
         (ICONClassifier(), {"tol__x": 1}, r"tol=\S+ has no parameters\.$"),
         (ICONClassifier(), {"nonsense__x": 1}, "Invalid parameter 'nonsense'"),
     ],
@@ -29,6 +33,20 @@ def test_what_is_missing_is_named(model, params, told):
     with pytest.raises(ValueError, match=told):
         model.set_params(**params)
     assert model.get_params() == before
+
+
+@pytest.mark.parametrize("cls", [ICONEmbedding, ICONClustering, ICONClassifier, ICONCrossModal])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learned__df", 2.0), ("learned__tau", 0.3), ("supervisory__n_neighbors", 7), ("encoder__hidden", (3,))],
+)
+def test_what_is_told_to_pass_helps(cls, name, value):
+    model, choice = cls(), name.partition("__")[0]
+    with pytest.raises(ValueError, match=r"pass a spec first, such as") as error:
+        model.set_params(**{name: value})
+    code = re.search(r"such as \w+=(.*)\.$", str(error.value))[1]
+    model.set_params(**{choice: eval(code, {"learned": learned, "supervisory": supervisory, "encoders": encoders})})
+    assert model.set_params(**{name: value}).get_params()[name] == value
 
 
 def test_specs_that_are_there_take_parameters():
