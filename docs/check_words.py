@@ -15,7 +15,18 @@ from numpydoc.validate import validate
 ROOT = Path(__file__).parents[1]
 MODULES = ["sklearn_icon"] + [
     f"sklearn_icon.{name}"
-    for name in ("supervisory", "learned", "encoders", "methods", "metrics", "plotting", "nn", "testing", "distributed")
+    for name in (
+        "supervisory",
+        "learned",
+        "encoders",
+        "divergences",
+        "methods",
+        "metrics",
+        "plotting",
+        "nn",
+        "testing",
+        "distributed",
+    )
 ]
 EXCEPTED = {
     "ES01": "one line may say all",

@@ -20,7 +20,18 @@ _ESTIMATORS = {
     "ICONCrossModal": "cross_modal",
 }
 _ELSEWHERE = {"load": "._estimators.saving", "FittedRows": "._training.new_rows"}  # the second for pickles and skops
-_MODULES = ("supervisory", "learned", "encoders", "methods", "metrics", "plotting", "nn", "testing", "distributed")
+_MODULES = (
+    "supervisory",
+    "learned",
+    "encoders",
+    "divergences",
+    "methods",
+    "metrics",
+    "plotting",
+    "nn",
+    "testing",
+    "distributed",
+)
 
 __all__ = [
     "ICONClassifier",

@@ -10,14 +10,15 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
 from . import supervisory as of_p
 from ._core.ranks import JointBatch
 from ._core.spec import resolve
-from ._objective.divergences import DIVERGENCES
+from ._objective.divergences import ALLOWED, terms_of
 from ._objective.row_tiles import Batch, summed_divergence
 from ._objective.ways import check_limit
+from .divergences import Divergence
 from .learned import NAMES, Learned
 from .supervisory._base import Partners
 from .supervisory._batch import as_targets
@@ -64,8 +65,9 @@ class ICONLoss(torch.nn.Module):
         parameter of this module that starts at 0.1, and `StudentT(df="learn")` the degrees of freedom, which start at
         1. Both live on a log scale (`log_tau`, `log_df`); `loss.tau` and `loss.df` are the present values. The specs
         stay as they are.
-    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
-        D.
+    divergence : Divergence or str, default="kl"
+        D: "kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger", or a member of a family of
+        `sklearn_icon.divergences`.
     debias : float in [0, 1), default=0.0
         Uniform mass mixed into p; label smoothing where the keys are prototypes.
     gather_distributed : bool, default=False
@@ -133,7 +135,7 @@ class ICONLoss(torch.nn.Module):
         self,
         supervisory: of_p.Supervisory | str,
         learned: Learned | str,
-        divergence: str = "kl",
+        divergence: str | Divergence = "kl",
         debias: float = 0.0,
         gather_distributed: bool = False,
         symmetric: bool = False,
@@ -141,7 +143,7 @@ class ICONLoss(torch.nn.Module):
         super().__init__()
         validate_parameter_constraints(
             {
-                "divergence": [StrOptions(set(DIVERGENCES))],
+                "divergence": ALLOWED,
                 "debias": [Interval(Real, 0, 1, closed="left")],
                 "gather_distributed": ["boolean"],
                 "symmetric": ["boolean"],
@@ -158,6 +160,7 @@ class ICONLoss(torch.nn.Module):
         self.learned = resolve(learned, Learned, NAMES, "learned").rounded()
         self.divergence, self.debias, self.gather_distributed = divergence, debias, gather_distributed
         self.supervisory.check_batch()
+        terms_of(divergence)  # validates
         self._uniform = 1 - (1 - debias) * (1 - self.supervisory.mixture)
         check_limit(self.learned, divergence)
         self._is_cosine = self.learned.affinity == "cosine"

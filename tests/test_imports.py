@@ -13,7 +13,7 @@ HEAVY = {"torch", "numba", "pynndescent", "matplotlib", "triton"}
 # A folder or module at the top imports only from floors below its own.
 FLOORS = [
     {"_core"},
-    {"_graph", "_optim", "learned", "encoders", "metrics", "distributed"},
+    {"_graph", "_optim", "learned", "encoders", "divergences", "metrics", "distributed"},
     {"supervisory", "_objective"},
     {"_training", "_clusters", "nn", "methods"},
     {"_estimators", "plotting", "testing", "__init__", "__main__"},
@@ -58,7 +58,8 @@ def run(code):
     [
         "import sklearn_icon; dir(sklearn_icon)",
         "from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding; ICONCrossModal()",
-        "from sklearn_icon import supervisory, learned, encoders, methods, metrics, plotting; learned.StudentT()",
+        "from sklearn_icon import supervisory, learned, encoders, methods, metrics; learned.StudentT()",
+        "from sklearn_icon import plotting, divergences; divergences.Renyi(0.5)",
     ],
 )
 def test_nothing_heavy_before_a_fit(statement):

@@ -23,7 +23,7 @@ from sklearn.metrics import adjusted_rand_score
 from .._core.compiled import njit
 from .._core.quiet import quiet as silent
 from .._core.team import Team
-from .._objective.divergences import DIVERGENCES
+from .._objective.divergences import terms_of
 
 _GROUPS_PER_CLUSTER = 20
 _AGREED_GROUPS_PER_CLUSTER = 30
@@ -51,7 +51,7 @@ def cost_table(divergence, n_keys, of_p, of_q):
     lowest, per_unit : float
         The first log m_c, and steps per unit of it.
     """
-    term, of_q = DIVERGENCES[divergence].term, max(of_q, _LEAST_MIXTURE)
+    term, of_q = terms_of(divergence).term, max(of_q, _LEAST_MIXTURE)
     log_masses = np.linspace(log(0.5 / n_keys), 0, 4096)
     masses = torch.as_tensor(np.exp(log_masses))
     inside, outside = (1 - of_q) / (n_keys * masses) + of_q / n_keys, torch.full_like(masses, of_q / n_keys)

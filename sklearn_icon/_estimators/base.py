@@ -15,7 +15,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import encoders, learned, supervisory
@@ -26,7 +26,7 @@ from .._core.journal import current, recalled, remembered
 from .._core.rows import check_item_shape, refuse_hidden, rows_of, shape_of, with_int32_indices
 from .._core.spec import RememberedNames, resolve, shown
 from .._core.versions import __version__
-from .._objective.divergences import DIVERGENCES
+from .._objective.divergences import ALLOWED
 from .progress import CallbackSupportMixin, table_html
 from .whole import undisturbed, whole
 
@@ -80,7 +80,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         "supervisory": "no_validation",
         "learned": "no_validation",
         "encoder": "no_validation",
-        "divergence": [StrOptions(set(DIVERGENCES))],
+        "divergence": ALLOWED,
         "device": [str],
         "n_jobs": [None, Integral],
         "random_state": ["random_state"],

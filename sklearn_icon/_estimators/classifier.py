@@ -62,8 +62,9 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     encoder : Encoder or str, default=None
         How rows become representations. None is `encoders.Linear()`. Any of them reads items of any shape, such as
         images; "mlp" and linear maps as rows.
-    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
-        D.
+    divergence : Divergence or str, default="kl"
+        D: "kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger", or a member of a family of
+        `sklearn_icon.divergences`.
     debias : float in [0, 1), default=0.0
         Uniform mass mixed into p: label smoothing.
     C : float, default=1.0

@@ -89,11 +89,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     encoder : Encoder or str, default=None
         How rows become membership logits, `encoders.MomentumKeys` those of keys by its past. None is what was chosen,
         and beside other choices `encoders.Linear()`, or `encoders.Lookup()` where X holds distances or a graph.
-    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
-        The divergence. "total_variation" is for clusters of very unlike size, which KL evens out. "reverse_kl" is
-        k-means, soft or heavy-tailed: it needs a lookup, a p such as `supervisory.Gaussian(sigma=...)`, all pairs, of
-        20,000 rows at the most, and no uniform mass. With sigma=0 it is k-means itself, of any number of rows, solved
-        by scikit-learn's KMeans on the CPU; within `supervisory.Spectral` it is spectral clustering.
+    divergence : Divergence or str, default="kl"
+        D: "kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger", or a member of a family of
+        `sklearn_icon.divergences`. "total_variation" is for clusters of very unlike size, which KL evens out.
+        "reverse_kl" is k-means, soft or heavy-tailed: it needs a lookup, a p such as `supervisory.Gaussian(sigma=...)`,
+        all pairs, of 20,000 rows at the most, and no uniform mass. With sigma=0 it is k-means itself, of any number of
+        rows, solved by scikit-learn's KMeans on the CPU; within `supervisory.Spectral` it is spectral clustering.
     debias : float in [0, 1] or "auto", default="auto"
         Uniform mass a mixed into both p and q. It keeps memberships from saturating. "auto" is 0.3 under KL, else
         none: bounded divergences weigh one positive of a row less than much uniform mass, and reverse KL takes none.

@@ -25,7 +25,7 @@ from .._core.rows import (
 )
 from .._core.spec import resolve
 from .._graph.recalled import recalled_p
-from .._objective.divergences import DIVERGENCES
+from .._objective.divergences import terms_of
 from .._training.given import Modalities
 from .base import Drawn, ICon
 from .linear_maps import LinearMaps, PairOfModalities
@@ -67,8 +67,9 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         rows, `encoders.Linear()`. Any of them reads items of any shape, such as images; "mlp" and linear maps as rows.
     encoder_y : Encoder or str, default=None
         How rows of y do. None: as `encoder`, with weights of its own.
-    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
-        D.
+    divergence : Divergence or str, default="kl"
+        D: "kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger", or a member of a family of
+        `sklearn_icon.divergences`.
     debias : float in [0, 1), default=0.0
         Uniform mass mixed into p.
     max_iter : int or "auto", default="auto"
@@ -288,7 +289,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         from .._training.pairs import solve_pairs
         from ..encoders._networks import torch_dtype
 
-        n, linear = sides.n_rows, solves_all_rows(sides, q_spec, both, DIVERGENCES[self.divergence].smooth)
+        n, linear = sides.n_rows, solves_all_rows(sides, q_spec, both, terms_of(self.divergence).smooth)
         batch_rows = _BATCH_ROWS if self.batch_size == "auto" else self.batch_size
         if linear and self.batch_size == "auto":
             batch_rows = min(_ALL_ROWS, max(batch_rows, _PAIRS // n))

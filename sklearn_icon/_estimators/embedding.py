@@ -54,8 +54,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     encoder : Encoder or str, default=None
         How rows become coordinates. None is `encoders.Lookup()`: every row has its own. "linear", "mlp" and any
         module map new rows directly, and read items of any shape, such as images.
-    divergence : {"kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger"}, default="kl"
-        The divergence. A lookup map first unfolds under KL, as long as the early exaggeration lasts.
+    divergence : Divergence or str, default="kl"
+        D: "kl", "reverse_kl", "jensen_shannon", "total_variation", "squared_hellinger", or a member of a family of
+        `sklearn_icon.divergences`. A lookup map first unfolds under KL, as long as the early exaggeration lasts.
     normalization : {"joint", "conditional"}, default="joint"
         Whether all pairs together sum to one, as in t-SNE, or each row, as in SNE. "counts" needs "conditional".
     debias : float in [0, 1), default=0.0

@@ -61,12 +61,12 @@ class Progress:
         self.stages[-1].end()
         seconds = perf_counter() - self.start
         fitted = vars(self.estimator)
-        report = {
+        report: dict[str, Any] = {
             "seed": int(self.estimator.random_state) if isinstance(self.estimator.random_state, Integral) else None,
             "p": str(fitted["supervisory_"]),
             "q": str(fitted["learned_"]),
             "encoder": str(fitted["encoder_"]),
-            "divergence": self.estimator.divergence,
+            "divergence": str(self.estimator.divergence),
         }
         report |= {name[:-1]: _plain(fitted[name]) for name in _REPORTED if name in fitted}
         final = [fitted[name] for name in _FINAL if name in fitted] + list(fitted["loss_curve_"][-1:])

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from .. import learned
 from .._core.group import group
+from .._objective.divergences import terms_of
 from .over_ranks import OVER_RANKS, of_few_rows
 
 
@@ -218,6 +219,11 @@ def _of_clustering(case: Case) -> Iterator[str]:
         yield f"{q} is no distribution over clusters; use learned='cluster', or ICONEmbedding."
     if encoder.parametric and case.holds != "features":
         yield f"X holds {case.holds} and no features for {encoder} to read; use encoder='lookup'."
+    if not terms_of(case.given["divergence"]).additive:
+        yield (
+            f"divergence={case.given['divergence']!r} is no sum over pairs, which the search over hard partitions adds "
+            "up; use divergences.Alpha of the same order."
+        )
     if case.given["output"] == "distances" and case.holds != "features":
         yield f"output='distances' needs centres, but X holds {case.holds}; use output='memberships'."
     if not p.views:

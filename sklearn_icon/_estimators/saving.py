@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from .. import encoders, learned, supervisory
+from .. import divergences, encoders, learned, supervisory
 from .._core.spec import Spec, shown
 from .._core.versions import __version__
 from .._training.new_rows import FittedRows
 
 FORMAT = 1
 _ESTIMATORS = ("ICONEmbedding", "ICONClustering", "ICONClassifier", "ICONCrossModal")
-_ROOMS = {"supervisory": supervisory, "learned": learned, "encoders": encoders}
+_ROOMS = {"supervisory": supervisory, "learned": learned, "encoders": encoders, "divergences": divergences}
 _PUBLIC = {(room, name): vars(module)[name] for room, module in _ROOMS.items() for name in module.__all__}
 _DTYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1"}
 _DTYPES |= {"U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?"}

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import log
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sklearn.utils._param_validation import StrOptions
+
+from ..divergences import Divergence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,18 +50,31 @@ def _times_log(p: Tensor, log_q: Tensor) -> Tensor:
     return p * log_q.masked_fill(p == 0, 0)
 
 
-class Divergence(NamedTuple):
+class Terms(NamedTuple):
     """An elementwise term, what it costs per unit of q where p is zero, and whether it is smooth."""
 
     term: Callable
     at_zero: float | None
     smooth: bool = True
+    additive: bool = True
+
+    def of_sum(self, terms: Tensor) -> Tensor:
+        """D from the sum of the terms; see `divergences.Divergence`."""
+        return terms
 
 
 DIVERGENCES = {
-    "kl": Divergence(kl, 0.0),
-    "reverse_kl": Divergence(reverse_kl, None),
-    "jensen_shannon": Divergence(jensen_shannon, log(2) / 2),
-    "total_variation": Divergence(total_variation, 0.5, smooth=False),
-    "squared_hellinger": Divergence(squared_hellinger, 0.5),
+    "kl": Terms(kl, 0.0),
+    "reverse_kl": Terms(reverse_kl, None),
+    "jensen_shannon": Terms(jensen_shannon, log(2) / 2),
+    "total_variation": Terms(total_variation, 0.5, smooth=False),
+    "squared_hellinger": Terms(squared_hellinger, 0.5),
 }
+
+ALLOWED = [StrOptions(set(DIVERGENCES)), Divergence]
+"""What estimators and losses take."""
+
+
+def terms_of(divergence: Any) -> Any:
+    """The terms of a short name, or of a spec, which are its own."""
+    return DIVERGENCES.get(divergence) or divergence.validate()

@@ -14,7 +14,7 @@ class Loss(NamedTuple):
     """What is minimised, of any p."""
 
     learned: Learned
-    divergence: str = "kl"
+    divergence: Any = "kl"
     normalization: str = "conditional"
 
     def over(self, p: Conditional, run: Run, **more: Any) -> Objective:

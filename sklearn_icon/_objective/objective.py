@@ -57,11 +57,11 @@ _PAIRS_OF_AN_EDGE = 64  # that cost as much among many dimensions
 class Objective:
     """D(p || q) as a differentiable function of representations.
 
-    Rows of p without positives take no part. `divergence` is a key of `DIVERGENCES`; `normalization` says whether each
-    row of q sums to one ("conditional"), or all pairs together ("joint"); `sample_weight` weighs the average over i.
-    `background_keys` is how many of the last keys of a random batch stand for all in the sum over the uniform mass,
-    None: all. With `interpolate` normalisers come from a grid; see `can_interpolate`. `n_components` are the dimensions
-    of the representations, where it helps to know them beforehand.
+    Rows of p without positives take no part. `divergence` is a key of `DIVERGENCES` or a spec; `normalization` says
+    whether each row of q sums to one ("conditional"), or all pairs together ("joint"); `sample_weight` weighs the
+    average over i. `background_keys` is how many of the last keys of a random batch stand for all in the sum over the
+    uniform mass, None: all. With `interpolate` normalisers come from a grid; see `can_interpolate`. `n_components` are
+    the dimensions of the representations, where it helps to know them beforehand.
 
     `constant` is sum p log p, the part of KL that no representation changes; zero for limits, which are no
     distributions. A ValueError where divergence, normalisation and kernel do not go together, or no row has a positive.
@@ -72,7 +72,7 @@ class Objective:
         p: Conditional,
         learned: Learned,
         *,
-        divergence: str = "kl",
+        divergence: Any = "kl",
         normalization: str = "conditional",
         sample_weight: Any = None,
         background_keys: int | None = None,
@@ -89,7 +89,14 @@ class Objective:
         self.n_choices = self.n_keys - self.exclude_self
         self.n_mixed = self.n_choices * (self.n_rows if self.joint else 1)
         self.is_plain_kl = is_plain_kl(learned, divergence, p.uniform)
-        self.term, self.at_zero, self.smooth = divergence_of(learned, divergence)
+        comparison = divergence_of(learned, divergence)
+        self.term, self.at_zero, self.of_sum = comparison.term, comparison.at_zero, comparison.of_sum
+        self.smooth = comparison.smooth
+        if self.joint and not comparison.additive:
+            raise ValueError(
+                f"divergence={divergence!r} is no sum over pairs, as normalization='joint' needs; use "
+                "normalization='conditional', or divergences.Alpha of the same order."
+            )
         _check_combination(p, learned, divergence, self)
         weights, self.mass = _averaged(p, sample_weight, self.joint)
         weights = self.weights = without_tiny(weights, torch.finfo(dtype).tiny)
@@ -304,7 +311,7 @@ class Objective:
             elif self.at_zero:
                 at_edges = at_edges - self.at_zero * log_q.exp()
             costs = costs.index_add(0, rows, at_edges)
-        return self.row_mass * costs
+        return self.row_mass * self.of_sum(costs)
 
     def _prepare(self, z: Tensor, keys: Tensor | None, key_degrees: Tensor | None) -> tuple[Tensor, Tensor]:
         degrees = self.key_degrees if key_degrees is None else key_degrees
@@ -342,7 +349,7 @@ class Objective:
         return scale * over_tiles(tile, z, keys, log_norm)
 
 
-def _check_combination(p: Conditional, learned: Learned, divergence: str, objective: Objective) -> None:
+def _check_combination(p: Conditional, learned: Learned, divergence: Any, objective: Objective) -> None:
     """Refuse what is not defined, and say what is."""
     check_limit(learned, divergence, objective.joint)
     if objective.joint and p.shape[0] != p.shape[1]:

@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
     learned_of: Callable[..., Learned]
     """q with what is learned."""
-    divergence: str
+    divergence: Any
     weights_of: Callable[[slice], tuple[torch.Tensor, torch.Tensor]]
     """(p without its uniform mass, m) of a slice of rows."""
     partners: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
@@ -115,17 +115,17 @@ def _by_operations(batch: Batch, rows: Tensor, keys: Tensor, values: Sequence[Te
 def _of_affinity(batch: Batch, learned: Learned, part: slice, affinity: Tensor) -> Tensor:
     """The same from `Learned.pairwise`, by operations."""
     n_rows, n_keys = affinity.shape
-    term, at_zero, _ = divergence_of(learned, batch.divergence)
+    comparison = divergence_of(learned, batch.divergence)
     (p, mass), own = batch.p_of(part, n_keys), None
     if batch.skips_self:
         numbers = torch.arange(n_rows, device=affinity.device) + (batch.first + part.start)
         own = numbers[:, None] == torch.arange(n_keys, device=affinity.device)
-    if at_zero is None and not batch.uniform and not torch.compiler.is_compiling():
+    if comparison.at_zero is None and not batch.uniform and not torch.compiler.is_compiling():
         positive = p > n_keys * torch.finfo(p.dtype).tiny
         if not (positive if own is None else positive | own)[mass > 0].all():
             raise infinite_where_zero(batch.divergence)
-    cost = _but(own, term(p, _log_q(learned, affinity, own, batch.n_choices(n_keys))), 0)
-    return (mass * cost.sum(1).masked_fill(mass == 0, 0)).sum()
+    cost = _but(own, comparison.term(p, _log_q(learned, affinity, own, batch.n_choices(n_keys))), 0)
+    return (mass * comparison.of_sum(cost.sum(1).masked_fill(mass == 0, 0))).sum()
 
 
 def _log_q(learned: Learned, affinity: Tensor, own: Tensor | None, n_choices: int) -> Tensor:

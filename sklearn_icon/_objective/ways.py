@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .divergences import DIVERGENCES, Divergence
+from .divergences import Terms, terms_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,15 +33,15 @@ def _limit_term(p: Tensor, log_q: Tensor) -> Tensor:
     return -p * log_q
 
 
-_limit_of_kl = Divergence(_limit_term, 0.0)
+_limit_of_kl = Terms(_limit_term, 0.0)
 
 
-def divergence_of(learned: Learned, divergence: str) -> Divergence:
+def divergence_of(learned: Learned, divergence: Any) -> Any:
     """The terms of D for a kernel: of a limit, those that are left of KL."""
-    return _limit_of_kl if learned.is_limit else DIVERGENCES[divergence]
+    return _limit_of_kl if learned.is_limit else terms_of(divergence)
 
 
-def check_limit(learned: Learned, divergence: str, joint: bool = False) -> None:
+def check_limit(learned: Learned, divergence: Any, joint: bool = False) -> None:
     """Refuse the limit of a loss where there is no such limit."""
     if learned.is_limit and (divergence != "kl" or joint):
         raise ValueError(
@@ -50,7 +50,7 @@ def check_limit(learned: Learned, divergence: str, joint: bool = False) -> None:
         )
 
 
-def infinite_where_zero(divergence: str) -> ValueError:
+def infinite_where_zero(divergence: Any) -> ValueError:
     """The error of a divergence that needs p to be positive, and of a p that is not."""
     return ValueError(
         f"divergence={divergence!r} is infinite where p is zero; set debias > 0, or use a p that is positive on all "
@@ -58,12 +58,12 @@ def infinite_where_zero(divergence: str) -> ValueError:
     )
 
 
-def is_plain_kl(learned: Learned, divergence: str, uniform: float) -> bool:
+def is_plain_kl(learned: Learned, divergence: Any, uniform: float) -> bool:
     """Whether the loss is a sum over edges and a normaliser: KL without uniform mass on p or q."""
     return divergence == "kl" and not uniform and not learned.mixture
 
 
-def has_kl_by_softmax(learned: Learned, divergence: str) -> bool:
+def has_kl_by_softmax(learned: Learned, divergence: Any) -> bool:
     """Whether the gradient of a row of log k is q - p."""
     return divergence == "kl" and not (learned.normalized or learned.is_limit or learned.mixture)
 

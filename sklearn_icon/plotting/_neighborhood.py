@@ -166,7 +166,7 @@ class NeighborhoodDisplay:
         if places is not None:
             places = check_array(places, input_name="places")
             check_consistent_length(places, p)
-        name = _NAMES[estimator.divergence]
+        name = _NAMES.get(estimator.divergence, str(estimator.divergence))
         return cls(p, q, index, divergence, places=places, divergence_name=name, **kind).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, *, n_top: int = 12, **kwargs: Any) -> Self:
@@ -212,7 +212,7 @@ def _rows(estimator: Any, X: Rows, y: Any, index: int, drawn: Any) -> tuple[Arra
     """p(.|i), q(.|i) and D of the two, under the fitted specs."""
     import torch
 
-    from .._objective.divergences import DIVERGENCES
+    from .._objective.divergences import terms_of
 
     q_spec, p_rows, keys = estimator.learned_, drawn.p, drawn.represented if drawn.keys is None else drawn.keys
     if q_spec.unmixed().is_limit:
@@ -228,8 +228,9 @@ def _rows(estimator: Any, X: Rows, y: Any, index: int, drawn: Any) -> tuple[Arra
     if q_spec.on_memberships and estimator.divergence == "reverse_kl":
         return _with_self(estimator, X, y, index, log_q)
     others = np.arange(len(p)) != (index if excluded else -1)
-    terms = DIVERGENCES[estimator.divergence].term(torch.as_tensor(p[others]), log_q[torch.as_tensor(others)])
-    return p, np.where(others, log_q.exp().numpy(), 0.0), float(terms.sum())
+    comparison = terms_of(estimator.divergence)
+    terms = comparison.term(torch.as_tensor(p[others]), log_q[torch.as_tensor(others)])
+    return p, np.where(others, log_q.exp().numpy(), 0.0), float(comparison.of_sum(terms.sum()))
 
 
 def query_rows(estimator: Any, X: Rows, y: Any, queries: Array) -> Array:
