@@ -110,8 +110,9 @@ class Renyi(Divergence):
 
         D = log( sum_j p^alpha q^(1 - alpha) ) / (alpha - 1)
 
-    The limit at one is KL, which it is at every order where p has one key. A row's minimiser is that of `Alpha` of the same order; rows that are far off weigh more.
-    No sum over pairs: joint normalisation and `ICONClustering`, whose searches add pairs up, refuse it.
+    The limit at one is KL, which it is at every order where p has one key. A row's minimiser is that of `Alpha` of the
+    same order; rows that are far off weigh more. No sum over pairs: joint normalisation and `ICONClustering`, whose
+    searches add pairs up, refuse it.
 
     Parameters
     ----------

@@ -116,10 +116,9 @@ def test_estimators_take_them(divergence, tmp_path):
                 estimator.fit(X)
             continue
         estimator.fit(X, y)
-        short = clone(estimator).set_params(max_iter=1).fit(X, y)
         assert np.isfinite(estimator.loss_curve_).all()
         if not isinstance(estimator, ICONClustering):  # which starts from the best of a search
-            assert estimator.loss_curve_[-1] < short.loss_curve_[-1]
+            assert estimator.loss_curve_[-1] < estimator.loss_curve_[0]
         estimator.save(tmp_path / "fitted")
         assert repr(sklearn_icon.load(tmp_path / "fitted").divergence) == repr(clone(estimator).divergence)
 
