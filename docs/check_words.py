@@ -46,6 +46,10 @@ PRIVATE = {  # by what to write in its stead
     r"\b[Ss]hare of\b": "fraction of",
     r"\ba share\b": "a fraction",
     r"\bfrozen map\b": "training embedding fixed",
+    r"\bfunctions? of chance\b": "random functions",
+    r"\breads? beside\b": "reads in addition to",
+    r"\bNumPy alone\b": "only NumPy",
+    r"\b[Ee]qual rows have one place\b": "equal coordinates",
 }
 
 

@@ -49,7 +49,7 @@ def check_supervisory(spec: Supervisory, X: Rows | None = None, y: Any = None) -
     X : array-like or sparse matrix of shape (n_samples, n_features), default=None
         None: normal rows of several sizes.
     y : array-like of shape (n_samples, ...), default=None
-        What p reads beside X.
+        What p reads in addition to X.
 
     Raises
     ------

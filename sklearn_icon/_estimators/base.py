@@ -126,7 +126,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         save(self, path)
 
     def export(self, path):
-        """Write what the fitted estimator computes of new rows as a module of NumPy alone, or as ONNX.
+        """Write what the fitted estimator computes of new rows as a module that needs only NumPy, or as ONNX.
 
         Of estimators with linear maps or MLPs as encoders. The module, which needs nothing but NumPy and the `.npz`
         file beside it, has functions by the names of the estimator's methods: `transform`, `predict_proba` and

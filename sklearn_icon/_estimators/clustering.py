@@ -332,7 +332,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             `supervisory.Spectral` that reads one. To encoders also dense items of shape (n_samples, ...), whose numbers
             are the features of all but the encoder.
         y : array-like, default=None
-            What p reads beside X: labels, group ids, companion features. Else ignored.
+            What p reads in addition to X: labels, group ids, companion features. Else ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of rows: in the average over i, in p(j|i) and in the clusters' masses, centers and numbering, so
             that a weight of 3 counts as three copies and one of 0 as none, but as a new row. Neighbors are found
@@ -681,7 +681,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows.
         y : array-like, default=None
-            What p reads beside X.
+            What p reads in addition to X.
 
         Returns
         -------

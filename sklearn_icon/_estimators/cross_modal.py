@@ -374,7 +374,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
             transform(X) -> f(x)        transform(None, y) -> g(y)        transform(X, y) -> (f(x), g(y))
 
-        X and y may differ in length here. `fit_transform` returns f(x) alone, as pipelines expect.
+        X and y may differ in length here.
 
         Parameters
         ----------
@@ -386,7 +386,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Returns
         -------
         ndarray of shape (n_samples, n_components), or a tuple of two
-            In the precision of the fitted X. `set_output` concerns what is returned alone, and the first of two, as in
+            In the precision of the fitted X. `set_output` concerns a single array, and the first of two, as in
             `CCA`.
 
         Raises
@@ -426,7 +426,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         return self.fit(X, y, sample_weight).transform(X, y)
 
     def transform_y(self, y):
-        """Representations g(y) of the other modality alone: `transform(None, y)`.
+        """Representations g(y) of the other modality: `transform(None, y)`.
 
         Parameters
         ----------

@@ -135,7 +135,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     Attributes
     ----------
     embedding_ : ndarray of shape (n_samples, n_components)
-        The map, in the precision of X. Equal rows have one place.
+        The map, in the precision of X. Equal rows have equal coordinates.
     prototypes_ : ndarray of shape (n_tokens, n_components)
         Under "counts": coordinates of the tokens. Dot products tell them up to a shift, and a linear map of them whose
         inverse maps the contexts.
@@ -310,7 +310,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             tokens where it is `supervisory.Counts()`, unless they are y. An encoder also takes items of any shape,
             (n_samples, ...), integers as single precision; distances in p are then those of their numbers in a row.
         y : array-like, default=None
-            What p reads beside X: labels, group ids, companion features, counts. Else ignored.
+            What p reads in addition to X: labels, group ids, companion features, counts. Else ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Copies of each row, whole numbers: a weight of 3 is the row three times over, in p, in q, in perplexities
             and among neighbours, at the cost of as many rows; one of 0 is a row that is not there, and is then placed
@@ -553,7 +553,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """Place rows on the fitted map.
 
         An encoder maps them. On a lookup map a row that was seen in `fit` returns to its own coordinates; any other
-        starts at the mean of its neighbours', or at those of one, and descends alone with the training embedding fixed:
+        starts at the mean of its neighbours', or at those of one, and descends by itself, the training embedding fixed:
         the batch it comes in makes no difference. Under "counts" it descends against the prototypes, by its own counts.
 
         Parameters

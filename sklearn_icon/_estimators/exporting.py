@@ -1,4 +1,4 @@
-"""`export`: what a fitted estimator computes of new rows, as a module of NumPy alone or as ONNX.
+"""`export`: what a fitted estimator computes of new rows, as a module that needs only NumPy or as ONNX.
 
 A predictor is a chain of steps (name, arrays), each a function of rows z:
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from .._core.versions import __version__
 
-_MODULE = '''"""{estimator} of sklearn_icon {version}: {methods}, by NumPy alone.
+_MODULE = '''"""{estimator} of sklearn_icon {version}: {methods}, with NumPy only.
 
 The numbers are in the .npz file beside this one.
 """
@@ -98,7 +98,7 @@ class Predictor:
         """By the ending of the path: ".py", with ".npz" beside it, or ".onnx"."""
         path, writers = Path(path), {".py": self._write_numpy, ".onnx": self._write_onnx}
         if path.suffix not in writers:
-            raise ValueError(f"path={str(path)!r} ends in neither '.py', a module of NumPy alone, nor '.onnx'.")
+            raise ValueError(f"path={str(path)!r} ends in neither '.py', a module that needs only NumPy, nor '.onnx'.")
         writers[path.suffix](path)
 
     def _write_numpy(self, path: Path) -> None:

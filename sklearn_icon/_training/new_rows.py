@@ -65,7 +65,7 @@ class FittedRows:
         p of the fit.
     p_spec : Supervisory
     y : array-like or None
-        What p read beside X. New rows are like those without a label.
+        What p read in addition to X. New rows are like those without a label.
     """
 
     __module__ = "sklearn_icon"  # for files that name the classes they hold

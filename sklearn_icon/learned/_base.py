@@ -28,7 +28,7 @@ class Learned(Spec):
     """A row of the table: how q(j|i) follows from representations.
 
     All tensors are torch tensors of one dtype and device. One that is a kernel over its sum is a `Kernel`; a
-    `DistanceKernel` where the kernel is a function of distance alone.
+    `DistanceKernel` where the kernel is a function of the distance only.
 
     Examples
     --------

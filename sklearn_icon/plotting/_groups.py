@@ -186,7 +186,7 @@ class SilhouetteDisplay:
         s_i = (b_i - a_i) / max(a_i, b_i),   a_i, b_i: mean distance to the rows of its cluster, and of the next
 
     One band for each cluster, as high as it has rows, which are sorted. Values below zero are rows that lie nearer to
-    another cluster. Clusters that are not round have low silhouettes whoever found them.
+    another cluster. Clusters that are not round have low silhouettes however good they are.
 
     Parameters
     ----------

@@ -130,7 +130,7 @@ class NeighborhoodDisplay:
         index : int
             Which row; -1 is the last.
         y : array-like of shape (n_samples, ...), default=None
-            What p reads beside X: labels of a classifier, the other modality of pairs, groups or companions.
+            What p reads in addition to X: labels of a classifier, the other modality of pairs, groups or companions.
         places : array-like of shape (n_keys, 2), default=None
             Coordinates at which the keys are drawn. None: the estimator's map where that has two dimensions, else bars.
         names : sequence of str, default=None

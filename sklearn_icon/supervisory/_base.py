@@ -78,7 +78,7 @@ class Supervisory(Spec):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
         y : array-like, default=None
-            What the spec reads beside X: labels, group ids, companion features, counts.
+            What the spec reads in addition to X: labels, group ids, companion features, counts.
         n_jobs : int, default=None
             Threads of the neighbour search.
         random_state : int, RandomState instance or None, default=None
