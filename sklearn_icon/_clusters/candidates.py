@@ -5,10 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.linalg import ArpackError, lobpcg
 from sklearn.cluster import KMeans
-from sklearn.manifold import spectral_embedding
 
 from .._core.conditional import Conditional
 from .._core.journal import recalled
@@ -16,6 +13,7 @@ from .._core.rows import in_units, is_itself, row_digests, unit_of
 from ..learned import SharedCluster
 from .choice import WALK_STEPS, Candidate, candidate, choose, puts_together
 from .cuts import measure_of
+from .eigenvectors import leading_eigenvectors
 from .local_search import cost_table, quiet
 from .losses import Settings
 from .row_search import Rows, cut_without_edge, searched, settled, symmetric_flow
@@ -23,9 +21,7 @@ from .soft_k_means import moved
 
 _K_MEANS_STARTS, _STARTS_AMONG_EIGENVECTORS = 6, 3  # the second are settled whatever they are
 _LEAST_KEPT, _MOST_KEPT, _KEPT_ROWS = 6, 9, 12_000  # partitions between rounds: fewer of many rows
-_MOST_EIGENVECTORS, _EIGEN_TOL = 120, 1e-4
-_FACTORED_ROWS = 2000  # more: eigenvectors by blocks
-_SPARE, _SMOOTHING, _RESIDUAL, _BLOCK_STEPS = 5, 10, 1e-3, 150
+_MOST_EIGENVECTORS = 120
 
 
 class Asked(NamedTuple):
@@ -108,37 +104,7 @@ def _eigenvectors(p: Conditional, asked: Asked, sample_weight: np.ndarray) -> np
         return None
     measure = measure_of(p, SharedCluster(), sample_weight)
     flow = symmetric_flow(p, 1, measure)
-    if p.shape[0] > _FACTORED_ROWS:
-        return _leading_eigenvectors(flow, asked.settings.n_clusters, asked.seed)
-    solver = "lobpcg" if p.shape[0] <= 5 * asked.settings.n_clusters else None  # of so few rows all eigenvectors
-    how = {
-        "n_components": asked.settings.n_clusters,
-        "random_state": asked.seed,
-        "drop_first": False,
-        "eigen_tol": _EIGEN_TOL,
-    }
-    with quiet():
-        try:
-            return spectral_embedding(flow, eigen_solver=solver, **how)
-        except ArpackError:
-            return spectral_embedding(flow, eigen_solver="lobpcg", **how)
-
-
-def _leading_eigenvectors(flow: sparse.csr_array, n_vectors: int, seed: int) -> np.ndarray:
-    """Those of D^-1 W, by blocks of vectors: a factorisation fills in where rows have many dimensions.
-
-    Blocks find the equal eigenvalues of groups that nothing joins, which a single Krylov space does not.
-    """
-    degrees = np.asarray(flow.sum(axis=1)).ravel()
-    root = np.sqrt(np.where(degrees > 0, degrees, 1))
-    scaled = sparse.csr_array(sparse.diags_array(1 / root) @ flow @ sparse.diags_array(1 / root))
-    start = np.random.RandomState(seed).standard_normal((len(root), n_vectors + min(n_vectors, _SPARE) + 2))
-    start[:, 0] = root
-    for _ in range(_SMOOTHING):
-        start = scaled @ start
-    with quiet():
-        values, vectors = lobpcg(scaled, np.linalg.qr(start)[0], largest=True, tol=_RESIDUAL, maxiter=_BLOCK_STEPS)
-    return vectors[:, np.argsort(-values, kind="stable")[:n_vectors]] / root[:, None]
+    return leading_eigenvectors(flow, asked.settings.n_clusters, asked.seed)
 
 
 def _partition_of(near: np.ndarray, asked: Asked, sample_weight: np.ndarray) -> np.ndarray:

@@ -16,14 +16,17 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.cluster import KMeans
-from sklearn.manifold import spectral_embedding
 
 from .._core.conditional import Conditional
 from .._optim.solver import SolverResult
 from ..encoders._networks import FixedRows
 from ..learned import SharedCluster
+from .eigenvectors import leading_eigenvectors
 from .local_search import quiet
 from .multistart import SURE, Partition
+from .row_search import symmetric_flow
+
+_TOL = 1e-7
 
 
 def normalized_cut(p: Conditional, memberships: torch.Tensor, measure: np.ndarray) -> torch.Tensor:
@@ -53,25 +56,12 @@ def solve_cut(
     n_clusters = k_means.n_clusters
     measure = measure_of(p, learned, sample_weight)
     counted = np.flatnonzero(measure)  # rows that weigh nothing go to the first cluster
-    flow = sparse.csr_array(_symmetric_flow(p, n_steps, measure)[counted][:, counted])
-    solver = "lobpcg" if len(counted) <= 5 * n_clusters else None  # of so few rows all eigenvectors
+    flow = sparse.csr_array(symmetric_flow(p, n_steps, measure)[counted][:, counted])
+    rows = leading_eigenvectors(flow, n_clusters, k_means.random_state, _TOL)
     with quiet():
-        rows = spectral_embedding(
-            flow, n_components=n_clusters, eigen_solver=solver, random_state=k_means.random_state, drop_first=False
-        )
         k_means.set_params(n_clusters=min(n_clusters, len(counted))).fit(rows, sample_weight=sample_weight[counted])
     hard = np.zeros((p.shape[0], n_clusters))
     hard[:, 0] = 1
     hard[counted] = np.eye(n_clusters)[k_means.labels_]
     cut = float(normalized_cut(p, torch.as_tensor(hard), measure))
     return Partition(SURE * hard, cut, SolverResult(cut, 1, np.array([cut]), "converged"), {})
-
-
-def _symmetric_flow(p: Conditional, n_steps: int, measure: np.ndarray) -> sparse.csr_array:
-    """pi_i P_ij + pi_j P_ji over two, P the mean of the walks' steps; sums to one."""
-    power = total = p.weights
-    for _ in range(n_steps - 1):
-        power = power @ p.weights
-        total = total + power
-    flow = sparse.diags_array(measure / (n_steps * measure.sum())) @ total
-    return sparse.csr_array(flow + flow.T) / 2

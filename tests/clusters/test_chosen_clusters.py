@@ -11,7 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_icon import ICONClustering, learned, methods, supervisory
-from sklearn_icon._clusters import automatic, candidates, choice, memberships, row_search
+from sklearn_icon._clusters import automatic, choice, memberships, row_search
+from sklearn_icon._clusters.eigenvectors import leading_eigenvectors
 from sklearn_icon._clusters.local_search import cost_table
 from sklearn_icon.supervisory import Gaussian
 
@@ -396,15 +397,18 @@ def test_k_means_of_single_precision_far_from_zero():
 
 
 @pytest.mark.parametrize("apart", [2.0, 30.0], ids=["joined", "apart"])
-def test_leading_eigenvectors_by_blocks_span_those_of_the_whole_matrix(apart):
-    """Of groups that nothing joins, too: their eigenvalue is one, several times."""
+@pytest.mark.parametrize("n", [16, 200])
+def test_leading_eigenvectors_span_those_of_the_whole_matrix(n, apart):
+    """Of groups that nothing joins, too: their eigenvalue is one, several times. Rows that nothing joins have none."""
     rng = np.random.RandomState(0)
-    X = apart * rng.normal(size=(4, 3))[np.arange(200) % 4] + rng.normal(size=(200, 3))
-    flow = row_search.symmetric_flow(Gaussian(5, n_neighbors=15).conditional(X), 1, np.ones(200))
+    X = apart * rng.normal(size=(4, 3))[np.arange(n) % 4] + rng.normal(size=(n, 3))
+    p = Gaussian(1.2, n_neighbors=3) if n == 16 else Gaussian(5, n_neighbors=15)
+    flow = row_search.symmetric_flow(p.conditional(X), 1, (np.arange(n) >= 1) * 1.0)
     degrees = np.asarray(flow.sum(axis=1)).ravel()
-    values, vectors = np.linalg.eigh(flow.toarray() / np.sqrt(np.outer(degrees, degrees)))
-    leading = np.linalg.qr(vectors[:, ::-1][:, :4])[0]
-    found = candidates._leading_eigenvectors(flow, 4, 0) * np.sqrt(degrees)[:, None]
+    root = np.sqrt(np.where(degrees > 0, degrees, 1))
+    values, vectors = np.linalg.eigh(flow.toarray() / np.outer(root, root))
+    leading = vectors[:, ::-1][:, :4]
+    found = leading_eigenvectors(flow, 4, 0) * root[:, None]
     within = np.linalg.svd(leading.T @ np.linalg.qr(found)[0], compute_uv=False)
     assert within.min() > 0.999
     assert (values[-1] - values[-4] < 1e-9) == (apart > 10)
