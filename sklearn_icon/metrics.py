@@ -109,8 +109,9 @@ def clustering_accuracy(y_true: Any, y_pred: Any, *, sample_weight: Any = None) 
     weight = np.ones(len(y_true)) if sample_weight is None else sample_weight
     weight = column_or_1d(check_array(weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"))
     check_consistent_length(y_true, y_pred, weight)
-    if weight.min() < 0 or weight.sum() == 0:
+    if weight.min() < 0 or weight.max() == 0:
         raise ValueError("sample_weight is negative or all zero; pass weights >= 0 with a positive sum.")
+    weight = weight / weight.max()  # whose sum is finite
     _, classes = np.unique(y_true, return_inverse=True)
     _, clusters = np.unique(y_pred, return_inverse=True)
     table = coo_array((weight, (classes, clusters))).toarray()
@@ -565,6 +566,11 @@ def _check_labels(y: Any, name: str) -> Array:
     if len(y) == 0:
         raise ValueError(f"{name} is empty; pass at least one sample.")
     assert_all_finite(y, input_name=name)
+    try:
+        np.sort(y)
+    except TypeError:
+        kinds = sorted({type(label).__name__ for label in y})
+        raise ValueError(f"{name} holds labels of types that do not sort, {kinds}; pass labels of one type.") from None
     if y.dtype.kind == "f" and np.any(y != np.floor(y)):
         raise ValueError(f"{name} holds fractions such as {y[y != np.floor(y)][0]}; pass one label per sample.")
     return y

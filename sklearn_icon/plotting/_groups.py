@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.metrics import silhouette_samples
-from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state, check_scalar, column_or_1d
+from sklearn.utils import _safe_indexing, check_array, check_consistent_length, check_random_state, check_scalar
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import _check_response_method, _num_samples, check_is_fitted
 
 from .._core.types import Array, Rows, Seed
+from ..metrics import _check_labels
 from ._style import COLORS, DARK, LIGHT, new_axes
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _TOO_SMALL = 0.02  # of all rows: clusters that have no room for a name
 _MAX_NAMES = 40
+_MOST_CLUSTERS = 10_000  # of few rows
 
 
 class ClusterSizesDisplay:
@@ -126,15 +128,19 @@ class ClusterSizesDisplay:
             Memberships of another number of rows than labels, or of fewer clusters than these name.
         """
         check_matplotlib_support(f"{cls.__name__}.from_predictions")
-        labels = column_or_1d(np.asarray(labels))
+        labels = _check_labels(labels, "labels")
         if labels.dtype.kind in "iu":
+            if labels.max() >= max(_MOST_CLUSTERS, len(labels)):
+                raise ValueError(
+                    f"labels number clusters up to {labels.max()}; number them from 0 on, or pass strings."
+                )
             sizes = np.bincount(labels[labels >= 0])
         else:
             found, sizes = np.unique(labels, return_counts=True)
             names = found.tolist() if names is None else names
         expected = None
         if memberships is not None:
-            memberships = np.asarray(memberships)
+            memberships = check_array(memberships, input_name="memberships")
             check_consistent_length(labels, memberships)
             if memberships.shape[1] < len(sizes):
                 raise ValueError(
@@ -142,6 +148,8 @@ class ClusterSizesDisplay:
                 )
             expected = memberships.sum(axis=0)
             sizes = np.pad(sizes, (0, len(expected) - len(sizes)))
+        if names is not None and len(names) != len(sizes):
+            raise ValueError(f"there are {len(names)} names for {len(sizes)} clusters; pass one for each.")
         missing = len(labels) - int(sizes.sum())
         return cls(sizes, expected=expected, names=names, n_unassigned=missing).plot(ax=ax, **kwargs)
 
@@ -311,7 +319,7 @@ class SilhouetteDisplay:
             Fewer than two clusters among the rows.
         """
         check_matplotlib_support(f"{cls.__name__}.from_predictions")
-        labels = column_or_1d(np.asarray(labels))
+        labels = _check_labels(labels, "labels")
         check_consistent_length(X, labels)
         rows = np.flatnonzero(labels != -1) if labels.dtype.kind in "iu" else np.arange(len(labels))
         if max_samples is not None:
