@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from _fresh import machine, peak_mb
 from _images import load_images, more_images
-from _map_panel import MANIFOLDS, SETS, draw_frontier, n_pieces
+from _map_panel import draw_frontier, run_panel, sets_of
 from sklearn.decomposition import PCA
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import KFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
 
@@ -57,16 +57,16 @@ def open_tsne(X, seed, jobs, **options):
     return TSNE(random_state=seed, n_jobs=jobs, **options).fit(X)
 
 
-def umap(X, seed, jobs):
+def umap(X, seed, jobs, **options):
     from umap import UMAP
 
-    return UMAP(n_jobs=jobs).fit(X)  # a seed would cost it its threads
+    return UMAP(n_jobs=jobs, **options).fit(X)  # a seed would cost it its threads
 
 
-def pacmap(X, seed, jobs):
+def pacmap(X, seed, jobs, **options):
     from pacmap import PaCMAP
 
-    return PaCMAP().fit(X)
+    return PaCMAP(**{name: tuple(value) for name, value in options.items()}).fit(X)
 
 
 def torchdr(X, seed, jobs):
@@ -169,16 +169,18 @@ class Judge:
             self.p = Gaussian().conditional(X[: len(X) - n_new])
 
     def __call__(self, Z):
-        from sklearn_icon.metrics import knn_recall, random_triplet_accuracy
+        from sklearn_icon.metrics import knn_recall, random_triplet_accuracy, trustworthiness
 
         n = len(Z) - self.n_new
         scores = {
             "recall@10": knn_recall(self.X[:n], Z[:n]),
             "recall@50": knn_recall(self.X[:n], Z[:n], n_neighbors=50),
+            "trustworthiness": trustworthiness(self.X[:n], Z[:n], n_neighbors=10),
             "triplets": random_triplet_accuracy(self.X[:n], Z[:n]),
         }
         if len(np.unique(self.y[:n])) > 1:
-            scores["accuracy"] = float(cross_val_score(KNeighborsClassifier(10), Z[:n], self.y[:n], cv=3).mean())
+            folds = KFold(3, shuffle=True, random_state=0)
+            scores["accuracy"] = float(cross_val_score(KNeighborsClassifier(10), Z[:n], self.y[:n], cv=folds).mean())
         if self.p is not None:
             scores["KL"] = self._kl(Z[:n])
         if self.n_new:
@@ -215,34 +217,25 @@ def draw(figures, maps, y, path):
     figure.savefig(path, dpi=100)
 
 
-STEPS = {
-    "icon": [{"max_iter": n} for n in (100, 150, 250)] + [{}],
-    "TSNE": [{"max_iter": n} for n in (300, 500)] + [{}],
-    "openTSNE": [{"n_iter": n} for n in (100, 250)] + [{}],
-}
-
-
 def panel(args):
     """Every set by every system, with fewer steps and at its default, all of one thread."""
-    args.jobs, report = 1, {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in args.data.split(",") if args.data else SETS:
-            X, rows, report[name] = SETS[name](), Path(folder) / "rows.npy", {}
+
+        def fit(system, X, options):
+            rows = Path(folder) / "rows.npy"
             np.save(rows, X)
-            judge = Judge(X, np.zeros(len(X)), 0, not args.no_kl)
-            for system in args.systems.split(","):
-                points = report[name].setdefault(system, [])
-                for options in STEPS.get(system, [{}]):
-                    run, Z = fit_elsewhere(system, rows, folder, args, 0, **options)
-                    found = {"options": options, "CPU seconds": run["CPU seconds"], "MB": run["MB"], **judge(Z)}
-                    if name in MANIFOLDS:
-                        found["pieces"] = n_pieces(X, Z)
-                    points.append(found)
-                    print(f"{name:<13}{system:<10}", {key: _short(part) for key, part in found.items()}, flush=True)
+            return fit_elsewhere(system, rows, folder, args, 0, **options)
+
+        def judge(X, y):
+            return Judge(X, np.zeros(len(X)) if y is None else y, 0, not args.no_kl)
+
+        args.jobs = 1
+        sets = sets_of(args.data.split(",") if args.data else [], args.panel)
+        figures = run_panel(sets, args.systems.split(","), fit, judge, args.json, args.n)
     if args.json:
-        args.json.write_text(json.dumps({"machine": machine(), "figures": report}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")
     if args.plot:
-        draw_frontier(report, args.plot)
+        draw_frontier(figures, args.plot)
 
 
 def main():
@@ -256,9 +249,8 @@ def main():
     parser.add_argument("--new", type=int, default=0, help="leave the last rows out and time `transform` of them")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--no-kl", action="store_true", help="skip KL, which takes all pairs of each map")
-    parser.add_argument(
-        "--panel", action="store_true", help="sets of unlike kinds; --data names some, --plot a frontier"
-    )
+    of_panel = "unlike sets, and rows of these folders of images and npz; --data names some, --json goes on"
+    parser.add_argument("--panel", nargs="*", metavar="path", help=of_panel)
     parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--plot", type=Path, help="write a picture of the maps")
@@ -268,7 +260,7 @@ def main():
     args = parser.parse_args()
     if args.fit:
         return fit_here(args)
-    if args.panel:
+    if args.panel is not None:
         return panel(args)
 
     name, X, y = load_images(args.data)

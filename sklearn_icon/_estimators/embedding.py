@@ -67,22 +67,24 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     n_neighbors : int, default=None
         Neighbours on which p lives. None: all rows up to 2,000 rows, else 3 * perplexity + 1; 15 for "knn".
     early_exaggeration : float, default=12.0
-        Factor on p at first, for a sixth of the iterations, 40 at the most; then for as many it is the geometric mean
-        of early and late. Clusters form, grow, and part without tearing. Of lookup maps over rows.
+        Factor on p at first: for 40 iterations, 80 of more than 1,000 rows up to 10,000; then for 40 or 120 it is the
+        geometric mean of early and late, and for 40 or 100 rows part at the rate of the beginning. One map of up to
+        1,000 rows has 250 iterations of the first and 200 of the last. Factors at most a third of `max_iter`, parting
+        a fifth. Of lookup maps over rows.
     late_exaggeration : float, default=1.0
         Factor on p in the iterations after that: above 1, clusters stand further apart. With plain KL, of lookup maps
         over rows.
     learning_rate : float or "auto", default="auto"
         Step size, in the units of scikit-learn's TSNE. "auto": max(n / exaggeration, 50) in each phase of a lookup map,
-        an eighth of it under total variation, halved where the loss rises; for Adam, 1 for lookup maps from drawn keys,
-        0.01 for encoders and 0.001 for those of views. `encoders.Linear` has none: it is solved by L-BFGS, as are
-        lookups under "counts" until contexts are drawn, at 0.05.
+        that of the beginning still while rows part, an eighth of it under total variation, halved where the loss rises;
+        for Adam, 1 for lookup maps from drawn keys, 0.01 for encoders and 0.001 for those of views. `encoders.Linear`
+        has none: it is solved by L-BFGS, as are lookups under "counts" until contexts are drawn, at 0.05.
     max_iter : int, default=None
         Iterations at the most: None is 1,000 of a lookup map, which ends before them where it has settled, and 250
-        elsewhere. Settled is a map whose loss falls by less than 0.4 % in 50 iterations (times (n / 1800)^0.55: 0.1 %
-        of 150 rows, 3 % of 70,000) while no more of a row's neighbours come near; beyond 10,000 rows it then goes on
-        in finer steps until it has settled again. Of encoders on minibatches each minibatch is one: a pass over the
-        rows takes n_samples / batch_size of them, rounded up.
+        elsewhere. Settled is a map whose loss falls by less than 0.4 % in 50 iterations (times (n / 1800)^0.7: 0.07 %
+        of 150 rows, 5 % of 70,000) while no more of a row's neighbours come near; beyond 10,000 rows twice as much will
+        do, and it goes on in finer steps until it is half as much. Of encoders on minibatches each minibatch is one: a
+        pass over the rows takes n_samples / batch_size of them, rounded up.
     batch_size : int or "auto", default="auto"
         Rows of an encoder's minibatch, to which as many positives come; or items, where p draws views of them. "auto"
         is 2,048 rows or 256 items.

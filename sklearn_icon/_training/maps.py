@@ -22,8 +22,13 @@ from ..learned import Learned, StudentT
 from .few_rows import SideBySide, n_side_by_side
 
 _MOST_STEPS, _DRAWN_STEPS = 1000, 250  # unless max_iter says how many
-_EXPLORATION = 40, 40, 0.8  # steps at the early and at the falling exaggeration, momentum
-_UNFOLDING = 80, 120, 0.9  # the same for one map of few rows: sheets unfold, and steps cost little
+# Steps at the early and at the falling exaggeration, their momentum, and steps in which clusters part: slowly, by the
+# rate of the early exaggeration, as the full one throws rows where they stay.
+_EXPLORATION = 40, 40, 0.8, 40
+_TRIAL = 40, 40, 0.8, 0  # of each of several maps
+_UNFOLDING = 80, 120, 0.9, 100  # of up to 10,000 rows: sheets unfold, and steps cost little
+_GATHERING = 250, 0, 0.5, 200  # of few rows, whose neighbours a longer way at the falling exaggeration would part
+_PARTING = 0.8  # momentum
 _TRIAL_STEPS = 150  # of maps side by side, after which their losses tell which is best
 _MOMENTUM, _MOMENTUM_OF_FEW, _FEW_ROWS = 0.93, 0.9, 1000
 _MAX_STEP = 5.0
@@ -31,7 +36,7 @@ _LOSS_EVERY = 25
 _PATIENT_ROWS = 10_000  # more: a short exploration, the repulsion at every other step, rough steps and then fine ones
 _JUDGED_ROWS, _JUDGED_NEIGHBORS = 1000, 10  # whose recall tells whether a map has settled
 _LEAST_GAIN, _LEAST_FALL, _FALL_ROWS = 0.02, 4e-3, 1800  # neighbours of a row, and loss, in 50 steps of so many rows
-_LESS_PATIENT = 2.0  # times as much ends the descent where a refinement follows
+_LESS_PATIENT = 2.0  # times as much ends the descent where a refinement follows, and as little the refinement
 _LEAST_LOSS = 0.01
 _SMALLEST_RATE = 50.0
 _OF_KINKS = 1 / 8  # a loss with kinks has no slope that slows the descent near its minimum
@@ -99,8 +104,9 @@ def solve_lookup(
     """Free coordinates by momentum descent: exaggerated phases under KL, then the objective itself until it settles.
 
     The exaggeration falls in two steps of equal ratio, so that clusters grow before they part: in one step they tear.
-    Equal rows of X, where it holds features, have equal coordinates. Maps of few rows descend side by side from starts
-    that `explore` draws.
+    Of few rows, up to 1,000, it falls in one. Then rows part slowly before the descent goes at its full rate. Equal
+    rows of X, where it holds features, have equal coordinates. Maps of few rows descend side by side from starts that
+    `explore` draws.
     """
     lookup = _Lookup(p, loss, start, descent, run, explore)
     phases: list[tuple[str, SolverResult]] = []
@@ -146,29 +152,37 @@ class _Lookup:
     def schedule(self):
         """Yield the phases, none with more steps than are left."""
         (early, final), most = self.descent.exaggeration, self.left
-        n, alone = len(self.z), self.several is None and self.rng is None
-        n_first, n_falling, explores = _UNFOLDING if alone and n <= _PATIENT_ROWS else _EXPLORATION
+        n_first, n_falling, explores, n_parting = self._exploration()
         n_all = n_first + n_falling
         n_early = min(n_all, most // 3) if early > 1 and not self.loss.learned.is_limit else 0
-        n_first = n_first * n_early // n_all
+        n_first, n_parting = n_first * n_early // n_all, min(n_parting, most // 5) if n_early else 0
         n_several = min(_TRIAL_STEPS, (most - n_early) // 2) if self.several is not None else 0
         n_fine = most // 4 if self.refined else 0
-        momentum = _MOMENTUM if n > _FEW_ROWS else _MOMENTUM_OF_FEW
+        momentum = _MOMENTUM if len(self.z) > _FEW_ROWS else _MOMENTUM_OF_FEW
         for phase in (
             Phase("early exaggeration", n_first, early, explores),
             Phase("falling exaggeration", n_early - n_first, (early * final) ** 0.5, explores),
+            Phase("parting", n_parting, final, _PARTING),
             Phase("descent side by side", n_several, final, explores),
-            Phase("descent", most - n_early - n_several - n_fine, final, momentum),
+            Phase("descent", most - n_early - n_parting - n_several - n_fine, final, momentum),
             Phase("refinement", most if n_fine else 0, final, momentum),
         ):
             yield phase._replace(n_steps=min(phase.n_steps, self.left))
+
+    def _exploration(self) -> tuple[int, int, float, int]:
+        """(early steps, falling ones, their momentum, parting ones)."""
+        if self.rng is not None or self.several is not None:
+            return _TRIAL
+        if len(self.z) > _PATIENT_ROWS:
+            return _EXPLORATION
+        return _UNFOLDING if len(self.z) > _FEW_ROWS else _GATHERING
 
     def solve(self, phase: Phase) -> SolverResult:
         """Go through a phase."""
         if phase.last and self.several is not None:
             self.z, self.several = self.several.best().requires_grad_(), None
             self.settled.z = self.z
-        self.settled.patience = 1 / _LESS_PATIENT if self._is_rough(phase) else 1.0
+        self.settled.patience = 1 / _LESS_PATIENT if self._is_rough(phase) else _LESS_PATIENT if self.refined else 1.0
         self.rate, report = self._rate(phase), self.run.report(phase.name, phase.n_steps)
         most = phase.n_steps
         with leaving_cores_to(self.objective.team), journal.passing():
@@ -202,8 +216,9 @@ class _Lookup:
             return float(self.descent.learning_rate) * fine
         if self.rng is not None:
             return _DRAWN_RATE
-        kinks = 1 if self.objective.smooth or not phase.last else _OF_KINKS
-        return max(len(self.z) / phase.exaggeration, _SMALLEST_RATE) * kinks * fine
+        kinks = 1 if self.objective.smooth or phase.exaggeration > 1 else _OF_KINKS
+        exaggeration = self.descent.exaggeration[0] if phase.name == "parting" else phase.exaggeration
+        return max(len(self.z) / exaggeration, _SMALLEST_RATE) * kinks * fine
 
     def _momentum(self, phase: Phase) -> Momentum:
         """The solver of a phase."""
