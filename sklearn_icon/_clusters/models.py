@@ -19,7 +19,7 @@ from .._optim.solver import SolverResult
 from .._optim.train import Problem, Run, train
 from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays, torch_dtype
-from ..encoders._scaling import FARTHEST, nearer
+from ..encoders._scaling import FARTHEST, nearer, nearness, row_fractions
 
 _ROWS_AT_ONCE = 8192
 _LOOKUP_START = 3.0
@@ -106,16 +106,18 @@ class _Linears(Models):
     """
 
     def __init__(self, encoder: Encoder, X: Any, n_clusters: int, sample_weight: np.ndarray, run: Run):
-        self.X, self.n_clusters, self.sample_weight, self.run = X, n_clusters, sample_weight, run
+        self.X, self.n_clusters, self.run = X, n_clusters, run
         self.module = build_module(encoder, X, n_clusters, 0, torch_dtype(X), sample_weight)
         near = nearer(X, self.module[0].shift.numpy(), float(self.module[0].factor), FARTHEST)
         self.unit = unit_of(near)
         self.rows = in_units(near, self.unit)
+        close = nearness(self.rows, row_fractions(self.rows, sample_weight))
+        self.of_means = sample_weight if close is None else sample_weight * close  # far rows have a bounded say
         self.shift, self.factor = self.module[0].shift.numpy() * self.unit, self.module[0].factor.numpy() / self.unit
         self.centered = None if sparse.issparse(X) else _centered(self.rows, self.shift, run.dtype, run.device)
 
     def start(self, starts):
-        means = np.stack([_means(self.rows, y, self.n_clusters, self.sample_weight, self.shift) for y in starts])
+        means = np.stack([_means(self.rows, y, self.n_clusters, self.of_means, self.shift) for y in starts])
         means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / self.X.shape[1]
         weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
         self.params = [torch.tensor(part, **self.run.like, requires_grad=True) for part in weights]

@@ -309,8 +309,9 @@ class _Report:
 
 
 def _newton(problem, V, tol, report, few):
-    """(V, status), by steps of Newton's method from V, until the decrement, of the last factor, is small."""
-    least, before, factor = max(min(tol, 1.0) ** 2, _LEAST_TOLERANCE), np.inf, None
+    """(V, status), by steps of Newton's method from V until the decrement, of the last factor, is small or stays."""
+    least, small = (max(min(tol, 1.0) ** power, _LEAST_TOLERANCE) for power in (2, 1.5))
+    before, factor = np.inf, None
     value, q = problem.value(V, q_too=True)
     gradient, decrement = problem.gradient(V, q), 1.0
     while not report.is_full:
@@ -323,9 +324,9 @@ def _newton(problem, V, tol, report, few):
         if report(value):
             return V, "interrupted"
         decrement = np.sqrt(max(np.vdot(gradient, _solved(factor, gradient)), 0.0))
-        if decrement <= least and (np.abs(gradient).max() <= tol or decrement >= before):
+        if (decrement <= least and np.abs(gradient).max() <= tol) or before <= decrement <= small:
             return V, "converged"
-        before = decrement if decrement <= least else np.inf
+        before = decrement if decrement <= small else np.inf
         factor = factor if products <= _MOST_PRODUCTS else None
     return V, "max_iter"
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.metrics import adjusted_rand_score
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned
 from sklearn_icon._estimators.classifier import _FAR, _log_kernel
@@ -49,12 +50,14 @@ def test_one_far_row_leaves_classes_to_the_others(classifier, far, dtype):
 @pytest.mark.parametrize("container", [np.array, sparse.csr_array])
 @pytest.mark.parametrize("far", [2e36])
 @pytest.mark.parametrize(
-    "settings", [{"learned": learned.SharedCluster()}, {"divergence": "squared_hellinger"}], ids=str
+    "settings",
+    [{"learned": learned.SharedCluster()}, {"divergence": "squared_hellinger"}, {"encoder": "mlp"}],
+    ids=str,
 )
 def test_one_far_row_leaves_clusters_to_the_others(settings, far, container, dtype):
-    X, _ = three_groups(far=far, dtype=dtype)
-    clusters = ICONClustering(4, n_init=1, max_iter=40, random_state=0, **settings).fit(container(X))
-    assert clusters.labels_[8] not in np.delete(clusters.labels_, 8)
+    X, y = three_groups(far=far, dtype=dtype)
+    clusters = ICONClustering(3, n_init=1, max_iter=40, random_state=0, **settings).fit(container(X))
+    assert adjusted_rand_score(*(np.delete(labels, 8) for labels in (y, clusters.labels_))) > 0.9
     assert np.isfinite(clusters.predict_proba(container(X))).all()
 
 
