@@ -165,7 +165,7 @@ class TotalVariation(Divergence):
     Parameters
     ----------
     smoothing : float, default=0.2
-        The number s, from 0 to 2: |log(p / q)| below which squares count.
+        The number s, from 0 to 2: `|log(p / q)|` below which squares count.
 
     Examples
     --------
