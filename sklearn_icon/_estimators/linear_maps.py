@@ -7,6 +7,7 @@ from scipy import sparse
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from .._core.rows import in_units, unit_of
 from .whole import undisturbed
 
 
@@ -31,16 +32,20 @@ def _moments(X, scale):
     mean = np.asarray(X.mean(axis=0), dtype=np.float64).ravel()
     if not scale:
         return mean, np.ones(len(mean))
-    squares = X.multiply(X) if sparse.issparse(X) else np.square(X - mean)
-    variance = np.asarray(squares.mean(axis=0)).ravel() - (mean**2 if sparse.issparse(X) else 0)
-    spread = np.sqrt(np.maximum(variance, 0) * X.shape[0] / max(X.shape[0] - 1, 1))
+    unit = unit_of(X)
+    X = in_units(X, unit)
+    squares = X.multiply(X) if sparse.issparse(X) else np.square(X - mean * unit)
+    variance = np.asarray(squares.mean(axis=0)).ravel() - ((mean * unit) ** 2 if sparse.issparse(X) else 0)
+    spread = np.sqrt(np.maximum(variance, 0) * X.shape[0] / max(X.shape[0] - 1, 1)) / unit
     return mean, np.where(spread > 0, spread, 1.0)
 
 
 def _regression(scores, X, mean):
     """Coefficients of the centred columns of X on centred scores, shape (n_components, n_features)."""
+    unit = unit_of(scores)
+    scores = in_units(scores, unit)
     products = np.asarray((X.T @ scores).T) - np.outer(scores.sum(axis=0), mean)
-    return np.linalg.pinv(scores.T @ scores, hermitian=True) @ products
+    return unit * (np.linalg.pinv(scores.T @ scores, hermitian=True) @ products)
 
 
 def _has_linear(estimator):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, learned, methods
+from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, encoders, learned, methods
 
 FITTED = {
     "lookup": lambda: ICONEmbedding(random_state=0, max_iter=40),
@@ -59,3 +59,20 @@ def test_weights_of_a_graph_that_are_not_finite_name_the_kernel():
     model = methods.get("spectral").make_estimator(n_clusters=2, affinity="rbf", gamma=1e200)
     with pytest.raises(ValueError, match=r"the affinity of Spectral\(.* not finite: scale X, or change gamma"):
         model.fit(X)
+
+
+@pytest.mark.parametrize(
+    ("unit", "orthonormal"), [(1e-250, False), (1e-160, True), (1e-160, False), (1e150, False), (1e250, False)]
+)
+def test_linear_pairs_of_rows_in_extreme_units_predict(unit, orthonormal):
+    rng = np.random.RandomState(5)
+    X, Y = rng.randn(60, 4), rng.randn(60, 3)
+    Y[:, 0] += X[:, 1]
+    encoder = encoders.Linear(orthonormal=orthonormal)
+    pairs = ICONCrossModal(2, encoder=encoder, encoder_y=encoder, random_state=0, max_iter=20).fit(X * unit, Y)
+    for found in (pairs.coef_, pairs.x_rotations_, pairs.x_loadings_, pairs.x_weights_):
+        assert np.isfinite(found).all()
+    predicted = pairs.predict(X * unit)
+    scores = pairs.transform(X * unit)
+    assert np.isfinite(predicted).all() and np.isfinite(scores).all()
+    assert np.corrcoef(predicted[:, 0], Y[:, 0])[0, 1] > 0.4
