@@ -22,6 +22,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from .._core.compiled import njit
 from .._core.quiet import quiet as silent
+from .._core.rows import in_units, unit_of
 from .._core.team import Team
 from .._objective.divergences import terms_of
 
@@ -130,6 +131,8 @@ def near_groups(p, X, n_clusters, sample_weight, seed):
             graph = p.weights + p.weights.T
             rows = spectral_embedding(graph, n_components=n_clusters, random_state=seed, drop_first=False)
         else:
+            if unit_of(X) != 1:  # in single precision rows beside one far row would vanish
+                X = in_units(X.astype(np.float64), unit_of(X))
             rows, weights = X, p.weights.astype(X.dtype)
             for _ in range(_PROPAGATIONS):
                 rows = weights @ rows

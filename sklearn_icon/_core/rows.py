@@ -78,10 +78,25 @@ def rows_of(items: Rows) -> Rows:
     return items.reshape(len(items), prod(items.shape[1:])) if items.ndim > 2 else items
 
 
+def _size(numbers: np.ndarray) -> float:
+    """The largest, whatever its sign."""
+    return max(float(numbers.max(initial=0)), -float(numbers.min(initial=0)))
+
+
+def refuse_tiny(X: Rows) -> None:
+    """A ValueError where all numbers are so small that none can be divided by."""
+    size = _size(X.data if sparse.issparse(X) else X)
+    if 0 < size < np.finfo(np.float64).tiny:
+        raise ValueError(
+            f"no number of X is above {size:.3g} in size, which is below the smallest that float64 divides by, "
+            f"{np.finfo(np.float64).tiny:.3g}; bring the features to a scale nearer one, such as by StandardScaler."
+        )
+
+
 def unit_of(X: Rows) -> float:
     """A power of two that brings rows near one where sums of their squares would vanish or overflow, else one."""
     numbers = X.data if sparse.issparse(X) else X
-    size = max(float(numbers.max(initial=0)), -float(numbers.min(initial=0)))
+    size = _size(numbers)
     low, high, most = _ORDINARY.get(numbers.dtype.itemsize, _ORDINARY[8])
     if size == 0 or low <= size <= high:
         return 1.0

@@ -173,7 +173,7 @@ def _unit(rows: Rows) -> float:
     largest = group().largest(float(max(values.max(initial=0), -values.min(initial=0))))
     if largest == 0 or _SCALES[0] <= largest <= _SCALES[1]:
         return 1.0
-    return 2.0 ** -np.ceil(np.log2(largest)) * (_LARGE if largest > 1 else 1.0)
+    return 2.0 ** min(-np.ceil(np.log2(largest)), 1023) * (_LARGE if largest > 1 else 1.0)
 
 
 def _are_whole(rows: Array) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy import linalg, sparse
 
-from .._core.rows import rows_of, unit_of
+from .._core.rows import refuse_tiny, rows_of, unit_of
 from .._core.unit_rows import unit_rows
 from .._objective.batches import shuffled
 from .._objective.loss import Loss
@@ -115,6 +115,7 @@ class _Side:
 
     def __init__(self, X: Any):
         dense = (X.toarray() if sparse.issparse(X) else np.asarray(X)).astype(np.float64)
+        refuse_tiny(dense)
         unit = unit_of(dense)
         mean, spread = _usual(dense * unit)
         constant = spread <= _EQUAL * np.finfo(X.dtype).eps * np.abs(dense * unit).max(axis=0)

@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.utils import gen_batches
 
 from .._core.group import group
-from .._core.rows import unit_of
+from .._core.rows import refuse_tiny, unit_of
 from .._core.types import Array, Rows
 
 ROWS_AT_ONCE = 8192
@@ -30,6 +30,8 @@ def input_scale(X: Rows, sample_weight: Array | None = None, by_column: bool = T
     sparse rows is zero where each column has its own.
     """
     unit = unit_of(X)
+    if unit > 1:
+        refuse_tiny(X)
     if unit != 1 and X.dtype == np.float32:  # whose squares, of rows beside one far row, would vanish
         return input_scale(X.astype(np.float64), sample_weight, by_column)
     if unit != 1:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
 
-from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned
+from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, encoders, learned
 from sklearn_icon._estimators.classifier import _FAR, _log_kernel
 from sklearn_icon.encoders._networks import build_module, encode
 from sklearn_icon.encoders._scaling import FARTHEST, nearer
@@ -152,3 +153,35 @@ def test_overflow_says_what_X_holds():
     X[11] = 1e300
     with pytest.raises(ValueError, match=r"X, which holds 1e\+300 .* first is row 11: rescale it"):
         model.transform(X)
+
+
+SMALL = np.random.RandomState(8).standard_normal((60, 4)) + 4 * (np.arange(60) % 3)[:, None]
+SCALED = {
+    "map": ICONEmbedding(perplexity=5, max_iter=20),
+    "clusters": ICONClustering(3),
+    "linear clusters": ICONClustering(3, encoder="linear", max_iter=20),
+    "network clusters": ICONClustering(3, encoder="mlp", max_iter=3),
+    "softmax": ICONClassifier(),
+    "prototypes": ICONClassifier(learned="student_t", max_iter=20),
+    "network": ICONClassifier(encoder="mlp", max_iter=3),
+    "pairs": ICONCrossModal(4, max_iter=3),
+    "linear pairs": ICONCrossModal(2, max_iter=3),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize(("scale", "dtype"), [(1e30, "f4"), (1e-36, "f4"), (1e150, "f8"), (1e-300, "f8")])
+def test_any_scale_is_fitted_without_a_word(name, scale, dtype):
+    X = (SMALL * scale).astype(dtype)
+    model = clone(SCALED[name]).set_params(random_state=0).fit(X, X[:, :3] if "pairs" in name else np.arange(60) % 3)
+    assert np.isfinite(model.transform(X[:7])).all()
+    if "clusters" in name:
+        assert adjusted_rand_score(model.labels_, np.arange(60) % 3) > 0.8
+
+
+@pytest.mark.parametrize("name", ["map", "clusters", "prototypes", "network", "pairs", "linear pairs"])
+def test_scales_below_all_normal_numbers_are_refused(name):
+    X = SMALL * 1e-311
+    with pytest.raises(ValueError, match="bring the features to a scale nearer one"):
+        clone(SCALED[name]).fit(X, X[:, :3] if "pairs" in name else np.arange(60) % 3)
