@@ -1,12 +1,16 @@
 """Every block of Python in the README runs alone."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from sklearn_icon import methods
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
@@ -24,6 +28,28 @@ def test_its_picture_is_there_for_light_and_dark_pages():
     shown = re.findall(r'src(?:set)?="([^"]+)"', (ROOT / "README.md").read_text())
     assert len(shown) == 2
     assert all((ROOT / name).exists() for name in shown)
+
+
+def test_figures_are_those_that_were_measured():
+    text = (ROOT / "README.md").read_text()
+    results = ROOT / "benchmarks/results"
+    maps = json.loads((results / "maps_70k_0_2.json").read_text())["figures"]
+    assert f"**{maps['icon']['median cold']:.1f} s** on two cores" in text
+    assert f"**{maps['icon']['recall@10']:.0%}**".replace("%", " %") in text
+    assert (
+        f"(PaCMAP {maps['pacmap']['median cold']:.1f} s, {maps['pacmap']['recall@10']:.0%}".replace("%", " %") in text
+    )
+    panel = json.loads((results / "clustering_panel.json").read_text())["ARI"]
+    of_kmeans = [row for row in panel.values() if "kmeans" in row]
+    mean = {name: np.mean([row[name][0] for row in panel.values()]) for name in ("icon", "spectral")}
+    assert f"clusters of {len(panel)} unlike data sets at an adjusted Rand index of **{mean['icon']:.2f}**" in text
+    told = re.sub(r"\s+", " ", text)
+    kmeans = np.mean([row["kmeans"][0] for row in of_kmeans])
+    assert f"`SpectralClustering` {mean['spectral']:.2f}; `KMeans` {kmeans:.2f} on the {len(of_kmeans)} with" in told
+    worst = max(row["regret"] for row in panel.values())
+    assert f"none more than {worst:.3f} below" in told
+    assert "forty methods" in text and len(methods.names()) == 40
+    assert "fifteen are hatched" in text and len(methods.names(published=False)) == 15
 
 
 def test_links_lead_somewhere():
