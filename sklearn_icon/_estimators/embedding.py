@@ -646,7 +646,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         placed = np.empty((X.shape[0], self._n_features_out), dtype=self.embedding_.dtype)
         placed[seen >= 0] = fitted[seen[seen >= 0]]
         with self._threads(block_size(X.shape[0], fitted)):
-            placed[seen < 0] = place_rows(weights[seen < 0], fitted, self.learned_)
+            placed[seen < 0] = place_rows(weights[seen < 0], fitted, self.learned_, self._fitted_rows.kept)
         return placed
 
     def _place_contexts(self, X):

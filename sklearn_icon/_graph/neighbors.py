@@ -71,14 +71,18 @@ def cross_neighbors(
     metric_params: dict | None = None,
     n_jobs: Jobs = None,
     random_state: Seed = None,
+    kept: dict | None = None,
 ) -> Neighbors:
     """The n_neighbors smallest distances `d(x_i, y_j)` of each row x_i of X, for the rows y_j of reference.
 
     Always exact: a row has the same neighbours, bit for bit, alone and in any batch. n_neighbors is at most the number
     of reference rows. Where metric is "precomputed", X holds distances (n_new, n_reference) and reference is ignored.
-    Otherwise as `nearest_neighbors`.
+    Otherwise as `nearest_neighbors`. `kept` holds what a caller's reference was made into, for its next calls.
     """
     X = _validated(X, "X")
+    space = None if kept is None or metric_params or sp.issparse(X) else kept.get(metric)
+    if space is not None:
+        return search(space.of_rows(X), n_neighbors, n_jobs, random_state)
     if metric == "precomputed":
         X = without_negatives(X, "metric='precomputed'")
         reference = sp.csr_array((X.shape[1], X.shape[1]), dtype=X.dtype)  # stands in for the unknown rows
@@ -89,7 +93,10 @@ def cross_neighbors(
         if sp.issparse(X) != sp.issparse(reference):
             X, reference = sp.csr_array(X), sp.csr_array(reference)
     names, seed = ("X", "reference"), _seed_of_ties(random_state)
-    return search(space_of(X, reference, metric, metric_params, names, False, seed), n_neighbors, n_jobs, random_state)
+    space = space_of(X, reference, metric, metric_params, names, False, seed)
+    if kept is not None and space.lasts:
+        kept[metric] = space
+    return search(space, n_neighbors, n_jobs, random_state)
 
 
 def graph_neighbors(X: Rows) -> int:

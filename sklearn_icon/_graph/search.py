@@ -32,6 +32,7 @@ _TREE_ROWS, _TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows 
 # million rows of 50 features; benchmarks/gpu.py).
 _DEVICE_ROWS, _DEVICE_LIMIT = 5_000, 1e15
 _FEW_ROWS = 1_000  # up to so many, all distances of a row are looked through
+_SCANNED_ROWS = 16  # new ones, up to which a scan takes less time than products need to begin
 
 
 class Neighbors(NamedTuple):
@@ -74,7 +75,8 @@ def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool 
     if device is not None and total <= _DEVICE_LIMIT:
         return _search_on(device, space, k, rows, run)
     by_products = bool(space.root) and not sparse and n >= max(_FEW_ROWS, 4 * (k + SPARE))
-    if affordable and not (by_products or tree):
+    scanned = space.compiled and not space.own and len(rows) <= _SCANNED_ROWS
+    if affordable and (scanned or not (by_products or tree)):
         indices, distances = scan_all(space, k, rows, run)
         return Neighbors(indices, distances, exact=True)
     candidates: Any

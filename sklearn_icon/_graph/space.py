@@ -7,7 +7,7 @@ distance 0, and neither a common offset nor the other rows of a batch change a r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -57,6 +57,17 @@ class Space:
     names: tuple
     first_row: int | None = None
     first_key: int = 0
+    shift: Any = 0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether other rows may be searched from in the same reference; see `of_rows`."""
+        return bool(self.root) and not (self.own or self.params or sp.issparse(self.X))
+
+    def of_rows(self, X: Array) -> Space:
+        """The same with other dense rows to search from."""
+        dtype, X = np.result_type(X.dtype, self.reference.dtype), compared(self.metric, self.shift, X, self.names[0])
+        return replace(self, X=X if self.unit == 1 else X * self.unit, dtype=dtype)
 
     @property
     def compiled(self) -> bool:
@@ -157,7 +168,7 @@ def space_of(
     if unit != 1:
         reference = reference * unit
         X = reference if own else X * unit
-    return Space(X, reference, metric, params, root, unit, dtype, own, seed, names)
+    return Space(X, reference, metric, params, root, unit, dtype, own, seed, names, shift=shift)
 
 
 def _exact_shift(rows: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from copy import copy
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import sparse
@@ -13,6 +14,7 @@ from .._core.rows import match_rows, row_digests
 from .._graph.neighbors import cross_neighbors
 
 _NEIGHBORS = 15
+_KEPT: WeakKeyDictionary = WeakKeyDictionary()
 _LISTED = 91  # neighbours of a row where p lives on all: those of the default perplexity
 
 
@@ -85,6 +87,11 @@ class FittedRows:
         changed.n_rows = None if changed.digests is None else len(changed.digests)
         return changed
 
+    @property
+    def kept(self):
+        """What these rows were made into to relate others to them, as long as they live: neither copied nor saved."""
+        return _KEPT.setdefault(self, {})
+
     def seen(self, X):
         """The first fitted row that each row of features, counts or a graph's weights equals, or -1."""
         return match_rows(row_digests(X), self.digests)
@@ -121,6 +128,7 @@ class FittedRows:
             metric=kernel.metric,
             metric_params=kernel.metric_params,
             n_jobs=n_jobs,
+            kept=self.kept,
         )
         rows = kernel.rows_at(neighbors.distances)
         indptr = np.arange(0, rows.size + 1, rows.shape[1])

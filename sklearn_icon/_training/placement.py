@@ -1,5 +1,7 @@
 """New rows, the training embedding fixed: each is placed by minimising its own divergence, whatever its batch."""
 
+from zlib import crc32
+
 import numpy as np
 import torch
 
@@ -22,7 +24,7 @@ def block_size(n_new: int, frozen: np.ndarray) -> int:
     return (n_new if by_grid else min(n_new, _ROWS_AT_ONCE)) * frozen.size
 
 
-def place_rows(weights, frozen, learned):
+def place_rows(weights, frozen, learned, kept=None):
     """Minimise D(p(.|new) || q(.|new)) over the place of each new row, the frozen rows being the keys.
 
     With k the kernel and s_j = |z - z_j|^2, the row's loss is -sum_j p_j log k(s_j) + log sum_j k(s_j). A row starts
@@ -38,6 +40,8 @@ def place_rows(weights, frozen, learned):
         p(.|new), rows that sum to one.
     frozen : ndarray of shape (n_frozen, n_components)
     learned : Learned
+    kept : dict, default=None
+        Holds the potential of the frozen rows for the next call.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def place_rows(weights, frozen, learned):
     starts = np.concatenate([start[:, None], frozen[np.take_along_axis(columns, heaviest, axis=1)]], axis=1)
     rate = -0.25 / float(learned.slope(torch.zeros((), dtype=torch.float64))) if smooth else 0.0
     if len(frozen) > _GRID_ROWS and frozen.shape[1] <= 2 and smooth and learned.slope_terms is not None:
-        return _settle(starts, columns, values, frozen, learned, rate)
+        return _settle(starts, columns, values, frozen, learned, rate, {} if kept is None else kept)
     keys = torch.from_numpy(np.ascontiguousarray(frozen.T))
     placed = np.empty_like(start)
     for first in range(0, len(start), _ROWS_AT_ONCE):
@@ -75,15 +79,18 @@ def _padded(weights):
     return columns, values
 
 
-def _settle(starts, columns, values, frozen, learned, rate):
+def _settle(starts, columns, values, frozen, learned, rate, kept):
     """Places of all rows after all steps; the potential of the frozen rows is interpolated on a grid."""
     from .._objective.loops import settle
 
     dim = frozen.shape[1]
     z, keys, plane = np.empty((len(starts), 2)), np.zeros((len(frozen), 2)), np.zeros((*starts.shape[:2], 2))
     keys[:, :dim], plane[:, :, :dim] = frozen, starts
-    potential = GridPotential(learned, spacing=_SPACING)
-    field, origin, per_unit, low, high = potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
+    of, found = (repr(learned), learned.slope_terms, crc32(frozen.tobytes())), kept.get("potential")
+    if found is None or found[0] != of:
+        potential = GridPotential(learned, spacing=_SPACING)
+        found = kept["potential"] = of, potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
+    field, origin, per_unit, low, high = found[1]
     grid, descent = (field, origin, per_unit, _FLOOR, low, high), (_STEPS, rate, _MOMENTUM, _MAX_STEP)
     team = Team()
     arrays = (plane, columns, values, keys, learned.slope_terms, grid, descent)

@@ -236,3 +236,19 @@ def test_walks_go_on_from_every_row():
         _, ends = PositiveSampler(ring, 2).draw(np.full(300, start), np.random.RandomState(0))
         one, two = (np.mean(ends == (start + k) % 4) for k in (1, 2))
         assert one + two == pytest.approx(1) and 0.4 < two < 0.6
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_one_row_is_placed_as_in_a_batch_and_where_it_was_before(metric):
+    rng = np.random.RandomState(5)
+    A, new = rng.standard_normal((10_500, 8)) + 3, rng.standard_normal((40, 8)) + 3
+    m = ICONEmbedding(metric=metric, perplexity=5, max_iter=20, random_state=0).fit(A)
+    together = m.transform(new)
+    for row in (0, 7, 39):
+        for _ in range(2):  # the second time by what the first one kept
+            assert_array_equal(m.transform(new[[row]])[0], together[row])
+    assert_array_equal(m.transform(new.astype(np.float32))[:1], m.transform(new[:1].astype(np.float32)))
+    m.embedding_ = m.embedding_ + 100
+    assert_allclose(m.transform(new), together + 100, rtol=0, atol=0.05)
+    m.embedding_[:] += 100  # in its place
+    assert_allclose(m.transform(new), together + 200, rtol=0, atol=0.05)

@@ -35,6 +35,22 @@ def test_small_data_ends_in_as_good_a_minimum_as_exact_tsne(name):
     assert ours.n_iter_ <= 1000 and ours.stop_reason_ in ("settled", "max_iter")
 
 
+def test_a_solid_keeps_as_many_neighbours_as_by_tsne():
+    A = np.stack(np.meshgrid(*(np.arange(m) for m in (12, 12, 3))), axis=-1).reshape(-1, 3).astype(float)
+    A += np.random.RandomState(3).uniform(-0.03, 0.03, A.shape)
+    maps = [estimator(random_state=0).fit_transform(A) for estimator in (ICONEmbedding, TSNE)]
+    ours, theirs = (knn_recall(A, Z) for Z in maps)
+    assert ours > theirs - 0.003  # 0.0061 below where it descends at the full rate after a long exploration
+
+
+def test_rows_part_at_the_rate_of_the_early_exaggeration():
+    A = datasets.load_digits().data[:500]
+    m = ICONEmbedding(early_exaggeration=4, max_iter=300, random_state=0).fit(A)
+    assert [phase[:2] for phase in m.phases_][:2] == [("early exaggeration", 100), ("parting", 60)]
+    early = ICONEmbedding(early_exaggeration=4, max_iter=160, random_state=0)
+    assert "parting" not in [name for name, *_ in early.set_params(early_exaggeration=1).fit(A).phases_]
+
+
 @pytest.mark.parametrize("kernel", [StudentT(), StudentT(df=0.5), Gaussian(2.0)], ids=repr)
 @pytest.mark.parametrize("n_components", [1, 2, 3])
 def test_maps_side_by_side_have_the_loss_and_gradient_of_each(kernel, n_components):
