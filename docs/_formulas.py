@@ -9,6 +9,10 @@ _P = {
     "Identity": [r"p(j \mid i) = 1[i = j]"],
     "Graph": [r"p(j \mid i) = \frac{w_{ij}}{\sum_k w_{ik}}"],
     "UniformKNN": [r"p(j \mid i) = \frac{1}{k} \; \text{where } j \text{ is one of the } k \text{ nearest rows to } i"],
+    "FuzzyUnion": [
+        r"w_{ij} = v_{ij} + v_{ji} - v_{ij} v_{ji}, \qquad v_{ij} = \exp(-\max(0, d_{ij} - \rho_i) / s_i), "
+        r"\qquad p(j \mid i) = w_{ij} / w_i"
+    ],
     "PositivePairs": [r"p(j \mid i) = \frac{1[g_j = g_i]}{n_{g_i} - 1}, \qquad j \neq i"],
     "CrossModalPairs": [r"p(j \mid i) = 1[j \text{ is the partner of } i \text{ in the other modality}]"],
     "SameClass": [r"p(j \mid i) = \frac{1[y_j = y_i]}{n_{y_i} - 1}, \qquad j \neq i"],
@@ -31,6 +35,11 @@ _Q = {
     ("NarrowGaussian", "distance"): [
         r"s^2 L(s) \to \frac{1}{n} \sum_i \Big[ \sum_j p(j \mid i) d_{ij}^2 - \min_k d_{ik}^2 \Big]"
     ],
+    ("Rational", "distance"): [r"q(j \mid i) \propto \left(1 + a \lVert z_i - z_j \rVert^{2 b}\right)^{-1}"],
+    ("NegativeSampling", "distance"): [
+        r"L = \frac{1}{\sum_i w_i} \sum_i w_i \Big[ -\sum_j p(j \mid i) \log v_{ij} "
+        r"- \frac{m}{N} \sum_j \log(1 - v_{ij}) \Big], \qquad v_{ij} = \left(1 + a d_{ij}^{2 b}\right)^{-1}"
+    ],
     ("Harmonic", "distance"): [r"q(c \mid i) \propto \lVert z_i - w_c \rVert^{-2 n}"],
     ("SharedCluster", "memberships"): [
         r"q(j \mid i) = \sum_c \phi_{ic} \frac{\phi_{jc} d_j}{\sum_k \phi_{kc} d_k}, \qquad \phi = \mathrm{softmax}(z)"
@@ -46,6 +55,8 @@ _TERMS = {
 _NOTES = {
     "Identity": "A row is its own key, in q too.",
     "PositivePairs": ":math:`g` is the item that a row is a view of.",
+    "FuzzyUnion": "A row counts in the average as its weights sum to; :math:`s_i` lets :math:`v_{ij}` sum to the "
+    "logarithm of k to base two.",
     "DataLabel": "Keys are the classes, whose prototypes are learned.",
     "Counts": "Keys are the tokens; a row counts in the average as often as it has tokens.",
     "CrossModalPairs": "Keys are the rows of the other modality.",

@@ -37,6 +37,10 @@ KERNELS = [
     learned.StudentT(df=0.5),
     learned.WideGaussian(),
     learned.NarrowGaussian(),
+    learned.Rational(),
+    learned.Rational(min_dist=0.5),
+    learned.NegativeSampling(learned.Rational()),
+    learned.NegativeSampling(learned.StudentT(), noise=1.0),
     learned.SharedCluster(),
     learned.UniformMixture(learned.StudentT(), 0.2),
 ]

@@ -49,6 +49,8 @@ class Conditional:
         What a search found, where p lives on the neighbours of rows.
     first : int, default=0
         The key that is row 0 itself, where these are rows of one rank among several.
+    weighs_rows : bool, default=False
+        Whether rows count in an average as much as their degrees.
 
     Raises
     ------
@@ -64,6 +66,7 @@ class Conditional:
     recall: float = 1.0
     neighbors: Any = None
     first: int = 0
+    weighs_rows: bool = False
 
     def __post_init__(self) -> None:
         sums = self._sums
@@ -127,7 +130,11 @@ class Conditional:
         copies = Conditional.from_weights(
             self.weights * counts, uniform=self.uniform, exclude_self=self.exclude_self, recall=self.recall
         )
-        return copies if self.degrees is None else replace(copies, degrees=self.degrees * copies.degrees)
+        return (
+            copies
+            if self.degrees is None
+            else replace(copies, degrees=self.degrees * copies.degrees, weighs_rows=self.weighs_rows)
+        )
 
     def take(self, rows: np.ndarray) -> Conditional:
         """Some of the rows, in the order given; for keys that are not the rows."""

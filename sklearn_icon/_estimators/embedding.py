@@ -22,7 +22,7 @@ from .progress import counted
 from .routes import Case, refuse, route_of
 
 _FULL_BATCH_LIMIT = 5000
-_EXACT_LIMIT = 3000
+_EXACT_LIMIT, _EXACT_WITHOUT_LOOPS = 3000, 500  # the second of kernels without compiled loops over all pairs
 _SUMMED_LIMIT = 10_000
 _SCORED_NEIGHBORS = 10
 _PAIRS_A_NUMBER = 9  # of a step's operations on tiles: maps of up to some 3000 rows take less time in one thread
@@ -548,7 +548,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             if can_fuse(q_spec, torch.empty(0, self.n_components, device=device)):
                 return "exact"
         if gridded:
-            return "interpolation" if n > _EXACT_LIMIT else "exact"
+            few = _EXACT_LIMIT if q_spec.slope_terms is not None else min(_EXACT_LIMIT, _EXACT_WITHOUT_LOOPS)
+            return "interpolation" if n > few else "exact"
         return "sampled" if drawn and self.divergence == "kl" and n > _SUMMED_LIMIT else "exact"
 
     def transform(self, X):

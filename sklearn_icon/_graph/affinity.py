@@ -16,6 +16,7 @@ _CHUNK = 1 << 17
 _CHUNK_ON_GPU, _ROWS_ON_GPU = 1 << 24, 5_000  # distances at a time; rows from which on a GPU is the sooner
 _ENTROPY_TOLERANCE = 1e-5
 _FIRST_STEP = 4.0  # in log s^2, outside a bracket
+_LEAST_SCALE, _LARGEST_SCALE = 1e-3, 1e6  # of local exponentials, of a row's mean distance
 _LOG_ZERO = -800.0  # whose exponential is zero
 _LOG_RANGE, _LOG_MARGIN = 700.0, 60.0  # of log s^2 in double precision; beyond the least and largest distance
 
@@ -128,3 +129,22 @@ def _log_bounds(sq_distances: ArrayOrTensor, xp: ModuleType) -> list[ArrayOrTens
     least = xp.amin(xp.where(sq_distances > 0, sq_distances, np.inf), axis=1)
     bounds = xp.log(least) - _LOG_MARGIN, xp.log(xp.amax(sq_distances, axis=1)) + _LOG_MARGIN
     return [xp.clip(bound, -_LOG_RANGE, _LOG_RANGE) for bound in bounds]
+
+
+def local_exponentials(distances: Array) -> Array:
+    """exp(-max(0, d - rho) / s) of each row, rho its least positive distance, s by bisection to sum to log2 (k + 1).
+
+    A row whose ties at rho sum to more has the least s that umap-learn allows: a thousandth of the mean distance.
+    """
+    distances = np.asarray(distances, dtype=np.float64)
+    k = distances.shape[1]
+    least = np.where(distances > 0, distances, np.inf).min(axis=1, keepdims=True)
+    excess = np.maximum(distances - np.where(np.isfinite(least), least, 0), 0)
+    mean = distances.sum(axis=1, keepdims=True) / (k + 1)  # the row itself included
+    excess /= np.where(mean > 0, mean, 1)
+    low, high = np.full_like(mean, np.log(_LEAST_SCALE)), np.full_like(mean, np.log(_LARGEST_SCALE))
+    for _ in range(_MAX_STEPS):
+        middle = (low + high) / 2
+        above = np.exp(-excess / np.exp(middle)).sum(axis=1, keepdims=True) > np.log2(k + 1)
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return np.exp(-excess / np.exp((low + high) / 2))

@@ -368,6 +368,8 @@ def _check_combination(p: Conditional, learned: Learned, divergence: Any, object
 def _averaged(p: Conditional, sample_weight: Any, joint: bool) -> tuple[sparse.csr_array, Array]:
     """(weights, row_mass) of the average over rows, or of the symmetric joint p."""
     mass = p.has_positives.astype(np.float64)
+    if p.weighs_rows and p.degrees is not None:
+        mass = mass * p.degrees
     if sample_weight is not None:
         mass = mass * np.asarray(sample_weight, dtype=np.float64)
     if not mass.sum() > 0:

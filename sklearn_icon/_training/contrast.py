@@ -80,7 +80,7 @@ def solve_representation(
     knows no lengths, or its loss falls as these grow or shrink, rows are scaled to unit length; those of a linear map
     keep theirs, which it has few ways to say otherwise.
     """
-    bounded = (loss.learned.is_limit or loss.learned.scale_free) and not encoder.is_linear
+    bounded = (loss.learned.unbounded or loss.learned.scale_free) and not encoder.is_linear
     headed = encoder.build_head(n_components) is not None
     unit = bounded and not headed
     module = build_module(encoder, rows.X, n_components, run.seed, run.dtype, rows.weight, unit_rows=unit)

@@ -42,7 +42,7 @@ def solve_encoder(
     views and X holds the items. What modules and views draw is seeded, in the fit and once more in the loss of the
     map, which is that of rows, or of items in a pass of views.
     """
-    bounded, headed = loss.learned.is_limit and not encoder.is_linear, encoder.build_head(n_components) is not None
+    bounded, headed = loss.learned.unbounded and not encoder.is_linear, encoder.build_head(n_components) is not None
     unit_rows = bounded and not headed
     module = build_module(encoder, X, n_components, run.seed, run.dtype, by_column=views is None, unit_rows=unit_rows)
     module = module.to(run.device)

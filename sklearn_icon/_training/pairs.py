@@ -47,7 +47,7 @@ class Pairs(NamedTuple):
 
 def on_sphere(learned: Learned) -> bool:
     """Whether representations are unit rows: q reads directions, or its loss is bounded on the sphere alone."""
-    return learned.unmixed().is_limit or learned.affinity == "cosine"
+    return learned.unmixed().unbounded or learned.affinity == "cosine"
 
 
 def batch_of_pairs(n_rows: int, learned: Learned, divergence: str, uniform: float, like: torch.Tensor) -> Batch:

@@ -6,8 +6,8 @@ affinity of a pair (squared distance, cosine or dot product), so each class adds
 """
 
 from ._base import DistanceKernel, Kernel, Learned
-from ._kernels import Gaussian, Harmonic, StudentT
-from ._limits import NarrowGaussian, WideGaussian
+from ._kernels import Gaussian, Harmonic, Rational, StudentT
+from ._limits import NarrowGaussian, NegativeSampling, WideGaussian
 from ._memberships import SharedCluster
 from ._wrappers import UniformMixture
 
@@ -18,6 +18,8 @@ __all__ = [
     "Kernel",
     "Learned",
     "NarrowGaussian",
+    "NegativeSampling",
+    "Rational",
     "SharedCluster",
     "StudentT",
     "UniformMixture",
@@ -31,6 +33,7 @@ NAMES = {
     "narrow_gaussian": NarrowGaussian,
     "cluster": SharedCluster,
     "harmonic": Harmonic,
+    "rational": Rational,
 }
 
 for _name in __all__:

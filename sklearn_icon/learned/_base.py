@@ -9,7 +9,7 @@ from functools import partial
 from math import isfinite, log
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .._core.spec import Spec
+from .._core.spec import Spec, answer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +69,11 @@ class Learned(Spec):
     def is_dot(self) -> bool:
         """Whether the log-kernel is a dot product over a temperature, whose keys a last linear layer absorbs."""
         return self.affinity == "dot" and not self.mixture
+
+    @answer
+    def unbounded(self) -> bool:
+        """Whether the loss falls without bound as rows spread or shrink, so that networks' rows have unit length."""
+        return self.is_limit
 
     def rounded(self) -> Learned:
         """The kernel as it is computed: without a kink or pole at zero, where it is a function of squared distance."""

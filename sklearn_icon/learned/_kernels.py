@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LEAST = 1e-18  # width: its square, and one over it, are numbers of single precision
+
+
+_SOFTENED = 0.01  # of the squared spread of `Rational`, within which it is flat
 
 
 class Gaussian(DistanceKernel):
@@ -233,3 +237,69 @@ class Harmonic(DistanceKernel):
     def log_kernel(self, sq_distance: Tensor) -> Tensor:
         """-n log d^2, finite at zero."""
         return -self.n * sq_distance.clamp_min(1e-12).log()
+
+
+class Rational(DistanceKernel):
+    r"""Rational kernel with a flat top, the q of UMAP before it is sampled.
+
+    ::
+
+        q(j|i) ~ 1 / (1 + a ((|z_i - z_j|^2 + e) ** b - e ** b))
+
+    with a and b as umap-learn fits them to 1 up to `min_dist` and exp(-(d - min_dist) / spread) beyond, and e a
+    hundredth of the squared spread, which takes off the kink at zero that UMAP's kernel has without it.
+
+    Parameters
+    ----------
+    min_dist : float, default=0.1
+        The distance within which rows count as near: smaller for denser clumps.
+    spread : float, default=1.0
+        How fast nearness falls beyond; the unit of the map.
+
+    References
+    ----------
+    McInnes, Healy and Melville, "UMAP", arXiv 1802.03426, definition 11.
+
+    Examples
+    --------
+    >>> from sklearn_icon.learned import Rational
+    >>> [round(float(part), 3) for part in Rational().tail]
+    [1.577, 0.895]
+    """
+
+    _parameter_constraints = {
+        "min_dist": [Interval(Real, 0, None, closed="left")],
+        "spread": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(self, min_dist: float = 0.1, spread: float = 1.0) -> None:
+        self.min_dist = min_dist
+        self.spread = spread
+
+    @property
+    def tail(self) -> tuple[float, float]:
+        """(a, b)."""
+        return _fitted_tail(float(self.min_dist), float(self.spread))
+
+    def log_kernel(self, sq_distance: Tensor) -> Tensor:
+        """-log(1 + a ((d^2 + e)^b - e^b))."""
+        (a, b), e = self.tail, _SOFTENED * self.spread**2
+        return -(a * ((sq_distance + e) ** b - e**b)).log1p()
+
+    def slope(self, sq_distance: Tensor) -> Tensor:
+        """-a b (d^2 + e)^(b - 1) / (1 + a ((d^2 + e)^b - e^b))."""
+        (a, b), e = self.tail, _SOFTENED * self.spread**2
+        power = a * (sq_distance + e) ** b
+        return -b * power / ((sq_distance + e) * (1 - a * e**b + power))
+
+
+@cache
+def _fitted_tail(min_dist: float, spread: float) -> tuple[float, float]:
+    """(a, b) of `Rational` by least squares, as umap-learn fits them."""
+    import numpy as np
+    from scipy.optimize import curve_fit
+
+    distances = np.linspace(0, 3 * spread, 300)
+    wanted = np.where(distances < min_dist, 1.0, np.exp(-(distances - min_dist) / spread))
+    a, b = curve_fit(lambda d, a, b: 1 / (1 + a * d ** (2 * b)), distances, wanted)[0]
+    return float(a), float(b)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from math import log
+from numbers import Real
 from typing import TYPE_CHECKING
 
-from ._base import DistanceKernel
+from sklearn.utils._param_validation import Interval
+
+from .._core.spec import of_base
+from ._base import DistanceKernel, Learned
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_SHORT = 1e-3  # of one, at zero distance, so that rows on top of each other are pushed by no more than a bound
 
 
 class WideGaussian(DistanceKernel):
@@ -78,3 +85,70 @@ class NarrowGaussian(DistanceKernel):
     def log_partition(self, log_kernel: Tensor, n_choices: int) -> Tensor:
         """-min_j d_ij^2."""
         return log_kernel.amax(dim=1)
+
+
+class NegativeSampling(Learned):
+    r"""The expected loss of telling neighbours from drawn rows, pair by pair: the loss of UMAP and of Neg-t-SNE.
+
+    ::
+
+        mean_i [ -sum_j p(j|i) log v_ij  -  m mean_j log(1 - v_ij) ],     v = k / (k + c)
+
+    with k the kernel of `base`, and v = k where c is zero. No row's q is normalised: each pair is told on its own.
+    Fewer negatives pull the map together, more push it apart, as `late_exaggeration` of `ICONEmbedding` does the other
+    way: c -> infinity leaves SNE's attraction beside the sum of all kernels. It works with divergence="kl",
+    normalization="conditional" and without a uniform mixture on q.
+
+    Parameters
+    ----------
+    base : Learned
+        A kernel no greater than one, such as `Rational()` or `StudentT()`.
+    n_negatives : float, default=5.0
+        The number m of rows drawn for each neighbour.
+    noise : float, default=0.0
+        The number c: 0 in UMAP, 1 in Neg-t-SNE.
+
+    References
+    ----------
+    McInnes, Healy and Melville, "UMAP", arXiv 1802.03426; Damrich et al., "From t-SNE to UMAP with contrastive
+    learning", ICLR 2023, eq. 7.
+
+    Examples
+    --------
+    >>> from sklearn_icon.learned import NegativeSampling, Rational
+    >>> NegativeSampling(Rational(min_dist=0.5))
+    NegativeSampling(base=Rational(min_dist=0.5))
+    """
+
+    is_limit = True
+    unbounded = False
+    _parameter_constraints = {
+        "base": [Learned],
+        "n_negatives": [Interval(Real, 0, None, closed="neither")],
+        "noise": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(self, base: Learned, n_negatives: float = 5.0, noise: float = 0.0) -> None:
+        self.base = base
+        self.n_negatives = n_negatives
+        self.noise = noise
+
+    affinity, prepare = map(of_base, ("affinity", "prepare"))
+
+    def _log_told(self, log_kernel: Tensor) -> Tensor:
+        """log v."""
+        if self.noise == 0:
+            return log_kernel
+        return -(log(self.noise) - log_kernel).exp().log1p()
+
+    def paired(self, z: Tensor, keys: Tensor) -> Tensor:
+        """Log v of matching rows; see `Learned.paired`."""
+        return self._log_told(self.base.paired(z, keys))
+
+    def pairwise(self, z: Tensor, keys: Tensor) -> Tensor:
+        """Log v of all pairs; see `Learned.pairwise`."""
+        return self._log_told(self.base.pairwise(z, keys))
+
+    def log_partition(self, log_kernel: Tensor, n_choices: int) -> Tensor:
+        """-m mean_j log(1 - v), v a thousandth short of one at the most, as in UMAP; excluded keys hold -inf."""
+        return (-(1 - _SHORT) * log_kernel.exp()).log1p().sum(1) * (-self.n_negatives / n_choices)

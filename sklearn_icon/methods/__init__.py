@@ -44,7 +44,7 @@ def names(family: str | None = None, published: bool | None = None) -> list[str]
     --------
     >>> from sklearn_icon import methods
     >>> methods.names("dimensionality reduction", published=True)
-    ['sne', 't-sne', 'pca']
+    ['sne', 't-sne', 'pca', 'umap', 'parametric-umap']
     """
     if family is not None and family not in FAMILIES:
         raise ValueError(f"family={shown(family)} is not known; use one of {list(FAMILIES)}.")

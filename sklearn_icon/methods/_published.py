@@ -53,6 +53,35 @@ _MAPS = [
         "1901",
         aliases=("principal component analysis", "principal components"),
     ),
+    Method(
+        name="umap",
+        title="UMAP",
+        family="dimensionality reduction",
+        supervisory=p.FuzzyUnion(),
+        learned=q.Rational(),
+        encoder=encoders.Lookup(),
+        estimator="ICONEmbedding",
+        equals="KL of UMAP's weights and kernel, both divided by their sums; its descent multiplies the attraction by "
+        "1.5, as UMAP's few negatives draw a map together. UMAP's own loss is that of parametric UMAP",
+        reference='McInnes, Healy and Melville, "UMAP: Uniform manifold approximation and projection", '
+        "arXiv 1802.03426",
+        normalization="joint",
+        aliases=("uniform manifold approximation and projection",),
+        parameters=(("late_exaggeration", 1.5),),
+    ),
+    Method(
+        name="parametric-umap",
+        title="Parametric UMAP",
+        family="dimensionality reduction",
+        supervisory=p.FuzzyUnion(),
+        learned=q.NegativeSampling(q.Rational()),
+        encoder=encoders.MLP(),
+        estimator="ICONEmbedding",
+        equals="what UMAP's negative sampling descends on average: sum_i w_i [-sum_j p(j|i) log v_ij - m mean_j "
+        "log(1 - v_ij)] / sum_i w_i",
+        reference='Sainburg, McInnes and Gentner, "Parametric UMAP embeddings", Neural Computation 2021',
+        aliases=("p-umap",),
+    ),
 ]
 
 _CONTRASTIVE = [

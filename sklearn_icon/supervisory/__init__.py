@@ -13,7 +13,7 @@ from ._base import Supervisory
 from ._given import GRAPH_OF_FEATURES as GRAPH_OF_FEATURES
 from ._given import Counts, CrossModalPairs, Graph, Identity
 from ._labels import DataLabel, PositivePairs, PropagatedLabel, SameClass
-from ._neighborhoods import Gaussian, StudentT, UniformKNN
+from ._neighborhoods import FuzzyUnion, Gaussian, StudentT, UniformKNN
 from ._spectral import Spectral
 from ._wrappers import RandomWalk, UniformMixture
 
@@ -21,6 +21,7 @@ __all__ = [
     "Counts",
     "CrossModalPairs",
     "DataLabel",
+    "FuzzyUnion",
     "Gaussian",
     "Graph",
     "Identity",
@@ -48,6 +49,7 @@ NAMES: dict[str, Any] = {
     "student_t": StudentT,
     "knn": UniformKNN,
     "walk": _walk,
+    "fuzzy": FuzzyUnion,
     "identity": Identity,
     "graph": Graph,
     "same_class": SameClass,

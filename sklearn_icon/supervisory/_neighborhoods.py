@@ -24,6 +24,7 @@ from .._core.spec import answer
 from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .._graph.affinity import (
     gaussian_log_affinity,
+    local_exponentials,
     narrow_log_affinity,
     normalize_log_rows,
     perplexity_rows,
@@ -462,3 +463,60 @@ class UniformKNN(Neighborhood):
     def rows_at(self, distances: Array) -> Array:
         """Rows p(.|new) of new rows over given neighbour distances."""
         return np.full(distances.shape, 1 / distances.shape[1])
+
+
+class FuzzyUnion(UniformKNN):
+    r"""Local exponentials, joined so that a pair is near if either row says so: the p of UMAP.
+
+    ::
+
+        v(j|i) = exp(-max(0, d_ij - rho_i) / s_i),     sum_j v(j|i) = log2 k,     rho_i = min_{j: d_ij > 0} d_ij
+        w_ij = v(j|i) + v(i|j) - v(j|i) v(i|j),        p(j|i) = w_ij / w_i,     mean_i D_i = sum_i w_i D_i / sum_i w_i
+
+    Parameters
+    ----------
+    n_neighbors : int, default=15
+        The number k, the row itself included, as umap-learn counts.
+    metric, source, metric_params : see `Gaussian`
+        As there.
+
+    Raises
+    ------
+    ValueError
+        At `conditional`: n_neighbors is one, or above the number of rows.
+
+    References
+    ----------
+    McInnes, Healy and Melville, "UMAP", arXiv 1802.03426, section 3.1.
+
+    Examples
+    --------
+    >>> from sklearn_icon.supervisory import FuzzyUnion
+    >>> FuzzyUnion(n_neighbors=3).conditional([[0.0], [1.0], [3.0], [4.0]]).toarray()[0].round(2).tolist()
+    [0.0, 0.63, 0.37, 0.0]
+    """
+
+    weighs_rows = True
+    _parameter_constraints = Neighborhood._parameter_constraints | {
+        "n_neighbors": [Interval(Integral, 2, None, closed="left")]
+    }
+
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
+        """Compute p; see `Supervisory.conditional`."""
+        if group().several:
+            raise ValueError("FuzzyUnion() is not computed over ranks; use UniformKNN() or Gaussian().")
+        features = self._features(X, y)
+        n, (most, data), k = features.shape[0], self._most_neighbors(features), self.n_neighbors
+        if k == _DEFAULT_N_NEIGHBORS > most + 1 > 1:
+            k = shrink("n_neighbors", k, most + 1, data)
+        neighbors = self._neighbors(features, k - 1, n_jobs, random_state)
+        rows = local_exponentials(neighbors.distances)
+        indptr = np.arange(0, rows.size + 1, rows.shape[1])
+        near = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(n, n))
+        p = Conditional.from_weights(near + near.T - near * near.T, exclude_self=True, recall=neighbors.recall)
+        return replace(p, neighbors=neighbors, weighs_rows=True)
+
+    def rows_at(self, distances: Array) -> Array:
+        """Rows p(.|new) of new rows over given neighbour distances, by what these rows say alone."""
+        rows = local_exponentials(distances)
+        return rows / rows.sum(axis=1, keepdims=True)

@@ -17,6 +17,8 @@ from sklearn_icon.learned import (
     Harmonic,
     Learned,
     NarrowGaussian,
+    NegativeSampling,
+    Rational,
     SharedCluster,
     StudentT,
     UniformMixture,
@@ -54,6 +56,11 @@ def rows_of(kernel):
         return rows
 
     return q
+
+
+def rational(a, b, e):
+    """UMAP's kernel, flat within sqrt(e)."""
+    return lambda x, y: 1 / (1 + a * ((sq_distance(x, y) + e) ** b - e**b))
 
 
 def softmax(row):
@@ -110,6 +117,8 @@ CASES = {
     },
     "harmonic": Case(Harmonic(), rows_of(lambda a, b: 1 / max(sq_distance(a, b), 1e-12))),
     "harmonic-3": Case(Harmonic(n=3.0), rows_of(lambda a, b: max(sq_distance(a, b), 1e-12) ** -3.0)),
+    "rational": Case(Rational(), rows_of(rational(1.5769434602697652, 0.8950608778515733, 0.01))),
+    "rational-wide": Case(Rational(0.5, 2.0), rows_of(rational(0.2588787412869628, 1.0574996994409025, 0.04))),
     "cluster": Case(SharedCluster(), shared_cluster, includes_self=True),
     "cluster-degree": Case(SharedCluster(weights="degree"), shared_cluster, includes_self=True, weighted=True),
 }
@@ -418,6 +427,12 @@ BAD = [
     (StudentT(df=0), "df"),
     (StudentT(df="1"), "df"),
     (Harmonic(n=0), "n"),
+    (Rational(min_dist=-1.0), "min_dist"),
+    (Rational(spread=0), "spread"),
+    (NegativeSampling("rational"), "base"),
+    (NegativeSampling(Rational(spread=0)), "spread"),
+    (NegativeSampling(Rational(), n_negatives=0), "n_negatives"),
+    (NegativeSampling(Rational(), noise=-1), "noise"),
     (SharedCluster(weights="volume"), "weights"),
     (UniformMixture(StudentT(), 1.0), "alpha"),
     (UniformMixture(StudentT(), -0.1), "alpha"),
@@ -448,6 +463,7 @@ def test_a_limit_takes_no_mixture(spec):
         (Gaussian(metric="dot"), [{"sigma": 2.0}, {"tau": 3.0}]),
         (StudentT(), [{"df": 2.0}]),
         (Harmonic(), [{"n": 2.0}]),
+        (Rational(), [{"min_dist": 0.5}, {"spread": 2.0}]),
         (SharedCluster(), [{"weights": "degree"}]),
         (UniformMixture(StudentT(), 0.1), [{"alpha": 0.2}, {"base__df": 3.0}, {"base": Gaussian()}]),
     ],
@@ -518,3 +534,30 @@ def test_rows_of_zeros_under_the_cosine_have_finite_gradients():
     value = spec.pairwise(*spec.prepare(z, torch.eye(4))).sum()
     assert value == 0
     assert torch.autograd.grad(value, z)[0].isfinite().all()
+
+
+# --- negative sampling ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise, n_negatives", [(0.0, 5.0), (1.0, 5.0), (0.25, 1.0)])
+def test_negative_sampling_tells_pairs_apart(noise, n_negatives, z):
+    """-log v of pairs, and -m mean log(1 - v) over drawn rows, v = k / (k + c)."""
+    spec = NegativeSampling(StudentT(), n_negatives, noise)
+    rows = torch.as_tensor(z)
+    log_v = spec.pairwise(rows, rows)
+    told = [[1 / (1 + sq_distance(a, b)) for b in z] for a in z]
+    told = [[k / (k + noise) if noise else k for k in row] for row in told]
+    assert_allclose(log_v.exp(), told, rtol=1e-9)
+    assert_allclose(spec.paired(rows, rows.flip(0)).exp(), np.diag(np.fliplr(told)), rtol=1e-12)
+    off = log_v.masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
+    expected = [
+        -n_negatives * sum(log(1 - 0.999 * v) for j, v in enumerate(row) if j != i) / (len(z) - 1)
+        for i, row in enumerate(told)
+    ]
+    assert_allclose(spec.log_partition(off, len(z) - 1), expected, rtol=1e-9)
+
+
+def test_tail_of_umap_learn():
+    umap = pytest.importorskip("umap.umap_", reason="a peer of the benchmarks")
+    for min_dist, spread in [(0.1, 1.0), (0.5, 2.0), (0.0, 0.5)]:
+        assert_allclose(Rational(min_dist, spread).tail, umap.find_ab_params(spread, min_dist), rtol=1e-6)

@@ -13,7 +13,8 @@ import sklearn_icon
 from sklearn_icon import methods, supervisory
 
 CANONICAL = """
-sne t-sne pca infonce simclr moco-v3 t-simclr t-simcne vicreg triplet supcon x-sample lgsimclr clip cmc cross-entropy
+sne t-sne pca umap parametric-umap
+infonce simclr moco-v3 t-simclr t-simcne vicreg triplet supcon x-sample lgsimclr clip cmc cross-entropy
 harmonic mlm k-means spectral ncut dcd pmi infonce-clustering debiased-infonce-clustering
 """.split()
 GAPS = """

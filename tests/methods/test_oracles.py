@@ -65,6 +65,21 @@ def nearest(rows):
     return p
 
 
+def fuzzy(rows):
+    """UMAP's weights of pairs: local exponentials that sum to log2 k, the row counted among the k, joined."""
+    v = np.zeros((N, N))
+    for i, row in enumerate(distances(rows)):
+        others = sorted((d, j) for j, d in enumerate(row) if j != i)[: NEIGHBORS - 1]
+
+        def says(s, others=others):
+            return [np.exp(-(d - others[0][0]) / s) for d, _ in others]
+
+        s = brentq(lambda s: sum(says(s)) - np.log2(NEIGHBORS), 1e-3, 1e3, xtol=1e-14)
+        for (_, j), value in zip(others, says(s), strict=True):
+            v[i, j] = value
+    return np.array([[v[i, j] + v[j, i] - v[i, j] * v[j, i] for j in range(N)] for i in range(N)])
+
+
 def walks(p):
     """P + P^2 without self, rows divided by their sums."""
     total = p + p @ p
@@ -231,6 +246,24 @@ def wrong(z, prototypes, sigma):
     return total / N
 
 
+A, B, E = 1.5769434602697652, 0.8950608778515733, 0.01  # umap-learn's for min_dist=0.1 and spread=1, and a softening
+
+
+def umap_kernel(a, b):
+    return 1 / (1 + A * ((sq_distance(a, b) + E) ** B - E**B))
+
+
+def negative_sampling(w, kernel, z, n_negatives=5):
+    """-sum_ij w_ij log k_ij, and as much of drawn rows as UMAP draws for each neighbour, over all weights."""
+    total = 0
+    for i in range(N):
+        others = [j for j in range(N) if j != i]
+        told = sum((1 - 0.999 * kernel(z[i], z[j])).log() for j in others) / len(others)
+        near = sum(w[i, j] * kernel(z[i], z[j]).log() for j in others if w[i, j])
+        total = total - near - w[i].sum() * n_negatives * told
+    return total / w.sum()
+
+
 def tokens(z, keys):
     """Cross-entropy of all tokens, less the entropy of each context's counts: contexts weigh as many as they have."""
     log_q = (z @ keys.T).log_softmax(dim=1)
@@ -285,6 +318,8 @@ ORACLES = {
     "pmi": lambda z: mutual_information(nearest(X), z) + log(N) - entropy(nearest(X)),
     "infonce-clustering": lambda z: kl_of_clusters(walks(nearest(X)), z),
     "debiased-infonce-clustering": debiased_clusters,
+    "umap": lambda z: joint_kl(fuzzy(X) * N / fuzzy(X).sum(), umap_kernel, z),
+    "parametric-umap": lambda z: negative_sampling(fuzzy(X), umap_kernel, z),
     "dual-t-sne": lambda z: joint_kl(student_t(X, 10.0), lambda a, b: (-sq_distance(a, b)).exp(), z),
     "doubly-t-sne": lambda z: joint_kl(student_t(X, 10.0), lambda a, b: 1 / (1 + sq_distance(a, b)), z),
     "sne-graph": lambda z: kl_of_rows(from_graph(), sne_kernel, z),

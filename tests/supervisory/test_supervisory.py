@@ -19,6 +19,7 @@ from sklearn_icon.supervisory import (
     Counts,
     CrossModalPairs,
     DataLabel,
+    FuzzyUnion,
     Gaussian,
     Graph,
     Identity,
@@ -501,6 +502,7 @@ def test_every_parameter_of_a_neighborhood_matters():
         (Gaussian(perplexity=3.0), [{"perplexity": 4.0}, {"sigma": 1.0}, {"n_neighbors": 5}, {"metric": "cosine"}]),
         (StudentT(sigma=1.0), [{"df": 2.0}, {"sigma": 2.0}, {"n_neighbors": 5}, {"metric": "cosine"}]),
         (UniformKNN(n_neighbors=3), [{"n_neighbors": 4}, {"metric": "cosine"}]),
+        (FuzzyUnion(n_neighbors=4), [{"n_neighbors": 5}, {"metric": "cosine"}]),
     ]:
         before = spec.conditional(X, y).toarray()
         for change in [*changes, {"source": "y"}, {"metric": "minkowski", "metric_params": {"p": 1}}]:
@@ -900,3 +902,48 @@ def test_scale_changes_no_row(make, scale):
     assert_allclose(make(perplexity=7).conditional(X * scale).toarray(), rows, atol=1e-5)
     rows = make(sigma=0.7).conditional(X).toarray()
     assert_allclose(make(sigma=0.7 * scale).conditional(X * scale).toarray(), rows, rtol=1e-8)
+
+
+# --- UMAP's p -------------------------------------------------------------------------------------------------------
+
+
+def local_fuzzy(X, k):
+    """w_ij by loops; s_i by bisection."""
+    n, d = len(X), euclidean(X)
+    v = np.zeros((n, n))
+    for i in range(n):
+        others = sorted((d[i][j], j) for j in range(n) if j != i)[: k - 1]
+        rho = min([e for e, _ in others if e > 0], default=0.0)
+        low, high = 1e-3 * sum(e for e, _ in others) / k, 1e6
+        for _ in range(200):
+            s = (low + high) / 2
+            above = sum(np.exp(-max(0, e - rho) / s) for e, _ in others) > np.log2(k)
+            low, high = (low, s) if above else (s, high)
+        for e, j in others:
+            v[i, j] = np.exp(-max(0, e - rho) / s)
+    return v + v.T - v * v.T
+
+
+@pytest.mark.parametrize("k", [2, 3, 8])
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 1e9])
+def test_fuzzy_union_by_loops(k, scale):
+    X = np.random.default_rng(k).normal(size=(25, 3))
+    w = local_fuzzy(X, k)
+    p = FuzzyUnion(n_neighbors=k).conditional(scale * X)
+    assert p.weighs_rows
+    assert_allclose(p.degrees, w.sum(axis=1), rtol=1e-8)
+    assert_allclose(p.toarray(), w / w.sum(axis=1, keepdims=True), rtol=1e-8, atol=1e-12)
+
+
+def test_fuzzy_union_of_umap_learn():
+    umap = pytest.importorskip("umap.umap_", reason="a peer of the benchmarks")
+    X = np.random.default_rng(0).normal(size=(300, 5))
+    theirs = umap.fuzzy_simplicial_set(X, 15, np.random.RandomState(0), "euclidean")[0].toarray()
+    p = FuzzyUnion().conditional(X)
+    assert_allclose(p.toarray() * p.degrees[:, None], theirs, atol=1e-4)  # to which theirs searches
+
+
+def test_fuzzy_union_of_few_or_equal_rows():
+    with pytest.warns(UserWarning, match="n_neighbors=15 is too large for 6 samples; using n_neighbors=6"):
+        assert FuzzyUnion().conditional(np.arange(6.0)[:, None]).weights.nnz == 30
+    assert_allclose(FuzzyUnion(n_neighbors=4).conditional(np.zeros((9, 2))).toarray().sum(axis=1), 1)
