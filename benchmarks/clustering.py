@@ -50,7 +50,7 @@ def icon(k, seed, jobs, **options):
 
 
 def ablated(k, seed, jobs, n_steps=1, target=0.0, debias=0.0, momentum=False):
-    """Uniform neighbours in y, walks along them, a uniform share in p alone or in both, an average of the encoder."""
+    """Uniform neighbours in y, walks along them, uniform mass in p or in both, an average of the encoder."""
     from sklearn_icon import encoders, supervisory
 
     p = supervisory.RandomWalk(supervisory.Graph(), n_steps=n_steps)
@@ -87,7 +87,7 @@ SYSTEMS = {
 
 def ablation_tables():
     """{table: {row: options of `ablated`}}."""
-    a, shares = 0.3, [share / 10 for share in range(10)]  # a is ICONClustering's own
+    a, fractions = 0.3, [part / 10 for part in range(10)]  # a is ICONClustering's own
     options = partial(dict, n_steps=1, target=0.0, debias=0.0)
     walked = partial(options, n_steps=WALK_STEPS)
     return {
@@ -98,8 +98,8 @@ def ablation_tables():
             "+ EMA": walked(debias=a, momentum=True),
         },
         "walks": {str(walks): options(n_steps=1 + walks, debias=a) for walks in range(4)},
-        "share in target": {str(share): walked(target=share) for share in shares},
-        "share in both": {str(share): walked(debias=share) for share in shares},
+        "uniform mass in p": {str(part): walked(target=part) for part in fractions},
+        "uniform mass in both": {str(part): walked(debias=part) for part in fractions},
     }
 
 

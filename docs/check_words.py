@@ -79,7 +79,8 @@ def docstring_faults() -> Iterator[str]:
 
 def word_faults() -> Iterator[str]:
     """Lines of the documentation and the package that say something in words of our own."""
-    files = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.rst"), *(ROOT / "examples").glob("*.py")]
+    files = [*ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md"), *(ROOT / "docs").glob("*.rst")]
+    files += (ROOT / "examples").glob("*.py")
     files += (ROOT / "sklearn_icon").rglob("*.py")
     for path in sorted(files):
         for number, line in enumerate(path.read_text().splitlines(), start=1):
