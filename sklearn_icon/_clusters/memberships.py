@@ -7,7 +7,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from .._core.conditional import Conditional
-from .._core.rows import in_units, unit_of
+from .._core.rows import in_units, refuse_tiny, unit_of
 from ..encoders._networks import input_scale
 from .choice import Candidate, as_even, as_good, candidate
 from .local_search import quiet
@@ -55,6 +55,7 @@ def linear(X: Any, chosen: Candidate, p: Conditional, sample_weight: np.ndarray)
 
 def nearest_mean(X: Any, labels: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """2 s m_c and -s |m_c|^2 of means m_c, s one over twice the rows' variance around them; of centred rows."""
+    refuse_tiny(X)
     n, k, unit = len(labels), int(labels.max()) + 1, unit_of(X)
     X = in_units(X, unit)
     center = np.asarray(share @ X)

@@ -191,7 +191,7 @@ def without_negatives(d: Rows, what: str) -> Rows:
     if least >= 0:
         return d
     if least < -_ROUNDING * values.max(initial=0):
-        r, c = _place(d, lambda values: values == least)
+        r, c = place_of(d, lambda values: values == least)
         raise ValueError(
             f"{what} needs distances, but that of [{r}, {c}] is {least:g}, which is negative; clip it at 0, or "
             "pass distances where these are similarities. All distances should be positive or zero, those of a metric "
@@ -202,7 +202,7 @@ def without_negatives(d: Rows, what: str) -> Rows:
     return d
 
 
-def _place(d: Rows, is_it: Callable[[Array], Array]) -> tuple[int, int]:
+def place_of(d: Rows, is_it: Callable[[Array], Array]) -> tuple[int, int]:
     """(row, column) of the first entry that is one."""
     if not sp.issparse(d):
         return np.argwhere(is_it(d))[0].tolist()

@@ -12,6 +12,7 @@ from sklearn.utils.validation import _num_samples
 from .._core.conditional import Conditional
 from .._core.rows import shape_of
 from .._core.types import Array, Jobs, Rows, Seed
+from .._graph.checks import place_of
 from ._base import Supervisory
 
 if TYPE_CHECKING:
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
 GRAPH_OF_FEATURES = (
     "A graph of rows of features is G = sklearn.neighbors.kneighbors_graph(X, 10), symmetrised: (G + G.T) / 2."
 )
+
+
+def without_negatives(weights: Rows, name: str, what: str) -> Rows:
+    """Finite weights or counts, none of them negative."""
+    weights = check_array(weights, accept_sparse="csr", input_name=name)
+    least = (weights.data if sparse.issparse(weights) else weights).min(initial=0)
+    if least < 0:
+        row, column = place_of(weights, lambda values: values == least)
+        raise ValueError(
+            f"Negative values in data passed to {name}: {what} of [{row}, {column}] is {least:g}; pass none "
+            "below zero, such as exp of them."
+        )
+    return weights
 
 
 class Identity(Supervisory):
@@ -164,7 +178,7 @@ class Graph(Supervisory):
     def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         weights = X if y is None else self._require_y(X, y)
-        weights = check_array(weights, accept_sparse="csr", ensure_non_negative=True, input_name="graph")
+        weights = without_negatives(weights, "graph", "the weight")
         if weights.shape[0] != weights.shape[1]:
             raise ValueError(
                 f"Graph() needs a square matrix of weights, got shape {weights.shape}; pass the graph as X or as y. "
@@ -224,6 +238,4 @@ class Counts(Supervisory):
     def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p; see `Supervisory.conditional`."""
         counts, name = (X, "X") if self.in_X(y) else (self._require_y(X, y), "y")
-        return Conditional.from_weights(
-            check_array(counts, accept_sparse="csr", ensure_non_negative=True, input_name=name)
-        )
+        return Conditional.from_weights(without_negatives(counts, name, "the count"))

@@ -20,7 +20,7 @@ from .._core.spec import answer, of_base
 from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .._graph.neighbors import nearest_neighbors
 from ._base import Wrapper, shrink
-from ._given import GRAPH_OF_FEATURES
+from ._given import GRAPH_OF_FEATURES, without_negatives
 from ._neighborhoods import UniformKNN
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def _checked(graph: Rows) -> Rows:
     """The graph, square, symmetric and without negative weights."""
     if graph.shape[0] != graph.shape[1]:
         raise ValueError(f"Spectral() needs a square matrix of weights, got shape {graph.shape}. {GRAPH_OF_FEATURES}")
-    graph = check_array(graph, accept_sparse="csr", ensure_non_negative=True, input_name="graph")
+    graph = without_negatives(graph, "graph", "the weight")
     if not _is_symmetric(graph):
         raise ValueError("Spectral() needs a symmetric graph of weights; make it one by (X + X.T) / 2.")
     return graph

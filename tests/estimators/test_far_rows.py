@@ -180,7 +180,11 @@ def test_any_scale_is_fitted_without_a_word(name, scale, dtype):
         assert adjusted_rand_score(model.labels_, np.arange(60) % 3) > 0.8
 
 
-@pytest.mark.parametrize("name", ["map", "clusters", "prototypes", "network", "pairs", "linear pairs"])
+def test_maps_know_no_smallest_scale():
+    assert np.isfinite(clone(SCALED["map"]).fit_transform(SMALL * 1e-311)).all()
+
+
+@pytest.mark.parametrize("name", ["clusters", "prototypes", "network", "pairs", "linear pairs"])
 def test_scales_below_all_normal_numbers_are_refused(name):
     X = SMALL * 1e-311
     with pytest.raises(ValueError, match="bring the features to a scale nearer one"):

@@ -660,8 +660,17 @@ def test_counts_are_y_where_that_is_a_matrix_else_X():
     ("spec", "graph", "message"),
     [
         (Graph(), np.ones((3, 2)), r"Graph\(\) needs a square matrix of weights, got shape \(3, 2\)"),
-        (Graph(), -np.ones((3, 3)), "Negative values in data"),
-        (Counts(), -np.ones((3, 3)), "Negative values in data"),
+        (
+            Graph(),
+            np.eye(3) - 0.5 * np.eye(3, k=1),
+            r"passed to graph: the weight of \[0, 1\] is -0\.5; pass none below",
+        ),
+        (
+            Graph(),
+            sparse.csr_array(-np.eye(3, k=-2)),
+            r"passed to graph: the weight of \[2, 0\] is -1; pass none below",
+        ),
+        (Counts(), -np.ones((3, 3)), r"Negative values in data passed to y: the count of \[0, 0\] is -1"),
         (Graph(), np.full((3, 3), np.nan), "NaN"),
     ],
 )
