@@ -345,7 +345,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         X = self._validate_items(X, encoder, reset=True)
-        kind = held_by(p_spec, X, y)
+        X_holds = held_by(p_spec, X, y)
         if is_itself(self.init) and not encoder.parametric:
             given_map(self.init, (X.shape[0], self.n_components))
         if sample_weight is not None and group().several:
@@ -353,43 +353,20 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         given, self._counts = X, copy_counts(sample_weight, X)
         if self._counts is not None:
             check_consistent_length(X, y)
-            X, y = self._with_copies(X, kind), p_spec.take(y, with_copies(np.arange(X.shape[0]), self._counts))
-        specs = p_spec, q_spec, encoder
+            X, y = self._with_copies(X, X_holds), p_spec.take(y, with_copies(np.arange(X.shape[0]), self._counts))
         few = group().several and group().total(X.shape[0]) <= _EXACT_LIMIT
-        case = Case(*specs, self.get_params(deep=False), kind, X, few_rows=few)
+        case = Case(p_spec, q_spec, encoder, self.get_params(deep=False), X_holds, X, few_rows=few)
         refuse("ICONEmbedding", case)
         if few:
             self._fit_by_first(X, y)
             self._shard = (group().rank, group().size) if self._fitted_rows is not None else None
             return vars(self)["embedding_"].copy()
-        routes = {"tokens": self._solve_tokens, "encoder": self._solve_encoder, "map": self._solve_map}
-        solve = routes[route_of("ICONEmbedding", case)]
-        with (
-            self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if encoder.flat or X.ndim == 2 else None),
-            working_on(device),
-        ):
-            how = {"n_jobs": self.n_jobs, "random_state": random_state}
-            p = recalled_p(lambda: p_spec.conditional(rows_of(X), y, **how))
-            warn_rows_without_positives(p)
-            self._progress.facts |= counted(p, X if kind == "features" and X.ndim == 2 else None)
-            p = self._keep_graph(p, p_spec, kind == "features" and self._counts is None)
-            features = X if kind == ("features" if p_spec.over_rows else "counts") else None
-            solution, method = solve(X, features, p.mix(self.debias), specs, device, random_state)
+        p, solution, self.method_ = self._solve(case, y, device, random_state)
         self.supervisory_, self.learned_, self.encoder_ = p_spec, solution.learned, encoder
-        self.method_, self.device_, self.learning_rate_ = method, str(device), solution.learning_rate
-        self.neighbor_recall_ = p.recall
-        self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
-        self.loss_iterations_, self.phases_ = solution.result.iterations, solution.phases
-        self.stop_reason_ = solution.phases[-1][2]
-        self.kl_divergence_ = float(group().total(solution.losses.sum()))
-        self.kl_per_sample_ = self._mean_of_copies(solution.losses * group().total(len(solution.losses)))
-        self._state = solution.state
-        placeable = not encoder.parametric and (kind == "counts" or p_spec.over_rows)
-        self._fitted_rows: Any = FittedRows(X, kind, p, p_spec, y) if placeable else None
-        if not p_spec.over_rows:
-            self.prototypes_ = solution.prototypes.astype(X.dtype, copy=False)
-        else:
-            self.__dict__.pop("prototypes_", None)
+        self.device_, self.neighbor_recall_ = str(device), p.recall
+        self._keep(solution, X.dtype)
+        placeable = not encoder.parametric and (X_holds == "counts" or p_spec.over_rows)
+        self._fitted_rows: Any = FittedRows(X, X_holds, p, p_spec, y) if placeable else None
         own = group().own(solution.embedding, X.shape[0])
         self._shard = (group().rank, group().size) if group().several and placeable else None
         self.embedding_ = self._mean_of_copies(own.astype(X.dtype, copy=False))
@@ -398,6 +375,34 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         if self.verbose:
             self._progress.say(f"Iteration {self.n_iter_}: error = {self.kl_divergence_:.7f}, {self._ended()}")
         return self.embedding_.copy()
+
+    def _solve(self, case, y, device, random_state):
+        """(p, solution, method) of what is to be fitted."""
+        routes = {"tokens": self._solve_tokens, "encoder": self._solve_encoder, "map": self._solve_map}
+        solve, X, X_holds = routes[route_of("ICONEmbedding", case)], case.X, case.holds
+        flat = case.encoder.flat or X.ndim == 2
+        with self._threads(X.shape[0] ** 2 // _PAIRS_A_NUMBER if flat else None), working_on(device):
+            how = {"n_jobs": self.n_jobs, "random_state": random_state}
+            p = recalled_p(lambda: case.p.conditional(rows_of(X), y, **how))
+            warn_rows_without_positives(p)
+            self._progress.facts |= counted(p, X if X_holds == "features" and X.ndim == 2 else None)
+            p = self._keep_graph(p, case.p, X_holds == "features" and self._counts is None)
+            features = X if X_holds == ("features" if case.p.over_rows else "counts") else None
+            specs = case.p, case.q, case.encoder
+            return p, *solve(X, features, p.mix(self.debias), specs, device, random_state)
+
+    def _keep(self, solution, dtype):
+        """Have what a solution tells beside the coordinates."""
+        self.learning_rate_ = solution.learning_rate
+        self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
+        self.loss_iterations_, self.phases_ = solution.result.iterations, solution.phases
+        self.stop_reason_ = solution.phases[-1][2]
+        self.kl_divergence_ = float(group().total(solution.losses.sum()))
+        self.kl_per_sample_ = self._mean_of_copies(solution.losses * group().total(len(solution.losses)))
+        self._state = solution.state
+        self.__dict__.pop("prototypes_", None)
+        if solution.prototypes is not None:
+            self.prototypes_ = solution.prototypes.astype(dtype, copy=False)
 
     def _with_copies(self, X, kind):
         """X as it is with copies of its rows, and of its columns where these are rows too."""

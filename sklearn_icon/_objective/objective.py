@@ -67,6 +67,10 @@ class Objective:
     distributions. A ValueError where divergence, normalisation and kernel do not go together, or no row has a positive.
     """
 
+    edges: Any = None
+    drawn: Any = None
+    _pushed: Any = None
+
     def __init__(
         self,
         p: Conditional,
@@ -90,14 +94,8 @@ class Objective:
         self.n_mixed = self.n_choices * (self.n_rows if self.joint else 1)
         self.is_plain_kl = is_plain_kl(learned, divergence, p.uniform)
         comparison = divergence_of(learned, divergence)
-        self.term, self.at_zero, self.of_sum = comparison.term, comparison.at_zero, comparison.of_sum
-        self.smooth = comparison.smooth
-        if self.joint and not comparison.additive:
-            raise ValueError(
-                f"divergence={divergence!r} is no sum over pairs, as normalization='joint' needs; use "
-                "normalization='conditional', or divergences.Alpha of the same order."
-            )
-        _check_combination(p, learned, divergence, self)
+        self.term, self.of_sum, self.smooth = comparison.term, comparison.of_sum, comparison.smooth
+        self.at_zero = _checked_at_zero(p, learned, divergence, comparison, self)
         weights, self.mass = _averaged(p, sample_weight, self.joint)
         weights = self.weights = without_tiny(weights, torch.finfo(dtype).tiny)
         self.uniform, self.background = p.uniform, self._tensor(p.uniform / self.n_mixed)
@@ -105,9 +103,6 @@ class Objective:
         self.constant = 0.0 if learned.is_limit else self._negentropy()
         square = self.n_rows == self.n_keys
         self.key_degrees = self._tensor(p.degrees) if square and p.degrees is not None else None
-        self.edges: Any = None
-        self.drawn: Any = None
-        self._pushed: Any = None
         self.grid = GridPotential(learned) if interpolate else None
         self._rough_grid = GridPotential(learned, self.grid.team, _ROUGH_SPACING) if self.grid else self.grid
         self._dense_but_self = n_components is None and p.weights.nnz * _PAIRS_OF_AN_EDGE >= self.n_rows * self.n_keys
@@ -349,8 +344,13 @@ class Objective:
         return scale * over_tiles(tile, z, keys, log_norm)
 
 
-def _check_combination(p: Conditional, learned: Learned, divergence: Any, objective: Objective) -> None:
-    """Refuse what is not defined, and say what is."""
+def _checked_at_zero(p: Conditional, learned: Learned, divergence: Any, comparison: Any, objective: Objective) -> Any:
+    """What the divergence counts where p is zero; refuses what is not defined, and says what is."""
+    if objective.joint and not comparison.additive:
+        raise ValueError(
+            f"divergence={divergence!r} is no sum over pairs, as normalization='joint' needs; use "
+            "normalization='conditional', or divergences.Alpha of the same order."
+        )
     check_limit(learned, divergence, objective.joint)
     if objective.joint and p.shape[0] != p.shape[1]:
         raise ValueError(
@@ -359,10 +359,11 @@ def _check_combination(p: Conditional, learned: Learned, divergence: Any, object
         )
     n_positive = np.sum(p.weights.data > p.shape[0] * torch.finfo(objective.dtype).tiny)
     full_support = n_positive == p.has_positives.sum() * objective.n_choices
-    if objective.at_zero is None and not p.uniform:
+    if comparison.at_zero is None and not p.uniform:
         if not full_support:
             raise infinite_where_zero(divergence)
-        objective.at_zero = 0.0
+        return 0.0
+    return comparison.at_zero
 
 
 def _averaged(p: Conditional, sample_weight: Any, joint: bool) -> tuple[sparse.csr_array, Array]:

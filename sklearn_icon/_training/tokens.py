@@ -59,9 +59,8 @@ def solve_tokens(
     rng, lookup = np.random.RandomState(run.seed), not encoder.parametric
     z, prototypes = (torch.tensor(part, **run.like).requires_grad_() for part in _first(p, n_components, start, rng))
     contexts = _Contexts(p, loss, run, width=0 if lookup else X.shape[1])
-    module = None
-    if not lookup:
-        module = build_module(encoder, X, n_components, run.seed, run.dtype, p.degrees).to(run.device)
+    built = None if lookup else build_module(encoder, X, n_components, run.seed, run.dtype, p.degrees)
+    module = None if built is None else built.to(run.device)
     own = [z] if module is None else [param for param in module.parameters() if param.requires_grad]
     params, kept = [prototypes, *own], [] if module is None else list(module.buffers())
 
