@@ -40,6 +40,10 @@ _Q = {
         r"L = \frac{1}{\sum_i w_i} \sum_i w_i \Big[ -\sum_j p(j \mid i) \log v_{ij} "
         r"- \frac{m}{N} \sum_j \log(1 - v_{ij}) \Big], \qquad v_{ij} = \left(1 + a d_{ij}^{2 b}\right)^{-1}"
     ],
+    ("SpectralContrast", "dot"): [
+        r"L = \frac{1}{n} \sum_i \Big[ -2 \sum_j p(j \mid i) z_i \cdot z_j "
+        r"+ \frac{1}{N} \sum_j (z_i \cdot z_j)^2 \Big]"
+    ],
     ("Harmonic", "distance"): [r"q(c \mid i) \propto \lVert z_i - w_c \rVert^{-2 n}"],
     ("SharedCluster", "memberships"): [
         r"q(j \mid i) = \sum_c \phi_{ic} \frac{\phi_{jc} d_j}{\sum_k \phi_{kc} d_k}, \qquad \phi = \mathrm{softmax}(z)"

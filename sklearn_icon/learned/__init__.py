@@ -7,7 +7,7 @@ affinity of a pair (squared distance, cosine or dot product), so each class adds
 
 from ._base import DistanceKernel, Kernel, Learned
 from ._kernels import Gaussian, Harmonic, Rational, StudentT
-from ._limits import NarrowGaussian, NegativeSampling, WideGaussian
+from ._limits import NarrowGaussian, NegativeSampling, SpectralContrast, WideGaussian
 from ._memberships import SharedCluster
 from ._wrappers import UniformMixture
 
@@ -21,6 +21,7 @@ __all__ = [
     "NegativeSampling",
     "Rational",
     "SharedCluster",
+    "SpectralContrast",
     "StudentT",
     "UniformMixture",
     "WideGaussian",

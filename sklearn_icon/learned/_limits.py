@@ -87,6 +87,46 @@ class NarrowGaussian(DistanceKernel):
         return log_kernel.amax(dim=1)
 
 
+class SpectralContrast(Learned):
+    r"""The spectral contrastive loss, whose minimisers span the leading eigenvectors of p as a graph.
+
+    ::
+
+        mean_i [ -2 sum_j p(j|i) z_i . z_j  +  mean_j (z_i . z_j)^2 ]
+
+    The second-order part of KL against exp(2 z_i . z_j), a limit of losses and no distribution: it works with
+    divergence="kl", normalization="conditional" and without a uniform mixture on q. Of two views it is
+    `|C - 1|^2` of their cross-moments C, up to a constant: Barlow Twins where both of its terms weigh the same.
+
+    References
+    ----------
+    HaoChen et al., "Provable guarantees for self-supervised deep learning with spectral contrastive loss", NeurIPS
+    2021, eq. 6.
+
+    Examples
+    --------
+    >>> from sklearn_icon.learned import SpectralContrast
+    >>> SpectralContrast()
+    SpectralContrast()
+    """
+
+    is_limit = True
+    unbounded = False
+    affinity = "dot"
+
+    def paired(self, z: Tensor, keys: Tensor) -> Tensor:
+        """2 z . y of matching rows; see `Learned.paired`."""
+        return 2 * (z * keys).sum(1)
+
+    def pairwise(self, z: Tensor, keys: Tensor) -> Tensor:
+        """2 z . y of all pairs; see `Learned.pairwise`."""
+        return 2 * z @ keys.T
+
+    def log_partition(self, log_kernel: Tensor, n_choices: int) -> Tensor:
+        """mean_j (z . y)^2; excluded keys hold -inf."""
+        return log_kernel.masked_fill(log_kernel.isneginf(), 0).square().sum(1) / (4 * n_choices)
+
+
 class NegativeSampling(Learned):
     r"""The expected loss of telling neighbours from drawn rows, pair by pair: the loss of UMAP and of Neg-t-SNE.
 

@@ -173,6 +173,21 @@ _CONTRASTIVE = [
         parameters=SEVERAL,
     ),
     Method(
+        name="spectral-contrastive",
+        title="Spectral contrastive",
+        family="contrastive",
+        supervisory=p.PositivePairs(),
+        learned=q.SpectralContrast(),
+        encoder=encoders.MLP(),
+        estimator="ICONEmbedding",
+        equals="mean_i -2 z_i . z_i+ plus the mean of (z_i . z_j)^2 over all other rows",
+        reference='HaoChen et al., "Provable guarantees for self-supervised deep learning with spectral contrastive '
+        'loss", NeurIPS 2021',
+        reads=VIEWS,
+        aliases=("spectral contrastive loss",),
+        parameters=SEVERAL,
+    ),
+    Method(
         name="triplet",
         title="Triplet",
         family="contrastive",

@@ -36,6 +36,7 @@ ROWS = {
     "StudentT": "Student-t",
     "Rational": "Student-t",
     "NegativeSampling": "Negative sampling",
+    "SpectralContrast": "Spectral contrast",
     "Harmonic": "Student-t",
     "SharedCluster": "Shared cluster",
     "degree": "Shared cluster, by degree",

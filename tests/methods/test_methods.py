@@ -14,6 +14,7 @@ from sklearn_icon import methods, supervisory
 
 CANONICAL = """
 sne t-sne pca umap parametric-umap
+spectral-contrastive
 infonce simclr moco-v3 t-simclr t-simcne vicreg triplet supcon x-sample lgsimclr clip cmc cross-entropy
 harmonic mlm k-means spectral ncut dcd pmi infonce-clustering debiased-infonce-clustering
 """.split()

@@ -264,6 +264,17 @@ def negative_sampling(w, kernel, z, n_negatives=5):
     return total / w.sum()
 
 
+def spectral_contrastive(p, z):
+    """mean_i -2 z_i . z_i+, and the mean of (z_i . z_j)^2 over the other rows."""
+    total = 0
+    for i in range(N):
+        products = [(z[i] * z[j]).sum() for j in range(N)]
+        others = [j for j in range(N) if j != i]
+        total = total - 2 * sum(p[i, j] * products[j] for j in others)
+        total = total + sum(products[j] ** 2 for j in others) / len(others)
+    return total / N
+
+
 def tokens(z, keys):
     """Cross-entropy of all tokens, less the entropy of each context's counts: contexts weigh as many as they have."""
     log_q = (z @ keys.T).log_softmax(dim=1)
@@ -318,6 +329,7 @@ ORACLES = {
     "pmi": lambda z: mutual_information(nearest(X), z) + log(N) - entropy(nearest(X)),
     "infonce-clustering": lambda z: kl_of_clusters(walks(nearest(X)), z),
     "debiased-infonce-clustering": debiased_clusters,
+    "spectral-contrastive": lambda z: spectral_contrastive(same(ITEMS), z),
     "umap": lambda z: joint_kl(fuzzy(X) * N / fuzzy(X).sum(), umap_kernel, z),
     "parametric-umap": lambda z: negative_sampling(fuzzy(X), umap_kernel, z),
     "dual-t-sne": lambda z: joint_kl(student_t(X, 10.0), lambda a, b: (-sq_distance(a, b)).exp(), z),
