@@ -396,7 +396,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
 
     def _drawn(self, X, y):
         """What `plotting.NeighborhoodDisplay` draws of rows."""
-        return Drawn(self._p_drawn(X, y, self.debias), self.transform(X), self.debias)
+        return Drawn(self._p_drawn(X, y, self.debias), np.array(self.transform(X)), self.debias)
 
     def _p_drawn(self, X, y, debias):
         """p of rows with its uniform mass."""

@@ -351,6 +351,8 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         return unit_rows(torch.from_numpy(z)).numpy() if on_sphere(self.learned_) else z
 
     def _drawn(self, X, y):
+        if y is None:
+            raise ValueError("y=None, but the keys of pairs are the rows of the other modality; pass these as y.")
         check_consistent_length(X, y)
         X, y = self._checked_X(X), self._checked_y(y)
         return Drawn(self._p_drawn(X, y, self.debias), self._encode_X(X), is_map=True, keys=self._encode_y(y))

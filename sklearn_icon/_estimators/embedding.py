@@ -637,6 +637,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def _drawn(self, X, y):
         fitted = self._fitted_rows
         represented = self.embedding_ if fitted is not None and fitted.kind != "features" else self.transform(X)
+        represented = np.array(represented)  # whatever the output is set to
         p = self._p_drawn(X, y, self.debias)
         if self.supervisory_.keys == "tokens":
             return Drawn(p, represented, self.debias, keys=self.prototypes_)

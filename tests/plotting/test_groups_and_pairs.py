@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, rel_entr
+from sklearn.base import clone
 from sklearn.cluster import DBSCAN, KMeans
 from sklearn.datasets import load_digits, load_iris
 from sklearn.exceptions import NotFittedError
@@ -192,8 +193,10 @@ def test_neighborhoods_of_pairs(pairs):
     assert display.divergence == pytest.approx(-log_q[3, 3], rel=1e-5)
     assert display.ax_.get_ylabel() == "Row j of y"
     assert any(label.get_text() == "3 (its partner)" for label in display.ax_.get_yticklabels())
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         NeighborhoodDisplay.from_estimator(pairs, upper, 3, y=lower[:4])
+    with pytest.raises(ValueError, match="pass these as y"):
+        NeighborhoodDisplay.from_estimator(pairs, upper, 3)
 
 
 def test_pairs_on_a_plane_are_drawn_there():
@@ -233,6 +236,16 @@ def test_neighborhoods_of_some_classes_and_of_probabilities():
     model = ICONClassifier(supervisory="same_class", encoder="mlp", max_iter=5, random_state=0).fit(X, y)
     display = NeighborhoodDisplay.from_estimator(model, X, 60, y=y)
     assert_allclose(display.p, np.where((y == 1) & (np.arange(150) != 60), 1 / 49, 0))
+
+
+@pytest.mark.parametrize("model", [ICONEmbedding(max_iter=60, random_state=0), ICONClustering(3, random_state=0)])
+def test_neighborhoods_of_frames_whatever_the_output(model):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    plain = NeighborhoodDisplay.from_estimator(clone(model).fit(X), X, 77)
+    framed = NeighborhoodDisplay.from_estimator(clone(model).set_output(transform="pandas").fit(frame), frame, 77)
+    assert_array_equal(framed.p, plain.p)
+    assert_array_equal(framed.q, plain.q)
 
 
 def test_neighborhoods_of_tokens():
