@@ -126,7 +126,7 @@ def run_panel(sets, systems, fit, judge, path, most_rows):
         left = [(s, o) for s, o in left if not any(found["options"] == o for found in of_set.get(s, []))]
         if left:
             X, y = make()
-            X, y = (None if part is None else part[:: max(1, len(X) // (most_rows or len(X)))] for part in (X, y))
+            X, y = (None if part is None else part[:: -(-len(X) // (most_rows or len(X)))] for part in (X, y))
         for system, options in left:
             run, Z = fit(system, X, options)
             of_map = of_map or judge(X, y)

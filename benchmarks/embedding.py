@@ -110,6 +110,8 @@ def fit_here(args):
         for stage, (module, name) in STAGES.items():
             _watch(importlib.import_module(module), name, stage, stages)
         imports = time.perf_counter() - start
+    if args.first:
+        SYSTEMS[args.fit](X[:: max(1, len(X) // args.first)], args.seed, args.jobs)
     for _ in range(2 if args.warm else 1):
         stages.clear()
         start = time.perf_counter()
@@ -154,6 +156,7 @@ def fit_elsewhere(system, rows, folder, args, seed, **options):
     out = Path(folder) / f"{system}.npy"
     command = [sys.executable, __file__, "--fit", system, "--rows", rows, "--map", out, "--seed", seed]
     command += ["--jobs", args.jobs, "--new", args.new, "--options", json.dumps(options)] + ["--warm"] * args.warm
+    command += ["--first", args.first]
     done = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.strip().splitlines()[-1]), np.load(out)
 
@@ -218,7 +221,7 @@ def draw(figures, maps, y, path):
 
 
 def panel(args):
-    """Every set by every system, with fewer steps and at its default, all of one thread."""
+    """Every set by every system, with fewer steps and at its default, all of one thread and after a fit of few rows."""
     with tempfile.TemporaryDirectory() as folder:
 
         def fit(system, X, options):
@@ -229,7 +232,7 @@ def panel(args):
         def judge(X, y):
             return Judge(X, np.zeros(len(X)) if y is None else y, 0, not args.no_kl)
 
-        args.jobs = 1
+        args.jobs, args.first = 1, 150
         sets = sets_of(args.data.split(",") if args.data else [], args.panel)
         figures = run_panel(sets, args.systems.split(","), fit, judge, args.json, args.n)
     if args.json:
@@ -251,6 +254,7 @@ def main():
     parser.add_argument("--no-kl", action="store_true", help="skip KL, which takes all pairs of each map")
     of_panel = "unlike sets, and rows of these folders of images and npz; --data names some, --json goes on"
     parser.add_argument("--panel", nargs="*", metavar="path", help=of_panel)
+    parser.add_argument("--first", type=int, default=0, help="fit about so many rows first, untimed")
     parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--plot", type=Path, help="write a picture of the maps")
