@@ -9,6 +9,7 @@ from sklearn_icon import (
     ICONClustering,
     ICONCrossModal,
     ICONEmbedding,
+    divergences,
     encoders,
     learned,
     methods,
@@ -45,6 +46,9 @@ CONFIGURATIONS = {
     "map-of-classes": ICONEmbedding(
         supervisory=supervisory.SameClass(unlabelled=supervisory.UniformKNN(n_neighbors=3)), **FEW
     ),
+    "umap": methods.get("umap").make_estimator(**FEW),
+    "parametric-umap": methods.get("parametric-umap").make_estimator(**FEW),
+    "map-by-hellinger": ICONEmbedding(perplexity=3, divergence=divergences.Alpha(0.5), **FEW),
     "clusters": ICONClustering(3, **PASSES),
     "clusters-by-a-lookup": ICONClustering(
         3, supervisory="knn", learned=learned.SharedCluster(weights="degree"), encoder="lookup", **PASSES
@@ -62,6 +66,7 @@ CONFIGURATIONS = {
     "harmonic-network": ICONClassifier(learned="harmonic", debias=0.1, encoder=encoders.MLP(hidden=(8,)), **LONGER),
     "student-t-network": ICONClassifier(learned="student_t", encoder=encoders.MLP(hidden=(8,)), **LONGER),
     "supcon-network": ICONClassifier(supervisory="same_class", learned="student_t", encoder="mlp", **FEW),
+    "bounded-softmax": ICONClassifier(divergence=divergences.TotalVariation(0.5), random_state=0),
     "propagated-labels": ICONClassifier(supervisory="propagated_label", random_state=0),
     "pairs": ICONCrossModal(random_state=0, max_iter=5),
     "pairs-by-a-network": ICONCrossModal(
@@ -86,7 +91,10 @@ OF_THE_SHELL = frozenset(
     """.split()
 )
 SPARSE = ("check_estimator_sparse_array", "check_estimator_sparse_matrix")
-DRAWN_BY_ROW = "map map-of-neighbours views tokens map-of-classes pairs-by-a-network pairs-in-batches".split()
+DRAWN_BY_ROW = """
+    map map-of-neighbours views tokens map-of-classes umap parametric-umap map-by-hellinger pairs-by-a-network
+    pairs-in-batches
+    """.split()
 WEIGHTS = ("check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data")
 
 
