@@ -323,8 +323,11 @@ def _newton(problem, V, tol, report, few):
         gradient = problem.gradient(V, q)
         if report(value):
             return V, "interrupted"
-        decrement = np.sqrt(max(np.vdot(gradient, _solved(factor, gradient)), 0.0))
-        if (decrement <= least and np.abs(gradient).max() <= tol) or before <= decrement <= small:
+        ahead = _solved(factor, gradient)
+        decrement = np.sqrt(max(np.vdot(gradient, ahead), 0.0))
+        if decrement <= least and np.abs(gradient).max() <= tol:
+            return V - ahead, "converged"  # a last step, which is known already
+        if before <= decrement <= small:
             return V, "converged"
         before = decrement if decrement <= small else np.inf
         factor = factor if products <= _MOST_PRODUCTS else None
