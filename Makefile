@@ -26,6 +26,7 @@ lint: $(VENV)/.installed-test,dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) docs/check_words.py
+	$(PY) -m codespell_lib *.md docs examples benchmarks sklearn_icon tests
 
 docs: $(VENV)/.installed-docs
 	@rm -rf docs/_build docs/generated
