@@ -9,14 +9,15 @@ import numpy as np
 import torch
 
 _PAIRS = 200_000  # of all maps together, up to which operations cost about their calls alone
-_MOST_MAPS = 10
+_LEAST_MAPS, _MOST_MAPS = 3, 10  # the fewest of up to three times as many pairs: two are no better than one
 _NOISE = 1.0  # of the start's width
 
 
 def n_side_by_side(objective, n_rows: int) -> int:
     """How many maps are unfolded side by side: one of many rows, or of an objective whose sums are others."""
     known = objective.is_plain_kl and objective.joint and objective.exclude_self and objective.learned.euclidean
-    return int(np.clip(_PAIRS // n_rows**2, 1, _MOST_MAPS)) if known else 1
+    few = known and _LEAST_MAPS * n_rows**2 <= 3 * _PAIRS
+    return int(np.clip(_PAIRS // n_rows**2, _LEAST_MAPS, _MOST_MAPS)) if few else 1
 
 
 class SideBySide:

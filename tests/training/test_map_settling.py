@@ -71,7 +71,7 @@ def test_maps_side_by_side_have_the_loss_and_gradient_of_each(kernel, n_componen
 def test_which_maps_are_unfolded_side_by_side():
     p = supervisory.Gaussian(perplexity=8).conditional(X)
     plain = Objective(p, StudentT(), normalization="joint")
-    assert [n_side_by_side(plain, n) for n in (10, 200, 400, 5000)] == [10, 5, 1, 1]
+    assert [n_side_by_side(plain, n) for n in (10, 200, 400, 500, 5000)] == [10, 5, 3, 1, 1]
     for other in ({"normalization": "conditional"}, {"normalization": "joint", "divergence": "jensen_shannon"}):
         assert n_side_by_side(Objective(p, StudentT(), **other), 50) == 1
 
