@@ -10,8 +10,8 @@ _P = {
     "Graph": [r"p(j \mid i) = \frac{w_{ij}}{\sum_k w_{ik}}"],
     "UniformKNN": [r"p(j \mid i) = \frac{1}{k} \; \text{where } j \text{ is one of the } k \text{ nearest rows to } i"],
     "FuzzyUnion": [
-        r"w_{ij} = v_{ij} + v_{ji} - v_{ij} v_{ji}, \qquad v_{ij} = \exp(-\max(0, d_{ij} - \rho_i) / s_i), "
-        r"\qquad p(j \mid i) = w_{ij} / w_i"
+        r"p(j \mid i) = w_{ij} / w_i, \qquad w_{ij} = v_{ij} + v_{ji} - v_{ij} v_{ji}, "
+        r"\qquad v_{ij} = \exp(-\max(0, d_{ij} - \rho_i) / s_i)"
     ],
     "PositivePairs": [r"p(j \mid i) = \frac{1[g_j = g_i]}{n_{g_i} - 1}, \qquad j \neq i"],
     "CrossModalPairs": [r"p(j \mid i) = 1[j \text{ is the partner of } i \text{ in the other modality}]"],

@@ -48,7 +48,7 @@ def test_figures_are_those_that_were_measured():
     assert f"`SpectralClustering` {mean['spectral']:.2f}; `KMeans` {kmeans:.2f} on the {len(of_kmeans)} with" in told
     worst = max(row["regret"] for row in panel.values())
     assert f"none more than {worst:.3f} below" in told
-    assert "forty methods" in text and len(methods.names()) == 40
+    assert "over forty methods" in text and len(methods.names()) > 40
     assert "fifteen are hatched" in text and len(methods.names(published=False)) == 15
 
 
