@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["ICONLoss"]
 
 _FIRST = {"tau": 0.1, "df": 1.0}
+_CONSTRAINTS = {
+    "divergence": ALLOWED,
+    "debias": [Interval(Real, 0, 1, closed="left")],
+    "gather_distributed": ["boolean"],
+    "symmetric": ["boolean"],
+}
 _LISTED = 5
 _USER = 6  # frames from the warning to the caller's line
 
@@ -141,31 +147,18 @@ class ICONLoss(torch.nn.Module):
         symmetric: bool = False,
     ) -> None:
         super().__init__()
-        validate_parameter_constraints(
-            {
-                "divergence": ALLOWED,
-                "debias": [Interval(Real, 0, 1, closed="left")],
-                "gather_distributed": ["boolean"],
-                "symmetric": ["boolean"],
-            },
-            {
-                "divergence": divergence,
-                "debias": debias,
-                "gather_distributed": gather_distributed,
-                "symmetric": symmetric,
-            },
-            caller_name="ICONLoss",
-        )
+        self.divergence, self.debias = divergence, debias
+        self.gather_distributed, self.symmetric = gather_distributed, symmetric
+        given = {name: vars(self)[name] for name in _CONSTRAINTS}
+        validate_parameter_constraints(_CONSTRAINTS, given, caller_name="ICONLoss")
         self.supervisory = resolve(supervisory, of_p.Supervisory, of_p.NAMES, "supervisory", source="y")
         self.learned = resolve(learned, Learned, NAMES, "learned").rounded()
-        self.divergence, self.debias, self.gather_distributed = divergence, debias, gather_distributed
         self.supervisory.check_batch()
         terms_of(divergence)  # validates
         self._uniform = 1 - (1 - debias) * (1 - self.supervisory.mixture)
         check_limit(self.learned, divergence)
         self._is_cosine = self.learned.affinity == "cosine"
         self._has_prototypes = self.supervisory.keys in ("classes", "tokens")
-        self.symmetric = symmetric
         if symmetric and self._has_prototypes:
             raise ValueError(f"symmetric=True needs keys that stand for rows, but those of {self.supervisory} do not.")
         self._reads_degrees = self.learned.by_degree and self.supervisory.over_rows
