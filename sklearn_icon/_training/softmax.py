@@ -310,7 +310,7 @@ class _Report:
 
 def _newton(problem, V, tol, report, few):
     """(V, status), by steps of Newton's method from V until the decrement, of the last factor, is small or stays."""
-    least, small = (max(min(tol, 1.0) ** power, _LEAST_TOLERANCE) for power in (2, 1.5))
+    least, small = (max(min(tol, 1.0) ** power, _LEAST_TOLERANCE) for power in (2.25, 1.5))
     before, factor = np.inf, None
     value, q = problem.value(V, q_too=True)
     gradient, decrement = problem.gradient(V, q), 1.0

@@ -301,3 +301,14 @@ def test_liblinear_by_name_takes_no_huge_values(largest):
         with pytest.raises(ValueError, match="Using the 'liblinear' solver while X contains a maximum value > 1e30"):
             ICONClassifier(solver="liblinear").fit(rows, [0, 1, 1, 0])
     assert ICONClassifier().fit(X, [0, 1, 1, 0]).predict(X)[2] == 1
+
+
+@pytest.mark.parametrize("C", [1.0, 100.0])
+@pytest.mark.parametrize("width", [30, 240])
+def test_probabilities_of_weights_are_those_of_copies(width, C):
+    """Whichever way Newton's steps are solved for."""
+    rng = np.random.RandomState(7)
+    X, y, counts = rng.rand(120, width), rng.randint(0, 3, 120), rng.randint(0, 5, 120)
+    weighted = ICONClassifier(C=C).fit(X, y, sample_weight=counts).predict_proba(X)
+    copies = ICONClassifier(C=C).fit(np.repeat(X, counts, axis=0), np.repeat(y, counts)).predict_proba(X)
+    np.testing.assert_allclose(weighted, copies, rtol=1e-7, atol=1e-9)
