@@ -553,7 +553,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             if can_fuse(q_spec, torch.empty(0, self.n_components, device=device)):
                 return "exact"
         if gridded:
-            few = _EXACT_LIMIT if q_spec.slope_terms is not None else min(_EXACT_LIMIT, _EXACT_WITHOUT_LOOPS)
+            loops = q_spec.learns or q_spec.slope_terms is not None
+            few = _EXACT_LIMIT if loops else min(_EXACT_LIMIT, _EXACT_WITHOUT_LOOPS)
             return "interpolation" if n > few else "exact"
         return "sampled" if drawn and self.divergence == "kl" and n > _SUMMED_LIMIT else "exact"
 
