@@ -322,10 +322,12 @@ def test_maps(two):
         if n == 300:  # by rank 0
             np.testing.assert_array_equal(places, one.embedding_)
         else:  # rounding leads to one of several minima, in one process too, as where the same rows are turned
-            turned = fit_map(slice(None), n, scipy.stats.ortho_group.rvs(10, random_state=0)).kl_divergence_
-            spread = abs(turned / one.kl_divergence_ - 1)
-            assert abs(first["kl"] / one.kl_divergence_ - 1) < 1e-3 + 2 * spread
-        assert abs(knn_recall(blobs(n), places) - knn_recall(blobs(n), one.embedding_)) < 0.01
+            turns = [scipy.stats.ortho_group.rvs(10, random_state=seed) for seed in (0, 1)]
+            alike = [one, *(fit_map(slice(None), n, turn) for turn in turns)]
+            losses = [fitted.kl_divergence_ for fitted in alike]
+            assert min(losses) * (1 - 5e-3) < first["kl"] < max(losses) * (1 + 5e-3)
+            recalls = [knn_recall(blobs(n), fitted.embedding_) for fitted in alike]
+            assert min(recalls) - 0.01 < knn_recall(blobs(n), places) < max(recalls) + 0.01
         if n == 3600:
             equal = (blobs(n) == blobs(n)[0]).all(axis=1)
             assert np.ptp(places[equal], axis=0).max() == 0
