@@ -60,7 +60,17 @@ def over_tiles(tile_function: Callable[..., Tensor], z: Tensor, keys: Tensor, *m
     tiles = row_tiles(len(z), len(keys), z.device)
     if len(tiles) == 1:
         return tile_function(z, keys, *more, tiles[0])
+    if not torch.is_grad_enabled():
+        return _by_tile(z, tiles, lambda rows: tile_function(z, keys, *more, rows))
     return torch.cat([checkpoint(tile_function, z, keys, *more, rows, use_reentrant=False) for rows in tiles])
+
+
+def _by_tile(z: Tensor, tiles: list[slice], number_of: Callable[[slice], Tensor]) -> Tensor:
+    """A number of each row of z, in place: results kept between tiles would scatter these over the heap."""
+    numbers = z.new_empty(len(z))
+    for rows in tiles:
+        numbers[rows] = number_of(rows)
+    return numbers
 
 
 def log_normalizer(learned: Learned, z: Tensor, keys: Tensor, *, exclude_self: bool, n_choices: int) -> Tensor:
@@ -98,7 +108,7 @@ class _SampledLogNormalizer(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, learned: DistanceKernel, drawn: Tensor) -> Tensor:
         keys, n, m = z[drawn], len(z), len(drawn)
         tiles = row_tiles(n, m, z.device)
-        log_z = torch.cat([_drawn_tile(learned, z, keys, rows, drawn)[1].logsumexp(1) for rows in tiles])
+        log_z = _by_tile(z, tiles, lambda rows: _drawn_tile(learned, z, keys, rows, drawn)[1].logsumexp(1))
         ctx.log_share = log((n - 1) / m)
         of_drawn = log_z[drawn].logaddexp(log_z.new_tensor(log(_LEAST_SUM))) + log((n - 1) / (m - 1))
         log_z = (log_z + ctx.log_share).index_copy(0, drawn, of_drawn)
@@ -144,12 +154,8 @@ class _EuclideanLogNormalizer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, keys: Tensor, learned: DistanceKernel, exclude_self: bool) -> Tensor:
-        log_z = torch.cat(
-            [
-                _log_kernel_tile(learned, z, keys, rows, exclude_self)[1].logsumexp(1)
-                for rows in row_tiles(len(z), len(keys), z.device)
-            ]
-        )
+        tiles = row_tiles(len(z), len(keys), z.device)
+        log_z = _by_tile(z, tiles, lambda rows: _log_kernel_tile(learned, z, keys, rows, exclude_self)[1].logsumexp(1))
         ctx.save_for_backward(z, keys, log_z)
         ctx.learned, ctx.exclude_self = learned, exclude_self
         return log_z

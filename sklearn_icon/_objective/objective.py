@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in half a second
 FINE_SPACING, FINE_NODES = 0.2, 4096  # of the grid for the reported loss of more rows
 _ROUGH_SPACING = 0.7  # of the grid in steps for which a rough gradient will do
-_EDGES_AT_ONCE = 1 << 20
+_EDGES_AT_ONCE, _EDGES_OF_A_VALUE = 1 << 20, 1 << 17  # the second where no gradient is wanted: some 200 bytes each
 _PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
 _SMALLEST_KERNEL = 1e-7  # that a weight is multiplied by, as a rule
 _PAIRS_OF_AN_EDGE = 64  # that cost as much among many dimensions
@@ -166,9 +166,9 @@ class Objective:
             total += mass @ (xlogy(p, p) - of_background)
         return float(total + self.mass.sum() * self.n_choices * of_background)
 
-    def _row_parts(self) -> list[tuple[int, int]]:
+    def _row_parts(self, most: int = _EDGES_AT_ONCE) -> list[tuple[int, int]]:
         """(first, last) rows of parts that bound the memory of their edges."""
-        cuts = np.searchsorted(self.weights.indptr, np.arange(0, self.weights.nnz, at_once(_EDGES_AT_ONCE)))
+        cuts = np.searchsorted(self.weights.indptr, np.arange(0, self.weights.nnz, at_once(most)))
         return list(pairwise(np.unique([0, *cuts, self.n_rows])))
 
     def _edges_of(self, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,9 +187,10 @@ class Objective:
 
     def _all_edges(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
         """All edges, in parts that bound the memory."""
-        if self.weights.nnz <= at_once(_EDGES_AT_ONCE):
+        most = _EDGES_AT_ONCE if torch.is_grad_enabled() else _EDGES_OF_A_VALUE
+        if self.weights.nnz <= at_once(most):
             return [self._few_edges]
-        return (self._edges_of(first, last) for first, last in self._row_parts())
+        return (self._edges_of(first, last) for first, last in self._row_parts(most))
 
     def __call__(self, z: Tensor, keys: Tensor | None = None, key_degrees: Tensor | None = None) -> Tensor:
         """L, a scalar tensor.
