@@ -162,6 +162,7 @@ def draw_frontier(figures, path):
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     columns = min(4, len(figures))
     rows = -(-len(figures) // columns)
@@ -173,5 +174,8 @@ def draw_frontier(figures, path):
             points = sorted(points, key=lambda point: point["CPU seconds"])
             ax.plot([p["CPU seconds"] for p in points], [p["recall@10"] for p in points], "o-", ms=3, label=system)
         ax.set(title=name, xscale="log", xlabel="CPU seconds", ylabel="recall at 10")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
     axes.flat[0].legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=100)

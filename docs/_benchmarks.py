@@ -65,6 +65,7 @@ def _tables(value, name):
         value = {str(i): row for i, row in enumerate(value, start=1)}
     if not isinstance(value, dict):
         return
+    value = {key: _at_defaults(inner) for key, inner in value.items()}
     rows = {key: _cells(row) for key, row in value.items() if isinstance(row, dict) and key != "machine"}
     rows = {key: cells for key, cells in rows.items() if cells}
     if rows and name:
@@ -72,6 +73,13 @@ def _tables(value, name):
     for key, inner in value.items():
         if key != "machine" and key not in rows:
             yield from _tables(inner, key)
+
+
+def _at_defaults(runs):
+    """Of runs under several options that without any."""
+    if isinstance(runs, list) and any(isinstance(run, dict) and run.get("options") == {} for run in runs):
+        return next(run for run in runs if run["options"] == {})
+    return runs
 
 
 def _cells(row):
