@@ -78,10 +78,8 @@ def _of_many(asked: Asked, distinct: Distinct, device: Any, random_state: np.ran
         of_fit = name, table, trained.loss, curve, str(device)
         return Kept(p_spec, p, Linear(), memberships, trained.state, *of_fit, distinct.first)
     fractions, costs = weight / weight.sum(), cost_table("kl", n, settings.uniform, settings.uniform)
-    searched_rows, n_sweeps = (
-        Rows(symmetric_flow(p, 1, weight), fractions, costs, settings.n_clusters),
-        settings.max_iter,
-    )
+    searched_rows = Rows(symmetric_flow(p, 1, weight), fractions, costs, settings.n_clusters)
+    n_sweeps = settings.max_iter
     if name == "k-means":
         coef, intercept = nearest_mean(few.rows, choice.chosen.labels, few.weight / few.weight.sum())
         labels, n_sweeps = np.asarray(rows @ coef.T + intercept).argmax(axis=1), 0

@@ -404,11 +404,11 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         if solution.prototypes is not None:
             self.prototypes_ = solution.prototypes.astype(dtype, copy=False)
 
-    def _with_copies(self, X, kind):
+    def _with_copies(self, X, X_holds):
         """X as it is with copies of its rows, and of its columns where these are rows too."""
-        if kind not in ("distances", "graph"):
+        if X_holds not in ("distances", "graph"):
             return with_copies(X, self._counts)
-        if kind == "distances" and sparse.issparse(X):
+        if X_holds == "distances" and sparse.issparse(X):
             raise ValueError(
                 "sample_weight needs distances in a dense X: a sparse graph of distances does not list the copies of a "
                 "row, which are its nearest neighbours. Pass features, or the graph of the copies."
