@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.metrics import euclidean_distances
-from sklearn.utils import check_array, check_consistent_length, check_scalar
+from sklearn.utils import check_array, check_consistent_length, check_scalar, deprecated
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from .._core.conditional import Conditional
 
+_DEPRECATED = "deprecated"  # stands for a parameter under its former name that was not passed
 _PALEST = 0.2  # where the colour scale begins
 _LEAST = 3e-3  # fractions of the largest that are not drawn grey
 _AXES = {"rows": "Row j", "views": "Row j", "classes": "Class", "tokens": "Token", "partners": "Row j of y"}
@@ -52,8 +54,8 @@ class NeighborhoodDisplay:
         The row whose neighbours they are.
     divergence : float
         D(p || q) of this row.
-    places : array-like of shape (n_keys, 2), default=None
-        Coordinates at which the keys are drawn; None draws bars.
+    coordinates : array-like of shape (n_keys, 2), default=None
+        Where the keys are drawn; None draws bars.
     names : sequence of str, default=None
         Names of the keys, for the bars; None takes their numbers.
     divergence_name : str, default="KL"
@@ -62,6 +64,11 @@ class NeighborhoodDisplay:
         What the keys are.
     origin : array-like of shape (2,), default=None
         Coordinates of row i among the keys; None takes those of key i.
+    places : array-like of shape (n_keys, 2)
+        Former name of `coordinates`.
+
+        .. deprecated:: 0.2
+           It will be removed in 0.3.
 
     Attributes
     ----------
@@ -90,21 +97,28 @@ class NeighborhoodDisplay:
         index: int,
         divergence: float,
         *,
-        places: Any = None,
+        coordinates: Any = None,
         names: Sequence[str] | None = None,
         divergence_name: str = "KL",
         keys: str = "rows",
         origin: Any = None,
+        places: Any = _DEPRECATED,
     ) -> None:
         self.p = p
         self.q = q
         self.index = index
         self.divergence = divergence
-        self.places = places
+        self.coordinates = _renamed(coordinates, places)
         self.names = names
         self.divergence_name = divergence_name
         self.keys = keys
         self.origin = origin
+
+    @deprecated("`places` is now called `coordinates`; the old name will go in 0.3.")  # type: ignore[prop-decorator]
+    @property
+    def places(self) -> Any:
+        """Former name of `coordinates`."""
+        return self.coordinates
 
     @classmethod
     def from_estimator(
@@ -114,9 +128,10 @@ class NeighborhoodDisplay:
         index: int,
         *,
         y: Any = None,
-        places: Any = None,
+        coordinates: Any = None,
         names: Sequence[str] | None = None,
         ax: Axes | None = None,
+        places: Any = _DEPRECATED,
         **kwargs: Any,
     ) -> Self:
         """Draw the neighbourhood of a row under a fitted estimator; q is that of what it maps rows to.
@@ -131,12 +146,17 @@ class NeighborhoodDisplay:
             Which row; -1 is the last.
         y : array-like of shape (n_samples, ...), default=None
             What p reads in addition to X: labels of a classifier, the other modality of pairs, groups or companions.
-        places : array-like of shape (n_keys, 2), default=None
-            Coordinates at which the keys are drawn. None: the estimator's map where that has two dimensions, else bars.
+        coordinates : array-like of shape (n_keys, 2), default=None
+            Where the keys are drawn. None: the estimator's map where that has two dimensions, else bars.
         names : sequence of str, default=None
             Names of the keys, for bars; None takes the classes of a classifier, else numbers.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
+        places : array-like of shape (n_keys, 2)
+            Former name of `coordinates`.
+
+            .. deprecated:: 0.2
+               It will be removed in 0.3.
         **kwargs : dict
             Passed to `plot`.
 
@@ -152,6 +172,7 @@ class NeighborhoodDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
+        coordinates = _renamed(coordinates, places)
         n = _num_samples(X)
         check_scalar(index, "index", Integral)
         if not -n <= index < n:
@@ -160,14 +181,14 @@ class NeighborhoodDisplay:
         drawn = estimator._drawn(X, y)
         p, q, divergence = _rows(estimator, X, y, index, drawn)
         kind = {"keys": estimator.supervisory_.keys, "names": drawn.names if names is None else names}
-        if places is None and drawn.is_map and drawn.represented.shape[1] == 2:
-            places = drawn.represented if drawn.keys is None else drawn.keys
+        if coordinates is None and drawn.is_map and drawn.represented.shape[1] == 2:
+            coordinates = drawn.represented if drawn.keys is None else drawn.keys
             kind["origin"] = drawn.represented[index]
-        if places is not None:
-            places = check_array(places, input_name="places")
-            check_consistent_length(places, p)
+        if coordinates is not None:
+            coordinates = check_array(coordinates, input_name="coordinates")
+            check_consistent_length(coordinates, p)
         name = _NAMES.get(estimator.divergence, str(estimator.divergence))
-        return cls(p, q, index, divergence, places=places, divergence_name=name, **kind).plot(ax=ax, **kwargs)
+        return cls(p, q, index, divergence, coordinates=coordinates, divergence_name=name, **kind).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, *, n_top: int = 12, **kwargs: Any) -> Self:
         """Draw both distributions.
@@ -190,7 +211,7 @@ class NeighborhoodDisplay:
         p, q = np.asarray(self.p, dtype=float), np.asarray(self.q, dtype=float)
         self.colorbar_: Any = None
         found = f"{self.divergence_name} = {self.divergence:.3f}"
-        if self.places is None:
+        if self.coordinates is None:
             self.ax_, self.figure_ = new_axes(ax, figsize=(6, 1.1 + 0.27 * min(n_top, len(p))))
             self.ax_q_: Any = None
             own = self.index if self.keys in _OWN else None
@@ -200,12 +221,22 @@ class NeighborhoodDisplay:
             return self
         self.ax_, self.figure_ = new_axes(ax, figsize=(9, 4.6))
         self.ax_q_ = _right_half(self.ax_)
-        places = np.asarray(self.places)
-        origin = places[self.index] if self.origin is None else np.asarray(self.origin)
-        self.colorbar_ = _maps((self.ax_, self.ax_q_), places, (p, q), origin, n_top, kwargs)
+        coordinates = np.asarray(self.coordinates)
+        origin = coordinates[self.index] if self.origin is None else np.asarray(self.origin)
+        self.colorbar_ = _maps((self.ax_, self.ax_q_), coordinates, (p, q), origin, n_top, kwargs)
         self.ax_.set_title(f"p(j|i): who should be near row {self.index}", loc="left", size="medium")
         self.ax_q_.set_title(f"q(j|i): who is near it; {found}", loc="left", size="medium")
         return self
+
+
+def _renamed(coordinates: Any, places: Any) -> Any:
+    """`coordinates` under either name."""
+    if places is _DEPRECATED:
+        return coordinates
+    if coordinates is not None:
+        raise ValueError("coordinates and places are the same parameter; pass coordinates alone.")
+    warnings.warn("`places` is now called `coordinates`; the old name will go in 0.3.", FutureWarning, stacklevel=3)
+    return places
 
 
 def _rows(estimator: Any, X: Rows, y: Any, index: int, drawn: Any) -> tuple[Array, Array, float]:

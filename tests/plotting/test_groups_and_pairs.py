@@ -203,7 +203,7 @@ def test_pairs_on_a_plane_are_drawn_there():
     flat = ICONCrossModal(2, random_state=0).fit(UPPER[:120], LOWER[:120])
     display = NeighborhoodDisplay.from_estimator(flat, UPPER[:120], 11, y=LOWER[:120])
     z, w = flat.transform(UPPER[:120], LOWER[:120])
-    assert_allclose(display.places, w)
+    assert_allclose(display.coordinates, w)
     assert_allclose(display.ax_.collections[-1].get_offsets()[0], z[11])
     assert display.ax_q_ is not None
 

@@ -518,7 +518,7 @@ DISPLAYS = [
     lambda: ClusterCountDisplay([2, 3], [[0.5, 0.9], [0.1, 0.2]], [[2, 2.5], [0, 0.5]], loss=[[3, 2], [0, 0]]),
     lambda: ReliabilityDisplay([0.5, 0.9], [0.4, 0.9], [1, 3], 0.025),
     lambda: NeighborhoodDisplay([0.0, 0.5, 0.5], [0.0, 0.9, 0.1], 0, 0.51),
-    lambda: NeighborhoodDisplay([0.0, 0.5, 0.5], [0.0, 0.9, 0.1], 0, 0.51, places=np.eye(3, 2)),
+    lambda: NeighborhoodDisplay([0.0, 0.5, 0.5], [0.0, 0.9, 0.1], 0, 0.51, coordinates=np.eye(3, 2)),
     lambda: ClusterSizesDisplay([3, 1], expected=[2.5, 1.5], n_unassigned=2),
     lambda: SilhouetteDisplay([0.5, -0.1, 0.8, 0.7], [0, 0, 1, 1]),
     lambda: RetrievalDisplay([0, 1], [[1, 0], [1, 2]], [[0.6, 0.4], [0.9, 0.1]], [2, 1]),

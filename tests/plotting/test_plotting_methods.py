@@ -156,7 +156,22 @@ def test_clusters_are_shown_as_bars(options):
     mean = np.mean([NeighborhoodDisplay.from_estimator(estimator, X, i).divergence for i in range(0, 150, 10)])
     assert 0 < mean < -2 * estimator.score(X)
     places = np.random.default_rng(0).normal(size=(150, 2))
-    assert NeighborhoodDisplay.from_estimator(estimator, X, 60, places=places).ax_q_ is not None
+    assert NeighborhoodDisplay.from_estimator(estimator, X, 60, coordinates=places).ax_q_ is not None
+
+
+def test_coordinates_have_a_former_name():
+    rows, p = np.eye(3, 2), [0.0, 0.5, 0.5]
+    with pytest.warns(FutureWarning, match="`places` is now called `coordinates`"):
+        display = NeighborhoodDisplay(p, p, 0, 0.0, places=rows)
+    assert_array_equal(display.coordinates, rows)
+    with pytest.warns(FutureWarning, match="`places` is now called `coordinates`"):
+        assert_array_equal(display.places, rows)
+    with pytest.raises(ValueError, match="are the same parameter; pass coordinates alone"):
+        NeighborhoodDisplay(p, p, 0, 0.0, coordinates=rows, places=rows)
+    estimator = ICONEmbedding(**QUICK).fit(X)
+    with pytest.warns(FutureWarning, match="`places` is now called `coordinates`"):
+        display = NeighborhoodDisplay.from_estimator(estimator, X, 0, places=np.ones((150, 2)))
+    assert_array_equal(display.coordinates, np.ones((150, 2)))
 
 
 def test_clusters_have_the_divergence_of_the_loss():
@@ -188,7 +203,7 @@ def test_clusters_by_reverse_kl_are_their_own_neighbors(name):
 def test_maps_show_both_distributions_on_one_scale():
     estimator = ICONEmbedding(**QUICK).fit(X)
     display = NeighborhoodDisplay.from_estimator(estimator, X, 7, cmap="viridis")
-    assert_array_equal(display.places, estimator.embedding_)
+    assert_array_equal(display.coordinates, estimator.embedding_)
     for ax, share in ((display.ax_, display.p), (display.ax_q_, display.q)):
         everyone, colored, itself = ax.collections[0], *ax.collections[2:]
         assert len(everyone.get_offsets()) == 150
@@ -220,7 +235,7 @@ def test_neighborhood_display_refuses():
         with pytest.raises(ValueError, match=f"index={index} is beyond the 150 rows of X; use one of -150 to 149"):
             NeighborhoodDisplay.from_estimator(estimator, X, index)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        NeighborhoodDisplay.from_estimator(estimator, X, 0, places=np.zeros((3, 2)))
+        NeighborhoodDisplay.from_estimator(estimator, X, 0, coordinates=np.zeros((3, 2)))
     pca = methods.get("pca").make_estimator(max_iter=5, random_state=0).fit(X)
     with pytest.raises(ValueError, match=r"WideGaussian\(\) is the limit of a loss and no distribution"):
         NeighborhoodDisplay.from_estimator(pca, X, 0)
