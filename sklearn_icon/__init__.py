@@ -51,9 +51,9 @@ keep_old_names(__name__)
 def __getattr__(name):
     """Import the estimators and modules at their first use (PEP 562)."""
     if name in _ESTIMATORS:
-        return getattr(import_module(f"._estimators.{_ESTIMATORS[name]}", __name__), name)
+        return vars(import_module(f"._estimators.{_ESTIMATORS[name]}", __name__))[name]
     if name in _ELSEWHERE:
-        return getattr(import_module(_ELSEWHERE[name], __name__), name)
+        return vars(import_module(_ELSEWHERE[name], __name__))[name]
     if name in _MODULES:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -59,7 +59,7 @@ class Settings(NamedTuple):
     def refuse_k_means(self, why: str) -> None:
         """Refuse what is said of k-means, where there is none."""
         for name, default in (("init", "k-means++"), ("algorithm", "lloyd")):
-            given = getattr(self, name)
+            given = self._asdict()[name]
             if is_itself(given) or given != default:
                 raise ValueError(
                     f"{name}={shown(given)} is of k-means, which has no part here: {why}. Leave it out, or choose "

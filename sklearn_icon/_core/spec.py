@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from inspect import signature
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,7 +26,7 @@ def answer(function: Callable[[Any], T]) -> T:
 
 def of_base(name: str, base: str = "base") -> Any:
     """The answer, or the method, that the `base` of a spec, or what stands for it, has under this name."""
-    return property(lambda self: getattr(getattr(self, base), name), doc=f"`{name}` of the {base}.")
+    return property(attrgetter(f"{base}.{name}"), doc=f"`{name}` of the {base}.")
 
 
 class RememberedNames(BaseEstimator):
@@ -113,15 +114,17 @@ def resolve(spec: Any, base: Any, names: Mapping[str, Any], parameter: str, **of
     `offered` is what a short name takes where it has such a parameter. An unknown name is a ValueError that lists those
     that are known, anything else a TypeError.
     """
-    if isinstance(spec, str):
-        if spec not in names:
+    match spec:
+        case base():
+            return clone(spec).validate()
+        case str() if spec in names:
+            return base.from_name(spec, names, **offered).validate()
+        case str():
             raise ValueError(f"{parameter}={shown(spec)} is not known; use one of {sorted(names)} or a spec instance.")
-        return base.from_name(spec, names, **offered).validate()
-    if isinstance(spec, type):
-        raise TypeError(f"{parameter}={spec.__name__} is a class; pass an instance, {spec.__name__}(...).")
-    if not isinstance(spec, base):
-        raise TypeError(
-            f"{parameter} must be None, one of {sorted(names)}, or an instance of a class of "
-            f"sklearn_icon.{base.__module__.split('.')[1]}; got {shown(spec)}."
-        )
-    return clone(spec).validate()
+        case type():
+            raise TypeError(f"{parameter}={spec.__name__} is a class; pass an instance, {spec.__name__}(...).")
+        case _:
+            raise TypeError(
+                f"{parameter} must be None, one of {sorted(names)}, or an instance of a class of "
+                f"sklearn_icon.{base.__module__.split('.')[1]}; got {shown(spec)}."
+            )

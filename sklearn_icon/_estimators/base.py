@@ -255,10 +255,12 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
 
     def _named_p(self):
         """What `supervisory` says before it is checked: a spec, the spec of a short name, or None."""
-        given = self.supervisory
-        if isinstance(given, str):
-            return supervisory.NAMES.get(given, lambda: None)()
-        return given if isinstance(given, supervisory.Supervisory) else None
+        match self.supervisory:
+            case supervisory.Supervisory() as given:
+                return given
+            case str() as name if name in supervisory.NAMES:
+                return supervisory.NAMES[name]()
+        return None
 
     @abstractmethod
     def _default_specs(self):

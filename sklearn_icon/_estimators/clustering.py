@@ -497,7 +497,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """The number of clusters that were asked for; of "auto" that which was found, or before fit the most."""
         if self.n_clusters != "auto":
             return self.n_clusters
-        return best_count(*self.cluster_counts_.values()) if hasattr(self, "cluster_counts_") else self.max_clusters
+        return best_count(*self.cluster_counts_.values()) if "cluster_counts_" in vars(self) else self.max_clusters
 
     @property
     def _n_outputs(self):
@@ -541,7 +541,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _settings(self):
         """What was set beside the specs."""
-        given = {name: getattr(self, name) for name in Settings._fields if name not in ("uniform", "report")}
+        given = {name: value for name, value in self.get_params(deep=False).items() if name in Settings._fields}
         return Settings(uniform=self._share, report=self._on_step, **given)
 
     @property
@@ -692,7 +692,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         memberships = self._encoded(self._views_of(X)) if self.supervisory_.views else self.predict_proba(X)
         X = rows_of(self._validate_items(X, self.encoder_, reset=False))
         p_spec = self.supervisory_
-        if hasattr(self, "chosen_") and self.supervisory is None:
+        if "chosen_" in vars(self) and self.supervisory is None:
             p_spec, y = self._local(X, self.n_clusters_), None
         return -self._loss(self._case(p_spec, self.learned_, self.encoder_)).value(X, y, memberships)
 

@@ -149,7 +149,7 @@ class LinearPart:
         check_is_fitted(self, "classes_")
         if self._coef is None or self._state:
             raise AttributeError(f"{type(self).__name__} with {self.learned_} and {self.encoder_} is not linear in X.")
-        return getattr(self, name)
+        return vars(self)[name]
 
     def _may_be_linear(self):
         """Whether coefficients there are, or after a fit would be."""

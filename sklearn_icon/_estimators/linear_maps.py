@@ -60,12 +60,12 @@ def _has_linear(estimator):
 
 
 def _may_be_linear(estimator):
-    return not hasattr(estimator, "_linear") or _has_linear(estimator)
+    return "_linear" not in vars(estimator) or _has_linear(estimator)
 
 
 def _of(name, doc):
     def get(self):
-        if not hasattr(self, "_linear"):
+        if "_linear" not in vars(self):
             raise AttributeError(f"This {type(self).__name__} instance is not fitted yet, and has no {name}.")
         _has_linear(self)
         return self._linear[name]

@@ -162,8 +162,8 @@ def table_html(title, entries):
 
 
 def _plain(value):
-    """A number of NumPy's as Python's own."""
-    return np.asarray(value).reshape(-1)[0].item() if isinstance(value, np.ndarray | np.generic) else value
+    """A number, or the first of an array, or a string as Python's own."""
+    return np.asarray(value).reshape(-1).tolist()[0]
 
 
 def followed(fit):

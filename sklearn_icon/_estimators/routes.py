@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from scipy import sparse
 
-from .. import learned
 from .._core.group import group
 from .._objective.divergences import terms_of
 from .over_ranks import OVER_RANKS, of_few_rows
@@ -161,7 +160,7 @@ def route_of(estimator: str, case: Case) -> str:
 def _bounded(case: Case) -> Iterator[str]:
     """A loss that falls without bound as an encoder spreads the rows; networks are held to the unit sphere."""
     plain = not case.encoder.parametric or case.encoder.is_linear
-    if isinstance(case.q, learned.WideGaussian) and plain and not case.encoder.orthonormal:
+    if case.q.is_unbounded and plain and not case.encoder.orthonormal:
         yield (
             f"the loss of {case.q} falls without bound as {case.encoder} spreads the rows; use an encoder that cannot: "
             "encoders.Linear(orthonormal=True), or a network such as 'mlp', whose rows are scaled to unit length."

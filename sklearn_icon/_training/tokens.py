@@ -119,13 +119,17 @@ class _Contexts:
             order = rng.permutation(self.rows)
             yield from (order[first : first + n_batch] for first in range(0, len(order), n_batch))
 
+    def is_whole(self, rows: np.ndarray) -> bool:
+        """Whether a batch is all rows, and one block."""
+        return len(rows) == len(self.rows) <= self.n_at_once
+
     def blocks(self, rows: np.ndarray) -> Iterable:
         """(rows, fraction of the weight of all rows, objective) of blocks that bound the memory."""
-        if self.whole is not None and len(rows) == len(self.rows):
+        if self.is_whole(rows) and self.whole is not None:
             return [self.whole]
         parts = (rows[first : first + self.n_at_once] for first in range(0, len(rows), self.n_at_once))
         blocks = ((part, self.weight[part].sum(), self._objective(part)) for part in parts)
-        if len(rows) == len(self.rows) <= self.n_at_once:
+        if self.is_whole(rows):
             self.whole = next(blocks)
             return [self.whole]
         return blocks
@@ -142,8 +146,8 @@ class _Contexts:
     ) -> torch.Tensor:
         """D of a batch, an estimate of that of all; only the gradient of one block is held at a time."""
         blocks = self.blocks(rows)
-        if isinstance(blocks, list):
-            _, _, objective = blocks[0]
+        if self.is_whole(rows):
+            ((_, _, objective),) = blocks
             return objective(represent(rows), prototypes)
         scale = len(self.rows) / len(rows)
         return sum_of(

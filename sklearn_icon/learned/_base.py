@@ -49,6 +49,8 @@ class Learned(Spec):
     """Whether the kernel is a function of squared distance with a `slope`."""
     is_limit = False
     """Whether this is the limit of a scaled loss and no distribution."""
+    is_unbounded = False
+    """Whether the loss falls without bound as rows spread."""
     centred = False
     """Whether what stands for log q sums to zero over the keys of a row, so that uniform mass on p adds nothing."""
     scale_free = False

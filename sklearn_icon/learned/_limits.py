@@ -42,6 +42,7 @@ class WideGaussian(DistanceKernel):
 
     euclidean = False
     is_limit = True
+    is_unbounded = True
     centred = True
 
     def log_kernel(self, sq_distance: Tensor) -> Tensor:

@@ -266,9 +266,9 @@ def _measure(estimator: Any, X: Rows, y: Any, splits: list[list[tuple[Array, int
             if hasattr(fitted, "predict_proba"):
                 uncertainty = entr(np.asarray(fitted.predict_proba(X_all))).sum(axis=1).mean()
                 values["entropy"].append(uncertainty / np.log(estimator.n_clusters))
-            if hasattr(fitted, "loss_"):
+            if "loss_" in vars(fitted):
                 values["loss"].append(fitted.loss_)
-            if hasattr(fitted, "candidates_"):
+            if "candidates_" in vars(fitted):
                 table = fitted.candidates_
                 values["cut"].append(table["cut"][list(table["name"]).index(fitted.chosen_)])
         values["stability"].append(adjusted_rand_score(*labels))
