@@ -203,9 +203,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.tol = tol
         self.scale = scale
         self.copy = copy
-        self.device = device
-        self.random_state = random_state
-        self.n_jobs = n_jobs
+        self.device, self.random_state, self.n_jobs = device, random_state, n_jobs
         self.verbose = verbose
         self.checkpoint = checkpoint
         self.max_memory = max_memory

@@ -140,9 +140,10 @@ class CompiledEdges:
 
         terms: Any = learned.slope_terms
         number, (a, b, factor) = self.points.dtype.type, terms
+        slope = number(a), number(b)
         take(z.detach().numpy(), self.order, self.points)
         edges = self._heavy_tasks if rough else self._tasks
-        self.team.run(pull, [(*edge, number(a), number(b), out) for edge, out in zip(edges, self.pulls, strict=True)])
+        self.team.run(pull, [(*edge, slope, out) for edge, out in zip(edges, self.pulls, strict=True)])
         gradient = np.empty(z.shape, dtype=self.points.dtype)
         parts = (self.pulls, self.order, number(4 * factor))
         self.team.run(put, [(*parts, part.start, part.stop, gradient) for part in self.team.split(len(gradient))])

@@ -14,9 +14,13 @@ from .._core.types import Array
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
 def pull(
-    z: Array, indptr: Array, indices: Array, weights: Array, first: int, last: int, a: float, b: float, out: Array
+    z: Array, indptr: Array, indices: Array, weights: Array, first: int, last: int, slope: tuple, out: Array
 ) -> None:
-    """Add w_ij / (a + b s_ij) (z_i - z_j) to out[i], and subtract it from out[j], for edges of rows first to last."""
+    """Add w_ij / (a + b s_ij) (z_i - z_j) to out[i], and subtract it from out[j], for edges of rows first to last.
+
+    slope is (a, b).
+    """
+    a, b = slope
     for i in range(first, last):
         x, y = z[i, 0], z[i, 1]
         pull_x = pull_y = z.dtype.type(0)
@@ -164,22 +168,15 @@ def read(z: Array, origin: Array, per_unit: float, field: Array, first: int, las
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
 def settle(
-    starts: Array,
-    columns: Array,
-    weights: Array,
-    keys: Array,
-    kernel: tuple,
-    grid: tuple,
-    descent: tuple,
-    first: int,
-    last: int,
-    z: Array,
+    starts: Array, edges: tuple, kernel: tuple, grid: tuple, descent: tuple, first: int, last: int, z: Array
 ) -> None:
     """Move each z_i down -sum_j w_ij log k(z_i, keys_j) + log Phi(z_i), Phi splined on a grid, from its best start.
 
-    kernel is (a, b, c) with d log k / ds = c / (a + b s); grid is (field, origin, per_unit, least Phi, lowest and
-    highest coordinates); descent is (steps, rate, momentum, longest step).
+    edges is (columns, weights, keys), the same number of each row; kernel is (a, b, c) with d log k / ds =
+    c / (a + b s); grid is (field, origin, per_unit, least Phi, lowest and highest coordinates); descent is (steps,
+    rate, momentum, longest step).
     """
+    columns, weights, keys = edges
     (a, b, c), (field, origin, per_unit, floor, low, high), (n_steps, rate, momentum, max_step) = kernel, grid, descent
     for i in range(first, last):
         least = np.float64(1e300)

@@ -93,7 +93,7 @@ def _settle(starts, columns, values, frozen, learned, rate, kept):
     field, origin, per_unit, low, high = found[1]
     grid, descent = (field, origin, per_unit, _FLOOR, low, high), (_STEPS, rate, _MOMENTUM, _MAX_STEP)
     team = Team()
-    arrays = (plane, columns, values, keys, learned.slope_terms, grid, descent)
+    arrays = (plane, (columns, values, keys), learned.slope_terms, grid, descent)
     team.run(settle, [(*arrays, share.start, share.stop, z) for share in team.split(len(z))])
     return z[:, :dim]
 
