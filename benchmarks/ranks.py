@@ -2,7 +2,6 @@
 
 python benchmarks/ranks.py --rows 200000 --columns 50 --ranks 1 2 4
 python benchmarks/ranks.py --model
-python benchmarks/ranks.py --kill 50 --rows 6000
 """
 
 import argparse
@@ -152,50 +151,6 @@ def compare(n, columns, all_ranks, knn):
                 )
 
 
-def kill(n, columns, count):
-    """End one of two ranks at a random time of a fit, so many times: does the other stop, and does the next fit run?"""
-    import signal
-
-    from sklearn.datasets import make_blobs
-
-    rng, stopped = np.random.RandomState(0), []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "X.npy"
-        np.save(path, make_blobs(n, columns, centers=40, random_state=0)[0].astype(np.float32))
-        launch = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            str(Path(__file__).resolve()),
-            "--fit",
-            path,
-        ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-        for _ in range(count):
-            command = [sys.executable, *map(str, launch), "--knn", "--tell"]
-            started = subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-            numbers = [int(started.stdout.readline().split()[1]) for _ in range(2)]
-            time.sleep(rng.uniform(0, 8))
-            try:
-                os.kill(numbers[rng.randint(2)], signal.SIGKILL)
-            except ProcessLookupError:  # it was done
-                started.communicate()
-                continue
-            end = time.perf_counter()
-            started.communicate(timeout=120)
-            left = [number for number in numbers if Path(f"/proc/{number}").exists()]
-            stopped.append(time.perf_counter() - end)
-            if started.returncode == 0 or left:
-                print("not clean:", started.returncode, left)
-        lines = run(path, 2, 1, True)
-    print(f"{len(stopped)} of {count} were ended in a fit; all stopped within {max(stopped):.1f} s")
-    print(f"the next fit ended at {lines[0]['kl']:.4f}")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
@@ -203,16 +158,10 @@ if __name__ == "__main__":
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--knn", action="store_true", help="uniform p on 15 neighbours")
     parser.add_argument("--model", action="store_true", help="only the model, of many rows")
-    parser.add_argument("--kill", type=int, help="end a rank at a random time, so many times")
     parser.add_argument("--fit", help=argparse.SUPPRESS)
-    parser.add_argument("--tell", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fit:
-        if options.tell:
-            print("process", os.getpid(), flush=True)
         fit(options.fit, options.knn)
-    elif options.kill:
-        kill(options.rows, options.columns, options.kill)
     elif options.model:
         tabulate()
     else:

@@ -16,12 +16,15 @@ import pytest
 import scipy.stats
 import torch
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.datasets import make_blobs, make_classification
 from sklearn.metrics import adjusted_rand_score
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, distributed, learned, supervisory
 from sklearn_icon.__main__ import main
+from sklearn_icon._core import journal
 from sklearn_icon._core.group import ALONE, group, together
+from sklearn_icon._core.group import Ranks as Ranks_
 from sklearn_icon._graph.neighbors import nearest_neighbors
 from sklearn_icon._objective.loss import Loss
 from sklearn_icon._optim.train import Run
@@ -392,6 +395,62 @@ def test_clusters(two):
     for found in ranks:
         assert "route 'chosen' of ICONClustering" in found["default"]
         assert "route 'cut' of ICONClustering" in found["cut"]
+
+
+def _go_on(rank, n_ranks, folder):
+    """A fit that ends as rank 1 fails half-way, and what goes on from its checkpoint: by the same ranks, by others."""
+    journal.STEPS_EVERY = journal.STAGES_EVERY = 0.0
+    total = Ranks_.total
+    calls = iter(())
+
+    def failing(self, values):
+        if rank == 1 and next(calls, 0) is None:
+            raise ValueError("half-way")
+        return total(self, values)
+
+    maps = {"supervisory": "knn", "random_state": 2, "max_iter": 30}
+    cases = {
+        "map": (ICONEmbedding(**maps), blobs(3600), 45),
+        "k-means": (ICONClustering(9, random_state=0, **K_MEANS), blobs(11_000), 30),
+    }
+    found = {}
+    for name, (model, X, n_calls) in cases.items():
+        path, cut = folder / name, _cuts(len(X), n_ranks)[rank]
+        other = slice(len(X) * rank // n_ranks, len(X) * (rank + 1) // n_ranks)
+        usual, kept = clone(model).fit(X[cut]), model.set_params(checkpoint=path)
+        calls = iter([0] * n_calls + [None])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Ranks_, "total", failing)
+            found[name, "error"] = refusal(lambda model=kept, X=X[cut]: clone(model).fit(X))
+        content = path.read_bytes()
+        fits = {"usual": usual}
+        for how, rows in {"same": cut, "whole": cut, "others": other}.items():
+            if how == "others" and distributed.gather([0]) is not None:
+                path.write_bytes(content)
+            distributed.gather([0])
+            fits[how] = clone(kept).fit(X[rows])
+        found[name] = {how: (*_result(fit), fit.fit_report_["exchanges"]) for how, fit in fits.items()}
+        found[name, "data"] = refusal(lambda model=kept, X=X[cut]: clone(model).fit(X + 1))
+    return found
+
+
+def _result(fit):
+    return (fit.embedding_, fit.kl_divergence_) if hasattr(fit, "embedding_") else (fit.labels_, fit.loss_)
+
+
+def test_a_checkpoint_of_ranks(two, tmp_path):
+    first, second = two(partial(_go_on, folder=tmp_path))
+    assert all("rank 1 of 2 failed: ValueError: half-way" in first[name, "error"] for name in ("map", "k-means"))
+    for found in (first, second):
+        for name in ("map", "k-means"):
+            usual, same, whole, others = (found[name][how] for how in ("usual", "same", "whole", "others"))
+            np.testing.assert_array_equal(same[0], usual[0])
+            np.testing.assert_array_equal(whole[0], usual[0])
+            assert same[1] == usual[1] and whole[2] < same[2] < usual[2]
+            assert others[1] == pytest.approx(usual[1], rel=5e-3) and others[2] < usual[2]
+            assert "X is not the same" in found[name, "data"]
+    both = [np.concatenate([found["k-means"][how][0] for found in (first, second)]) for how in ("usual", "others")]
+    np.testing.assert_array_equal(*both)
 
 
 def _fail(rank, n_ranks):

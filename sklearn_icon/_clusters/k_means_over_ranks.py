@@ -8,6 +8,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
 
 from .._core.group import group
+from .._core.journal import current, recalled
 from .._core.rows import is_itself
 from .._optim.solver import SolverResult
 from .local_search import quiet
@@ -26,10 +27,13 @@ def solve_over_ranks(rows: np.ndarray, sample_weight: np.ndarray, k_means: KMean
     mass = ranks.total(sample_weight.sum())
     offset = ranks.total(np.asarray(sample_weight @ rows, dtype=np.float64)) / mass
     rows = (rows - offset).astype(rows.dtype, copy=False)
-    centers = _start(rows, sample_weight, k_means, offset, seed)
+    centers = recalled("start", lambda: _start(rows, sample_weight, k_means, offset, seed))
     least = k_means.tol and k_means.tol * ranks.total(sample_weight @ np.square(rows, dtype=np.float64)).mean() / mass
     labels, status, numbers = np.full(len(rows), -1), "max_iter", np.arange(len(rows) + 1)
-    n_iter = 0
+    steps = _Steps(centers)
+    centers, n_iter = steps.centers, steps.n_iter
+    if n_iter:
+        labels = pairwise_distances_argmin(rows, steps.before.astype(rows.dtype))
     while n_iter < k_means.max_iter:
         n_iter += 1
         before, labels = labels, pairwise_distances_argmin(rows, centers.astype(rows.dtype))
@@ -37,16 +41,33 @@ def solve_over_ranks(rows: np.ndarray, sample_weight: np.ndarray, k_means: KMean
         of_sums = np.column_stack([of_clusters @ rows, of_clusters.sum(axis=1)]).astype(np.float64)
         sums = ranks.total(of_sums)
         moved = np.where(sums[:, -1:] > 0, sums[:, :-1] / np.maximum(sums[:, -1:], np.finfo(float).tiny), centers)
-        shift, centers = float(np.square(moved - centers).sum()), moved
+        shift, used, centers = float(np.square(moved - centers).sum()), centers, moved
         if not ranks.total(int((labels != before).sum())) or shift <= least:
             status = "converged"
             break
+        steps.note(used, centers, n_iter)
     near = np.square(rows - centers[labels]).sum(axis=1)
     loss = float(ranks.total(sample_weight @ near) / mass)
     hard = np.eye(len(centers))[labels]
     return Partition(
         SURE * hard, loss, SolverResult(loss, n_iter, np.array([loss]), status), {"centers": centers + offset}
     )
+
+
+class _Steps:
+    """Centres before and after the last of the steps, as a journal keeps them."""
+
+    def __init__(self, centers: np.ndarray) -> None:
+        self.journal = current()
+        known = None if self.journal is None else self.journal.resume()
+        self.before: np.ndarray = centers if known is None else known[0]
+        self.centers: np.ndarray = centers if known is None else known[1]
+        self.n_iter: int = 0 if known is None else known[2]
+
+    def note(self, before: np.ndarray, centers: np.ndarray, n_iter: int) -> None:
+        """Let the journal keep a step, if it is time."""
+        if self.journal is not None:
+            self.journal.step(lambda: [before, centers, n_iter])
 
 
 def _start(rows: np.ndarray, sample_weight: np.ndarray, k_means: KMeans, offset: Any, seed: int) -> np.ndarray:

@@ -31,11 +31,21 @@ class Damaged(ValueError):
 class Journal:
     """The finished stages of a fit, and the steps of the one that is under way.
 
-    `keep` writes both. A journal that is `closed`, as the user interrupted the fit, takes nothing more.
+    `keep` writes both. A journal that is `closed`, as the user interrupted the fit, takes nothing more. Over ranks what
+    a stage gave of the rows of this one is among `own`, by the number of the stage, which `keep_own` writes; where that
+    is lost, as ranks are others than before, the stage is computed again.
     """
 
-    def __init__(self, keep: Callable[[list, Any], None], stages: list | None = None, steps: Any = None):
+    def __init__(
+        self,
+        keep: Callable[[list, Any], None],
+        stages: list | None = None,
+        steps: Any = None,
+        keep_own: Callable[[dict[str, Any]], None] | None = None,
+        own: dict[str, Any] | None = None,
+    ):
         self._keep, self.stages, self.steps = keep, stages or [], steps
+        self._keep_own, self.own, self._again = keep_own, own or {}, False
         self.found = steps  # in the file, by which a fit has yet to go on
         self.position, self.closed, self.changed = 0, False, False
         self.followed: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
@@ -50,15 +60,26 @@ class Journal:
         self.position += 1
         if stage["name"] != name:
             raise Damaged(f"its stage {self.position} is {stage['name']!r}, not {name!r}")
+        if stage["own"] and str(self.position) not in self.own:
+            self._again = True
+            return None
         self._put(stage["states"])
-        return (stage["value"],)
+        return (self.own[str(self.position)] if stage["own"] else stage["value"],)
 
-    def finish(self, name: str, value: Any) -> None:
+    def finish(self, name: str, value: Any, of_rows: bool = False) -> None:
         """Note what a stage gave, unless the user ended it."""
         self.closed |= was_heeded()
         if self.closed:
             return
-        self.stages.append({"name": name, "value": value, "states": self._states()})
+        position, own = self.position + (not self._again), of_rows and self._keep_own is not None
+        if of_rows and self._keep_own is not None:
+            self.own[str(position)] = value
+            self._keep_own(self.own)
+        if self._again:
+            self._put(self.stages[position - 1]["states"])
+            self._again = False
+            return
+        self.stages.append({"name": name, "own": own, "value": None if own else value, "states": self._states()})
         self.position, self.steps, self.found, self.changed = len(self.stages), None, None, True
         if self._is_due(STAGES_EVERY):
             self.write()
@@ -143,8 +164,11 @@ def kept_in(journal: Journal | None) -> Iterator[None]:
         _CURRENT.journal = before
 
 
-def recalled(name: str, compute: Callable[[], Any]) -> Any:
-    """What `compute` gives, plain data, or gave before; what it computes inside is no stage of its own."""
+def recalled(name: str, compute: Callable[[], Any], of_rows: bool = False) -> Any:
+    """What `compute` gives, plain data, or gave before; what it computes inside is no stage of its own.
+
+    Over ranks it is `of_rows` where it is of those of this one; all else is the same on all.
+    """
     journal = _CURRENT.journal
     if journal is None:
         return compute()
@@ -153,7 +177,7 @@ def recalled(name: str, compute: Callable[[], Any]) -> Any:
         return known[0]
     with kept_in(None):
         value = compute()
-    journal.finish(name, value)
+    journal.finish(name, value, of_rows)
     return value
 
 

@@ -36,10 +36,19 @@ def row_digests(X: Rows) -> np.ndarray:
     return np.concatenate(parts).view(np.int64)
 
 
+def digests_of(columns: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """A 64-bit digest of each row's words; those that are zero do not count."""
+    return _mixed(columns, bits).sum(axis=1, dtype=np.uint64).view(np.int64)
+
+
+def _mixed(columns: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """A pseudo-random number of each (column, word), zero where the word is zero."""
+    return np.where(bits != 0, mixed_bits(bits ^ mixed_bits(columns.astype(np.uint64) + np.uint64(1))), np.uint64(0))
+
+
 def _entry_digests(columns: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A pseudo-random number of each (column, value), zero where the value is zero."""
-    bits = (values.astype(np.float64) + 0.0).view(np.uint64)  # one zero only
-    return np.where(values != 0, mixed_bits(bits ^ mixed_bits(columns.astype(np.uint64) + np.uint64(1))), np.uint64(0))
+    return _mixed(columns, (values.astype(np.float64) + 0.0).view(np.uint64))  # one zero only
 
 
 def mixed_bits(x: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ The file has the format of `saving`, its document being
     {"format", "version", "fit": what is fitted to what, by digest, "stages": finished ones, "steps": of the next}
 
 and it is replaced as a whole, so that there is a complete one at any time. It is read only for the fit that it is of:
-the same estimator, parameters, data, device and version of the library.
+the same estimator, parameters, data, device and version of the library. Over ranks it is rank 0's, and of all rows;
+each rank keeps what is of its own rows in a file beside it, which counts where as many ranks have the same rows again.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import warnings
 from contextlib import contextmanager
 from functools import singledispatch
 from inspect import signature
+from math import prod
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
@@ -26,9 +28,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _get_feature_names
 
 from .._core.device import resolve_device
-from .._core.group import present
+from .._core.group import group
 from .._core.interrupts import called_by_a_search
 from .._core.journal import Damaged, Journal, current, kept_in
+from .._core.rows import digests_of, mixed_bits, row_digests, shape_of
 from .._core.spec import shown
 from .._core.versions import __version__
 from .progress import say
@@ -36,6 +39,7 @@ from .saving import FORMAT, decoded, encoded, packed, parsed, read, refusing, wr
 
 _KIND = "sklearn_icon_checkpoint"
 _WITHOUT_EFFECT = {"checkpoint", "verbose", "copy", "copy_x", "output"}  # on what a fit computes
+_ROWS_AT_ONCE, _BITS = 4096, (1 << 64) - 1
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -45,13 +49,15 @@ def following(estimator, fit, args, kwargs):
     if current() is not None or estimator.checkpoint is None:
         yield
         return
-    if present().several:
-        raise ValueError(f"checkpoint={str(estimator.checkpoint)!r} is of fits in one process; over ranks pass None.")
     estimator._validate_params()
     given = signature(fit).bind(estimator, *args, **kwargs).arguments
     checkpoint = _Checkpoint(estimator, {name: given[name] for name in list(given)[1:]})
-    journal = Journal(checkpoint.keep, *checkpoint.known())
-    if journal.stages and estimator.verbose:
+    if group().several:
+        of_rows = _OfRank(checkpoint)
+        journal = Journal(checkpoint.keep, *checkpoint.known(), of_rows.keep, of_rows.known())
+    else:
+        journal = Journal(checkpoint.keep, *checkpoint.known())
+    if journal.stages and estimator.verbose and group().rank == 0:
         say(f"[{type(estimator).__name__}] goes on from {checkpoint.path}")
     try:
         with kept_in(journal):
@@ -75,6 +81,7 @@ class _Checkpoint:
             "parameters": {name: [_digest(value, name), shown(value)] for name, value in known.items()},
             "data": {name: _data_digest(value) for name, value in data.items() if value is not None},
         }
+        self.n_rows = shape_of(next(iter(data.values())))[0]
         if parameters.get("warm_start"):
             fitted = {
                 name: value for name, value in vars(estimator).items() if name.endswith("_") and name != "fit_report_"
@@ -83,6 +90,10 @@ class _Checkpoint:
         self.path, self.warned = _place(estimator.checkpoint, self.fit), False
 
     def known(self) -> tuple[list, Any]:
+        """(finished stages, steps of the next) of the file, as rank 0 finds it."""
+        return group().objects(self._found() if group().rank == 0 else None, "a checkpoint")[0]
+
+    def _found(self) -> tuple[list, Any]:
         """(finished stages, steps of the next) where the file is there; a ValueError where it is of another fit."""
         if not self.path.exists() and not self.path.is_symlink():
             return [], None
@@ -113,21 +124,56 @@ class _Checkpoint:
         return ", ".join(parts)
 
     def keep(self, stages: list, steps: Any) -> None:
-        """Write the file; a fit outlives that it cannot be written."""
+        """Write the file, which is rank 0's."""
+        if group().rank == 0:
+            self.write(self.path, {"stages": stages, "steps": steps})
+
+    def write(self, path: Path, content: dict[str, Any]) -> None:
+        """Write a file; a fit outlives that it cannot be written."""
         arrays: list[np.ndarray] = []
-        document = {"format": FORMAT, "version": __version__, "fit": self.fit}
-        document |= {"stages": encoded(stages, arrays, "stages"), "steps": encoded(steps, arrays, "steps")}
+        document: dict[str, Any] = {"format": FORMAT, "version": __version__, "fit": self.fit}
+        document |= {name: encoded(value, arrays, name) for name, value in content.items()}
         try:
-            write(self.path, packed(document, arrays, _KIND))
+            write(path, packed(document, arrays, _KIND))
         except OSError as error:
             if not self.warned:
                 warnings.warn(
-                    f"checkpoint={str(self.path)!r} was not written ({error}): the fit goes on, and will be lost if "
+                    f"checkpoint={str(path)!r} was not written ({error}): the fit goes on, and will be lost if "
                     "the process ends before it does.",
                     RuntimeWarning,
                     stacklevel=2,
                 )
             self.warned = True
+
+
+class _OfRank:
+    """The file of what stages gave of the rows of this rank, beside that of all."""
+
+    def __init__(self, checkpoint: _Checkpoint):
+        self.checkpoint, path, ranks = checkpoint, checkpoint.path, group()
+        self.path = path.with_name(f"{path.stem}.rank{ranks.rank}{path.suffix}")
+        self.rows = [*ranks.first_of(checkpoint.n_rows), checkpoint.n_rows, ranks.size]
+
+    def known(self) -> dict[str, Any]:
+        """What stages gave, by number, of those that all ranks have theirs of."""
+        found = self._found()
+        numbers = set.intersection(*map(set, group().objects(list(found), "stages of rows")))
+        return {number: value for number, value in found.items() if number in numbers}
+
+    def _found(self) -> dict[str, Any]:
+        """What the file holds, nothing where it is of other rows, of another fit or damaged."""
+        try:
+            with refusing(str(self.path)):
+                document, arrays = parsed(read(self.path), _KIND, "a checkpoint")
+                if document["fit"] == self.checkpoint.fit and document["version"] == __version__:
+                    return decoded(document["own"], arrays) if decoded(document["rows"], arrays) == self.rows else {}
+        except (OSError, ValueError):
+            pass
+        return {}
+
+    def keep(self, own: dict[str, Any]) -> None:
+        """Write the file."""
+        self.checkpoint.write(self.path, {"rows": self.rows, "own": own})
 
 
 def _place(given, fit: dict) -> Path:
@@ -231,18 +277,28 @@ def _name(value) -> str:
 
 
 def _data_digest(value) -> str:
-    """That of an argument of `fit`, whatever holds it."""
-    total = hashlib.blake2b(digest_size=16)
+    """That of an argument of `fit`, whatever holds it: of the rows of all ranks in their order, however cut."""
     names = _get_feature_names(value)
-    if sparse.issparse(value):
-        rows = sparse.csr_array(value)
-        parts = [rows.data, rows.indices, rows.indptr]
-    else:
-        rows = np.asarray(value)
-        parts = [rows if rows.dtype.kind in "biufcSU" else np.array([repr(each) for each in rows.ravel().tolist()])]
-    told_too = [np.asarray([] if names is None else names, dtype=str)]
-    for part in [*parts, *told_too]:
-        total.update(f"{part.dtype.str} {part.shape}".encode())
-        total.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
-    total.update(f"{rows.dtype.str} {rows.shape}".encode())
-    return total.hexdigest()
+    rows = sparse.csr_array(value) if sparse.issparse(value) else np.atleast_1d(np.asarray(value))
+    first, n = group().first_of(rows.shape[0])
+    total = np.zeros(1, dtype=np.uint64)
+    for start in range(0, rows.shape[0], _ROWS_AT_ONCE):
+        part = rows[start : start + _ROWS_AT_ONCE]
+        numbers = np.arange(first + start, first + start + part.shape[0], dtype=np.uint64)
+        total += mixed_bits(_row_digests(part).view(np.uint64) ^ mixed_bits(numbers)).sum(dtype=np.uint64)
+    kind = rows.dtype.kind if rows.dtype.kind in "SUO" else rows.dtype.str  # texts are as wide as the longest
+    layout = "sparse" if sparse.issparse(rows) else "dense"
+    told = [layout, kind, n, *rows.shape[1:], *([] if names is None else names)]
+    return f"{int(group().total(total.view(np.int64))[0]) & _BITS:016x} of {_digest(told, 'data')}"
+
+
+def _row_digests(rows) -> np.ndarray:
+    """A 64-bit digest of each row."""
+    if sparse.issparse(rows):
+        return row_digests(rows)
+    if rows.dtype.kind not in "biufcSU":
+        rows = np.array([repr(each) for each in rows.ravel().tolist()]).reshape(rows.shape)
+    size = rows.dtype.itemsize * prod(rows.shape[1:])
+    padded = np.zeros((len(rows), -(-size // 8) * 8), dtype=np.uint8)
+    padded[:, :size] = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), size)
+    return digests_of(np.arange(padded.shape[1] // 8), padded.view(np.uint64))

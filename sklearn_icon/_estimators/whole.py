@@ -34,7 +34,7 @@ def whole(fit):
             try:
                 if current() is None and "_progress" not in vars(self):
                     refuse(self, args)
-                with following(self, fit, args, kwargs), _bounded(self), together(self):
+                with together(self), following(self, fit, args, kwargs), _bounded(self):
                     if not self.get_params(deep=False).get("warm_start"):
                         for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
                             delattr(self, name)

@@ -19,6 +19,6 @@ def recalled_p(compute: Callable[[], Conditional]) -> Conditional:
         found = None if p.neighbors is None else list(p.neighbors)
         return [p.weights, p.uniform, p.exclude_self, p.degrees, p.recall, found, p.first, p.weighs_rows]
 
-    weights, uniform, exclude_self, degrees, recall, found, first, weighs = recalled("p", parts)
+    weights, uniform, exclude_self, degrees, recall, found, first, weighs = recalled("p", parts, of_rows=True)
     neighbors = None if found is None else Neighbors(*found)
     return Conditional(weights, uniform, exclude_self, degrees, recall, neighbors, first, weighs)

@@ -123,7 +123,8 @@ class Objective:
 
         def put(state: list) -> None:
             like: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-            self._pushed = (state[0], torch.as_tensor(state[1], **like)) if state else None
+            # of ranks the map is known that it is of: it is found anew
+            self._pushed = (state[0], torch.as_tensor(state[1], **like)) if len(state) == 2 else None
 
         journal.remember(lambda: [self._pushed[0], *journal.arrays_of([self._pushed[1]])] if self._pushed else [], put)
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from .._core import journal
 from .._core.conditional import Conditional, no_positives
 from .._core.group import group
 from .._core.types import Array
@@ -51,7 +52,19 @@ class SharedObjective(Objective):
         self.edges = symmetric_edges(summed, self.learned, run_dtype, device, n_components)
         self.grid = GridPotential(self.learned)
         self._pushed: Any = None
+        self._pushed_at: Any = None  # the map whose repulsion that is, where a journal keeps it
         self.drawn = None
+
+    def remember(self) -> None:
+        """See `Objective.remember`; the repulsion is of the rows of this rank, the map that it is of is of all."""
+
+        def put(state: list) -> None:
+            self._pushed = self._pushed_at = None
+            if len(state) == 1:  # one process keeps the repulsion itself
+                self._pushed_at = torch.as_tensor(state[0], dtype=self.dtype)
+                self._pushed = self._push(self._pushed_at)
+
+        journal.remember(lambda: [] if self._pushed_at is None else journal.arrays_of([self._pushed_at]), put)
 
     def gradient(
         self,
@@ -66,6 +79,7 @@ class SharedObjective(Objective):
         value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value)
         if refresh or self._pushed is None:
             self._pushed = self._push(z.detach())
+            self._pushed_at = None if journal.current() is None else z.detach().clone()
         log_z, push = self._pushed
         gradient = pull * -exaggeration
         gradient[self.own] += push

@@ -114,7 +114,7 @@ def solve_lookup(
         if phase.n_steps and (not phases or phases[-1][1].status in _GOES_ON):
             phases.append((phase.name, lookup.solve(phase)))
     embedding = average_duplicates(lookup.found().detach().cpu().numpy(), X)
-    losses = journal.recalled("losses", lambda: lookup.losses(embedding))
+    losses = journal.recalled("losses", lambda: lookup.losses(embedding), of_rows=True)
     learned = lookup.objective.learned if lookup.tail else loss.learned
     return MapSolution(embedding, losses, _joined(phases), lookup.rate, learned, {}, summary(phases))
 
