@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skops.io
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
@@ -115,6 +116,12 @@ def test_there_and_back(name, tmp_path):
     assert type(back) is type(model)
     told = {key: value for key, value in vars(model).items() if key != "neighbors_graph_"}  # which no file keeps
     assert same(told, vars(back))
+    content = skops.io.dumps(model)
+    types = [kind.split(".") for kind in skops.io.get_untrusted_types(data=content)]
+    ours = [kind[1] for kind in types if kind[0] == "sklearn_icon"]
+    assert set(ours) <= {"FittedRows", *dir(sklearn_icon)}
+    assert all(kind[0] in ("sklearn_icon", "scipy") for kind in types)
+    from_skops = skops.io.loads(content, trusted=[".".join(kind) for kind in types])
     for method in ("transform", "predict", "predict_proba", "decision_function"):
         if name != "not fitted" and hasattr(model, method):
             try:
@@ -122,6 +129,7 @@ def test_there_and_back(name, tmp_path):
             except ValueError:
                 continue  # such as labels, of which new rows have none
             assert same(answer, getattr(back, method)(rows))
+            assert same(answer, getattr(from_skops, method)(rows))
     if name != "not fitted":
         back.save(tmp_path / "again.safetensors")
         assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "file.safetensors").read_bytes()
