@@ -370,13 +370,14 @@ def test_degrees_of_freedom_are_learned_by_lookup_maps_alone():
 @pytest.mark.parametrize("normalization", ["joint", "conditional"])
 def test_maps_from_drawn_keys(monkeypatch, normalization):
     monkeypatch.setattr(_maps, "_DRAWN_KEYS", 50)
-    options = {"n_components": 3, "normalization": normalization, "random_state": 0}
+    options = {"n_components": 3, "normalization": normalization, "max_iter": 400, "random_state": 0}
     exact = ICONEmbedding(**options).fit(X)
     drawn = ICONEmbedding(method="sampled", **options).fit(X)
     assert (exact.method_, drawn.method_) == ("exact", "sampled")
     assert drawn.kl_divergence_ < exact.kl_divergence_ + 0.25
     assert trustworthiness(X, drawn.embedding_, n_neighbors=12) > 0.97
-    np.testing.assert_array_equal(drawn.embedding_, clone(drawn).fit(X).embedding_)
+    repeats = [clone(drawn).set_params(max_iter=20).fit(X).embedding_ for _ in range(2)]
+    np.testing.assert_array_equal(*repeats)
 
 
 # --- late exaggeration --------------------------------------------------------------------------------------------
