@@ -16,12 +16,14 @@ from sklearn.utils import gen_batches
 
 from .. import encoders, learned, supervisory
 from .._core.group import group
+from .._core.pieces import is_above
 from .._core.rows import is_itself
 from .._core.spec import answer, shown
 
 _STARTS, _K_MEANS_STARTS = 9, 10
 _LINEAR_RATE, _LOOKUP_RATE, _NETWORK_RATE = 0.02, 0.1, 1e-3
 _MOST_ROWS_IN_PAIRS = 20_000
+_COPIES = 2  # of rows that k-means holds where these are not read in blocks
 _BATCH_ROWS = 2048
 
 
@@ -59,7 +61,7 @@ class Settings(NamedTuple):
     def refuse_k_means(self, why: str) -> None:
         """Refuse what is said of k-means, where there is none."""
         for name, default in (("init", "k-means++"), ("algorithm", "lloyd")):
-            given = self._asdict()[name]
+            given = getattr(self, name)
             if is_itself(given) or given != default:
                 raise ValueError(
                     f"{name}={shown(given)} is of k-means, which has no part here: {why}. Leave it out, or choose "
@@ -289,10 +291,10 @@ class Inertia(ReverseKL):
 
         rows = self.p_spec.measured_rows(data.X, data.y, n_jobs=self.settings.n_jobs, random_state=data.random_state)
         k_means = self._k_means(data.random_state, max_iter=self.settings.max_iter, tol=self.settings.tol)
-        if group().several:
-            from .k_means_over_ranks import solve_over_ranks
+        if group().several or (not sparse.issparse(rows) and is_above(_COPIES * rows.nbytes)):
+            from .k_means_in_blocks import solve_in_blocks
 
-            return solve_over_ranks(rows, data.sample_weight, k_means, data.random_state.randint(2**31 - 1))
+            return solve_in_blocks(rows, data.sample_weight, k_means, data.random_state.randint(2**31 - 1))
         return solve_k_means(rows, data.X, data.sample_weight, k_means)
 
     def value(self, X: Any, y: Any, memberships: np.ndarray) -> float:

@@ -35,3 +35,8 @@ def at_once(numbers: int) -> int:
     """So many numbers, or as many as the memory of the fit allows."""
     most = _CURRENT.max_memory
     return numbers if most is None else min(numbers, max(_LEAST, int(most // _BYTES)))
+
+
+def is_above(n_bytes: float) -> bool:
+    """Whether so many are more than the fit may take."""
+    return _CURRENT.max_memory is not None and n_bytes > _CURRENT.max_memory

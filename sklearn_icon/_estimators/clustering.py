@@ -302,8 +302,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _memory(self, size):
         """See `estimate_memory`."""
-        from .memory import MEGABYTE, libraries, of_neighbors
+        from .memory import MEGABYTE, libraries, of_k_means, of_neighbors
 
+        specs = self._resolve_specs()
+        if self.divergence == "reverse_kl" and specs[0].narrow and not specs[2].parametric:
+            return libraries(False) + of_k_means(size, self._count, self.max_memory)
         n_neighbors = min(-(-3 * self.n_neighbors // 2), size.rows)
         return libraries(True) + of_neighbors(size, n_neighbors) + 40 * MEGABYTE
 
@@ -399,7 +402,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self._state, self._by_center = solution.state, loss.by_center and has_features
         memberships = softmax(solution.logits, axis=1).astype(X.dtype, copy=False)
         self._set_partition(memberships, X if has_features else None, sample_weight)
-        self._fitted_rows = None if encoder.parametric else FittedRows(X, X_holds, p, p_spec, y)
+        related = not (encoder.parametric or self._by_center)  # new rows by those of the fit
+        self._fitted_rows = FittedRows(X, X_holds, p, p_spec, y) if related else None
         return self
 
     def _is_automatic(self, p_spec, y):

@@ -51,6 +51,13 @@ def of_neighbors(size: Size, n_neighbors: int) -> float:
     return 30 * MEGABYTE + size.rows * max(search, _EDGE * n_neighbors)
 
 
+def of_k_means(size: Size, n_clusters: int, allowed: float | None) -> float:
+    """Bytes of k-means: of copies of the rows, unless that is more than allowed and they stay where they are."""
+    of_rows = 2 * size.row_bytes * size.rows
+    in_blocks = allowed is not None and of_rows > allowed
+    return 80 * MEGABYTE + size.rows * (24 + 30 * n_clusters) + (0 if in_blocks else of_rows)
+
+
 def of_batches(size: Size) -> float:
     """Bytes of a training on minibatches: of the piece of rows by which inputs are scaled, and of all rows' weights."""
     return 8 * _SCALED_ROWS * size.columns + 60 * size.rows

@@ -12,6 +12,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import kneighbors_graph
 
 from sklearn_icon import ICONClustering, methods
+from sklearn_icon._clusters import k_means_in_blocks, losses
 from sklearn_icon.supervisory import Gaussian, Spectral, _spectral
 
 ROWS, GROUPS = make_blobs(150, n_features=4, centers=5, cluster_std=2.0, random_state=3)
@@ -51,6 +52,24 @@ def test_a_function_makes_starts_of_rows_as_they_are_given(dtype):
     theirs = KMeans(5, init=rows[:5], n_init=1, max_iter=1).fit(rows)
     assert adjusted_rand_score(ours.labels_, theirs.labels_) == 1
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1.0), (np.float64, 1e-200), (np.float64, 1e100)])
+def test_rows_above_max_memory_are_read_in_blocks(dtype, scale, monkeypatch):
+    monkeypatch.setattr(k_means_in_blocks, "_NUMBERS_AT_ONCE", 100)
+    rows, starts = (part.astype(dtype) * dtype(scale) for part in (ROWS + 40, ROWS[[100, 3, 60, 70, 9]] + 40))
+    weight = np.arange(150) % 3 + 1.0
+    for params in ({"init": starts}, {"init": lambda X, n, random_state: X[:n], "n_init": 1}, {"n_init": 20}):
+        usual = k_means(**params).fit(rows, sample_weight=weight)
+        model = k_means(**params, max_memory=1e9)
+        monkeypatch.setattr(losses, "is_above", lambda n_bytes, most=rows.nbytes: n_bytes > most)
+        ours = model.fit(rows, sample_weight=weight)
+        monkeypatch.undo()
+        assert_array_equal(ours.labels_, usual.labels_)
+        assert_allclose(ours.cluster_centers_, usual.cluster_centers_, rtol=1e-5)
+        assert_allclose(ours.inertia_, usual.inertia_, rtol=1e-5)
+        assert_allclose(ours.loss_, usual.loss_, rtol=1e-4)
+        assert_array_equal(ours.predict(rows), ours.labels_)
 
 
 def test_random_starts_and_elkan_end_as_those_of_the_peer():
