@@ -17,6 +17,7 @@ _P = {
     "CrossModalPairs": [r"p(j \mid i) = 1[j \text{ is the partner of } i \text{ in the other modality}]"],
     "SameClass": [r"p(j \mid i) = \frac{1[y_j = y_i]}{n_{y_i} - 1}, \qquad j \neq i"],
     "DataLabel": [r"p(c \mid i) = 1[i \text{ belongs to class } c]"],
+    "BalancedCodes": [r"p(c \mid i) = a_i y_{ic} b_c, \qquad \sum_i p(c \mid i) = n / n_c"],
     "Counts": [r"p(t \mid i) = \frac{n_{it}}{n_i}, \qquad n_i = \sum_u n_{iu}"],
     "RandomWalk": [r"\tilde P \propto P + P^2 + \dots + P^m"],
     "Spectral": [
@@ -44,6 +45,31 @@ _Q = {
         r"L = \frac{1}{n} \sum_i \Big[ -2 \sum_j p(j \mid i) z_i \cdot z_j "
         r"+ \frac{1}{N} \sum_j (z_i \cdot z_j)^2 \Big]"
     ],
+    ("PairwiseSigmoid", "cosine"): [
+        r"L = -\frac{1}{n} \sum_{ij} \log \sigma \big( \ell_{ij} (\cos(z_i, z_j) / \tau + b) \big), "
+        r"\qquad \ell_{ij} = 1 \text{ where } p(j \mid i) > 0, \text{ else } -1"
+    ],
+    ("Decoupled", "cosine"): [
+        r"L = \frac{1}{n} \sum_i \Big[ -\sum_j p(j \mid i) \log k_{ij} + \log \sum_{j: p(j \mid i) = 0} k_{ij} "
+        r"\Big], \qquad k_{ij} = \exp(\cos(z_i, z_j) / \tau)"
+    ],
+    ("HardNegatives", "cosine"): [
+        r"L = -\frac{1}{n} \sum_i \sum_j p(j \mid i) \log \frac{k_{ij}}{k_{ij} + N g_i}, "
+        r"\qquad k_{ij} = \exp(\cos(z_i, z_j) / \tau)",
+        r"g_i = \max \Big( \frac{1}{1 - \pi} \Big[ \frac{1}{N} \sum_{l: p(l \mid i) = 0} w_{il} k_{il} - "
+        r"\pi \sum_j p(j \mid i) k_{ij} \Big], e^{-1 / \tau} \Big), "
+        r"\qquad w_{il} = k_{il}^\beta \Big/ \frac{1}{N} \sum_m k_{im}^\beta",
+    ],
+    ("MultiView", "cosine"): [
+        r"k_{ab} = \exp(\cos(z_a, z_b) / \tau), \qquad a, b \text{ the views of an item; } "
+        r"j \text{ all rows, or of DHEL the same view of the other items}"
+    ],
+    ("HardnessWeighted", "distance"): [
+        rf"L = \frac{{1}}{{n}} \sum_{{ij}} (a_{{ij}} - r_{{ij}}) {_DISTANCE}, "
+        rf"\qquad a_{{ij}} \propto p(j \mid i) e^{{t_+ {_DISTANCE}}}, "
+        rf"\qquad r_{{ij}} \propto 1[p(j \mid i) = 0] e^{{-t_- {_DISTANCE}}}"
+    ],
+    ("Heads", "cosine"): [r"q(j \mid i) \propto \exp \Big( \sum_h \cos(z_{ih}, z_{jh}) / \tau_h \Big)"],
     ("Harmonic", "distance"): [r"q(c \mid i) \propto \lVert z_i - w_c \rVert^{-2 n}"],
     ("SharedCluster", "memberships"): [
         r"q(j \mid i) = \sum_c \phi_{ic} \frac{\phi_{jc} d_j}{\sum_k \phi_{kc} d_k}, \qquad \phi = \mathrm{softmax}(z)"
@@ -61,6 +87,8 @@ _NOTES = {
     "PositivePairs": ":math:`g` is the item that a row is a view of.",
     "FuzzyUnion": "A row counts in the average as its weights sum to; :math:`s_i` lets :math:`v_{ij}` sum to the "
     "logarithm of k to base two.",
+    "BalancedCodes": "Keys are the prototypes, whose number is :math:`n_c`; :math:`y` are the given assignments, and "
+    ":math:`a, b` found by Sinkhorn's algorithm.",
     "DataLabel": "Keys are the classes, whose prototypes are learned.",
     "Counts": "Keys are the tokens; a row counts in the average as often as it has tokens.",
     "CrossModalPairs": "Keys are the rows of the other modality.",

@@ -164,7 +164,8 @@ def _log_q(kernel: Learned, z: torch.Tensor) -> torch.Tensor:
     n_choices = len(z) - (not kernel.includes_self)
     log_k = kernel.pairwise(rows, keys).masked_fill(own, -torch.inf)
     if not kernel.normalized:
-        log_k = log_k - kernel.log_partition(log_k, n_choices)[:, None]
+        following = torch.eye(len(z), dtype=z.dtype).roll(1, 1)  # p of one key for each row
+        log_k = log_k - kernel.log_partition_given(log_k, n_choices, following)[:, None]
     return kernel.finish(log_k, n_choices).masked_fill(own, -torch.inf)
 
 

@@ -45,6 +45,11 @@ KERNELS = [
     learned.NegativeSampling(learned.StudentT(), noise=1.0),
     learned.SharedCluster(),
     learned.UniformMixture(learned.StudentT(), 0.2),
+    learned.Decoupled(learned.StudentT()),
+    learned.HardNegatives(learned.Gaussian(metric="cosine", tau=0.5)),
+    learned.HardnessWeighted(),
+    learned.PairwiseSigmoid(learned.Gaussian(metric="cosine", tau=0.5)),
+    learned.Heads(),
 ]
 
 

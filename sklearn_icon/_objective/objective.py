@@ -49,6 +49,7 @@ EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, i
 FINE_SPACING, FINE_NODES = 0.2, 4096  # of the grid for the reported loss of more rows
 _ROUGH_SPACING = 0.7  # of the grid in steps for which a rough gradient will do
 _EDGES_AT_ONCE, _EDGES_OF_A_VALUE = 1 << 20, 1 << 17  # the second where no gradient is wanted: some 200 bytes each
+_PAIRS_GIVEN_P = 1 << 26  # of rows and keys, where the normaliser reads p: half a gigabyte a matrix
 _PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
 _SMALLEST_KERNEL = 1e-7  # that a weight is multiplied by, as a rule
 _PAIRS_OF_AN_EDGE = 64  # that cost as much among many dimensions
@@ -143,7 +144,7 @@ class Objective:
         few = self.n_rows <= EXACT_ROWS
         if few and torch.device(self.device).type != "mps":  # which has no double precision
             self.dtype = torch.float64
-            for name in ("_few_edges", "_dense_weights"):  # which have the precision that they were computed in
+            for name in ("_few_edges", "_dense_weights", "_dense_p"):  # of the precision before
                 vars(self).pop(name, None)
         if self.drawn is not None and not few:
             self.draw(n_keys, random_state)
@@ -231,7 +232,7 @@ class Objective:
     def _is_dense(self) -> bool:
         """Whether all pairs of rows and keys fit into one piece, and few are left out or p covers many."""
         all_or_most = self._dense_but_self or not self.exclude_self
-        apart = not (self.joint or self.learned.normalized)
+        apart = not (self.joint or self.learned.normalized or self.learned.reads_p)
         return self.n_rows * self.n_keys <= at_once(_PAIRS_AT_ONCE) and all_or_most and apart and self.drawn is None
 
     @cached_property
@@ -317,11 +318,30 @@ class Objective:
     def _row_log_z(self, z: Tensor, keys: Tensor) -> Tensor:
         if self.learned.normalized:
             return z.new_zeros(len(z))
+        if self.learned.reads_p:
+            return self._row_log_z_given_p(z, keys)
         if self.drawn is not None:
             return sampled_log_normalizer(self.learned, z, self.drawn)
         if self.grid is not None:
             return row_grid_normalizers(self.grid, z)
         return log_normalizer(self.learned, z, keys, exclude_self=self.exclude_self, n_choices=self.n_choices)
+
+    def _row_log_z_given_p(self, z: Tensor, keys: Tensor) -> Tensor:
+        """What stands for log Z of each row where it reads p, of all pairs at once; zero of rows that do not count."""
+        log_k = self.learned.pairwise(z, keys)
+        if self.exclude_self:
+            log_k = log_k.masked_fill(self_mask(log_k, slice(0, None)), -torch.inf)
+        return self.learned.log_partition_given(log_k, self.n_choices, self._dense_p).where(self._dense_p.any(1), 0)
+
+    @cached_property
+    def _dense_p(self) -> Tensor:
+        """p(j|i) without its uniform mass."""
+        if self.n_rows * self.n_keys > _PAIRS_GIVEN_P:
+            raise ValueError(
+                f"{self.learned} compares all pairs at once, but {self.n_rows} rows have {self.n_keys} keys; use an "
+                "encoder and a batch_size, or fewer rows."
+            )
+        return self._tensor(self.weights.toarray())
 
     def _log_q(self, log_k: Tensor, log_norm: Tensor) -> Tensor:
         """Log q; not above zero, where rounding puts near keys of far rows, and excluded ones are."""

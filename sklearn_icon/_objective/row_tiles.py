@@ -75,7 +75,8 @@ def summed_divergence(batch: Batch, rows: Tensor, keys: Tensor, *values: Tensor,
     if both_ways and n_pairs > _PAIRS_AT_ONCE:
         return (summed_divergence(batch, rows, keys, *values) + summed_divergence(batch, keys, rows, *values)) / 2
     wanted = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (rows, keys, *values)]
-    if n_pairs <= _PAIRS_AT_ONCE and not _pulls(batch, values, wanted):
+    at_once = n_pairs <= _PAIRS_AT_ONCE or batch.learned_of(*values).reads_p
+    if at_once and not _pulls(batch, values, wanted):
         return _of_tile(batch, rows, keys, values, everything)
     return _Tiles.apply(batch, wanted, rows, keys, *values)
 
@@ -124,16 +125,18 @@ def _of_affinity(batch: Batch, learned: Learned, part: slice, affinity: Tensor) 
         positive = p > n_keys * torch.finfo(p.dtype).tiny
         if not (positive if own is None else positive | own)[mass > 0].all():
             raise infinite_where_zero(batch.divergence)
-    cost = _but(own, comparison.term(p, _log_q(learned, affinity, own, batch.n_choices(n_keys))), 0)
+    apart = batch.weights_of(part)[0] if learned.reads_p and batch.uniform else p
+    cost = _but(own, comparison.term(p, _log_q(learned, affinity, own, batch.n_choices(n_keys), apart)), 0)
     return (mass * comparison.of_sum(cost.sum(1).masked_fill(mass == 0, 0))).sum()
 
 
-def _log_q(learned: Learned, affinity: Tensor, own: Tensor | None, n_choices: int) -> Tensor:
+def _log_q(learned: Learned, affinity: Tensor, own: Tensor | None, n_choices: int, p: Tensor) -> Tensor:
     """log q(j|i), zero where the key is the row itself and left out; of a limit, what stands in place of it in KL."""
     log_q = affinity
     if not learned.normalized:
         log_k = _but(own, affinity, -torch.inf)
-        log_q = log_k - learned.log_partition(log_k, n_choices)[:, None] if learned.is_limit else log_k.log_softmax(1)
+        of_limit = learned.is_limit
+        log_q = log_k - learned.log_partition_given(log_k, n_choices, p)[:, None] if of_limit else log_k.log_softmax(1)
     return learned.finish(_but(own, log_q, 0), n_choices)
 
 

@@ -8,6 +8,7 @@
 | `slope_terms` | slope = c / (a + b d^2) with (1, 0, c) or (a, 1, c), log k = 0 at zero | compiled loops |
 | `has_pole` | log k is unbounded at zero | distances from differences |
 | `is_limit` | `log_partition` is the limit of log Z; there is no distribution | KL without its entropy |
+| `reads_p` | it is a limit, whose `log_partition_given` reads rows of p | all pairs at once |
 | `normalized` | `paired` and `pairwise` are log q | no normaliser |
 | `centred` | what stands for log q sums to zero over a row's keys | no sum over uniform mass on p |
 | `mixture` | `finish` adds it after the normaliser | no way by formula |

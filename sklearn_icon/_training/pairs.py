@@ -155,8 +155,8 @@ class Temperature:
 
     def __init__(self, learned: Learned, dtype: torch.dtype, device: Any):
         self.learned = clone(learned)
-        self.kernel, self.params = self.learned.unmixed(), list[torch.Tensor]()
-        if "tau" in self.kernel.learns:
+        self.kernel, self.params = self.learned.owner("tau"), list[torch.Tensor]()
+        if "tau" in self.learned.learns:
             start = log(_FIRST_TEMPERATURE - _LEAST_TEMPERATURE)
             self.params = [torch.tensor(start, dtype=dtype, device=device, requires_grad=True)]
 

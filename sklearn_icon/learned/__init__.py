@@ -6,19 +6,27 @@ affinity of a pair (squared distance, cosine or dot product), so each class adds
 """
 
 from ._base import DistanceKernel, Kernel, Learned
+from ._heads import Heads
 from ._kernels import Gaussian, Harmonic, Rational, StudentT
 from ._limits import NarrowGaussian, NegativeSampling, SpectralContrast, WideGaussian
 from ._memberships import SharedCluster
+from ._reweighted import Decoupled, HardNegatives, HardnessWeighted, MultiView, PairwiseSigmoid
 from ._wrappers import UniformMixture
 
 __all__ = [
+    "Decoupled",
     "DistanceKernel",
     "Gaussian",
+    "HardNegatives",
+    "HardnessWeighted",
     "Harmonic",
+    "Heads",
     "Kernel",
     "Learned",
+    "MultiView",
     "NarrowGaussian",
     "NegativeSampling",
+    "PairwiseSigmoid",
     "Rational",
     "SharedCluster",
     "SpectralContrast",

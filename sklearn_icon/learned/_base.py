@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
-from math import isfinite, log
+from math import inf, isfinite, log
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._core.spec import Spec, answer
@@ -51,6 +51,10 @@ class Learned(Spec):
     """Whether this is the limit of a scaled loss and no distribution."""
     is_unbounded = False
     """Whether the loss falls without bound as rows spread."""
+    reads_p = False
+    """Whether the normaliser reads p, of a limit: all pairs of rows and keys are then computed at once."""
+    log_least: Any = -inf
+    """The least log k of any pair."""
     centred = False
     """Whether what stands for log q sums to zero over the keys of a row, so that uniform mass on p adds nothing."""
     scale_free = False
@@ -122,6 +126,10 @@ class Learned(Spec):
     def log_partition(self, log_kernel: Tensor, n_choices: int) -> Tensor:
         """log sum_j k_ij of each row; excluded keys hold -inf."""
         return log_kernel.logsumexp(dim=1)
+
+    def log_partition_given(self, log_kernel: Tensor, n_choices: int, p: Tensor) -> Tensor:
+        """`log_partition` where p is known, dense and without its uniform mass."""
+        return self.log_partition(log_kernel, n_choices)
 
     def finish(self, log_q: Tensor, n_choices: int) -> Tensor:
         """Log q after what a wrapper adds to it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from math import inf
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,11 @@ class Gaussian(DistanceKernel):
             rows = unit_rows(z)
             return rows, rows if keys is z else unit_rows(keys)
         return z, keys
+
+    @answer
+    def log_least(self) -> Any:
+        """Of opposite rows, under the cosine."""
+        return -1 / self.temperature if self.metric == "cosine" else -inf
 
     @property
     def temperature(self) -> Any:

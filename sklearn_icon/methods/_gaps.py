@@ -5,7 +5,8 @@ from functools import partial
 from .. import encoders
 from .. import learned as q
 from .. import supervisory as p
-from ._published import GRAPH, ICON, LABELS, OTHER, SEVERAL
+from ._contrastive import OTHER, SEVERAL, VIEWS
+from ._published import GRAPH, ICON, LABELS
 from ._record import Method
 
 _HEAVY = p.StudentT(df=10.0)  # at one degree of freedom a row of many dimensions is all but even
@@ -113,6 +114,19 @@ GAPS = (
         title="Triplet SupCon",
         learned=q.NarrowGaussian(),
         equals="the mean squared distance within classes less that to the nearest other row",
+    ),
+    _Gap(
+        name="several-heads",
+        title="Several heads",
+        family="contrastive",
+        supervisory=p.PositivePairs(),
+        learned=q.Heads(),
+        encoder=encoders.MLP(),
+        estimator="ICONEmbedding",
+        equals="InfoNCE with exp(sum_h cos_h / tau_h), the product of the kernels of several heads with temperatures "
+        "of their own",
+        reads=VIEWS,
+        parameters=SEVERAL,
     ),
     _Gap(
         name="error-rate",

@@ -3,15 +3,12 @@
 from .. import encoders
 from .. import learned as q
 from .. import supervisory as p
+from ._contrastive import CONTRASTIVE, OTHER, SEVERAL
 from ._record import Method
 
 ICON = 'Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025'
-VIEWS = "y: which item each row is a view of; nothing with supervisory__augment, which draws the views"
-COMPANIONS = "y: companion features of each row"
 LABELS = "y: class labels"
-OTHER = "y: the same rows in the other modality"
 GRAPH = "X: a sparse matrix of weights between rows"
-SEVERAL = (("n_components", 32),)
 
 _MAPS = [
     Method(
@@ -84,159 +81,6 @@ _MAPS = [
     ),
 ]
 
-_CONTRASTIVE = [
-    Method(
-        name="infonce",
-        title="InfoNCE",
-        family="contrastive",
-        supervisory=p.PositivePairs(),
-        learned=q.Gaussian(metric="cosine", tau=0.1),
-        encoder=encoders.MLP(),
-        estimator="ICONEmbedding",
-        equals="the mean over rows of -log exp(cos(z_i, z_i+) / tau) / sum_{j != i} exp(cos(z_i, z_j) / tau)",
-        reference='van den Oord, Li and Vinyals, "Representation learning with contrastive predictive coding", '
-        "arXiv 1807.03748",
-        reads=VIEWS,
-        aliases=("cpc", "contrastive predictive coding"),
-        parameters=SEVERAL,
-    ),
-    Method(
-        name="simclr",
-        title="SimCLR",
-        family="contrastive",
-        supervisory=p.PositivePairs(),
-        learned=q.Gaussian(metric="cosine", tau=0.5),
-        encoder=encoders.ProjectionHead(encoders.MLP()),
-        estimator="ICONEmbedding",
-        equals="NT-Xent, the cross-entropy of cosines over tau with the other view as the class",
-        reference='Chen et al., "A simple framework for contrastive learning of visual representations", ICML 2020',
-        reads=VIEWS,
-        aliases=("nt-xent",),
-        parameters=SEVERAL,
-    ),
-    Method(
-        name="moco-v3",
-        title="MoCo v3",
-        family="contrastive",
-        supervisory=p.PositivePairs(),
-        learned=q.Gaussian(metric="cosine", tau=0.2),
-        encoder=encoders.MomentumKeys(encoders.ProjectionHead(encoders.MLP())),
-        estimator="ICONEmbedding",
-        equals="the symmetrised cross-entropy of cosines over tau between rows and the keys of a momentum encoder",
-        reference='Chen, Xie and He, "An empirical study of training self-supervised vision transformers", ICCV 2021',
-        reads=VIEWS,
-        aliases=("moco", "momentum contrast"),
-        parameters=SEVERAL,
-    ),
-    Method(
-        name="t-simclr",
-        title="t-SimCLR",
-        family="contrastive",
-        supervisory=p.PositivePairs(),
-        learned=q.StudentT(df=2.0),
-        encoder=encoders.ProjectionHead(encoders.MLP()),
-        estimator="ICONEmbedding",
-        equals="the mean over rows of -log k(z_i, z_i+) / sum_{j != i} k(z_i, z_j) with "
-        "k = (1 + d^2 / nu)^(-(nu + 1) / 2)",
-        reference='Hu et al., "Your contrastive learning is secretly doing stochastic neighbor embedding", ICLR 2023',
-        reads=VIEWS,
-        parameters=SEVERAL,
-    ),
-    Method(
-        name="t-simcne",
-        title="t-SimCNE",
-        family="contrastive",
-        supervisory=p.PositivePairs(),
-        learned=q.StudentT(),
-        encoder=encoders.MLP(),
-        estimator="ICONEmbedding",
-        equals="the mean over rows of -log k(z_i, z_i+) / sum_{j != i} k(z_i, z_j) with k = 1 / (1 + d^2), in two "
-        "dimensions",
-        reference='Boehm, Berens and Kobak, "Unsupervised visualization of image datasets using contrastive learning", '
-        "ICLR 2023",
-        reads=VIEWS,
-    ),
-    Method(
-        name="vicreg",
-        title="VICReg",
-        family="contrastive",
-        supervisory=p.PositivePairs(),
-        learned=q.WideGaussian(),
-        encoder=encoders.MLP(),
-        estimator="ICONEmbedding",
-        equals="mean_i |z_i - z_i+|^2 less the mean squared distance of all pairs, which is 2 Var n / (n - 1): VICReg "
-        "without its covariance term",
-        reference='Bardes, Ponce and LeCun, "VICReg: Variance-invariance-covariance regularization for self-supervised '
-        'learning", ICLR 2022',
-        reads=VIEWS,
-        aliases=("vicreg without covariance",),
-        parameters=SEVERAL,
-    ),
-    Method(
-        name="spectral-contrastive",
-        title="Spectral contrastive",
-        family="contrastive",
-        supervisory=p.PositivePairs(),
-        learned=q.SpectralContrast(),
-        encoder=encoders.MLP(),
-        estimator="ICONEmbedding",
-        equals="mean_i -2 z_i . z_i+ plus the mean of (z_i . z_j)^2 over all other rows",
-        reference='HaoChen et al., "Provable guarantees for self-supervised deep learning with spectral contrastive '
-        'loss", NeurIPS 2021',
-        reads=VIEWS,
-        aliases=("spectral contrastive loss",),
-        parameters=SEVERAL,
-    ),
-    Method(
-        name="triplet",
-        title="Triplet",
-        family="contrastive",
-        supervisory=p.PositivePairs(),
-        learned=q.NarrowGaussian(),
-        encoder=encoders.MLP(),
-        estimator="ICONEmbedding",
-        equals="mean_i |z_i - z_i+|^2 - min_j |z_i - z_j|^2: with one positive and one negative key the triplet loss "
-        "without margin",
-        reference='Schroff, Kalenichenko and Philbin, "FaceNet: A unified embedding for face recognition and '
-        'clustering", CVPR 2015',
-        reads=VIEWS,
-        aliases=("triplet loss", "facenet"),
-        parameters=SEVERAL,
-    ),
-    Method(
-        name="x-sample",
-        title="X-Sample",
-        family="contrastive",
-        supervisory=p.Gaussian(source="y"),
-        learned=q.Gaussian(metric="cosine", tau=0.1),
-        encoder=encoders.MLP(),
-        estimator="ICONEmbedding",
-        equals="the cross-entropy of cosines over tau with Gaussian similarities of companion features, less their "
-        "entropy",
-        reference='Sobal et al., "X-Sample contrastive loss: Improving contrastive learning with sample similarity '
-        'graphs", ICLR 2025',
-        reads=COMPANIONS,
-        aliases=("x-clr", "x-sample contrastive"),
-        parameters=SEVERAL,
-    ),
-    Method(
-        name="lgsimclr",
-        title="LGSimCLR",
-        family="contrastive",
-        supervisory=p.UniformKNN(source="y"),
-        learned=q.Gaussian(metric="cosine", tau=0.1),
-        encoder=encoders.MLP(),
-        estimator="ICONEmbedding",
-        equals="the cross-entropy of cosines over tau with the nearest neighbours in companion features as classes, "
-        "less log k",
-        reference='El Banani, Desai and Johnson, "Learning visual representations via language-guided sampling", CVPR '
-        "2023",
-        reads=COMPANIONS,
-        aliases=("language-guided simclr", "language-guided contrastive learning"),
-        parameters=SEVERAL,
-    ),
-]
-
 _SUPERVISED = [
     Method(
         name="supcon",
@@ -293,6 +137,21 @@ _CROSS_MODAL = [
         reference='Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021',
         reads=OTHER,
         aliases=("contrastive language-image pretraining",),
+        parameters=SEVERAL,
+    ),
+    Method(
+        name="siglip",
+        title="SigLIP",
+        family="cross-modal",
+        supervisory=p.CrossModalPairs(),
+        learned=q.PairwiseSigmoid(q.Gaussian(metric="cosine", tau="learn")),
+        encoder=encoders.MLP(),
+        estimator="ICONCrossModal",
+        equals="mean_i -sum_j log s(l_ij (cos_ij / tau + b)), s the logistic function, l one for partners and -1 for "
+        "all other pairs",
+        reference='Zhai et al., "Sigmoid loss for language image pre-training", ICCV 2023',
+        reads=OTHER,
+        aliases=("pairwise sigmoid", "sigmoid loss"),
         parameters=SEVERAL,
     ),
     Method(
@@ -434,4 +293,4 @@ _CLUSTERING = [
     ),
 ]
 
-PUBLISHED = (*_MAPS, *_CONTRASTIVE, *_SUPERVISED, *_CROSS_MODAL, *_LANGUAGE, *_CLUSTERING)
+PUBLISHED = (*_MAPS, *CONTRASTIVE, *_SUPERVISED, *_CROSS_MODAL, *_LANGUAGE, *_CLUSTERING)

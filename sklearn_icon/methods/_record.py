@@ -25,6 +25,7 @@ COLUMNS = {
     "CrossModalPairs": "Cross-modal pairs",
     "SameClass": "Same class",
     "DataLabel": "Class labels",
+    "BalancedCodes": "Balanced codes",
     "Counts": "Token counts",
 }
 """Titles of the table's columns, by the class of p."""
@@ -37,6 +38,12 @@ ROWS = {
     "Rational": "Student-t",
     "NegativeSampling": "Negative sampling",
     "SpectralContrast": "Spectral contrast",
+    "PairwiseSigmoid": "Negative sampling",
+    "Decoupled": "Reweighted keys",
+    "HardNegatives": "Reweighted keys",
+    "MultiView": "Reweighted keys",
+    "HardnessWeighted": "Reweighted keys",
+    "Heads": "Gaussian",
     "Harmonic": "Student-t",
     "SharedCluster": "Shared cluster",
     "degree": "Shared cluster, by degree",

@@ -12,12 +12,13 @@ from .._core.types import Metric
 from ._base import Supervisory
 from ._given import GRAPH_OF_FEATURES as GRAPH_OF_FEATURES
 from ._given import Counts, CrossModalPairs, Graph, Identity
-from ._labels import DataLabel, PositivePairs, PropagatedLabel, SameClass
+from ._labels import BalancedCodes, DataLabel, PositivePairs, PropagatedLabel, SameClass
 from ._neighborhoods import FuzzyUnion, Gaussian, StudentT, UniformKNN
 from ._spectral import Spectral
 from ._wrappers import RandomWalk, UniformMixture
 
 __all__ = [
+    "BalancedCodes",
     "Counts",
     "CrossModalPairs",
     "DataLabel",

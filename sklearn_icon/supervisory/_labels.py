@@ -377,6 +377,65 @@ class DataLabel(Supervisory):
         return (numbers, y[rows].long(), counts) if y[rows].min() >= 0 else None
 
 
+class BalancedCodes(DataLabel):
+    """Soft assignments of rows to prototypes, balanced so that all prototypes get as much: the codes of SwAV.
+
+    ::
+
+        p(c|i) = a_i y_ic b_c,     sum_c p(c|i) = 1 and, as n_iter grows, mean_i p(c|i) = 1 / n_prototypes
+
+    by Sinkhorn's algorithm, columns first. A 2-D y holds the assignments, such as exp(scores / 0.05) of scores that
+    are cosines with the prototypes, in a loop of one's own those of another view; a 1-D y holds the numbers of
+    prototypes, and stays as it is.
+
+    Parameters
+    ----------
+    n_iter : int, default=3
+        How often columns and rows are divided by their sums.
+
+    Raises
+    ------
+    ValueError
+        At `conditional`: assignments that are negative or not finite, or a row of zeros.
+
+    References
+    ----------
+    Caron et al., "Unsupervised learning of visual features by contrasting cluster assignments", NeurIPS 2020, eq. 3.
+
+    Examples
+    --------
+    >>> from sklearn_icon.supervisory import BalancedCodes
+    >>> BalancedCodes(n_iter=50).conditional([[0.0]] * 2, [[0.9, 0.1], [0.6, 0.4]]).toarray().round(2)
+    array([[0.71, 0.29],
+           [0.29, 0.71]])
+    """
+
+    needs_y = "soft assignments to prototypes"
+    batch_is_whole = True
+    _parameter_constraints = {"n_iter": [Interval(Integral, 1, None, closed="left")]}
+
+    def __init__(self, n_iter: int = 3) -> None:
+        self.n_iter = n_iter
+
+    def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
+        """Compute p; see `Supervisory.conditional`."""
+        y = np.asarray(self._require_y(X, y))
+        if y.ndim == 2:
+            y = check_array(y, dtype=np.float64, input_name="y", ensure_non_negative=True, copy=True)
+            if not y.any(axis=1).all():
+                raise ValueError(
+                    f"row {int(np.argmin(y.any(axis=1)))} of y is zero: BalancedCodes() reads assignments."
+                )
+            for _ in range(self.n_iter):
+                y /= np.maximum(y.sum(axis=0), np.finfo(y.dtype).tiny)
+                y /= y.sum(axis=1, keepdims=True)
+        return super().conditional(X, y)
+
+    def of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """All rows together, as they are balanced; see `Supervisory.of_batch`."""
+        return (super() if y.ndim == 1 else super(DataLabel, self)).of_batch(y, rows, n_keys, like)
+
+
 class PropagatedLabel(Wrapper):
     """Labels of rows that have one, carried over a graph to rows that have none.
 

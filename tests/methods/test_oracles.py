@@ -18,16 +18,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.manifold._t_sne import _kl_divergence
 from torch.nn.functional import cross_entropy
 
-from sklearn_icon import learned, methods
+from sklearn_icon import learned, methods, supervisory
 from sklearn_icon._clusters.cuts import measure_of, normalized_cut
 from sklearn_icon._core.conditional import Conditional
 from sklearn_icon._objective.objective import Objective
+from sklearn_icon.nn import ICONLoss
 
 N, DIM, CLASSES, SIGMA, NEIGHBORS = 12, 3, 3, 1.3, 3
 RNG = np.random.default_rng(0)
 X, COMPANIONS = RNG.normal(size=(N, 4)), RNG.normal(size=(N, 2))
 LABELS = np.repeat([0, 1, 2], 4)
 ITEMS = np.arange(N) % (N // 2)
+CODES = RNG.dirichlet(np.ones(3), size=N)
 COUNTS = RNG.integers(0, 4, size=(N, 5)) + np.eye(N, 5, dtype=int)
 GRAPH = np.triu(RNG.uniform(0.1, 1, size=(N, N)) * (RNG.uniform(size=(N, N)) < 0.5), 1)
 GRAPH = GRAPH + GRAPH.T
@@ -275,6 +277,95 @@ def spectral_contrastive(p, z):
     return total / N
 
 
+def views_of(groups):
+    return [[i for i in range(N) if groups[i] == g] for g in np.unique(groups)]
+
+
+def decoupled(z, tau):
+    """-log of exp(cos+ / tau) over the sum over rows that are no view of the item."""
+    total = 0
+    for i in range(N):
+        negatives = sum((cosine(z[i], z[j]) / tau).exp() for j in range(N) if ITEMS[j] != ITEMS[i])
+        total = total - cosine(z[i], z[PARTNERS[i]]) / tau + negatives.log()
+    return total / N
+
+
+def hard_negatives(z, tau, hardness, prior):
+    """-log k+ / (k+ + N g) as Robinson et al. and Chuang et al. write it, with N = 2 B - 2 negatives."""
+    total, n = 0, N - 2
+    for i in range(N):
+        k = torch.stack([(cosine(z[i], z[j]) / tau).exp() for j in range(N) if ITEMS[j] != ITEMS[i]])
+        positive = (cosine(z[i], z[PARTNERS[i]]) / tau).exp()
+        weighed = (k**hardness * k).sum() / (k**hardness).mean()
+        negative = ((weighed - prior * n * positive) / (1 - prior)).clamp(min=n * np.exp(-1 / tau))
+        total = total - (positive / (positive + negative)).log()
+    return total / N
+
+
+def dhel(z, groups, tau):
+    """-log of the kernels between an item's views over the product of each view's sum over the same view of others."""
+    total, items = 0, views_of(groups)
+    for views in items:
+        pairs = [(a, b) for a in range(len(views)) for b in range(a)]
+        total = total - sum((cosine(z[views[a]], z[views[b]]) / tau).exp() for a, b in pairs).log()
+        for a, i in enumerate(views):
+            others = [other[a] for other in items if other is not views]
+            total = total + sum((cosine(z[i], z[j]) / tau).exp() for j in others).log()
+    return total / len(items)
+
+
+def multi_view_infonce(z, groups, tau):
+    total, items = 0, views_of(groups)
+    for views in items:
+        near = sum((cosine(z[a], z[b]) / tau).exp() for a in views for b in views if a != b)
+        every = sum((cosine(z[a], z[j]) / tau).exp() for a in views for j in range(N) if j != a)
+        total = total - (near / every).log()
+    return total / len(items)
+
+
+def attraction_and_repulsion(z, groups, near=1.0, far=2.0):
+    """CACR: squared distances to positives weighed by exp(t+ d^2), less those to negatives weighed by exp(-t- d^2)."""
+    total = 0
+    for i in range(N):
+        positive = torch.stack([sq_distance(z[i], z[j]) for j in range(N) if groups[j] == groups[i] and j != i])
+        negative = torch.stack([sq_distance(z[i], z[j]) for j in range(N) if groups[j] != groups[i]])
+        weights = (near * positive).exp(), (-far * negative).exp()
+        total = total + (weights[0] / weights[0].sum() * positive).sum()
+        total = total - (weights[1] / weights[1].sum() * negative).sum()
+    return total / N
+
+
+def siglip(z, other, scale, bias, labels=None):
+    """-1/n sum_ij log s(l_ij (t cos_ij + b)), as in algorithm 1 of Zhai et al."""
+    labels, total = np.arange(N) if labels is None else labels, 0
+    for i in range(N):
+        for j in range(N):
+            sign = 1 if labels[i] == labels[j] else -1
+            total = total - torch.sigmoid(sign * (scale * cosine(z[i], other[j]) + bias)).log()
+    return total / N
+
+
+def swav(z, prototypes, tau):
+    """Cross-entropy with codes after three rounds of Sinkhorn's, less their entropy."""
+    codes = CODES.copy()
+    for _ in range(3):
+        for c in range(3):
+            codes[:, c] /= sum(codes[i, c] for i in range(N))
+        for i in range(N):
+            codes[i] /= codes[i].sum()
+    return kl_of_rows(codes, cosine_kernel(tau), z, prototypes, exclude_self=False)
+
+
+def several_heads(z, taus):
+    """NT-Xent of the sum of cosines of blocks of columns over their temperatures."""
+    columns = np.array_split(np.arange(DIM), len(taus))
+    return kl_of_rows(
+        same(ITEMS),
+        lambda a, b: sum(cosine(a[part], b[part]) / tau for part, tau in zip(columns, taus, strict=True)),
+        z,
+    )
+
+
 def tokens(z, keys):
     """Cross-entropy of all tokens, less the entropy of each context's counts: contexts weigh as many as they have."""
     log_q = (z @ keys.T).log_softmax(dim=1)
@@ -330,6 +421,15 @@ ORACLES = {
     "infonce-clustering": lambda z: kl_of_clusters(walks(nearest(X)), z),
     "debiased-infonce-clustering": debiased_clusters,
     "spectral-contrastive": lambda z: spectral_contrastive(same(ITEMS), z),
+    "dcl": lambda z: decoupled(z, 0.1),
+    "debiased-infonce": lambda z: hard_negatives(z, 0.5, hardness=0, prior=0.1),
+    "hard-negatives": lambda z: hard_negatives(z, 0.5, hardness=1, prior=0.1),
+    "dhel": lambda z: dhel(z, ITEMS, 0.3),
+    "mv-infonce": lambda z: multi_view_infonce(z, ITEMS, 0.5),
+    "cacr": lambda z: attraction_and_repulsion(z, ITEMS),
+    "siglip": lambda z, keys: siglip(z, keys, 1 / 0.07, -log(N)),
+    "swav": lambda z, keys: swav(z, keys, 0.1),
+    "several-heads": lambda z: several_heads(z, (0.1, 0.5)),
     "umap": lambda z: joint_kl(fuzzy(X) * N / fuzzy(X).sum(), umap_kernel, z),
     "parametric-umap": lambda z: negative_sampling(fuzzy(X), umap_kernel, z),
     "dual-t-sne": lambda z: joint_kl(student_t(X, 10.0), lambda a, b: (-sq_distance(a, b)).exp(), z),
@@ -354,6 +454,7 @@ ORACLES = {
 READ = {  # what fit reads beside X, by what the record says it reads
     "item": ITEMS,
     "companion": COMPANIONS,
+    "soft assignments": CODES,
     "class labels": LABELS,
     "other modality": X[:, :2],
     "token": COUNTS,
@@ -381,8 +482,8 @@ def objective_of(method):
         return lambda z: normalized_cut(p, z.softmax(dim=1), measure_of(p, method.learned, np.ones(N)))
     p = conditional_of(method).mix(method.debias)
     q = method.learned
-    if getattr(q, "tau", None) == "learn":
-        q.set_params(tau=0.07)
+    if "tau" in q.learns:
+        q.owner("tau").set_params(tau=0.07)
     q = learned.UniformMixture(q, method.debias) if method.debias and q.on_memberships else q
     weight = COUNTS.sum(axis=1) if method.family == "language" else None
     return Objective(p, q, divergence=method.divergence, normalization=method.normalization, sample_weight=weight)
@@ -417,6 +518,57 @@ def test_loss_and_gradient_are_those_of_the_oracle(name):
     for found, expected in zip(*(torch.autograd.grad(loss, inputs) for loss in (value, wanted)), strict=True):
         assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
         assert expected.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "spec, oracle",
+    [
+        (learned.MultiView(learned.Gaussian(metric="cosine", tau=0.3)), lambda z, items: dhel(z, items, 0.3)),
+        (
+            learned.MultiView(learned.Gaussian(metric="cosine", tau=0.5), decoupled=False),
+            lambda z, items: multi_view_infonce(z, items, 0.5),
+        ),
+        (learned.HardnessWeighted(0.7, 3.0), lambda z, items: attraction_and_repulsion(z, items, 0.7, 3.0)),
+    ],
+    ids=["dhel", "mv-infonce", "cacr"],
+)
+@pytest.mark.parametrize("n_items", [6, 4, 3])
+def test_any_number_of_views_at_once(spec, oracle, n_items):
+    """In `nn.ICONLoss` and the estimators' objective, whatever the order of the items."""
+    items = np.random.default_rng(n_items).permutation(np.arange(N) % n_items)
+    z = torch.tensor(np.random.default_rng(2).normal(size=(N, DIM)), requires_grad=True)
+    wanted = oracle(z, items)
+    p = supervisory.PositivePairs()
+    for value in (Objective(p.conditional(X, items), spec)(z), ICONLoss(p, spec)(z, items)):
+        assert_allclose(value.item(), wanted.item(), rtol=1e-8)
+        assert_allclose(*(torch.autograd.grad(loss, z, retain_graph=True)[0] for loss in (value, wanted)), rtol=1e-7)
+
+
+def test_siglip_and_clip_with_labels():
+    """Keys of one label are partners, told or shared among: SigLIP and CLIP where several texts fit an image."""
+    z, keys = representations(methods.get("clip"))
+    kernel, cross = learned.Gaussian(metric="cosine", tau=0.2), supervisory.CrossModalPairs()
+    told = ICONLoss(cross, learned.PairwiseSigmoid(kernel, bias=-3.0))(z, LABELS, keys)
+    assert_allclose(told.item(), siglip(z, keys, 5.0, -3.0, LABELS).item(), rtol=1e-8)
+    p = np.equal.outer(LABELS, LABELS) / 4.0
+    shared = ICONLoss(cross, kernel, symmetric=True)(z, LABELS, keys)
+    wanted = [kl_of_rows(p, cosine_kernel(0.2), *ends, exclude_self=False).item() for ends in ((z, keys), (keys, z))]
+    assert_allclose(shared.item(), np.mean(wanted), rtol=1e-8)
+
+
+def test_mixed_positives_and_negatives():
+    """SupReMix: keys that are mixtures of rows, and p that says which of them stand for a row's target."""
+    (z,) = representations(methods.get("infonce"))
+    rng, unit = np.random.default_rng(3), z / z.norm(dim=1, keepdim=True)
+    fractions, pairs = rng.uniform(size=9), rng.integers(0, N, size=(9, 2))
+    mixed = [t * unit[a] + (1 - t) * unit[b] for t, (a, b) in zip(fractions, pairs, strict=True)]
+    keys, targets = torch.cat([z.flip(0).detach(), torch.stack(mixed)]), rng.normal(size=N)
+    of_keys = np.append(targets[::-1], fractions * targets[pairs[:, 0]] + (1 - fractions) * targets[pairs[:, 1]])
+    p = np.exp(-(np.subtract.outer(targets, of_keys) ** 2) / 0.1)
+    value = ICONLoss(supervisory.DataLabel(), learned.Gaussian(metric="cosine", tau=0.2))(z, p, keys)
+    wanted = kl_of_rows(p / p.sum(axis=1, keepdims=True), cosine_kernel(0.2), z, keys, exclude_self=False)
+    assert_allclose(value.item(), wanted.item(), rtol=1e-8)
+    assert_allclose(*(torch.autograd.grad(loss, z, retain_graph=True)[0] for loss in (value, wanted)), rtol=1e-7)
 
 
 @pytest.mark.parametrize("perplexity", [2.0, 6.0])
