@@ -24,6 +24,8 @@ class _Reweighted(Learned):
 
     is_limit = True
     reads_p = True
+    leaves_positives_out = False
+    """Whether no positive is among the keys that are summed."""
     _parameter_constraints = {"base": [Learned]}
     base: Learned
 
@@ -34,6 +36,12 @@ class _Reweighted(Learned):
     def unbounded(self) -> bool:
         """Where rows can spread without end, negatives do."""
         return not self.base.scale_free
+
+    @answer
+    def is_unbounded(self) -> bool:
+        """Where no positive is among the keys that are summed, and log k falls as fast as squares or products do."""
+        terms = self.base.slope_terms
+        return self.leaves_positives_out and (self.base.affinity == "dot" or (terms is not None and terms[1] == 0))
 
     def validate(self) -> Self:
         """Also refuse a base that is no kernel over its sum; see `Spec.validate`."""
@@ -79,6 +87,8 @@ class Decoupled(_Reweighted):
     >>> Decoupled(Gaussian(metric="cosine", tau=0.1))
     Decoupled(base=Gaussian(metric='cosine', tau=0.1))
     """
+
+    leaves_positives_out = True
 
     def __init__(self, base: Learned) -> None:
         self.base = base
@@ -182,6 +192,11 @@ class MultiView(_Reweighted):
     def __init__(self, base: Learned, decoupled: bool = True) -> None:
         self.base = base
         self.decoupled = decoupled
+
+    @answer
+    def leaves_positives_out(self) -> bool:
+        """Where views have normalisers of their own."""
+        return self.decoupled
 
     def log_partition_given(self, log_kernel: Tensor, n_choices: int, p: Tensor) -> Tensor:
         """What makes the attraction's -sum_j p_ij log k_ij the loss of the item that row i is a view of."""

@@ -433,7 +433,8 @@ class BalancedCodes(DataLabel):
 
     def of_batch(self, y: Any, rows: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """All rows together, as they are balanced; see `Supervisory.of_batch`."""
-        return (super() if y.ndim == 1 else super(DataLabel, self)).of_batch(y, rows, n_keys, like)
+        of_batch = DataLabel.of_batch if y.ndim == 1 else Supervisory.of_batch
+        return of_batch(self, y, rows, n_keys, like)
 
 
 class PropagatedLabel(Wrapper):

@@ -102,6 +102,9 @@ def test_what_is_refused(z, monkeypatch):
         loss_of(z, [0, 0, 0, *[1] * 4, *[2] * 5], learned.MultiView(COSINE))
     with pytest.raises(ValueError, match="keys that are these rows"):
         ICONLoss("cross_modal", learned.MultiView(COSINE))(z, keys=z.flip(0))
+    model = ICONEmbedding(learned=learned.Decoupled(learned.Gaussian()), normalization="conditional")
+    with pytest.raises(ValueError, match="falls without bound"):
+        model.fit(z.detach().numpy())
     monkeypatch.setattr(_objective, "_PAIRS_GIVEN_P", 100)
     model = ICONEmbedding(supervisory=supervisory.UniformKNN(3), learned=learned.Decoupled(learned.StudentT()))
     model.set_params(normalization="conditional", method="exact")
