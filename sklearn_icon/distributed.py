@@ -7,7 +7,7 @@ hold the rows of the rank. Every rank has to call it. A rank that fails makes al
 
 import copy
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,10 @@ def shard(data: Any, *, rank: int | None = None, n_ranks: int | None = None) -> 
 
     Parameters
     ----------
-    data : str or path-like of a .npy file, or array of any kind that has a shape and slices of rows
-        A file is mapped into memory, of which rows of other ranks are never read; so are arrays of zarr or h5py.
+    data : str or path-like of a .npy, .parquet or .zarr file, or array of any kind that has a shape and slices of rows
+        Rows of other ranks are never read: a .npy file is mapped into memory, of a .parquet file (by pyarrow, numeric
+        columns, or one of labels) those groups of rows are read that hold the rank's, of .zarr and of arrays of zarr or
+        h5py those chunks, and of arrays and frames of dask those partitions are computed.
     rank : int, default=None
         The rank r; None is this process's own, 0 without a process group.
     n_ranks : int, default=None
@@ -33,12 +35,14 @@ def shard(data: Any, *, rank: int | None = None, n_ranks: int | None = None) -> 
     Returns
     -------
     array
-        A slice of what was given.
+        A slice of what was given; in memory, but of a .npy file.
 
     Raises
     ------
     ValueError
         Fewer than two rows for each rank, a rank that is none of so many, or a file of another kind.
+    ImportError
+        What reads such a file is not installed.
 
     Examples
     --------
@@ -51,14 +55,50 @@ def shard(data: Any, *, rank: int | None = None, n_ranks: int | None = None) -> 
     if not 0 <= rank < n_ranks:
         raise ValueError(f"rank={rank} must be from 0 to n_ranks - 1 = {n_ranks - 1}.")
     if isinstance(data, str | os.PathLike):
-        if not os.fspath(data).endswith(".npy"):
-            raise ValueError(f"data={os.fspath(data)!r} is no .npy file; open it yourself and pass the array.")
-        data = np.load(data, mmap_mode="r")
-    rows = data.iloc if hasattr(data, "iloc") else data if hasattr(data, "shape") else np.asarray(data)
-    n = len(data) if not sparse.issparse(data) else data.shape[0]
+        data = _opened(os.fspath(data))
+    with suppress(AttributeError):
+        data = data.to_dask_array(lengths=True)  # of a frame of dask
+    data = data if hasattr(data, "shape") else np.asarray(data)
+    rows, n = data.iloc if hasattr(data, "iloc") else data, data.shape[0]
     if n < 2 * n_ranks:
         raise ValueError(f"data has {n} rows, fewer than two for each of {n_ranks} ranks; start fewer.")
-    return rows[n * rank // n_ranks : n * (rank + 1) // n_ranks]
+    part = rows[n * rank // n_ranks : n * (rank + 1) // n_ranks]
+    with suppress(AttributeError):
+        return part.compute()  # of dask
+    return part
+
+
+def _opened(path: str) -> Any:
+    """The rows of a file, none of which is read yet."""
+    if path.endswith(".npy"):
+        return np.load(path, mmap_mode="r")
+    if path.endswith(".parquet"):
+        return _Parquet(path)
+    if path.endswith(".zarr"):
+        import zarr
+
+        return zarr.open_array(path, mode="r")
+    raise ValueError(f"data={path!r} is no .npy, .parquet or .zarr file; open it yourself and pass the array.")
+
+
+class _Parquet:
+    """Rows of a parquet file: slices read the groups of rows that they meet."""
+
+    def __init__(self, path: str):
+        from pyarrow import parquet
+
+        self.file = parquet.ParquetFile(path)
+        told = self.file.metadata
+        self.firsts = np.cumsum([0, *(told.row_group(number).num_rows for number in range(told.num_row_groups))])
+        self.names = [name for name in self.file.schema_arrow.names if not name.startswith("__index_level_")]
+        self.shape = told.num_rows, len(self.names)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        met = np.flatnonzero((self.firsts[:-1] < rows.stop) & (self.firsts[1:] > rows.start))
+        start = rows.start - self.firsts[met[0]]
+        table = self.file.read_row_groups(met.tolist(), columns=self.names).slice(start, rows.stop - rows.start)
+        columns = [column.to_numpy() for column in table.columns]
+        return columns[0] if len(columns) == 1 else np.column_stack(columns)
 
 
 def gather(value: Any) -> Any:

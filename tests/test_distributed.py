@@ -505,10 +505,34 @@ def test_without_a_group(tmp_path):
     assert distributed.gather(X) is X
     with pytest.raises(ValueError, match="fewer than two for each of 6 ranks"):
         distributed.shard(X, rank=0, n_ranks=6)
-    with pytest.raises(ValueError, match=r"no \.npy file"):
+    with pytest.raises(ValueError, match=r"no \.npy, \.parquet or \.zarr file"):
         distributed.shard("X.csv")
     with pytest.raises(ValueError, match="rank=3"):
         distributed.shard(X, rank=3, n_ranks=3)
+
+
+@pytest.mark.parametrize("kind", ["pyarrow", "zarr", "dask.array", "dask.dataframe"])
+def test_shards_of_other_files(kind, tmp_path):
+    module = pytest.importorskip(kind)
+    X, path = np.arange(60.0).reshape(20, 3), str(tmp_path / "X")
+    if kind == "pyarrow":
+        from pyarrow import parquet
+
+        data, labels = path + ".parquet", path + ".y.parquet"
+        parquet.write_table(module.table(dict(zip("abc", X.T, strict=True))), data, row_group_size=4)
+        parquet.write_table(module.table({"y": [str(row) for row in range(20)]}), labels, row_group_size=7)
+        assert distributed.shard(labels, rank=1, n_ranks=3).tolist() == [str(row) for row in range(6, 13)]
+    elif kind == "zarr":
+        data = path + ".zarr"
+        module.open_array(data, mode="w", shape=X.shape, chunks=(4, 3), dtype=float)[:] = X
+    elif kind == "dask.array":
+        data = module.from_array(X, chunks=(4, 3))
+    else:
+        frame = pytest.importorskip("pandas").DataFrame(X, columns=["a", "b", "c"])
+        data = module.from_pandas(frame, npartitions=4)
+    parts = [distributed.shard(data, rank=rank, n_ranks=3) for rank in range(3)]
+    assert all(isinstance(part, np.ndarray) for part in parts)
+    np.testing.assert_array_equal(np.concatenate(parts), X)
 
 
 def files(folder):
