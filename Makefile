@@ -25,6 +25,7 @@ lint: $(VENV)/.installed-test,dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) -m mypy --strict --follow-imports=silent tests/typed_use.py
 	$(PY) docs/check_words.py
 	$(PY) -m codespell_lib *.md docs examples benchmarks sklearn_icon tests
 

@@ -1,5 +1,7 @@
 """`ICon`: what the estimators share."""
 
+from __future__ import annotations
+
 import warnings
 from abc import ABCMeta, abstractmethod
 from dataclasses import replace
@@ -25,6 +27,7 @@ from .._core.group import apart, group
 from .._core.journal import current, recalled, remembered
 from .._core.rows import check_item_shape, refuse_hidden, rows_of, shape_of, with_int32_indices
 from .._core.spec import RememberedNames, resolve, shown
+from .._core.types import Rows
 from .._core.versions import __version__
 from .._objective.divergences import ALLOWED
 from .progress import CallbackSupportMixin, table_html
@@ -105,7 +108,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         added = _defaults(type(self))
         super().__setstate__(added | {name: value for name, value in state.items() if name != "_icon_version"})
 
-    def save(self, path):
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the estimator, fitted or not, to a file without code, which `sklearn_icon.load` reads bit for bit.
 
         The file is a safetensors file of the numbers, with all else as JSON in its header. Callables, estimators with
@@ -125,7 +128,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
 
         save(self, path)
 
-    def export(self, path):
+    def export(self, path: str | PathLike[str]) -> None:
         """Write what the fitted estimator computes of new rows as a module that needs only NumPy, or as ONNX.
 
         Of estimators with linear maps or MLPs as encoders. The module, which needs nothing but NumPy and the `.npz`
@@ -178,7 +181,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
     def _chains(self):
         """(chains of steps by the names of methods, classes of `predict` or None); see `exporting`."""
 
-    def estimate_memory(self, X):
+    def estimate_memory(self, X: Rows) -> int:
         """How much memory a fit of X will add to what the process has, X itself not counted.
 
         ::

@@ -1,9 +1,11 @@
 """`ICONClassifier`: classes as prototypes, softmax regression by default."""
 
+from __future__ import annotations
+
 from functools import partial
 from math import prod
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import log_softmax
@@ -13,18 +15,23 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted, validate_data
 
-from .. import learned, supervisory
+from .. import encoders, learned, supervisory
 from .._core.conditional import warn_left_out, warn_rows_without_positives
 from .._core.device import working_on
 from .._core.group import group
 from .._core.journal import remembered
 from .._core.labels import class_probabilities, class_weights, classes_and_codes, codes_of, is_known, is_one_hot
 from .._core.rows import refuse_hidden, rows_of, shape_of
+from .._core.types import Array, Jobs, Rows, Seed
 from .._graph.recalled import recalled_p
 from .._training.given import Labelled
 from .base import Drawn, ICon
 from .linear import LinearPart, linear_map
 from .routes import Case, refuse, route_of
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Self
 
 _MAX_REPRESENTATION = 64
 _FAR, _FARTHEST = 1e6, 1e100  # times the prototypes, where distances round; and where their squares overflow
@@ -188,33 +195,33 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def __init__(
         self,
         *,
-        supervisory=None,
-        learned=None,
-        encoder=None,
-        divergence="kl",
-        debias=0.0,
-        C=1.0,
-        class_weight=None,
-        max_iter="auto",
-        tol=1e-4,
-        learning_rate="auto",
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        device="auto",
-        random_state=None,
-        n_jobs=None,
-        verbose=0,
-        warm_start=False,
-        fit_intercept=True,
-        penalty="auto",
-        l1_ratio=None,
-        solver="auto",
-        dual=False,
-        intercept_scaling=1,
-        checkpoint=None,
-        max_memory=None,
-    ):
+        supervisory: supervisory.Supervisory | str | None = None,
+        learned: learned.Learned | str | None = None,
+        encoder: encoders.Encoder | str | None = None,
+        divergence: str = "kl",
+        debias: float = 0.0,
+        C: float = 1.0,
+        class_weight: dict[Any, float] | str | None = None,
+        max_iter: int | str = "auto",
+        tol: float = 1e-4,
+        learning_rate: float | str = "auto",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        device: Any = "auto",
+        random_state: Seed = None,
+        n_jobs: Jobs = None,
+        verbose: int = 0,
+        warm_start: bool = False,
+        fit_intercept: bool = True,
+        penalty: str | None = "auto",
+        l1_ratio: float | None = None,
+        solver: str = "auto",
+        dual: bool = False,
+        intercept_scaling: float = 1,
+        checkpoint: str | PathLike[str] | None = None,
+        max_memory: float | None = None,
+    ) -> None:
         self.supervisory = supervisory
         self.learned = learned
         self.encoder = encoder
@@ -275,7 +282,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         p_spec, q_spec, encoder = specs
         return Case(p_spec, q_spec, encoder, {}).regression
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Rows, y: Any, sample_weight: Any = None) -> Self:
         """Fit the classifier.
 
         Parameters
@@ -482,7 +489,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             )
         return {"predict_proba": [*coded, *head, ("softmax", [])]}, self.classes_
 
-    def decision_function(self, X):
+    def decision_function(self, X: Rows) -> Array:
         """Logits: log q(c|x) up to a constant of each row.
 
         Parameters
@@ -498,7 +505,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         logits = self._log_q(self._validate_rows(X))
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: Rows) -> Array:
         """log q(c|x), the log-softmax of the logits.
 
         Parameters
@@ -513,7 +520,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         return log_softmax(self._log_q(self._validate_rows(X)), axis=1)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Rows) -> Array:
         """q(c|x), the softmax of the logits.
 
         Parameters
@@ -528,7 +535,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         return np.exp(self.predict_log_proba(X))
 
-    def predict(self, X):
+    def predict(self, X: Rows) -> Array:
         """The likeliest class of each row.
 
         Parameters
@@ -544,7 +551,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         likeliest = self._log_q(self._validate_rows(X)).argmax(axis=1)
         return self.classes_[likeliest]
 
-    def transform(self, X):
+    def transform(self, X: Rows) -> Any:
         """Representations f(x): the encoder's outputs, which are the logits of softmax regression.
 
         Parameters
@@ -563,14 +570,14 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         return linear_map(represented, self._coef, self._intercept).astype(represented.dtype, copy=False)
 
     @property
-    def _n_outputs(self):
+    def _n_outputs(self) -> int:
         """Columns of the representation."""
         if not self._state:
             return self._coef.shape[0]
         return self.prototypes_.shape[1] if self._coef is None else self._coef.shape[1]
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self._n_outputs
 
     def __sklearn_tags__(self):

@@ -1,8 +1,10 @@
 """`ICONClustering`: partitions of rows, at the defaults the best of several."""
 
+from __future__ import annotations
+
 import warnings
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import softmax
@@ -13,7 +15,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .. import learned, supervisory
+from .. import encoders, learned, supervisory
 from .._clusters.choice import WALK_STEPS, best_count
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
@@ -21,11 +23,16 @@ from .._core.device import working_on
 from .._core.group import group
 from .._core.quiet import quiet
 from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
+from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .._graph.recalled import recalled_p
 from .._training.new_rows import FittedRows, held_by
 from .base import Drawn, ICon
 from .progress import counted
 from .routes import Case, refuse, route_of
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Self
 
 _DEFAULT_NEIGHBORS = 15
 _SHARE_UNDER_KL = 0.3
@@ -245,33 +252,33 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def __init__(
         self,
-        n_clusters=8,
+        n_clusters: int | str = 8,
         *,
-        supervisory=None,
-        learned=None,
-        encoder=None,
-        divergence="kl",
-        debias="auto",
-        n_neighbors=15,
-        metric="euclidean",
-        metric_params=None,
-        n_init="auto",
-        init="k-means++",
-        algorithm="lloyd",
-        max_iter=360,
-        batch_size="auto",
-        learning_rate="auto",
-        tol=0.0,
-        output="memberships",
-        copy_x=True,
-        device="auto",
-        random_state=None,
-        n_jobs=None,
-        verbose=0,
-        checkpoint=None,
-        max_clusters=20,
-        max_memory=None,
-    ):
+        supervisory: supervisory.Supervisory | str | None = None,
+        learned: learned.Learned | str | None = None,
+        encoder: encoders.Encoder | str | None = None,
+        divergence: str = "kl",
+        debias: float | str = "auto",
+        n_neighbors: int = 15,
+        metric: Metric = "euclidean",
+        metric_params: dict[str, Any] | None = None,
+        n_init: int | str = "auto",
+        init: Any = "k-means++",
+        algorithm: str = "lloyd",
+        max_iter: int = 360,
+        batch_size: int | str = "auto",
+        learning_rate: float | str = "auto",
+        tol: float = 0.0,
+        output: str = "memberships",
+        copy_x: bool = True,
+        device: Any = "auto",
+        random_state: Seed = None,
+        n_jobs: Jobs = None,
+        verbose: int = 0,
+        checkpoint: str | PathLike[str] | None = None,
+        max_clusters: int = 20,
+        max_memory: float | None = None,
+    ) -> None:
         self.n_clusters = n_clusters
         self.supervisory = supervisory
         self.learned = learned
@@ -325,7 +332,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         encoder = specs[2]
         return not encoder.only_contrasts or (encoder.momentum is not None and encoder.plain() is encoder.base)
 
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Rows, y: Any = None, sample_weight: Any = None) -> Self:
         """Find the clusters.
 
         Parameters
@@ -459,7 +466,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             self._fitted_rows = FittedRows(kept.rows, X_holds, kept.p, kept.p_spec, None)
         return self
 
-    def fit_predict(self, X, y=None, sample_weight=None):
+    def fit_predict(self, X: Rows, y: Any = None, sample_weight: Any = None) -> Array:
         """Find the clusters and return the labels of the rows; see `fit`.
 
         Parameters
@@ -504,7 +511,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return best_count(*self.cluster_counts_.values()) if "cluster_counts_" in vars(self) else self.max_clusters
 
     @property
-    def _n_outputs(self):
+    def _n_outputs(self) -> int:
         """Outputs of the fitted encoder."""
         return self._columns_found or self._count
 
@@ -570,7 +577,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             sizes = group().total(np.bincount(labels, weights=sample_weight, minlength=len(first)))
             self._columns = used[np.lexsort((first[used], -sizes[used]))]
         self.n_clusters_ = len(used)
-        if self.n_clusters_ < self.n_clusters:
+        if self.n_clusters_ < self._count:
             few = f"({self.n_clusters_}) found smaller than n_clusters ({self.n_clusters}). Possibly due to duplicate"
             warnings.warn(
                 f"Number of distinct clusters {few} points in X."  # as KMeans says it
@@ -590,7 +597,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             self.inertia_ = float(group().total(sample_weight @ sq_distances(X, centers, self.labels_)))
             self.cluster_centers_ = centers.astype(X.dtype, copy=False)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Rows) -> Array:
         """Memberships of rows.
 
         An encoder gives them directly, and of k-means it is the nearest centre, sure. Else, with a lookup, a row that
@@ -637,7 +644,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """Memberships of items by the encoder, in the clusters in use alone, however unlike the rows of the fit."""
         return softmax(self._encode(self.encoder_, self._state, X, self._n_outputs)[:, self._columns], axis=1)
 
-    def predict(self, X):
+    def predict(self, X: Rows) -> Array:
         """The likeliest cluster of each row; see `predict_proba`.
 
         Parameters
@@ -655,7 +662,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             return self._nearest(self._validate_items(X, self.encoder_, reset=False))
         return self.predict_proba(X).argmax(axis=1)
 
-    def transform(self, X):
+    def transform(self, X: Rows) -> Any:
         """Soft memberships as features; see `predict_proba`. Or distances to the centres, as `output` says.
 
         Parameters
@@ -675,7 +682,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         unit = min(unit_of(X), unit_of(self.cluster_centers_))
         return euclidean_distances(in_units(X, unit), in_units(self.cluster_centers_, unit)) / unit
 
-    def score(self, X, y=None):
+    def score(self, X: Rows, y: Any = None) -> float:
         """Minus the mean divergence of the rows' own p from the q of their memberships; higher is better.
 
         Where the loss is that of k-means, minus the mean inertia of the rows around the means of their memberships.
@@ -716,7 +723,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             return self.supervisory_.views.draw(torch.as_tensor(np.array(items))).numpy()
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self.n_clusters_
 
     def __sklearn_tags__(self):

@@ -1,8 +1,11 @@
 """`ICONCrossModal`: rows of two modalities that find each other, CLIP by default."""
 
+from __future__ import annotations
+
 from functools import partial
 from math import prod
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import issparse
@@ -12,7 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted
 
-from .. import encoders, learned
+from .. import encoders, learned, supervisory
 from .._core.device import working_on
 from .._core.rows import (
     check_item_shape,
@@ -24,12 +27,17 @@ from .._core.rows import (
     with_int32_indices,
 )
 from .._core.spec import resolve
+from .._core.types import Jobs, Rows, Seed
 from .._graph.recalled import recalled_p
 from .._objective.divergences import terms_of
 from .._training.given import Modalities
 from .base import Drawn, ICon
 from .linear_maps import LinearMaps, PairOfModalities
 from .routes import Case, refuse
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Self
 
 _PASSES, _LEAST_STEPS = 20, 600  # unless max_iter says how many passes
 _FLAT, _FEW_ROWS = 2, 100  # components up to which, and rows below which, maps are linear
@@ -169,27 +177,27 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     def __init__(
         self,
-        n_components=32,
+        n_components: int = 32,
         *,
-        supervisory=None,
-        learned=None,
-        encoder=None,
-        encoder_y=None,
-        divergence="kl",
-        debias=0.0,
-        max_iter="auto",
-        batch_size="auto",
-        learning_rate="auto",
-        tol=1e-4,
-        scale=True,
-        copy=True,
-        device="auto",
-        random_state=None,
-        n_jobs=None,
-        verbose=0,
-        checkpoint=None,
-        max_memory=None,
-    ):
+        supervisory: supervisory.Supervisory | str | None = None,
+        learned: learned.Learned | str | None = None,
+        encoder: encoders.Encoder | str | None = None,
+        encoder_y: encoders.Encoder | str | None = None,
+        divergence: str = "kl",
+        debias: float = 0.0,
+        max_iter: int | str = "auto",
+        batch_size: int | str = "auto",
+        learning_rate: float | str = "auto",
+        tol: float = 1e-4,
+        scale: bool = True,
+        copy: bool = True,
+        device: Any = "auto",
+        random_state: Seed = None,
+        n_jobs: Jobs = None,
+        verbose: int = 0,
+        checkpoint: str | PathLike[str] | None = None,
+        max_memory: float | None = None,
+    ) -> None:
         self.n_components = n_components
         self.supervisory = supervisory
         self.learned = learned
@@ -229,7 +237,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def _learns(self, name, specs):
         return name == "tau" and specs[1].affinity == "cosine"
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Rows, y: Any, sample_weight: Any = None) -> Self:
         """Train both encoders.
 
         Parameters
@@ -293,7 +301,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
             batch_rows = min(_ALL_ROWS, max(batch_rows, _PAIRS // n))
         linear = linear and (self.batch_size == "auto" or n <= batch_rows)
         batch_rows = min(batch_rows, n)
-        max_iter = None if self.max_iter == "auto" else self.max_iter
+        max_iter = None if self.max_iter == "auto" else int(self.max_iter)
         training = Training(self.learning_rate, max_iter, self.tol, batch_rows)
         run, loss = Run(torch_dtype(sides.X), device, 0, self._on_step), Loss(q_spec, self.divergence)
         with self._threads(batch_rows * sides.most_columns if all(encoder.flat for encoder in both) else None):
@@ -367,7 +375,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
             chains[name] = [*self._steps_of(encoder, state, width, self._n_features_out), *unit]
         return chains, None
 
-    def transform(self, X, y=None):
+    def transform(self, X: Rows, y: Any = None) -> Any:
         """Representations f(x), g(y) or both; unit rows under a cosine and the two limits.
 
         ::
@@ -403,7 +411,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         z = self._encode_X(self._checked_X(X))
         return z if y is None else PairOfModalities(z, self._encode_y(self._checked_y(y)))
 
-    def fit_transform(self, X, y, sample_weight=None):
+    def fit_transform(self, X: Rows, y: Any, sample_weight: Any = None) -> Any:
         """Train both encoders and return (f(x), g(y)), as CCA does.
 
         The pair counts as f(x) where one array is expected, so that in the midst of a Pipeline the next step reads
@@ -425,7 +433,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         return self.fit(X, y, sample_weight).transform(X, y)
 
-    def transform_y(self, y):
+    def transform_y(self, y: Any) -> Any:
         """Representations g(y) of the other modality: `transform(None, y)`.
 
         Parameters
@@ -440,7 +448,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         return self.transform(None, y)
 
-    def score(self, X, y):
+    def score(self, X: Rows, y: Any) -> float:
         """Recall at 1: how often the row that q puts nearest is right; the mean of both ways.
 
         ::
@@ -475,7 +483,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
     _columns_found = 0  # in pickles of 0.1.0
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self._columns_found or self.n_components
 
     def __sklearn_tags__(self):

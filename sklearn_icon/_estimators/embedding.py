@@ -1,7 +1,9 @@
 """`ICONEmbedding`: maps, t-SNE by default."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
@@ -9,17 +11,23 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from .. import encoders, learned, supervisory
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
 from .._core.group import group
 from .._core.journal import recalled
 from .._core.rows import copy_counts, is_itself, mean_of_copies, rows_of, with_copies
+from .._core.types import Jobs, Metric, Rows, Seed
 from .._graph.recalled import recalled_p
 from .._training.initialization import given_map, initial_map
 from .._training.new_rows import FittedRows, held_by
 from .base import Drawn, ICon
 from .progress import counted
 from .routes import Case, refuse, route_of
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Self
 
 _FULL_BATCH_LIMIT = 5000
 _EXACT_LIMIT, _EXACT_WITHOUT_LOOPS = 3000, 500  # the second of kernels without compiled loops over all pairs
@@ -225,36 +233,36 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     def __init__(
         self,
-        n_components=2,
+        n_components: int = 2,
         *,
-        supervisory=None,
-        learned=None,
-        encoder=None,
-        divergence="kl",
-        normalization="joint",
-        debias=0.0,
-        perplexity=30.0,
-        n_neighbors=None,
-        early_exaggeration=12.0,
-        late_exaggeration=1.0,
-        learning_rate="auto",
-        max_iter=None,
-        batch_size="auto",
-        n_iter_without_progress=300,
-        min_grad_norm=1e-7,
-        metric="euclidean",
-        metric_params=None,
-        init="pca",
-        method="auto",
-        angle=0.5,
-        device="auto",
-        random_state=None,
-        n_jobs=None,
-        verbose=0,
-        warm_start=False,
-        checkpoint=None,
-        max_memory=None,
-    ):
+        supervisory: supervisory.Supervisory | str | None = None,
+        learned: learned.Learned | str | None = None,
+        encoder: encoders.Encoder | str | None = None,
+        divergence: str = "kl",
+        normalization: str = "joint",
+        debias: float = 0.0,
+        perplexity: float = 30.0,
+        n_neighbors: int | None = None,
+        early_exaggeration: float = 12.0,
+        late_exaggeration: float = 1.0,
+        learning_rate: float | str = "auto",
+        max_iter: int | None = None,
+        batch_size: int | str = "auto",
+        n_iter_without_progress: int = 300,
+        min_grad_norm: float = 1e-7,
+        metric: Metric = "euclidean",
+        metric_params: dict[str, Any] | None = None,
+        init: Any = "pca",
+        method: str = "auto",
+        angle: float = 0.5,
+        device: Any = "auto",
+        random_state: Seed = None,
+        n_jobs: Jobs = None,
+        verbose: int = 0,
+        warm_start: bool = False,
+        checkpoint: str | PathLike[str] | None = None,
+        max_memory: float | None = None,
+    ) -> None:
         self.n_components = n_components
         self.supervisory = supervisory
         self.learned = learned
@@ -302,7 +310,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def _contrasts(self, specs):
         return specs[0].over_rows
 
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Rows, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the map.
 
         Parameters
@@ -326,7 +334,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         self.fit_transform(X, y, sample_weight)
         return self
 
-    def fit_transform(self, X, y=None, sample_weight=None):
+    def fit_transform(self, X: Rows, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit the map and return it; see `fit`.
 
         Parameters
@@ -558,7 +566,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             return "interpolation" if n > few else "exact"
         return "sampled" if drawn and self.divergence == "kl" and n > _SUMMED_LIMIT else "exact"
 
-    def transform(self, X):
+    def transform(self, X: Rows) -> Any:
         """Place rows on the fitted map.
 
         An encoder maps them. On a lookup map a row that was seen in `fit` returns to its own coordinates; any other
@@ -593,7 +601,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         with self._threads(X.shape[0] * len(keys)):
             return self._place(X) if self.supervisory_.over_rows else self._place_contexts(X)
 
-    def score(self, X, y=None):
+    def score(self, X: Rows, y: Any = None) -> float:
         """Recall of neighbours: how many of a row's 10 nearest rows in X are among its 10 nearest in `transform(X)`.
 
         It says the same of every kernel, divergence and encoder, so that a search may compare them; see
@@ -674,7 +682,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         return placed
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return self.embedding_.shape[1]
 
     def __sklearn_tags__(self):

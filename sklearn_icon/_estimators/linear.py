@@ -1,15 +1,20 @@
 """`LinearPart`: what `ICONClassifier` shares with scikit-learn's linear classifiers where it is linear in X."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
+
+if TYPE_CHECKING:
+    from typing import Self
 
 _LIBLINEAR_MOST = 1e30
 _SMOOTH = {"lbfgs", "newton-cg", "newton-cholesky", "sag"}
@@ -159,7 +164,7 @@ class LinearPart:
             return False
 
     @available_if(_may_be_linear)
-    def sparsify(self):
+    def sparsify(self) -> Self:
         """Make `coef_` a sparse matrix, which predicts faster where most of it is zero.
 
         Returns
@@ -171,7 +176,7 @@ class LinearPart:
         return self
 
     @available_if(_may_be_linear)
-    def densify(self):
+    def densify(self) -> Self:
         """Make `coef_` an ndarray, which it is after a fit.
 
         Returns

@@ -1,5 +1,7 @@
 """What `ICONCrossModal` tells of maps that are linear, under the names of scikit-learn's CCA."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.rows import in_units, unit_of
+from .._core.types import Array, Rows
 from .whole import undisturbed
 
 
@@ -125,7 +128,7 @@ class LinearMaps:
 
     @available_if(_may_be_linear)
     @undisturbed
-    def predict(self, X, copy=True):
+    def predict(self, X: Rows, copy: bool = True) -> Array:
         """The other modality's columns by least squares from f(x), where both maps are linear.
 
         ::
@@ -154,7 +157,7 @@ class LinearMaps:
 
     @available_if(_may_be_linear)
     @undisturbed
-    def inverse_transform(self, X, y=None):
+    def inverse_transform(self, X: Rows, y: Any = None) -> Any:
         """Columns by least squares from representations, where both maps are linear and representations not unit rows.
 
         Parameters
