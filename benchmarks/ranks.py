@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-NEIGHBORS, STEPS, SHARED = 91, 500, 16  # of a row; of a map; bytes of an edge that is sent
+NEIGHBORS, STEPS, SHARED = 91, 500, 12  # of a row; of a map; bytes of an edge that is sent
 FLOPS = {"CPU core": 40e9, "GPU": 20e12}  # of matrix products in single precision, half of what is on paper
 BYTES = {"CPU core": 5e9, "GPU": 50e9}  # a second between two of them: memory of one machine, links of GPUs
 

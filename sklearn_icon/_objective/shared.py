@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.special import xlogy
+from sklearn.utils import gen_batches
 
 from .._core import journal
 from .._core.conditional import Conditional, no_positives
@@ -28,6 +30,9 @@ from .objective import EXACT_ROWS, FINE_NODES, FINE_SPACING, Objective, without_
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_EDGES_AT_ONCE = 1 << 18
 
 
 class SharedObjective(Objective):
@@ -65,6 +70,12 @@ class SharedObjective(Objective):
                 self._pushed = self._push(self._pushed_at)
 
         journal.remember(lambda: [] if self._pushed_at is None else journal.arrays_of([self._pushed_at]), put)
+
+    def _negentropy(self) -> float:
+        """See `Objective._negentropy`."""
+        data = self.weights.data
+        parts = (data[part].astype(np.float64) for part in gen_batches(len(data), _EDGES_AT_ONCE))
+        return float(sum(xlogy(p, p).sum() for p in parts))
 
     def gradient(
         self,
@@ -129,7 +140,8 @@ def joint_rows(p: Conditional) -> sparse.csr_array:
     if not n_counted:
         raise no_positives()
     narrow = np.int32 if n <= np.iinfo(np.int32).max else np.int64
-    own = sparse.csr_array((p.weights.data / (2 * n_counted), p.weights.indices, p.weights.indptr), shape=p.shape)
+    halves = (p.weights.data / (2 * n_counted)).astype(np.float32)
+    own = sparse.csr_array((halves, p.weights.indices, p.weights.indptr), shape=p.shape)
     firsts = np.append(ranks.objects(p.first), n)
     parts = [_turned(own, firsts[rank], firsts[rank + 1], rank == ranks.rank) for rank in range(ranks.size)]
     received = ranks.swapped(parts)
@@ -144,7 +156,7 @@ def joint_rows(p: Conditional) -> sparse.csr_array:
 def _turned(own: sparse.csr_array, first: int, last: int, empty: bool) -> Array:
     """The edges to the rows of a rank, as it numbers these, from this rank's; none where they stay here."""
     inside = np.flatnonzero((own.indices >= first) & (own.indices < last) & (not empty))
-    part = np.empty(len(inside), dtype=[("row", np.int32), ("key", np.int32), ("weight", np.float64)])
+    part = np.empty(len(inside), dtype=[("row", np.int32), ("key", np.int32), ("weight", np.float32)])
     part["row"], part["weight"] = own.indices[inside] - first, own.data[inside]
     part["key"] = np.searchsorted(own.indptr, inside, side="right") - 1
     return part
@@ -153,11 +165,28 @@ def _turned(own: sparse.csr_array, first: int, last: int, empty: bool) -> Array:
 def _summed_here(rows: sparse.csr_array, first: int) -> sparse.csr_array:
     """The symmetric matrix of pairs that this rank sums over: those of its rows, and every other one that it shares."""
     n_rows, n = rows.shape
-    numbers = np.repeat(np.arange(first, first + n_rows, dtype=rows.indices.dtype), np.diff(rows.indptr))
-    inside = (rows.indices >= first) & (rows.indices < first + n_rows)
-    here = inside | ((numbers < rows.indices) == ((numbers + rows.indices) % 2 == 0))
-    i, j, weights, inside = numbers[here], rows.indices[here], rows.data[here].astype(np.float32), inside[here]
-    del numbers, here
-    ends = np.concatenate([i, j[~inside]]), np.concatenate([j, i[~inside]])
-    summed = sparse.coo_array((np.concatenate([weights, weights[~inside]]), ends), shape=(n, n)).tocsr()
+    last = first + n_rows
+    numbers = np.repeat(np.arange(first, last, dtype=rows.indices.dtype), np.diff(rows.indptr))
+    outside = (rows.indices < first) | (rows.indices >= last)
+    numbers_even = (numbers + rows.indices) % 2 == 0
+    here = ~outside | ((numbers < rows.indices) == numbers_even)
+    del numbers, numbers_even
+    of_own = _only(rows, here)
+    mirrored = _only(rows, here & outside).T.tocsr()  # of rows of others: none of this rank's
+    before, after = mirrored.indptr[first], mirrored.indptr[last]
+    counts = np.diff(mirrored.indptr)
+    counts[first:last] = np.diff(of_own.indptr)
+    columns = mirrored.indices + of_own.indices.dtype.type(first)
+    indices = np.concatenate([columns[:before], of_own.indices, columns[after:]])
+    data = np.concatenate([mirrored.data[:before], of_own.data, mirrored.data[after:]])
+    indptr = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    narrow = indices.dtype if len(indices) <= np.iinfo(indices.dtype).max else np.int64
+    summed = sparse.csr_array((data, indices.astype(narrow, copy=False), indptr.astype(narrow)), shape=(n, n))
     return without_tiny(summed, float(np.finfo(np.float32).tiny))
+
+
+def _only(rows: sparse.csr_array, chosen: Array) -> sparse.csr_array:
+    """Some of the entries."""
+    kind = rows.indptr.dtype
+    indptr = np.concatenate([np.zeros(1, kind), np.cumsum(chosen, dtype=kind)])[rows.indptr]
+    return sparse.csr_array((rows.data[chosen], rows.indices[chosen], indptr), shape=rows.shape)
