@@ -26,6 +26,7 @@ from sklearn_icon._core import journal
 from sklearn_icon._core.group import ALONE, group, together
 from sklearn_icon._core.group import Ranks as Ranks_
 from sklearn_icon._graph.neighbors import nearest_neighbors
+from sklearn_icon._objective.grid import GridPotential
 from sklearn_icon._objective.loss import Loss
 from sklearn_icon._optim.train import Run
 from sklearn_icon._training.maps import losses_of
@@ -238,7 +239,7 @@ def _gradients(X, part, z, n_components):
         p = supervisory.Gaussian(10, n_neighbors=30).conditional(X[part])
         run = Run(torch.float32, torch.device("cpu"))
         loss = Loss(learned.StudentT(), normalization="joint")
-        objective = loss.over(p, run, n_components=n_components, interpolate=True)
+        objective = loss.over(p, run, n_components=n_components, potential=GridPotential)
         z = torch.as_tensor(z)
         found = [objective.gradient(z, 4.0), objective.gradient(z, 1.0, True, False)]
         objective.refine(100, None)

@@ -83,7 +83,7 @@ ROUTES = (
     ),
     Route(
         "ICONEmbedding", "rows", "any over coordinates", "lookup",
-        "momentum, normalisers exact or on a grid; Adam where sampled", "map", _always,
+        "momentum, normalisers exact, on a grid or by a tree; Adam where sampled", "map", _always,
     ),
     Route(
         "ICONClustering", "rows, by default", "memberships", "linear map or lookup",

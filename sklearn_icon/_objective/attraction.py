@@ -38,9 +38,9 @@ def symmetric_edges(
     """Symmetric weights in the form that is fastest to sum log k over; n_components is the map's, if known."""
     if weights.nnz > _DENSE * weights.shape[0] ** 2:
         return DenseEdges(weights, dtype, device)
-    planar = n_components in (1, 2) and torch.device(device).type == "cpu"
-    if weights.nnz > _COMPILED_EDGES and planar and learned.slope_terms is not None:
-        return CompiledEdges(weights, dtype)
+    compiled = weights.nnz > _COMPILED_EDGES and learned.slope_terms is not None and torch.device(device).type == "cpu"
+    if n_components is not None and compiled:
+        return CompiledEdges(weights, dtype, n_components)
     return SparseEdges(weights, dtype, device)
 
 
@@ -93,11 +93,11 @@ class SparseEdges:
 
 
 class CompiledEdges:
-    """Weights for compiled loops on the CPU over maps of one or two dimensions: each pair once, near rows together."""
+    """Weights for compiled loops on the CPU over coordinates: each pair once, near rows together."""
 
     is_dense = False
 
-    def __init__(self, weights: sparse.csr_array, dtype: torch.dtype) -> None:
+    def __init__(self, weights: sparse.csr_array, dtype: torch.dtype, n_components: int = 2) -> None:
         self.order = reverse_cuthill_mckee(sparse.csr_matrix(weights), symmetric_mode=True)
         rank = np.empty_like(self.order)
         rank[self.order] = np.arange(len(rank), dtype=rank.dtype)
@@ -109,9 +109,9 @@ class CompiledEdges:
         upper.sort_indices()
         self.graph = (upper.indptr, upper.indices, upper.data)
         self.team: Team = Team()
-        self.points = np.zeros((len(rank), 2), dtype=values.dtype)
-        self.pulls = np.zeros((self.team.size, len(rank), 2), dtype=values.dtype)
-
+        width = max(n_components, 2)
+        self.points = np.zeros((len(rank), width), dtype=values.dtype)
+        self.pulls = np.zeros((self.team.size, len(rank), width), dtype=values.dtype)
         self._tasks = self._parts_of(self.graph)
 
     def _parts_of(self, graph: tuple[Array, Array, Array]) -> list[tuple]:
@@ -136,14 +136,15 @@ class CompiledEdges:
         self, learned: DistanceKernel, z: Tensor, with_value: bool = True, rough: bool = False
     ) -> tuple[float | None, Tensor]:
         """See `Edges`."""
-        from .loops import log_sum, pull, put, take
+        from .loops import log_sum, pull, pull_any, put, take
 
         terms: Any = learned.slope_terms
         number, (a, b, factor) = self.points.dtype.type, terms
         slope = number(a), number(b)
         take(z.detach().numpy(), self.order, self.points)
         edges = self._heavy_tasks if rough else self._tasks
-        self.team.run(pull, [(*edge, slope, out) for edge, out in zip(edges, self.pulls, strict=True)])
+        tasks = [(*edge, slope, out) for edge, out in zip(edges, self.pulls, strict=True)]
+        self.team.run(pull if self.points.shape[1] == 2 else pull_any, tasks)
         gradient = np.empty(z.shape, dtype=self.points.dtype)
         parts = (self.pulls, self.order, number(4 * factor))
         self.team.run(put, [(*parts, part.start, part.stop, gradient) for part in self.team.split(len(gradient))])

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..learned import DistanceKernel
+    from .tree import TreePotential
 
+_ROUGH_SPACING = 0.7  # in steps for which a rough gradient will do
+_FINE_SPACING, _FINE_NODES = 0.2, 4096  # for the reported loss
 _LEAST_SPACING = 0.1  # length scales, where a map is small: differences of a finer grid would be mere rounding
 _SMALLEST, _LARGEST = 64, {1: 1 << 16, 2: 1400}  # nodes a dimension
 _MARGIN = 2
@@ -54,6 +57,18 @@ class GridPotential:
         self.team = Team() if team is None else team
         self._transform: Any = None
         self._transform_of: tuple | None = None
+
+    def of(self, learned: DistanceKernel) -> GridPotential:
+        """The same of another kernel."""
+        return GridPotential(learned, self.team)
+
+    def rough(self) -> GridPotential:
+        """At half the time, or less."""
+        return GridPotential(self.learned, self.team, _ROUGH_SPACING)
+
+    def fine(self) -> GridPotential:
+        """For the loss that is reported."""
+        return GridPotential(self.learned, self.team, _FINE_SPACING, _FINE_NODES)
 
     def place(self, z: Tensor, rows: slice = slice(None)) -> Placement | CompiledPlacement:
         """Lay a grid over points, shape (n, 1) or (n, 2): what `spread`, `convolve` and `read` need of some of them.
@@ -232,9 +247,10 @@ def _cubic(t: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(weights, dim=1), torch.stack(slopes, dim=1)
 
 
-def joint_grid_normalizer(grid: GridPotential, z: Tensor) -> tuple[float, Tensor]:
+def joint_grid_normalizer(grid: GridPotential | TreePotential, z: Tensor) -> tuple[float, Tensor]:
     """(log sum_{i != j} k_ij, its gradient) = (log Z, 2 grad Phi_1(z_i) / Z) with Z = sum_i Phi_1(z_i) - n."""
-    potential, gradient = grid.potential(grid.place(z), torch.ones_like(z[:, 0]))
+    place: Any = grid.place(z)
+    potential, gradient = grid.potential(place, torch.ones_like(z[:, 0]))
     total = max(float(potential.sum(dtype=torch.float64)) - len(z), FLOOR * len(z))
     return log(total), gradient * (2 / total)
 
@@ -246,8 +262,8 @@ class _RowNormalizers(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, grid: GridPotential) -> Tensor:
-        place = grid.place(z)
+    def forward(ctx: Any, z: Tensor, grid: GridPotential | TreePotential) -> Tensor:
+        place: Any = grid.place(z)
         potential, gradient = grid.potential(place, torch.ones_like(z[:, 0]))
         row_z = (potential - 1).clamp_min(FLOOR)
         ctx.save_for_backward(row_z, gradient)
@@ -262,6 +278,6 @@ class _RowNormalizers(torch.autograd.Function):
         return charges[:, None] * gradient + ctx.grid.potential(ctx.place, charges)[1], None
 
 
-def row_grid_normalizers(grid: GridPotential, z: Tensor) -> Tensor:
+def row_grid_normalizers(grid: GridPotential | TreePotential, z: Tensor) -> Tensor:
     """log sum_{j != i} k_ij of each row, by interpolation."""
     return _RowNormalizers.apply(z, grid)

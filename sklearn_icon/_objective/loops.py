@@ -37,6 +37,26 @@ def pull(
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
+def pull_any(
+    z: Array, indptr: Array, indices: Array, weights: Array, first: int, last: int, slope: tuple, out: Array
+) -> None:
+    """`pull` of any number of dimensions; slope is (a, b)."""
+    a, b = slope
+    for i in range(first, last):
+        own, of_own = z[i], out[i]
+        for e in range(indptr[i], indptr[i + 1]):
+            other, of_other = z[indices[e]], out[indices[e]]
+            sq = z.dtype.type(0)
+            for d in range(z.shape[1]):
+                sq += (own[d] - other[d]) ** 2
+            g = weights[e] / (a + b * sq)
+            for d in range(z.shape[1]):
+                step = g * (own[d] - other[d])
+                of_own[d] += step
+                of_other[d] -= step
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def take(z: Array, order: Array, out: Array) -> None:
     """out[a] = z[order[a]]."""
     for a in range(len(order)):
@@ -66,10 +86,10 @@ def log_sum(
     """
     total, one = 0.0, z.dtype.type(1)
     for i in range(first, last):
-        x, y = z[i, 0], z[i, 1]
         for e in range(indptr[i], indptr[i + 1]):
-            dx, dy = x - z[indices[e], 0], y - z[indices[e], 1]
-            s = dx * dx + dy * dy
+            s = z.dtype.type(0)
+            for d in range(z.shape[1]):
+                s += (z[i, d] - z[indices[e], d]) ** 2
             total += weights[e] * (np.log(one + s / df) if df > 0 else s)
     out[0] = total
 

@@ -10,7 +10,7 @@ form puts p_ij = (p(j|i) + p(i|j)) / 2n over all pairs in place of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from .._core.team import Team
 from .._core.types import Array
 from .attraction import symmetric_edges
 from .fused import can_fuse
-from .grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
+from .grid import joint_grid_normalizer, row_grid_normalizers
 from .normalizers import (
     dense_student_t_sums,
     joint_normalizer,
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from ..learned import DistanceKernel, Learned
 
 EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in half a second
-FINE_SPACING, FINE_NODES = 0.2, 4096  # of the grid for the reported loss of more rows
-_ROUGH_SPACING = 0.7  # of the grid in steps for which a rough gradient will do
 _EDGES_AT_ONCE, _EDGES_OF_A_VALUE = 1 << 20, 1 << 17  # the second where no gradient is wanted: some 200 bytes each
 _PAIRS_GIVEN_P = 1 << 26  # of rows and keys, where the normaliser reads p: half a gigabyte a matrix
 _PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
@@ -61,7 +59,8 @@ class Objective:
     Rows of p without positives take no part. `divergence` is a key of `DIVERGENCES` or a spec; `normalization` says
     whether each row of q sums to one ("conditional"), or all pairs together ("joint"); `sample_weight` weighs the
     average over i. `background_keys` is how many of the last keys of a random batch stand for all in the sum over the
-    uniform mass, None: all. With `interpolate` normalisers come from a grid; see `can_interpolate`. `n_components` are
+    uniform mass, None: all. `potential` makes of a kernel what sums it fast over all
+    pairs, a `GridPotential` or `TreePotential`, where there is one; see `ways`. `n_components` are
     the dimensions of the representations, where it helps to know them beforehand.
 
     `constant` is sum p log p, the part of KL that no representation changes; zero for limits, which are no
@@ -81,7 +80,7 @@ class Objective:
         normalization: str = "conditional",
         sample_weight: Any = None,
         background_keys: int | None = None,
-        interpolate: bool = False,
+        potential: Callable[[Any], Any] | None = None,
         n_components: int | None = None,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
@@ -104,8 +103,8 @@ class Objective:
         self.constant = 0.0 if learned.is_limit else self._negentropy()
         square = self.n_rows == self.n_keys
         self.key_degrees = self._tensor(p.degrees) if square and p.degrees is not None else None
-        self.grid = GridPotential(learned) if interpolate else None
-        self._rough_grid = GridPotential(learned, self.grid.team, _ROUGH_SPACING) if self.grid else self.grid
+        self.grid = potential(learned) if potential else None
+        self._rough_grid = self.grid.rough() if self.grid else None
         self._dense_but_self = n_components is None and p.weights.nnz * _PAIRS_OF_AN_EDGE >= self.n_rows * self.n_keys
         if self.is_plain_kl and square and learned.euclidean and not (self.exclude_self and self._is_dense):
             symmetric = weights if self.joint else _symmetric(weights, self.mass)
@@ -133,8 +132,8 @@ class Objective:
         """Take another kernel of the same class."""
         self.learned = learned
         if self.grid is not None:
-            self.grid = GridPotential(learned, self.grid.team)
-            self._rough_grid = GridPotential(learned, self.grid.team, _ROUGH_SPACING)
+            self.grid = self.grid.of(learned)
+            self._rough_grid = self.grid.rough()
 
     def refine(self, n_keys: int, random_state: np.random.RandomState | None) -> None:
         """Let normalisers be those that are reported: exact, on a finer grid, or from more keys, as n allows.
@@ -151,7 +150,7 @@ class Objective:
             return
         self.drawn = None
         if self.grid is not None:
-            self.grid = None if few else GridPotential(self.learned, self.grid.team, FINE_SPACING, FINE_NODES)
+            self.grid = None if few else self.grid.fine()
 
     def draw(self, n_keys: int, random_state: Any) -> None:
         """Let normalisers be estimated from as many keys, drawn anew, where the keys are the other rows."""

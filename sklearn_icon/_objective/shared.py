@@ -26,7 +26,7 @@ from ..learned import Learned
 from .attraction import symmetric_edges
 from .grid import FLOOR, GridPotential
 from .normalizers import joint_normalizer
-from .objective import EXACT_ROWS, FINE_NODES, FINE_SPACING, Objective, without_tiny
+from .objective import EXACT_ROWS, Objective, without_tiny
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +112,7 @@ class SharedObjective(Objective):
         if self.n_keys <= EXACT_ROWS:
             self.dtype, self.grid = torch.float64, None
         elif self.grid is not None:
-            self.grid = GridPotential(self.learned, self.grid.team, FINE_SPACING, FINE_NODES)
+            self.grid = self.grid.fine()
 
     def per_row(self, z: Tensor, keys: Tensor | None = None, key_degrees: Tensor | None = None) -> Tensor:
         """What each row of this rank adds to L."""

@@ -5,7 +5,7 @@
 | nothing | `paired` and `pairwise` are log k, differentiable | tiles of all pairs, of any size |
 | `euclidean` | log k is `log_kernel` of d^2, at most zero, `slope` its derivative | sums over edges, drawn keys |
 | `smooth_at_zero` | from zero on the slope is finite, negative and linear | grids, placement of new rows |
-| `slope_terms` | slope = c / (a + b d^2) with (1, 0, c) or (a, 1, c), log k = 0 at zero | compiled loops |
+| `slope_terms` | slope = c / (a + b d^2) with (1, 0, c) or (a, 1, c), log k = 0 at zero | compiled loops, trees |
 | `has_pole` | log k is unbounded at zero | distances from differences |
 | `is_limit` | `log_partition` is the limit of log Z; there is no distribution | KL without its entropy |
 | `reads_p` | it is a limit, whose `log_partition_given` reads rows of p | all pairs at once |
@@ -18,9 +18,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .divergences import Terms, terms_of
+from .grid import GridPotential
+from .tree import TreePotential
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,3 +86,16 @@ def can_sample(p: Conditional, learned: Learned) -> bool:
 def can_interpolate(p: Conditional, learned: Any, n_components: int) -> bool:
     """Whether a grid can: where keys could be drawn, 1-D or 2-D maps under a kernel that is smooth at zero."""
     return n_components <= 2 and can_sample(p, learned) and learned.smooth_at_zero
+
+
+def can_use_tree(p: Conditional, learned: Any, n_components: int) -> bool:
+    """Whether a tree can: where keys could be drawn, 3-D maps under a kernel of which there are compiled loops."""
+    loops = learned.learns or learned.slope_terms is not None
+    return n_components == 3 and can_sample(p, learned) and loops
+
+
+def potential_of(method: str, angle: float) -> Callable[[Any], Any] | None:
+    """What makes of a kernel its fast sums over all pairs, or None where a method has none."""
+    made: dict[str, Callable[[Any], Any]] = {"interpolation": GridPotential}
+    made["barnes_hut"] = partial(TreePotential, angle=angle)
+    return made.get(method)

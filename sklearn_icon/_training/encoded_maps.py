@@ -10,6 +10,7 @@ from .._core.conditional import Conditional
 from .._core.journal import recalled, remembered
 from .._core.seeding import seeded
 from .._objective.batches import BatchLoss, ViewLoss
+from .._objective.grid import GridPotential
 from .._objective.loss import Loss
 from .._objective.ways import can_interpolate
 from .._optim.methods import LBFGS, Adam
@@ -108,8 +109,8 @@ class _Source:
 def _losses_of_rows(p: Conditional, loss: Loss, trained: TrainedEncoder, X: Any, z: np.ndarray, run: Run) -> np.ndarray:
     """Each row's part of D at the representations z."""
     keys = None if trained.represent_keys is None else encode(trained.represent_keys, X)
-    interpolate = keys is None and can_interpolate(p, loss.learned, z.shape[1])
-    objective = loss.over(p, run, interpolate=interpolate)
+    interpolates = keys is None and can_interpolate(p, loss.learned, z.shape[1])
+    objective = loss.over(p, run, potential=GridPotential if interpolates else None)
     objective.refine(FINAL_KEYS, None)
     return losses_of(objective, z, keys)
 

@@ -15,6 +15,7 @@ from .._core.rows import average_duplicates
 from .._core.team import leaving_cores_to
 from .._objective.loss import Loss
 from .._objective.objective import Objective
+from .._objective.ways import potential_of
 from .._optim.methods import Adam, Momentum
 from .._optim.solver import SolverResult, minimize
 from .._optim.train import Run
@@ -75,7 +76,8 @@ class Descent(NamedTuple):
     max_iter: int | None
     min_grad_norm: float
     n_iter_without_progress: int
-    method: str  # of the normalisers: "exact", "interpolation" or "sampled"
+    method: str  # of the normalisers: "exact", "interpolation", "barnes_hut" or "sampled"
+    angle: float  # of a tree
 
 
 class Phase(NamedTuple):
@@ -134,7 +136,10 @@ class _Lookup:
         self.tail = _LearnedTail() if "df" in loss.learned.learns else None
         self.loss = loss._replace(learned=self.tail.start) if self.tail else loss
         self.p, self.descent, self.run = p, descent, run
-        self.of_objective = {"interpolate": descent.method == "interpolation", "n_components": start.shape[1]}
+        self.of_objective = {
+            "potential": potential_of(descent.method, descent.angle),
+            "n_components": start.shape[1],
+        }
         self.objective = self.loss.over(p, run, **self.of_objective)
         self.z = torch.as_tensor(start, **run.like).requires_grad_()
         self.rng = journal.remembered(np.random.RandomState(run.seed)) if descent.method == "sampled" else None

@@ -30,14 +30,14 @@ def threads():
 
 
 @each_precision
-@pytest.mark.parametrize("n_components", [1, 2])
+@pytest.mark.parametrize("n_components", [1, 2, 5])
 @pytest.mark.parametrize("kernel", [learned.StudentT(), learned.StudentT(df=3.0), learned.Gaussian(2.0)], ids=repr)
 def test_edges(threads, kernel, n_components, dtype):
     rng = np.random.RandomState(0)
     weights = sparse.random(60, 60, density=0.1, random_state=0)
     weights = sparse.csr_array(weights + weights.T)
     z = torch.as_tensor(3 * rng.standard_normal((60, n_components)), dtype=dtype)
-    compiled = CompiledEdges(weights, dtype)
+    compiled = CompiledEdges(weights, dtype, n_components)
     assert len(compiled.pulls) == 3
     value, gradient = SparseEdges(weights, dtype, "cpu").sum_and_gradient(kernel, z)
     for _ in range(2):
@@ -156,7 +156,9 @@ def test_new_rows_on_a_grid(monkeypatch, threads, kernel, n_components):
 
 def test_another_kernel_keeps_the_threads(threads):
     weights = sparse.csr_array(np.ones((4, 4)) - np.eye(4))
-    objective = Objective(Conditional.from_weights(weights, exclude_self=True), learned.StudentT(), interpolate=True)
+    objective = Objective(
+        Conditional.from_weights(weights, exclude_self=True), learned.StudentT(), potential=GridPotential
+    )
     team = objective.grid.team
     torch.set_num_threads(1)
     objective.relearn(learned.StudentT(df=2.0))
