@@ -11,12 +11,16 @@ where the loss is low follows the very edges that it is measured by, and follows
 that i would be in without j, which is c_i where labels were found without p.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from scipy.special import entr
 from sklearn.neighbors import NearestNeighbors
+
+from .._core.conditional import Conditional
+from .._core.types import Array
 
 WALK_STEPS = 2  # along the default p, up to which its walks lead
 _MUCH_LESS, _LITTLE_MORE = 0.7, 1.2  # of what another cuts
@@ -43,12 +47,12 @@ class Candidate(NamedTuple):
     effective: float
     alone: np.ndarray
 
-    def cut(self, share):
+    def cut(self, share: Array) -> float:
         """R."""
         return float(share @ self.cut_of_rows)
 
 
-def candidate(name, labels, loss, p, share, left_out=None):
+def candidate(name: str, labels: Array, loss: float, p: Conditional, share: Array, left_out: Any = None) -> Candidate:
     """Measure a partition of rows with shares of the weight; `left_out` is what is cut of rows, edges left out."""
     n, k = len(labels), int(labels.max()) + 1
     members = sparse.csr_array((np.ones(n), labels, np.arange(n + 1)), (n, k))
@@ -61,7 +65,7 @@ def candidate(name, labels, loss, p, share, left_out=None):
     return Candidate(name, labels, loss, by_rows, evenness, effective, of_clusters[labels])
 
 
-def as_good(simple, other, share, errors=_STANDARD_ERRORS):
+def as_good(simple: Candidate, other: Candidate, share: Array, errors: float = _STANDARD_ERRORS) -> bool:
     """Whether a simpler partition cuts no more than another, but for what a few rows may do by accident."""
     more = simple.cut_of_rows - other.cut_of_rows
     mean = share @ more
@@ -69,17 +73,17 @@ def as_good(simple, other, share, errors=_STANDARD_ERRORS):
     return mean <= errors * error + 1e-12
 
 
-def as_even(one, other):
+def as_even(one: Candidate, other: Candidate) -> bool:
     """Whether one has nearly as many effective clusters as another: groups put together cut nothing."""
     return one.effective >= _AS_EVEN * other.effective
 
 
-def cuts_below(one, factor, other, share):
+def cuts_below(one: Candidate, factor: float, other: Candidate, share: Array) -> bool:
     """Whether one cuts less than this factor of what the other does."""
     return one.cut(share) < factor * other.cut(share) - 1e-12
 
 
-def parts_outliers(simple, other, share):
+def parts_outliers(simple: Candidate, other: Candidate, share: Array) -> bool:
     """Whether the simpler partition has clusters of outliers, and what the other does instead is a split of a group.
 
     Then, of all other rows, the simpler one cuts next to nothing; but so it does where it puts two groups together.
@@ -109,7 +113,11 @@ def puts_together(X: Any, simple: Candidate, other: Candidate) -> bool:
     return bool(smaller)
 
 
-def choose(made, share, puts_together=lambda simple, other: False):
+def choose(
+    made: dict[str, Candidate],
+    share: Array,
+    puts_together: Callable[[Candidate, Candidate], bool] = lambda simple, other: False,
+) -> Candidate:
     """The partition to keep, of candidates by name; see the module.
 
     1. That of the search, of the lowest loss, unless that of the cut has less than 0.7 of its R.
@@ -136,12 +144,12 @@ def choose(made, share, puts_together=lambda simple, other: False):
     return kept
 
 
-def rises(cuts):
+def rises(cuts: Any) -> Array:
     """How the R of each number of clusters rises to that of the next: log (R_next + e) / (R + e), e a few edges."""
     return np.diff(np.log(np.asarray(cuts, dtype=float) + _FEW_EDGES))
 
 
-def best_count(counts, cuts):
+def best_count(counts: Any, cuts: Any) -> int:
     """The number of clusters after which R rises most; the last but one where it nowhere rises by a fifth.
 
     Groups that are put together cut nothing, and one that is divided does: R is low up to the number of groups.

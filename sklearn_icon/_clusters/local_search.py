@@ -9,8 +9,10 @@ g the gain of a positive inside over one outside, h the cost of keys that are no
 group is one small matrix, so that hundreds of searches cost less than one pass over the rows.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import log
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +23,11 @@ from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score
 
 from .._core.compiled import njit
+from .._core.conditional import Conditional
 from .._core.quiet import quiet as silent
 from .._core.rows import in_units, unit_of
 from .._core.team import Team
+from .._core.types import Array, Rows
 from .._objective.divergences import terms_of
 
 _GROUPS_PER_CLUSTER = 20
@@ -36,21 +40,10 @@ _REFILLS, _REFILLED = 3, 16  # times that empty clusters are started again, in t
 _SAME = 0.9  # adjusted Rand index above which two starts are one
 
 
-def cost_table(divergence, n_keys, of_p, of_q):
+def cost_table(divergence: str, n_keys: int, of_p: float, of_q: float) -> tuple[Array, Array, float, float]:
     """The parts f_c g(m_c) + m_c h(m_c) of clusters in D for hard memberships, over equal steps of log m_c.
 
-    Parameters
-    ----------
-    divergence : str
-    n_keys : int
-    of_p, of_q : float
-        Uniform mass on p and on q.
-
-    Returns
-    -------
-    g, h : ndarray of shape (n_steps,)
-    lowest, per_unit : float
-        The first log m_c, and steps per unit of it.
+    (g, h, the first log m_c, steps per unit of it); `of_p` and `of_q` are the uniform mass on p and on q.
     """
     term, of_q = terms_of(divergence).term, max(of_q, _LEAST_MIXTURE)
     log_masses = np.linspace(log(0.5 / n_keys), 0, 4096)
@@ -63,29 +56,21 @@ def cost_table(divergence, n_keys, of_p, of_q):
     return gain.numpy(), others.numpy(), log_masses[0], 1 / (log_masses[1] - log_masses[0])
 
 
-def hard_starts(groups, p, n_steps, n_clusters, table, n_starts, sample_weight, seed):
+def hard_starts(
+    groups: Array,
+    p: Conditional,
+    n_steps: int,
+    n_clusters: int,
+    table: tuple,
+    n_starts: int,
+    sample_weight: Array,
+    seed: int,
+) -> list[Array]:
     """Labels of rows under the partitions of lowest cost that differ, the best first.
 
-    One cluster is among them only where nothing else is found: its memberships are all alike, and no descent leaves.
-
-    Parameters
-    ----------
-    groups : ndarray of int of shape (n,)
-        The group of each row, from zero up.
-    p : Conditional
-    n_steps : int
-        The longest walk along p that finds positives.
-    n_clusters : int
-    table : tuple
-        Of `cost_table`.
-    n_starts : int
-        How many partitions at the most.
-    sample_weight : ndarray of shape (n,)
-    seed : int
-
-    Returns
-    -------
-    list of ndarray of int of shape (n,)
+    `groups` is the group of each row, from zero up; `n_steps` the longest walk along p that finds positives; `table` is
+    that of `cost_table`; `n_starts` how many partitions at the most. One cluster is among them only where nothing else
+    is found: its memberships are all alike, and no descent leaves.
     """
     n = len(groups)
     members = sparse.csr_array((np.ones(n), (np.arange(n), groups)), shape=(n, groups.max() + 1))
@@ -101,7 +86,7 @@ def hard_starts(groups, p, n_steps, n_clusters, table, n_starts, sample_weight, 
     return [found[groups] for found in kept or labels[:1]]
 
 
-def agreed_groups(partitions, n_clusters):
+def agreed_groups(partitions: Array, n_clusters: int) -> Array:
     """Groups of rows that several partitions keep together; rows of small ones join the large one most like them."""
     most = _AGREED_GROUPS_PER_CLUSTER * n_clusters
     groups = np.zeros_like(partitions[0])
@@ -120,7 +105,7 @@ def agreed_groups(partitions, n_clusters):
     return joined[groups]
 
 
-def near_groups(p, X, n_clusters, sample_weight, seed):
+def near_groups(p: Conditional, X: Rows, n_clusters: int, sample_weight: Array, seed: int) -> Array:
     """The group of each row: k-means of rows averaged over their neighbours, twice, or of a graph's eigenvectors."""
     n = p.shape[0]
     n_groups = _GROUPS_PER_CLUSTER * n_clusters
@@ -145,13 +130,13 @@ def near_groups(p, X, n_clusters, sample_weight, seed):
 
 
 @contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Without what scikit-learn says of graphs in parts, which clusters may be, and of k-means on few distinct rows."""
     with silent("Graph is not fully connected"), silent(category=ConvergenceWarning, module="sklearn[.]"):
         yield
 
 
-def _flow(p, n_steps, members, sample_weight):
+def _flow(p: Conditional, n_steps: int, members: Any, sample_weight: Array) -> Array:
     """The fraction of p, of walks of up to n_steps along it, that goes from group to group; symmetric."""
     start, end = sparse.csr_array(members.multiply(sample_weight[:, None])).T, members
     flow = np.zeros((members.shape[1],) * 2)
@@ -161,33 +146,25 @@ def _flow(p, n_steps, members, sample_weight):
     return (flow + flow.T) / (2 * flow.sum())
 
 
-def search(flow, masses, n_clusters, table, rng, n_searches=_SEARCHES):
+def search(
+    flow: Array,
+    masses: Array,
+    n_clusters: int,
+    table: tuple,
+    rng: np.random.RandomState,
+    n_searches: int = _SEARCHES,
+) -> tuple[Array, Array]:
     """Move groups between clusters while the cost falls, from several random labels.
 
-    Clusters that lost all groups are started again from half of a large one, as long as that helps.
-
-    Parameters
-    ----------
-    flow : ndarray of shape (n_groups, n_groups)
-        Symmetric, sum one.
-    masses : ndarray of shape (n_groups,)
-        Sum one.
-    n_clusters : int
-    table : tuple
-        Of `cost_table`.
-    rng : RandomState
-    n_searches : int
-
-    Returns
-    -------
-    labels : ndarray of int of shape (n_searches, n_groups)
-    costs : ndarray of shape (n_searches,)
+    `flow` between groups is symmetric and sums to one, as their masses do; `table` is that of `cost_table`. Clusters
+    that lost all groups are started again from half of a large one, as long as that helps. Returns labels of shape
+    (n_searches, n_groups), and the cost of each.
     """
     n_groups, team = len(masses), Team()
     labels = np.argsort(rng.uniform(size=(n_searches, n_groups)), axis=1) % n_clusters  # as many groups in each
     orders = np.stack([rng.permutation(n_groups) for _ in range(_SWEEPS)])
 
-    def settled(labels):
+    def settled(labels: Array) -> Array:
         costs = np.empty((len(labels), n_clusters))
         parts = team.split(len(labels))
         team.run(_settle, [(flow, masses, table, orders, labels[part], costs[part]) for part in parts])
@@ -208,7 +185,7 @@ def search(flow, masses, n_clusters, table, rng, n_searches=_SEARCHES):
     return labels, costs
 
 
-def _refilled(labels, flow, masses, n_clusters, rng):
+def _refilled(labels: Array, flow: Array, masses: Array, n_clusters: int, rng: np.random.RandomState) -> Array:
     """Labels with each empty cluster given the half of a large one that is nearest to some group of it."""
     labels = labels.copy()
     for empty in np.setdiff1d(np.arange(n_clusters), labels):
@@ -223,7 +200,7 @@ def _refilled(labels, flow, masses, n_clusters, rng):
 
 
 @njit(error_model="numpy", inline="always")
-def _interpolated(inside, mass, table):
+def _interpolated(inside: float, mass: float, table: tuple) -> float:
     """inside * gain(mass) + mass * rest(mass), from tables over equal steps of log mass from `low` up."""
     gain, rest, low, per_unit = table
     at = (np.log(max(mass, 1e-300)) - low) * per_unit
@@ -234,7 +211,7 @@ def _interpolated(inside, mass, table):
 
 
 @njit(nogil=True, error_model="numpy")
-def _settle(flow, masses, table, orders, labels, costs):
+def _settle(flow: Array, masses: Array, table: tuple, orders: Array, labels: Array, costs: Array) -> None:
     """Each row of labels to where no single move of a group lowers the sum of its costs, the parts of clusters."""
     for search in range(len(labels)):
         label, cost = labels[search], costs[search]

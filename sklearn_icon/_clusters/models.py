@@ -1,5 +1,7 @@
 """Memberships as functions of rows: lookups, linear maps and networks, several models at once."""
 
+from __future__ import annotations
+
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from sklearn.utils import gen_batches
 from .._core.journal import remember_tensors, remembered
 from .._core.rows import average_duplicates, in_units, unit_of
 from .._core.spec import answer
+from .._core.types import Array, Rows
 from .._optim.methods import Adam
 from .._optim.solver import SolverResult
 from .._optim.train import Problem, Run, train
@@ -36,24 +39,28 @@ class Models(ABC):
     stopped = False  # whether they diverged, or the user interrupted, before any training on the loss
 
     @abstractmethod
-    def start(self, starts):
+    def start(self, starts: list[Array]) -> Models:
         """Begin at hard labels of the rows, one model for each; returns itself."""
 
-    def labels(self, n):
+    def labels(self, n: int) -> Array:
         """The likeliest cluster of the first n rows under each model, shape (models, n)."""
         with torch.no_grad():
             parts = [self(np.arange(n)[part]).argmax(1) for part in gen_batches(n, _ROWS_AT_ONCE)]
         return torch.cat(parts, dim=1).cpu().numpy()
 
-    def copied(self):
+    def copied(self) -> Models:
         """The same with weights of their own, on the same rows."""
         copied = copy.copy(self)
         copied.params = [param.detach().clone() for param in self.params]
         return copied
 
     @abstractmethod
-    def __call__(self, rows):
+    def __call__(self, rows: Array) -> torch.Tensor:
         """Logits of rows."""
+
+    def of(self, batch: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch that is no part of X; lookups have none."""
+        raise NotImplementedError
 
     @abstractmethod
     def logits(self, which: int) -> np.ndarray:
@@ -63,16 +70,16 @@ class Models(ABC):
     def state(self, which: int) -> dict:
         """That of the module of one of them."""
 
-    def eval(self) -> "Models":
+    def eval(self) -> Models:
         """Itself, with modules in evaluation mode."""
         return self
 
     @property
-    def count(self):
+    def count(self) -> int:
         """How many there are."""
         return len(self.params[0])
 
-    def keep(self, kept):
+    def keep(self, kept: list[int]) -> None:
         """Go on with some of them."""
         self.params = [param.detach()[torch.as_tensor(kept)].clone().requires_grad_() for param in self.params]
 
@@ -83,18 +90,18 @@ class _Lookups(Models):
     def __init__(self, X: Any, n_clusters: int, run: Run):
         self.X, self.n_clusters, self.run = X, n_clusters, run
 
-    def start(self, starts):
+    def start(self, starts: list[Array]) -> Models:
         logits = _LOOKUP_START * np.eye(self.n_clusters)[np.stack(starts)]  # (models, rows, clusters)
         self.params = [torch.as_tensor(logits, **self.run.like).requires_grad_()]
         return self
 
-    def __call__(self, rows):
+    def __call__(self, rows: Array) -> torch.Tensor:
         return self.params[0].index_select(1, torch.as_tensor(rows, device=self.params[0].device)).transpose(1, 2)
 
-    def logits(self, which):
+    def logits(self, which: int) -> Array:
         return average_duplicates(self.params[0][which].detach().cpu().numpy(), self.X)
 
-    def state(self, which):
+    def state(self, which: int) -> dict:
         return {}
 
 
@@ -116,41 +123,41 @@ class _Linears(Models):
         self.shift, self.factor = self.module[0].shift.numpy() * self.unit, self.module[0].factor.numpy() / self.unit
         self.centered = None if sparse.issparse(X) else _centered(self.rows, self.shift, run.dtype, run.device)
 
-    def start(self, starts):
+    def start(self, starts: list[Array]) -> Models:
         means = np.stack([_means(self.rows, y, self.n_clusters, self.of_means, self.shift) for y in starts])
         means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / self.X.shape[1]
         weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
         self.params = [torch.tensor(part, **self.run.like, requires_grad=True) for part in weights]
         return self
 
-    def __call__(self, rows):
+    def __call__(self, rows: Array) -> torch.Tensor:
         if self.centered is None:
             return self._of_centered(as_tensor(self.rows[rows], **self.run.like))
         return self._of_centered(self.centered.index_select(0, torch.as_tensor(rows, device=self.centered.device)))
 
-    def of(self, batch):
+    def of(self, batch: torch.Tensor) -> torch.Tensor:
         """Logits of a batch that is no part of X, dense."""
         return self._of_centered(batch.flatten(1) * self.unit - torch.as_tensor(self.shift, **self.run.like))
 
-    def _of_centered(self, rows):
+    def _of_centered(self, rows: torch.Tensor) -> torch.Tensor:
         weight, bias = (param.flatten(0, 1) for param in self.params)
         logits = torch.addmm(bias[:, None], weight * float(self.factor), rows.T)
         return logits.view(self.count, -1, logits.shape[1])
 
-    def _module(self, which):
+    def _module(self, which: int) -> Any:
         with torch.no_grad():
             self.module[-1].weight.copy_(self.params[0][which])
             self.module[-1].bias.copy_(self.params[1][which])
         return self.module.eval()
 
-    def logits(self, which):
+    def logits(self, which: int) -> Array:
         return encode(self._module(which), self.X)
 
-    def state(self, which):
+    def state(self, which: int) -> dict:
         return state_arrays(self._module(which))
 
 
-def _centered(X, shift, dtype, device):
+def _centered(X: Rows, shift: Array, dtype: torch.dtype, device: Any) -> torch.Tensor:
     """Rows less a shift, in blocks that bound the memory of a copy in another precision."""
     centered = torch.empty(X.shape, dtype=dtype, device=device)
     for part in gen_batches(len(X), _ROWS_AT_ONCE):
@@ -158,7 +165,7 @@ def _centered(X, shift, dtype, device):
     return centered
 
 
-def _means(X, labels, n_clusters, sample_weight, shift):
+def _means(X: Rows, labels: Array, n_clusters: int, sample_weight: Array, shift: Array) -> Array:
     """Weighted mean rows of the labels; of those that no row has, the mean of all."""
     members = sparse.csr_array(
         (sample_weight.astype(X.dtype), labels, np.arange(len(labels) + 1)), (len(labels), n_clusters)
@@ -176,7 +183,7 @@ class _Modules(Models):
         self.X, self.run = X, run
         self.build = partial(build_module, encoder, X, n_clusters, run.seed, run.dtype)
 
-    def start(self, starts):
+    def start(self, starts: list[Array]) -> Models:
         self.modules = [self.build().to(self.run.device) for _ in starts]
         for module, labels in zip(self.modules, starts, strict=True):
             logits_of = lambda rows, module=module: module(self._rows(rows))  # noqa: E731
@@ -185,57 +192,57 @@ class _Modules(Models):
         return self
 
     @answer
-    def params(self):
+    def params(self) -> list:
         """Those of all modules."""
         return [param for module in self.modules for param in module.parameters() if param.requires_grad]
 
     @answer
-    def kept(self):
+    def kept(self) -> list:
         """The buffers of all modules."""
         return [buffer for module in self.modules for buffer in module.buffers()]
 
     @property
-    def count(self):
+    def count(self) -> int:
         """How many there are."""
         return len(self.modules)
 
-    def copied(self):
+    def copied(self) -> Models:
         """See `Models.copied`."""
         copied = copy.copy(self)
         copied.modules = copy.deepcopy(self.modules)
         return copied
 
-    def _rows(self, rows):
+    def _rows(self, rows: Array) -> torch.Tensor:
         return as_tensor(self.X[rows], **self.run.like)
 
-    def eval(self):
+    def eval(self) -> Models:
         for module in self.modules:
             module.eval()
         return self
 
-    def keep(self, kept):
+    def keep(self, kept: list[int]) -> None:
         self.modules = [self.modules[which] for which in kept]
 
-    def __call__(self, rows):
+    def __call__(self, rows: Array) -> torch.Tensor:
         return self.of(self._rows(rows))
 
-    def of(self, batch):
+    def of(self, batch: torch.Tensor) -> torch.Tensor:
         """Logits of a batch that is no part of X."""
         return torch.stack([module(batch).T for module in self.modules])
 
-    def logits(self, which):
+    def logits(self, which: int) -> Array:
         return encode(self.modules[which].cpu().eval(), self.X)
 
-    def state(self, which):
+    def state(self, which: int) -> dict:
         return state_arrays(self.modules[which].cpu().eval())
 
 
-def is_free_linear(encoder):
+def is_free_linear(encoder: Encoder) -> bool:
     """Whether any weights of a linear map will do."""
     return encoder.is_linear and not encoder.orthonormal
 
 
-def build_models(encoder: Encoder, X: Any, n_clusters: int, sample_weight: np.ndarray, run: Run) -> "Models":
+def build_models(encoder: Encoder, X: Any, n_clusters: int, sample_weight: np.ndarray, run: Run) -> Models:
     """Models of memberships, not yet started."""
     if not encoder.parametric:
         return _Lookups(X, n_clusters, run)
@@ -268,12 +275,12 @@ class Past:
         self.models, self.averages, self.momentum = models, models.copied(), momentum
         remember_tensors(lambda: [*self.averages.params, *self.averages.kept])
 
-    def __call__(self, rows):
+    def __call__(self, rows: Array) -> torch.Tensor:
         """Logits of rows."""
         with torch.no_grad():
             return self.averages(rows)
 
-    def of(self, batch):
+    def of(self, batch: torch.Tensor) -> torch.Tensor:
         """Logits of a batch."""
         with torch.no_grad():
             return self.averages.of(batch)

@@ -137,7 +137,7 @@ def shared_cluster_kl(
         keys = keys * degrees
     rows = rows / keys.mean(2, keepdim=True).clamp_min(smallest)
 
-    def mean_log(shift):
+    def mean_log(shift: Any) -> torch.Tensor:
         others = keys[..., shift : shift + n]
         if others.shape[-1] < n:
             others = torch.cat([others, keys[..., : n - others.shape[-1]]], dim=2)

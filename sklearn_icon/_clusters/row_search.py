@@ -5,13 +5,15 @@ p, so that a sweep costs as much as a pass over p's entries. The rows on which t
 another search, as hundreds of searches among groups cost less than one among rows.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from sklearn.cluster import KMeans
 
 from .._core.compiled import njit
+from .._core.conditional import Conditional
+from .._core.types import Array
 from .local_search import _interpolated, agreed_groups, quiet, search
 
 _ROUNDS, _SWEEPS, _SWEEPS_AT_ONCE = 3, 30, 10
@@ -29,7 +31,7 @@ class Rows(NamedTuple):
     n_clusters: int
 
 
-def symmetric_flow(p, n_steps, sample_weight):
+def symmetric_flow(p: Conditional, n_steps: int, sample_weight: Array) -> sparse.csr_array:
     """w_i P_ij + w_j P_ji over two, P the mean of walks of one to n_steps steps along p; sums to one."""
     power = total = p.weights
     for _ in range(n_steps - 1):
@@ -55,7 +57,7 @@ def settled(rows: Rows, labels: np.ndarray, seed: int, max_sweeps: int = _SWEEPS
     return labels, cost
 
 
-def _whole(rows, labels):
+def _whole(rows: Rows, labels: Array) -> Array:
     """Labels with a row to each cluster that had none, of those that hold least to their own."""
     missing = rows.n_clusters - labels.max() - 1
     if missing <= 0:
@@ -70,19 +72,14 @@ def _whole(rows, labels):
     return labels
 
 
-def searched(rows: Rows, near: np.ndarray, starts: list, n_kept: int, seed: int, max_sweeps: int = _SWEEPS):
+def searched(
+    rows: Rows, near: Any, starts: list, n_kept: int, seed: int, max_sweeps: int = _SWEEPS
+) -> list[tuple[Array, float]]:
     """Local minima of the lowest loss, the best first, as (labels, loss): rounds of search among groups, then rows.
 
-    Parameters
-    ----------
-    rows : Rows
-    near : ndarray or sparse matrix of shape (n, n_columns)
-        Rows that are near each other where p joins them; k-means of it gives the first groups.
-    starts : list of (labels, loss)
-        Local minima that are known already.
-    n_kept : int
-        How many are kept from round to round; one is one round.
-    seed, max_sweeps : int
+    `near` holds a row of numbers each, near each other where p joins the rows; k-means of it gives the first groups.
+    `starts` are local minima that are known already; `n_kept` is how many are kept from round to round, of which there
+    is one where it is one.
     """
     found, n, groups = list(starts), len(rows.masses), _first_groups(rows, near, seed)
     for number in range(_ROUNDS if n_kept > 1 else 1):
@@ -98,7 +95,7 @@ def searched(rows: Rows, near: np.ndarray, starts: list, n_kept: int, seed: int,
     return found
 
 
-def _first_groups(rows, near, seed):
+def _first_groups(rows: Rows, near: Any, seed: int) -> Array:
     """The group of each row: k-means of `near`, or each row its own."""
     n_groups = _GROUPS_PER_CLUSTER * rows.n_clusters
     if len(rows.masses) <= n_groups or n_groups > _MOST_GROUPS:
@@ -108,7 +105,7 @@ def _first_groups(rows, near, seed):
     return np.unique(labels, return_inverse=True)[1]
 
 
-def _k_means_starts(rows, near, seed):
+def _k_means_starts(rows: Rows, near: Any, seed: int) -> list[Array]:
     """Where clusters are too many for groups: k-means from three seeds."""
     with quiet():
         return [
@@ -117,7 +114,7 @@ def _k_means_starts(rows, near, seed):
         ]
 
 
-def _of_groups(rows, groups, n_kept, seed):
+def _of_groups(rows: Rows, groups: Array, n_kept: int, seed: int) -> list[Array]:
     """Labels of rows under the partitions of groups of the lowest loss that differ."""
     n_groups = groups.max() + 1
     members = sparse.csr_array((np.ones(len(groups)), groups, np.arange(len(groups) + 1)), (len(groups), n_groups))
@@ -128,7 +125,7 @@ def _of_groups(rows, groups, n_kept, seed):
     return [labels[of][groups] for of in which[:n_kept]]
 
 
-def _distinct(found, n_kept):
+def _distinct(found: list, n_kept: int) -> list[tuple[Array, float]]:
     """The best that differ."""
     kept: list = []
     for labels, loss in sorted(found, key=lambda each: each[1]):
@@ -139,7 +136,7 @@ def _distinct(found, n_kept):
     return kept
 
 
-def _rand(labels, others):
+def _rand(labels: Array, others: Array) -> float:
     """Adjusted Rand index, by one pass over the rows."""
     k = int(others.max()) + 1
     table = np.bincount(labels * k + others, minlength=k * (int(labels.max()) + 1)).reshape(-1, k).astype(float)
@@ -150,7 +147,7 @@ def _rand(labels, others):
     return 1.0 if most == expected else (both - expected) / (most - expected)
 
 
-def cut_without_edge(rows: Rows, labels: np.ndarray, p) -> np.ndarray:
+def cut_without_edge(rows: Rows, labels: np.ndarray, p: Conditional) -> np.ndarray:
     """Of each row i, the p_ij of those j that are in another cluster than i, or would be were i moved without them."""
     edges, flow = p.weights, rows.flow
     labels = labels.astype(np.int64, copy=False)
@@ -159,7 +156,7 @@ def cut_without_edge(rows: Rows, labels: np.ndarray, p) -> np.ndarray:
 
 
 @njit(nogil=True, error_model="numpy")
-def _cut_without_edge(graph, table, n_clusters, edges, label):
+def _cut_without_edge(graph: tuple, table: tuple, n_clusters: int, edges: tuple, label: Array) -> Array:
     """What is cut of each row, as by `_settle_rows` with the flow between the two rows of an edge left out."""
     (indptr, indices, flow, masses), (begins, others, weights) = graph, edges
     inside, mass, cost = np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters)
@@ -198,7 +195,7 @@ def _cut_without_edge(graph, table, n_clusters, edges, label):
 
 
 @njit(nogil=True, error_model="numpy")
-def _count(graph, label, inside, mass, count):
+def _count(graph: tuple, label: Array, inside: Array, mass: Array, count: Array) -> None:
     """Add up the flow inside of each cluster, its mass and its rows."""
     indptr, indices, flow, masses = graph
     for row in range(len(label)):
@@ -210,7 +207,7 @@ def _count(graph, label, inside, mass, count):
 
 
 @njit(nogil=True, error_model="numpy")
-def _link(row, others, flow, label, links, touched):
+def _link(row: int, others: Array, flow: Array, label: Array, links: Array, touched: Array) -> tuple[float, int]:
     """Add the flow between a row and each cluster; returns that with itself, and how many clusters are touched."""
     own, n_touched = 0.0, 0
     for edge in range(len(others)):
@@ -226,7 +223,9 @@ def _link(row, others, flow, label, links, touched):
 
 
 @njit(nogil=True, error_model="numpy")
-def _best_move(old, gained, touched, links, clusters, table):
+def _best_move(
+    old: int, gained: tuple, touched: Array, links: Array, clusters: tuple, table: tuple
+) -> tuple[int, float]:
     """(the cluster that a row joins to the lowest loss, the cluster's cost then); its own where none is lower.
 
     `gained` holds the change of its own cluster's cost, its flow with itself and its mass.
@@ -245,7 +244,7 @@ def _best_move(old, gained, touched, links, clusters, table):
 
 
 @njit(nogil=True, error_model="numpy")
-def _settle_rows(graph, table, n_clusters, orders, label):
+def _settle_rows(graph: tuple, table: tuple, n_clusters: int, orders: Array, label: Array) -> tuple[float, bool]:
     """Move rows between clusters until no move lowers the loss, which is returned; labels change in place."""
     indptr, indices, flow, masses = graph
     inside, mass, cost = np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters)
