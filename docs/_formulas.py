@@ -39,11 +39,15 @@ _Q = {
     ("Rational", "distance"): [r"q(j \mid i) \propto \left(1 + a \lVert z_i - z_j \rVert^{2 b}\right)^{-1}"],
     ("NegativeSampling", "distance"): [
         r"L = \frac{1}{\sum_i w_i} \sum_i w_i \Big[ -\sum_j p(j \mid i) \log v_{ij} "
-        r"- \frac{m}{N} \sum_j \log(1 - v_{ij}) \Big], \qquad v_{ij} = \left(1 + a d_{ij}^{2 b}\right)^{-1}"
+        r"- \frac{m}{N} \sum_j \log(1 - v_{ij}) \Big], \qquad v_{ij} = \frac{k_{ij}}{k_{ij} + c}"
     ],
     ("SpectralContrast", "dot"): [
         r"L = \frac{1}{n} \sum_i \Big[ -2 \sum_j p(j \mid i) z_i \cdot z_j "
         r"+ \frac{1}{N} \sum_j (z_i \cdot z_j)^2 \Big]"
+    ],
+    ("NoiseContrastive", "distance"): [
+        r"L = \min_c \frac{1}{n} \sum_i \Big[ -\sum_j p(j \mid i) \log v_{ij} - \frac{m}{N} \sum_j \log(1 - v_{ij}) "
+        r"\Big], \qquad v_{ij} = \frac{1}{1 + c (1 + d_{ij}^2)}"
     ],
     ("PairwiseSigmoid", "cosine"): [
         r"L = -\frac{1}{n} \sum_{ij} \log \sigma \big( \ell_{ij} (\cos(z_i, z_j) / \tau + b) \big), "

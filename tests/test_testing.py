@@ -48,6 +48,7 @@ KERNELS = [
     learned.Decoupled(learned.StudentT()),
     learned.HardNegatives(learned.Gaussian(metric="cosine", tau=0.5)),
     learned.HardnessWeighted(),
+    learned.NoiseContrastive(learned.StudentT()),
     learned.PairwiseSigmoid(learned.Gaussian(metric="cosine", tau=0.5)),
     learned.Heads(),
 ]

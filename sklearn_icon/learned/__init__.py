@@ -10,7 +10,7 @@ from ._heads import Heads
 from ._kernels import Gaussian, Harmonic, Rational, StudentT
 from ._limits import NarrowGaussian, NegativeSampling, SpectralContrast, WideGaussian
 from ._memberships import SharedCluster
-from ._reweighted import Decoupled, HardNegatives, HardnessWeighted, MultiView, PairwiseSigmoid
+from ._reweighted import Decoupled, HardNegatives, HardnessWeighted, MultiView, NoiseContrastive, PairwiseSigmoid
 from ._wrappers import UniformMixture
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "MultiView",
     "NarrowGaussian",
     "NegativeSampling",
+    "NoiseContrastive",
     "PairwiseSigmoid",
     "Rational",
     "SharedCluster",

@@ -43,8 +43,8 @@ def names(family: str | None = None, published: bool | None = None) -> list[str]
     Examples
     --------
     >>> from sklearn_icon import methods
-    >>> methods.names("dimensionality reduction", published=True)
-    ['sne', 't-sne', 'pca', 'umap', 'parametric-umap']
+    >>> methods.names("cross-modal", published=True)
+    ['clip', 'siglip', 'cmc']
     """
     if family is not None and family not in FAMILIES:
         raise ValueError(f"family={shown(family)} is not known; use one of {list(FAMILIES)}.")

@@ -1,5 +1,7 @@
 """Published methods, in the order of the table's families."""
 
+from functools import partial
+
 from .. import encoders
 from .. import learned as q
 from .. import supervisory as p
@@ -9,6 +11,8 @@ from ._record import Method
 ICON = 'Alshammari et al., "I-Con: A unifying framework for representation learning", ICLR 2025'
 LABELS = "y: class labels"
 GRAPH = "X: a sparse matrix of weights between rows"
+
+_Told = partial(Method, family="dimensionality reduction", encoder=encoders.Lookup(), estimator="ICONEmbedding")
 
 _MAPS = [
     Method(
@@ -78,6 +82,62 @@ _MAPS = [
         "log(1 - v_ij)] / sum_i w_i",
         reference='Sainburg, McInnes and Gentner, "Parametric UMAP embeddings", Neural Computation 2021',
         aliases=("p-umap",),
+    ),
+    Method(
+        name="infonc-t-sne",
+        title="InfoNC-t-SNE",
+        family="dimensionality reduction",
+        supervisory=p.UniformKNN(),
+        learned=q.StudentT(),
+        encoder=encoders.Lookup(),
+        estimator="ICONEmbedding",
+        equals="mean_i -1/k sum_j log k_ij / sum_l k_il over the k neighbours j, less log k, k_ij = 1 / (1 + d^2), "
+        "its loss where all other rows are its noise samples",
+        reference='Damrich et al., "From t-SNE to UMAP with contrastive learning", ICLR 2023',
+        aliases=("infonce t-sne", "cne"),
+    ),
+    _Told(
+        name="neg-t-sne",
+        title="Neg-t-SNE",
+        supervisory=p.UniformKNN(),
+        learned=q.NegativeSampling(q.StudentT(), noise=1.0),
+        equals="what its negative sampling descends on average: mean_i -sum_j p(j|i) log v_ij - m mean_j log(1 - v_ij) "
+        "with v = k / (k + c) and c = 1, where a smaller c goes from UMAP's map to t-SNE's",
+        reference='Damrich et al., "From t-SNE to UMAP with contrastive learning", ICLR 2023',
+        aliases=("negative t-sne",),
+    ),
+    _Told(
+        name="ncvis",
+        title="NCVis",
+        supervisory=p.UniformKNN(),
+        learned=q.NoiseContrastive(q.StudentT()),
+        equals="the loss of Neg-t-SNE at the c that is best for the map",
+        reference='Artemenkov and Panov, "NCVis: Noise contrastive approach for scalable visualization", WWW 2020',
+        aliases=("nc-t-sne", "noise-contrastive t-sne"),
+    ),
+    _Told(
+        name="largevis",
+        title="LargeVis",
+        supervisory=p.Gaussian(perplexity=50.0),
+        learned=q.NegativeSampling(q.StudentT(), n_negatives=35.0),
+        equals="mean_i -sum_j p(j|i) log k_ij - 35 mean_j log(1 - k_ij) with k = 1 / (1 + d^2), five negatives of "
+        "weight seven, drawn evenly",
+        reference='Tang et al., "Visualizing large-scale and high-dimensional data", WWW 2016',
+    ),
+    Method(
+        name="exaggerated-t-sne",
+        title="Exaggerated t-SNE",
+        family="dimensionality reduction",
+        supervisory=p.Gaussian(),
+        learned=q.StudentT(),
+        encoder=encoders.Lookup(),
+        estimator="ICONEmbedding",
+        equals="t-SNE whose descent multiplies the attraction by 4 to the end, near UMAP's map; 1 is t-SNE, beyond 30 "
+        "near Laplacian eigenmaps",
+        reference='Böhm, Berens and Kobak, "Attraction-repulsion spectrum in neighbor embeddings", JMLR 2022',
+        normalization="joint",
+        aliases=("attraction-repulsion spectrum", "late exaggeration"),
+        parameters=(("late_exaggeration", 4.0),),
     ),
 ]
 

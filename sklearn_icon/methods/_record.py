@@ -38,6 +38,7 @@ ROWS = {
     "Rational": "Student-t",
     "NegativeSampling": "Negative sampling",
     "SpectralContrast": "Spectral contrast",
+    "NoiseContrastive": "Negative sampling",
     "PairwiseSigmoid": "Negative sampling",
     "Decoupled": "Reweighted keys",
     "HardNegatives": "Reweighted keys",

@@ -21,6 +21,7 @@ SPECS = [
     learned.MultiView(COSINE, decoupled=False),
     learned.HardnessWeighted(),
     learned.PairwiseSigmoid(COSINE),
+    learned.NoiseContrastive(COSINE),
 ]
 each = pytest.mark.parametrize("spec", SPECS, ids=str)
 

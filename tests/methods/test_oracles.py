@@ -266,6 +266,26 @@ def negative_sampling(w, kernel, z, n_negatives=5):
     return total / w.sum()
 
 
+def noise_contrastive(p, z, n_negatives=5):
+    """Cross-entropy of neighbours and drawn rows under v = k / (k + c), at its least over c."""
+
+    def loss(z, c):
+        total = 0
+        for i in range(N):
+            others = [j for j in range(N) if j != i]
+            v = {j: 1 / (1 + c * (1 + sq_distance(z[i], z[j]))) for j in others}
+            total = total - sum(p[i, j] * v[j].log() for j in others if p[i, j])
+            total = total - n_negatives * sum((1 - v[j]).log() for j in others) / len(others)
+        return total / N
+
+    def slope(log_c):
+        log_c = torch.tensor(log_c, dtype=torch.float64, requires_grad=True)
+        return torch.autograd.grad(loss(fixed, log_c.exp()), log_c)[0].item()
+
+    fixed = z.detach()
+    return loss(z, float(np.exp(brentq(slope, -6, 6, xtol=1e-14))))
+
+
 def spectral_contrastive(p, z):
     """mean_i -2 z_i . z_i+, and the mean of (z_i . z_j)^2 over the other rows."""
     total = 0
@@ -421,6 +441,11 @@ ORACLES = {
     "infonce-clustering": lambda z: kl_of_clusters(walks(nearest(X)), z),
     "debiased-infonce-clustering": debiased_clusters,
     "spectral-contrastive": lambda z: spectral_contrastive(same(ITEMS), z),
+    "infonc-t-sne": lambda z: kl_of_rows(nearest(X), cauchy, z),
+    "neg-t-sne": lambda z: negative_sampling(nearest(X), lambda a, b: 1 / (2 + sq_distance(a, b)), z),
+    "ncvis": lambda z: noise_contrastive(nearest(X), z),
+    "largevis": lambda z: negative_sampling(gaussian(X), lambda a, b: 1 / (1 + sq_distance(a, b)), z, 35),
+    "exaggerated-t-sne": lambda z: joint_kl(gaussian(X), lambda a, b: 1 / (1 + sq_distance(a, b)), z),
     "dcl": lambda z: decoupled(z, 0.1),
     "debiased-infonce": lambda z: hard_negatives(z, 0.5, hardness=0, prior=0.1),
     "hard-negatives": lambda z: hard_negatives(z, 0.5, hardness=1, prior=0.1),
