@@ -371,7 +371,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         from .._objective.loss import Loss
         from .._optim.train import Run, Training
         from .._training.prototypes import Start, solve_linear, solve_prototypes, solves_exactly
-        from .._training.softmax import Penalty
+        from .._training.softmax_loss import Penalty
         from ..encoders._networks import torch_dtype
 
         p_spec, q_spec, encoder = case.p, case.q, case.encoder
@@ -425,7 +425,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         from .._objective.loss import Loss
         from .._training.contrast import solve_representation
         from .._training.prototypes import LBFGS_ITERATIONS, Start, solve_linear
-        from .._training.softmax import Penalty
+        from .._training.softmax_loss import Penalty
         from ..encoders._scaling import input_scale
 
         draws = {"n_jobs": self.n_jobs, "random_state": remembered(np.random.RandomState(run.seed))}

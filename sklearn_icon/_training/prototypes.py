@@ -25,7 +25,8 @@ from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
 from ..learned import Learned
 from .given import Labelled
-from .softmax import MOST_COEFFICIENTS, Penalty, solve_softmax
+from .softmax import MOST_COEFFICIENTS, solve_softmax
+from .softmax_loss import Penalty
 from .whitening import ScaledRows, bounded, mean_of
 
 _BATCH_ROWS = 256

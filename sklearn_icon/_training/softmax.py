@@ -3,13 +3,10 @@
     F(W, b) = sum_i s_i KL(p_i || softmax(W x_i + b))  +  l2 / 2 |W|^2  +  l1 |W|_1
 
 Without l1, logits are z = T u with T of orthonormal columns that sum to zero (a half-line for two classes), as what all
-classes share changes nothing. Steps solve H d = -g by conjugate gradients, preconditioned by the Cholesky factor of a
-Hessian in which pairs of a row and two classes that add next to nothing are left out; with l1 they minimise the
-quadratic model plus l1 |W|_1 by coordinate descent (proximal Newton, as in glmnet).
+classes share changes nothing. Steps solve H d = -g: by a Cholesky factor of few coefficients, and of more by conjugate
+gradients in single precision, preconditioned by the inverse of each class's block of H, after some steps of L-BFGS.
+With l1 they minimise the quadratic model plus l1 |W|_1 by coordinate descent (proximal Newton, as in glmnet).
 """
-
-from functools import cached_property
-from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import linalg, optimize, sparse
@@ -17,181 +14,22 @@ from scipy import linalg, optimize, sparse
 from .._core.group import group
 from .._optim.lasso import lasso
 from .._optim.solver import SolverResult
+from .softmax_loss import Softmax
 from .whitening import whitening
 
 MOST_COEFFICIENTS = 2000  # that Newton's method solves for; more are left as L-BFGS leaves them
 _FEW_COEFFICIENTS = 150  # up to which a Hessian costs less than the steps it spares
-_FIRST_STEPS = 20  # of L-BFGS, where there are more
+_FIRST_STEPS = 15  # of L-BFGS, where there are more
 _LEAST_TOLERANCE = 1e-9  # of the Newton decrement, near the precision of the floats
 _DECREASE = 64 * np.finfo(np.float64).eps  # of F by a step of L-BFGS, relative to F, below which it ends
 _ARMIJO, _HALVINGS = 1e-4, 50
-_STEP_PRECISION = 1e-3  # of a step, in the norm of the Hessian
+_STILL_FALLS, _LENGTHS, _LONGEST = 0.05, 2, 3.0  # slope, of that at the start, at which a step is made longer
 _RIDGE, _NULL = 1e-13, 1e-10  # relative, that make singular Hessians regular
 _DEPENDENT = 1e-13  # eigenvalue of a correlation matrix, over its size, that is taken for zero
 LOG_NOTHING = float(np.log(np.finfo(np.float64).eps))  # the logit of a class that no row has
 _DENSE_NUMBERS = 1 << 22  # of a sparse matrix that is made dense where few are zero
-_NEGLIGIBLE = 1.0  # of the penalty's curvature, that pairs left out of a Hessian add together
-_MOST_PRODUCTS = 8  # of a step, before the preconditioner is computed anew
-
-
-class Penalty(NamedTuple):
-    """l1 |W|_1 + l2 / 2 |W|^2."""
-
-    l1: float
-    l2: float
-
-
-class Softmax:
-    """F and its derivatives, a function of V of shape (m, d + 1): coefficients of u, intercepts last.
-
-    Classes come before rows, so that sums over classes run along rows.
-
-    Parameters
-    ----------
-    X : ndarray or sparse matrix of shape (n, d)
-        Rows, which are centred where they are dense and there is an intercept.
-    targets : ndarray of shape (n, n_classes)
-        p.
-    weight : ndarray of shape (n,)
-        s, which sums to one.
-    penalty : Penalty
-    fit_intercept : bool
-    basis : ndarray of shape (n_classes, m)
-        T.
-    """
-
-    def __init__(self, X, targets, weight, penalty, fit_intercept, basis):
-        self.targets, self.weight, self.penalty = np.ascontiguousarray(targets.T), weight, penalty
-        self.fit_intercept, self.basis = fit_intercept, basis
-        self.mean = np.zeros(X.shape[1])
-        if sparse.issparse(X):
-            self.rows: Any = X
-            self._with_ones: Any = None
-        else:
-            self._with_ones = np.full((X.shape[0], X.shape[1] + 1), float(fit_intercept))
-            self.rows = self._with_ones[:, :-1]
-            self.rows[:] = X
-            if fit_intercept:
-                self.mean = group().total(np.asarray(weight @ self.rows))
-                self.rows -= self.mean
-        self.shape = self.basis.shape[1], X.shape[1] + 1
-        self.constant = float(group().total(_x_log_x(self.targets).sum(axis=0) @ weight))
-        self.n_rows = group().total(X.shape[0])
-
-    def scores(self, V):
-        """u, of shape (m, n)."""
-        if self._with_ones is not None:
-            return V @ self._with_ones.T
-        u = np.asarray(self.rows @ V[:, :-1].T).T
-        return u + V[:, -1:] if self.fit_intercept else u
-
-    def value(self, V, q_too=False):
-        """F, and q of shape (n_classes, n) where wanted."""
-        logits = self.basis @ self.scores(V)
-        logits -= logits.max(axis=0)
-        of_targets = np.einsum("ij,ij->j", self.targets, logits)
-        q = np.exp(logits, out=logits)
-        sums = q.sum(axis=0)
-        value = group().total(self.weight @ (np.log(sums) - of_targets)) + self.constant
-        weights = V[:, :-1]
-        value += self.penalty.l2 / 2 * np.vdot(weights, weights)
-        value += self.penalty.l1 * np.abs(weights).sum() if self.penalty.l1 else 0.0
-        if q_too:
-            q /= sums
-        return (float(value), q) if q_too else float(value)
-
-    def gradient(self, V, q):
-        """That of the smooth part at V, where q is known."""
-        return self._of_rows((q - self.targets) * self.weight, self.penalty.l2 * V[:, :-1])
-
-    def product(self, direction, q):
-        """The Hessian times a direction of shape (m, d + 1)."""
-        change = self.basis @ self.scores(direction)
-        change -= np.einsum("ij,ij->j", q, change)
-        change *= q
-        change *= self.weight
-        return self._of_rows(change, self.penalty.l2 * direction[:, :-1])
-
-    def _of_rows(self, slope, of_penalty):
-        """sum_i T^T slope_i x_i^T, and what the penalty adds."""
-        slope = self.basis.T @ slope
-        if self._with_ones is not None:
-            result = slope @ self._with_ones
-        else:
-            result = np.empty(self.shape)
-            result[:, :-1] = np.asarray(self.rows.T @ slope.T).T
-            result[:, -1] = slope.sum(axis=1) if self.fit_intercept else 0.0
-        result = group().total(result)
-        result[:, :-1] += of_penalty
-        return result
-
-    def hessian(self, q, negligible=0.0, dtype=np.float64):
-        """The Hessian, of shape (m (d + 1), m (d + 1)), class after class.
-
-        Parameters
-        ----------
-        q : ndarray of shape (n_classes, n)
-        negligible : float, default=0.0
-            Curvature that may be missing of each pair of classes.
-        dtype : dtype, default=np.float64
-            In which it is summed, where the rows are dense.
-        """
-        (m, width), (first, second, products) = self.shape, self._pairs
-        least = negligible / self.n_rows / self.sq_sizes if negligible else None
-        blocks = np.empty((len(first), width, width), dtype)
-        for block, a, b in zip(blocks, first, second, strict=True):
-            curvature = self.weight * q[a]
-            curvature *= q[b]
-            kept = None if least is None else np.flatnonzero(curvature > least)
-            block[:] = self._moments(curvature if kept is None else curvature[kept], kept, dtype)
-        blocks = products.astype(dtype, copy=False) @ blocks.reshape(len(first), width**2)
-        result = blocks.reshape(m, m, width, width).transpose(0, 2, 1, 3).reshape(m * width, m * width)
-        result = group().total(result)
-        result.reshape(-1)[:: m * width + 1] += self._of_diagonal
-        return result
-
-    @cached_property
-    def _pairs(self):
-        """Pairs of classes a < b, and the products (e_a - e_b)(e_a - e_b)^T in the basis, a column a pair."""
-        first, second = np.triu_indices(len(self.targets), 1)
-        of_pairs = self.basis[first] - self.basis[second]
-        return first, second, (of_pairs[:, :, None] * of_pairs[:, None, :]).reshape(len(first), -1).T
-
-    @cached_property
-    def _of_diagonal(self):
-        """The penalty's part of the Hessian's diagonal, and ones for intercepts that there are none of."""
-        m, width = self.shape
-        return np.tile(np.append(np.full(width - 1, self.penalty.l2), float(not self.fit_intercept)), m)
-
-    @cached_property
-    def sq_sizes(self):
-        """|x|^2 + 1 of each row."""
-        if self._with_ones is None:
-            return np.asarray(self.rows.multiply(self.rows).sum(axis=1)).ravel() + 1
-        return np.einsum("ij,ij->i", self.rows, self.rows) + 1
-
-    @cached_property
-    def _single(self):
-        """Rows with ones in single precision."""
-        return self._with_ones.astype(np.float32)
-
-    def _moments(self, weight, kept=None, dtype=np.float64):
-        """sum_i w_i x_i x_i^T with a last column of ones, or zeros where there is no intercept."""
-        if self._with_ones is not None:
-            rows = self._with_ones if dtype == np.float64 else self._single
-            rows = (rows if kept is None else rows[kept]) * np.sqrt(weight).astype(dtype, copy=False)[:, None]
-            return rows.T @ rows
-        rows, width = (self.rows if kept is None else self.rows[kept]), self.shape[1]
-        result = np.zeros((width, width))
-        result[:-1, :-1] = (rows.T @ rows.multiply(weight[:, None]).tocsr()).toarray()
-        if self.fit_intercept:
-            result[:-1, -1] = result[-1, :-1] = np.asarray(rows.T @ weight)
-            result[-1, -1] = weight.sum()
-        return result
-
-
-def _x_log_x(p):
-    return np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0)
+_MANY_PRODUCTS, _PRODUCTS = 10, 80  # of a step, after which the preconditioner is computed anew; at most
+_PRECISION, _ORDER = 0.1, 0.5  # of a step, in the norm of the Hessian, at most; power of the decrement
 
 
 def solve_softmax(X, targets, weight, penalty, fit_intercept, start, *, max_iter, tol, on_step):
@@ -250,7 +88,7 @@ def _contrasts(n_classes):
 
 def _shortest(problem, V):
     """The shortest of all coefficients and intercepts with the same logits: columns may depend on each other."""
-    moments = group().total(problem._moments(problem.weight))[:-1, :-1]
+    moments = group().total(problem.moments(problem.weight))[:-1, :-1]
     size = np.sqrt(moments.diagonal())
     size[size == 0] = 1.0
     values, vectors = linalg.eigh(moments / np.outer(size, size))
@@ -279,12 +117,12 @@ def _solve(problem, V, max_iter, tol, on_step):
     elif problem.penalty.l1:
         V, status = _proximal_newton(problem, V, tol, report)
     else:
-        status = "max_iter"
+        status, rough = "max_iter", None if few else problem.in_single_precision()
         if not few:
-            V, status = _lbfgs(problem, V, tol, report, min(max_iter, _FIRST_STEPS))
+            V, status = _lbfgs(problem if rough is None else rough, V, tol, report, min(max_iter, _FIRST_STEPS))
         if status in ("max_iter", "converged"):
-            V, status = _newton(problem, V, tol, report, few)
-    loss = report.losses[-1] if report.losses else problem.value(V)
+            V, status = _newton(problem, V, tol, report) if few else _by_products(problem, rough, V, tol, report)
+    loss = report.losses[-1] if report.losses else problem.value(V)[0]
     return V, SolverResult(loss, len(report.losses), np.asarray(report.losses), status)
 
 
@@ -308,18 +146,16 @@ class _Report:
         return len(self.losses) >= self.max_iter
 
 
-def _newton(problem, V, tol, report, few):
+def _newton(problem, V, tol, report):
     """(V, status), by steps of Newton's method from V until the decrement, of the last factor, is small or stays."""
-    least, small = (max(min(tol, 1.0) ** power, _LEAST_TOLERANCE) for power in (2.25, 1.5))
-    before, factor = np.inf, None
-    value, q = problem.value(V, q_too=True)
-    gradient, decrement = problem.gradient(V, q), 1.0
+    least, small = _tolerances(tol)
+    before, logits = np.inf, problem.logits(V)
+    value, q = problem.value(V, logits)
+    gradient = problem.gradient(V, q)
     while not report.is_full:
-        if few or factor is None:
-            factor = _factor(problem, q, 0.0 if few else _NEGLIGIBLE * problem.penalty.l2)
-        precision = min(0.1, max(_STEP_PRECISION, decrement**0.5))
-        step, products = _newton_step(problem, gradient, q, factor, 0.0 if few else precision)
-        V, value, q = _search(problem, V, step, value, float(np.vdot(gradient, step)))
+        factor = _factor(problem.hessian(q))
+        step = -_solved(factor, gradient)
+        V, logits, value, q = _search(problem, V, logits, step, value, float(np.vdot(gradient, step)))
         gradient = problem.gradient(V, q)
         if report(value):
             return V, "interrupted"
@@ -330,21 +166,47 @@ def _newton(problem, V, tol, report, few):
         if before <= decrement <= small:
             return V, "converged"
         before = decrement if decrement <= small else np.inf
-        factor = factor if products <= _MOST_PRODUCTS else None
     return V, "max_iter"
 
 
-def _factor(problem, q, negligible):
-    """The Cholesky factor of the Hessian, or of one that is near it, in single precision where that holds it."""
-    if negligible:
-        with np.errstate(over="ignore", invalid="ignore"):
-            factor, info = linalg.lapack.spotrf(problem.hessian(q, negligible, np.float32))
-        if not info and np.isfinite(factor.diagonal()).all():
-            return factor
-    hessian = problem.hessian(q, negligible)
+def _tolerances(tol):
+    """Newton decrements: at which steps end, and below which they end as soon as one is no smaller than the last."""
+    return (max(min(tol, 1.0) ** power, _LEAST_TOLERANCE) for power in (2.25, 1.5))
+
+
+def _by_products(problem, rough, V, tol, report):
+    """(V, status), by steps of Newton's method that are found by conjugate gradients.
+
+    These multiply with `rough`, the problem in single precision, where there is one; F and its gradient are those of
+    `problem`.
+    """
+    rough = problem if rough is None else rough
+    least, small = _tolerances(tol)
+    before, inverse, logits = np.inf, None, problem.logits(V)
+    value, q = problem.value(V, logits)
+    while not report.is_full:
+        gradient = problem.gradient(V, q)
+        inverse = _ByClass(rough, q) if inverse is None else inverse
+        step, left, products = _newton_step(rough, gradient, q, inverse, least)
+        decrement = np.sqrt(max(-np.vdot(gradient, step), 0.0))
+        if before <= decrement <= small:
+            return V, "converged"
+        V, logits, value, q = _search(problem, V, logits, step, value, -(decrement**2))
+        if report(value):
+            return V, "interrupted"
+        if decrement <= small and left <= least and np.abs(gradient).max() <= tol:
+            return V, "converged"
+        if products > _MANY_PRODUCTS:  # for which single precision may not be enough
+            rough, inverse = problem, None
+        before = decrement if decrement <= small else np.inf
+    return V, "max_iter"
+
+
+def _factor(hessian, ridge=_RIDGE):
+    """The Cholesky factor of a matrix, which it overwrites, or of one near it that is regular."""
     if not np.isfinite(hessian).all():
         raise FloatingPointError("the Hessian was not finite; scale X.")
-    index, ridge = np.diag_indices(len(hessian)), _RIDGE
+    index = np.diag_indices(len(hessian))
     diagonal = np.maximum(hessian.diagonal(), np.finfo(np.float64).tiny / _RIDGE**2)
     while True:
         hessian[index] = diagonal * (1 + ridge)
@@ -356,41 +218,76 @@ def _factor(problem, q, negligible):
 
 def _solved(factor, right):
     """H^-1 times a right side of the shape of V."""
-    solve = linalg.lapack.dpotrs if factor.dtype == np.float64 else linalg.lapack.spotrs
-    return solve(factor, right.ravel())[0].reshape(right.shape).astype(np.float64, copy=False)
+    return linalg.lapack.dpotrs(factor, right.ravel())[0].reshape(right.shape)
 
 
-def _newton_step(problem, gradient, q, factor, precision):
-    """(d with H d = -g, the products with H that it took)."""
-    first = _solved(factor, gradient)
-    step = -first
-    if not precision:  # the factor is that of H
-        return step, 0
-    size_at_first, size = np.vdot(gradient, first), None
-    residual = -gradient - problem.product(step, q)
-    direction = ahead = _solved(factor, residual)
-    for products in range(1, 2 * _MOST_PRODUCTS):
-        size = np.vdot(residual, direction) if products == 1 else size
-        if size <= precision**2 * size_at_first:
+class _ByClass:
+    """The inverse of the Hessian without what couples classes: a block for each, in the coordinates of classes."""
+
+    def __init__(self, problem, q):
+        ridge = max(8 * float(np.finfo(problem.basis.dtype).eps), _RIDGE)
+        self.blocks = np.array([linalg.lapack.dpotri(_factor(block, ridge))[0] for block in problem.blocks(q)])
+        for inverse in self.blocks:  # of which dpotri gives the upper half
+            inverse += np.triu(inverse, 1).T
+        self.basis = problem.basis[problem.basis.any(axis=1)].astype(np.float64)
+
+    def __call__(self, right):
+        of_classes = np.matmul(self.blocks, (self.basis @ right)[:, :, None])[:, :, 0]
+        return self.basis.T @ of_classes
+
+
+def _newton_step(problem, gradient, q, inverse, least):
+    """(d with H d = -g by conjugate gradients, preconditioned by an inverse; the decrement left; products with H)."""
+    q = q.astype(problem.basis.dtype, copy=False)
+    first = inverse(gradient)
+    step, residual, direction, products = np.zeros_like(gradient), -gradient, -first, 0
+    size = size_at_first = np.vdot(gradient, first)
+    scale = np.sqrt(max(size, least**2))
+    precision = max(min(_PRECISION, scale**_ORDER), min(0.5, 0.5 * least / scale))
+    while size > precision**2 * size_at_first and products < _PRODUCTS:
+        image, products = problem.product(direction, q), products + 1
+        curvature = np.vdot(direction, image)
+        if not curvature > 0:  # rounding
             break
-        image = problem.product(ahead, q)
-        length = size / np.vdot(ahead, image)
-        step, residual = step + length * ahead, residual - length * image
-        direction = _solved(factor, residual)
-        size, last = np.vdot(residual, direction), size
-        ahead = direction + size / last * ahead
-    return step, products
+        step, residual = step + size / curvature * direction, residual - size / curvature * image
+        ahead = inverse(residual)
+        size, last = np.vdot(residual, ahead), size
+        direction = ahead + size / last * direction
+    return (step if products > 1 or step.any() else -first), np.sqrt(max(size, 0.0)), products
 
 
-def _search(problem, V, step, value, slope):
-    """(V + t step, F and q there): the first t of 1, 1/2, 1/4, ... at which F falls by a part of what is promised."""
-    t, rounding = 1.0, 8 * np.finfo(np.float64).eps * abs(value)
+def _search(problem, V, logits, step, value, slope):
+    """(V + t step, its logits, F and q there): the first t of 1, 1/2, 1/4, ... at which F falls by a part of what is
+    promised; or a longer one where F still falls at 1.
+    """
+    along, rounding = problem.logits(step), 8 * np.finfo(np.float64).eps * abs(value)
+
+    def at(t):
+        there, logits_there = V + t * step, logits + t * along
+        return there, logits_there, *problem.value(there, logits_there)
+
+    t = 1.0
     for _ in range(_HALVINGS):
-        ahead, q = problem.value(V + t * step, q_too=True)
-        if ahead <= value + _ARMIJO * t * slope + rounding:
-            return V + t * step, ahead, q
+        found = at(t)
+        if found[2] <= value + _ARMIJO * t * slope + rounding:
+            return found if t < 1 or problem.penalty.l1 else _longer(problem, at, step, along, found, slope)
         t /= 2
-    return V, *problem.value(V, q_too=True)
+    return V, logits, *problem.value(V, logits)
+
+
+def _longer(problem, at, step, along, found, slope):
+    """What `at` gives of a t near that at which F is least along the step, from where it is at 1."""
+    t, before = 1.0, (0.0, slope)
+    for _ in range(_LENGTHS):
+        here = problem.slope(found[0], found[3], step, along)
+        if here > _STILL_FALLS * slope or here <= before[1]:
+            break
+        t, before = t + min(here / (before[1] - here), _LONGEST) * (t - before[0]), (t, here)
+        ahead = at(t)
+        if not ahead[2] < found[2]:
+            break
+        found = ahead
+    return found
 
 
 def _proximal_newton(problem, V, tol, report):
@@ -398,7 +295,8 @@ def _proximal_newton(problem, V, tol, report):
     l1, (m, width) = problem.penalty.l1, V.shape
     last = np.arange(m * width) % width == width - 1
     least, before = max(min(tol, 1.0) ** 1.5, _LEAST_TOLERANCE), np.inf
-    value, q = problem.value(V, q_too=True)
+    logits = problem.logits(V)
+    value, q = problem.value(V, logits)
     while not report.is_full:
         gradient, hessian = problem.gradient(V, q).ravel(), problem.hessian(q)
         of_intercepts, mixed = hessian[np.ix_(last, last)], hessian[np.ix_(last, ~last)]
@@ -414,7 +312,7 @@ def _proximal_newton(problem, V, tol, report):
         step = step.reshape(V.shape)
         slope = gradient @ step.ravel() + l1 * (np.abs(V + step)[:, :-1].sum() - np.abs(weights).sum())
         decrement = np.sqrt(max(-slope, 0.0))
-        V, value, q = _search(problem, V, step, value, slope)
+        V, logits, value, q = _search(problem, V, logits, step, value, slope)
         if report(value):
             return V, "interrupted"
         if decrement <= least and (_violation(problem, V, q) <= tol or decrement >= before):
@@ -447,7 +345,7 @@ def _lbfgs(problem, V, tol, report, max_iter):
 
     def value_and_gradient(flat):
         V = change.back(flat.reshape(problem.shape))
-        value, q = problem.value(V, q_too=True)
+        value, q = problem.value(V)
         gradient = problem.gradient(V, q)
         last["size"] = np.abs(gradient).max()
         return value, change.of_gradient(gradient).ravel()
@@ -501,7 +399,7 @@ def _split(problem, V, tol, report, max_iter):
 
     def value_and_gradient(flat):
         V = joined(flat)
-        value, q = problem.value(V, q_too=True)
+        value, q = problem.value(V)
         gradient = problem.gradient(V, q)
         last["size"] = _violation(problem, V, q)
         above, below = (((l1 + sign * gradient[:, :-1]) / factor).ravel() for sign in (1, -1))

@@ -128,7 +128,7 @@ def _covariance(X, mean, share):
     """sum_i share_i (x_i - m)(x_i - m)^T."""
     total, start = np.zeros((X.shape[1], X.shape[1])), 0
     for block in _blocks(X):
-        centred = block - mean
-        total += (centred.T * share[start : start + len(block)]) @ centred
+        centred = (block - mean) * np.sqrt(share[start : start + len(block), None])
+        total += centred.T @ centred
         start += len(block)
     return total

@@ -11,7 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_icon import ICONClassifier
 from sklearn_icon._optim.lasso import lasso
 from sklearn_icon._training import softmax
-from sklearn_icon._training.softmax import Penalty, Softmax, solve_softmax
+from sklearn_icon._training.softmax import solve_softmax
+from sklearn_icon._training.softmax_loss import Penalty, Softmax
 
 EYE = {2: np.array([[0.0], [1.0]]), 3: linalg.helmert(3).T}
 
@@ -32,24 +33,47 @@ def test_derivatives(n_classes, kind, fit_intercept):
     loss, V = problem(n_classes, kind, fit_intercept=fit_intercept)
     if not fit_intercept:
         V[:, -1] = 0.0
-    q = loss.value(V, q_too=True)[1]
+    q = loss.value(V)[1]
     gradient, hessian = loss.gradient(V, q), loss.hessian(q)
     free = np.tile(np.append(np.ones(V.shape[1] - 1), fit_intercept), len(V)).astype(bool)
     for direction in np.eye(V.size)[free]:
         step = 1e-5 * direction.reshape(V.shape)
-        slope = (loss.value(V + step) - loss.value(V - step)) / 2e-5
+        slope = (loss.value(V + step)[0] - loss.value(V - step)[0]) / 2e-5
         assert np.vdot(gradient, direction) == pytest.approx(slope, abs=1e-8)
-        ends = [loss.gradient(W, loss.value(W, q_too=True)[1]) for W in (V + step, V - step)]
+        ends = [loss.gradient(W, loss.value(W)[1]) for W in (V + step, V - step)]
         np.testing.assert_allclose(hessian @ direction, ((ends[0] - ends[1]) / 2e-5).ravel(), atol=1e-8)
         product = loss.product(direction.reshape(V.shape), q).ravel()
         np.testing.assert_allclose(product[free], (hessian @ direction)[free], atol=1e-12)
 
 
-def test_what_a_hessian_leaves_out_is_bounded():
-    loss, V = problem(3, "dense")
-    q = loss.value(10 * V, q_too=True)[1]
-    missing = linalg.eigvalsh(loss.hessian(q) - loss.hessian(q, negligible=0.03))
-    assert -1e-12 < missing[0] and 0 < missing[-1] <= 3 * 0.03
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_blocks_are_those_of_the_hessian_but_for_rows_that_hardly_count(kind):
+    loss, V = problem(3, kind, l2=1e-3)
+    loss.basis, loss.shape = np.eye(3), (3, V.shape[1])  # the coordinates of classes
+    q = loss.value(np.vstack([20 * V, V[:1]]))[1]
+    size = V.shape[1]
+    whole = [loss.hessian(q)[start : start + size, start : start + size] for start in range(0, 3 * size, size)]
+    missing = linalg.eigvalsh(whole - loss.blocks(q))
+    assert -1e-12 < missing.min() and 1e-9 < missing.max() <= 1e-3
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_single_precision_does_what_double_does(n_classes):
+    loss, V = problem(n_classes, "offset", n=700)
+    loss._pieces = [slice(0, 500), slice(500, 700)]
+    single = loss.in_single_precision()
+    (value, q), (rough, of_rough) = loss.value(V), single.value(V)
+    assert rough == pytest.approx(value, rel=1e-6) and of_rough.dtype == np.float32
+    np.testing.assert_allclose(single.gradient(V, of_rough), loss.gradient(V, q), atol=1e-6)
+    np.testing.assert_allclose(single.product(V, of_rough), loss.product(V, q), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_single_precision_is_not_used_where_it_holds_no_squares(size):
+    X, y = load_iris(return_X_y=True)
+    X = np.hstack([X * size, X])
+    rows = Softmax(X, np.eye(3)[y], np.full(150, 1 / 150), Penalty(0.0, 0.1), True, EYE[3])
+    assert rows.in_single_precision() is None
 
 
 @pytest.mark.parametrize("l1", [0.0, 0.3, 3.0, 100.0])
@@ -175,7 +199,7 @@ def test_classes_that_a_line_parts_have_an_end():
 
 def test_soft_targets_against_a_general_solver():
     loss, _ = problem(3, "dense", l2=0.01)
-    best = optimize.minimize(lambda v: loss.value(v.reshape(2, 6)), np.zeros(12), tol=1e-12)
+    best = optimize.minimize(lambda v: loss.value(v.reshape(2, 6))[0], np.zeros(12), tol=1e-12)
     coef, intercept, result = solve_softmax(
         loss.rows + loss.mean,
         loss.targets.T,
