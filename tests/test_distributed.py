@@ -18,9 +18,10 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import make_blobs, make_classification
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
-from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, distributed, learned, supervisory
+from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, distributed, encoders, learned, supervisory
 from sklearn_icon.__main__ import main
 from sklearn_icon._core import journal
 from sklearn_icon._core.group import ALONE, group, together
@@ -178,6 +179,47 @@ def test_classifier(n_ranks, request):
     np.testing.assert_array_equal(ranks[0]["rows"][0], X)
     np.testing.assert_array_equal(ranks[0]["rows"][1].toarray(), X)
     assert ranks[1]["rows"] == (None, None) and ranks[1]["whole"] is False
+
+
+NETWORKS = {
+    "mlp": ICONClassifier(encoder="mlp", max_iter=3, random_state=1),
+    "weights": ICONClassifier(encoder="mlp", max_iter=2, class_weight="balanced", C=0.3, random_state=1),
+    "temperature": ICONClassifier(
+        encoder="mlp", learned=learned.Gaussian(metric="cosine", tau="learn"), max_iter=2, random_state=1
+    ),
+    "bounded": ICONClassifier(encoder="mlp", divergence="squared_hellinger", max_iter=2, random_state=1),
+    "linear": ICONClassifier(learned="student_t", max_iter=6, random_state=1),
+}
+
+
+def fit_networks(part):
+    """Probabilities, prototypes and losses of encoders that are trained by batches, of rows of which one is far."""
+    X, y, weight = classes()
+    X = np.vstack([X, X[:60]])
+    X[7] *= 1e4
+    y, weight, found = np.concatenate([y, y[:60]]), np.concatenate([weight, weight[:60]]), {}
+    for name, model in NETWORKS.items():
+        fitted = clone(model).fit(X[part], y[part], weight[part] if name == "weights" else None)
+        found[name] = fitted.predict_proba(X), fitted.prototypes_, fitted.loss_curve_
+    return found
+
+
+def _networks(rank, n_ranks):
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    found = fit_networks(_cuts(360, n_ranks)[rank])
+    warnings.simplefilter("error", ConvergenceWarning)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("n_ranks", BY)
+def test_networks_of_classifiers(n_ranks, request):
+    one, ranks = fit_networks(slice(None)), request.getfixturevalue(n_ranks)(_networks)
+    for name, known in one.items():
+        for found in ranks:
+            for ours, theirs in zip(found[name], known, strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * max(np.abs(theirs).max(), 1), err_msg=name)
+            assert all(map(np.array_equal, found[name], ranks[0][name])), name
 
 
 def neighbor_cases():
@@ -469,7 +511,9 @@ def _fail(rank, n_ranks):
     found["one class"] = refusal(lambda: ICONClassifier().fit(X[part], np.zeros(len(X[part]))))
     found["stopping"] = refusal(lambda: ICONClassifier(early_stopping=True).fit(X[part], y[part]))
     found["divergence"] = refusal(lambda: ICONClassifier(divergence="jensen_shannon").fit(X[part], y[part]))
-    found["network"] = refusal(lambda: ICONClassifier(encoder="mlp").fit(X[part], y[part]))
+    found["network"] = refusal(lambda: ICONClassifier(supervisory="same_class", encoder="mlp").fit(X[part], y[part]))
+    module = encoders.Module(torch.nn.Linear)
+    found["module"] = refusal(lambda: ICONClassifier(encoder=module).fit(X[part], y[part]))
 
     def apart(rank=rank):
         with together("a fit") as ranks:
@@ -491,7 +535,8 @@ def test_one_rank_fails_and_all_say_so(two):
         assert "only one class" in found["one class"]
         assert "early_stopping=True is not done over ranks" in found["stopping"]
         assert "divergence='jensen_shannon' is not solved over ranks" in found["divergence"]
-        assert "route 'prototypes' of ICONClassifier" in found["network"] and "alone()" in found["network"]
+        assert "route 'representations' of ICONClassifier" in found["network"] and "alone()" in found["network"]
+        assert "may draw random numbers" in found["module"]
         assert "rank 1 at a sum of float64 (4,)" in found["apart"]
         assert found["again"] > 0.5
 

@@ -10,17 +10,28 @@ from .._core.rows import is_itself
 from .._graph.checks import ROOTS
 
 
-def _regression(case: Any) -> Iterator[str]:
-    """Softmax regression by Newton's method, whose sums over rows are added."""
-    given = case.given
-    if given["early_stopping"]:
+def _classes(case: Any) -> Iterator[str]:
+    """What holds of classifiers."""
+    if case.given["early_stopping"]:
         yield "early_stopping=True is not done over ranks; use False, or hold rows out of y yourself."
-    if given["divergence"] != "kl":
-        yield f"divergence={given['divergence']!r} is not solved over ranks; use 'kl', or fit on one process."
-    if resolve_device(given["device"]).type != "cpu":
-        yield f"device={given['device']!r}: over ranks softmax regression is solved on the CPU; use device='cpu'."
+    if resolve_device(case.given["device"]).type != "cpu":
+        yield f"device={case.given['device']!r}: over ranks classes are solved on the CPU; use device='cpu'."
     if case.p.allows_unknown:
         yield f"{case.p} searches neighbours of all rows, which is not done over ranks; use supervisory='data_label'."
+
+
+def _regression(case: Any) -> Iterator[str]:
+    """Softmax regression by Newton's method, whose sums over rows are added."""
+    yield from _classes(case)
+    if case.given["divergence"] != "kl":
+        yield f"divergence={case.given['divergence']!r} is not solved over ranks; use 'kl', or fit on one process."
+
+
+def _prototypes(case: Any) -> Iterator[str]:
+    """Encoders and prototypes, by minibatches whose gradients are added."""
+    yield from _classes(case)
+    if case.encoder.draws:
+        yield f"{case.encoder} may draw random numbers and keep means of its batches; over ranks use encoder='mlp'."
 
 
 def of_few_rows(case: Any) -> Iterator[str]:
@@ -72,4 +83,5 @@ OVER_RANKS: dict[tuple[str, str], Callable[[Any], Iterator[str]]] = {
     ("ICONEmbedding", "map"): _map,
     ("ICONClustering", "k-means"): _k_means,
     ("ICONClassifier", "softmax regression"): _regression,
+    ("ICONClassifier", "prototypes"): _prototypes,
 }

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._core import journal
+from .._core.group import group
 from .._core.seeding import seeded_if
 from .early_stopping import EarlyStopping
 from .methods import Solver
@@ -86,6 +87,24 @@ def sum_of(losses: Iterable[torch.Tensor], params: Sequence[torch.Tensor]) -> An
         total += float(loss.detach())
     tangent: Any = sum((param * sum_).sum() for param, sum_ in zip(params, gradients, strict=True))
     return tangent + (total - tangent.detach())
+
+
+def averaged(loss: torch.Tensor | None, mass: float, params: Sequence[torch.Tensor]) -> Any:
+    """The mean of the losses of all ranks by their masses, and its gradient; None where a rank has no rows.
+
+    They are added by one exchange, as of minibatches that processes share.
+    """
+    if not group().several:
+        return loss
+    parts: list = [None] * len(params) if loss is None else list(torch.autograd.grad(loss, params, allow_unused=True))
+    zeros = [torch.zeros_like(param) if part is None else part for param, part in zip(params, parts, strict=True)]
+    own = torch.cat(
+        [torch.zeros(1).to(params[0]) if loss is None else loss.detach().reshape(1), *map(torch.ravel, zeros)]
+    )
+    summed = group().total(torch.cat([own * mass, torch.full((1,), mass).to(own)]))
+    value, *gradients = (summed[:-1] / summed[-1]).split([1, *(param.numel() for param in params)])
+    tangent: Any = sum((param * part.view_as(param)).sum() for param, part in zip(params, gradients, strict=True))
+    return tangent + (value[0] - tangent.detach())
 
 
 class _Batches:

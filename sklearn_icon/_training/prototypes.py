@@ -20,7 +20,7 @@ from .._objective.objective import Objective
 from .._optim.early_stopping import EarlyStopping
 from .._optim.methods import LBFGS, Solver, adam_of_passes
 from .._optim.solver import SolverResult
-from .._optim.train import Problem, Run, Training, train
+from .._optim.train import Problem, Run, Training, averaged, train
 from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
 from ..learned import Learned
@@ -201,7 +201,7 @@ def solve_prototypes(
     weight matrices; a scale-free q has none, which would only shrink them for ever.
     """
     network = _Prototypes(rows, loss, encoder, penalty, run)
-    n, per_pass = len(rows.weight), 1
+    n, per_pass = group().total(len(rows.weight)), 1
     solver: Solver = LBFGS(training.tol)
     steps = _steps(training)
     if not encoder.is_linear:
@@ -252,12 +252,15 @@ class _Prototypes:
             learned.set_params(tau=float(self.log_temperature.detach().exp()))
         return learned
 
-    def loss_of(self, batch: Callable[[], tuple[Objective, torch.Tensor]]) -> torch.Tensor:
-        """Of a batch, penalised."""
-        objective, items = batch()
-        objective.learned = self.present()
+    def loss_of(self, batch: Callable[[], "_Batch"]) -> torch.Tensor:
+        """Of a batch, of which each rank has its rows, penalised."""
+        objective, items, mass = batch()
+        loss = None
+        if objective is not None:
+            objective.learned = self.present()
+            loss = objective(self.module(items), self.prototypes)
         weight_decay = sum(matrix.square().sum() for matrix in self.matrices)
-        return objective(self.module(items), self.prototypes) + self.penalty / 2 * weight_decay
+        return averaged(loss, mass, self.params) + self.penalty / 2 * weight_decay
 
     def held_loss(self, held: Labelled) -> Any:
         """The function () -> loss of held-out rows."""
@@ -273,24 +276,34 @@ class _Prototypes:
         return of_held
 
 
-def _batches(
-    rows: Labelled, loss: Loss, n_batch: int, run: Run
-) -> Iterator[Callable[[], tuple[Objective, torch.Tensor]]]:
-    """Yield what makes (objective, rows) of minibatches for ever; all rows at once where they fit into one."""
-    n = len(rows.weight)
+class _Batch(NamedTuple):
+    """The rows of a minibatch that this process has, their objective and mass; none where it has no rows."""
+
+    objective: Objective | None
+    items: torch.Tensor | None
+    mass: float
+
+
+def _batches(rows: Labelled, loss: Loss, n_batch: int, run: Run) -> Iterator[Callable[[], _Batch]]:
+    """Yield what makes minibatches of the rows of all ranks for ever; all rows at once where they fit into one."""
+    first, n = group().first_of(len(rows.weight))
+
+    def made(batch: Labelled) -> _Batch:
+        if not len(batch.weight):
+            return _Batch(None, None, 0.0)
+        mass = float(batch.weight @ batch.p.has_positives)
+        return _Batch(batch.objective(loss, run), as_tensor(batch.X, **run.like), mass)
+
     if n <= n_batch:
-        everything = rows.objective(loss, run), as_tensor(rows.X, **run.like)
+        everything = made(rows)
         while True:
             yield lambda: everything
-
-    def made(part: np.ndarray) -> tuple[Objective, torch.Tensor]:
-        batch = rows.take(part)
-        return batch.objective(loss, run), as_tensor(batch.X, **run.like)
 
     rng = np.random.RandomState(run.seed)
     while True:
         for part in shuffled(n, n_batch, rng):
-            yield partial(made, part)
+            own = part[(part >= first) & (part < first + len(rows.weight))] - first
+            yield partial(lambda own: made(rows.take(own)), own)
 
 
 def first_prototypes(rows: Labelled, module: torch.nn.Module, loss: Loss, run: Run) -> torch.Tensor:
@@ -304,8 +317,9 @@ def first_prototypes(rows: Labelled, module: torch.nn.Module, loss: Loss, run: R
         return prototypes
     if loss.divergence != "kl":
         members = rows.p.weights.T.multiply(rows.weight).tocsr()
-        members = members / np.maximum(np.asarray(members.sum(axis=1)).reshape(-1, 1), np.finfo(np.float64).tiny)
-        return as_tensor(sparse.csr_array(members) @ encode(module, rows.X), **run.like)
+        masses = group().total(np.asarray(members.sum(axis=1), dtype=np.float64).reshape(-1, 1))
+        members = members / np.maximum(masses, np.finfo(np.float64).tiny)
+        return as_tensor(group().total(sparse.csr_array(members) @ encode(module, rows.X)), **run.like)
     if learned.scale_free:
         return prototypes
     for length in _LENGTHS:

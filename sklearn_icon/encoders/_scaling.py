@@ -27,9 +27,10 @@ def input_scale(X: Rows, sample_weight: Array | None = None, by_column: bool = T
         a_i = min(1, 10 median_j |x_j - m| / |x_i - m|),     m the median
 
     so that a row counts as one that is ten times as far from the middle as the median row at the most. The shift of
-    sparse rows is zero where each column has its own.
+    sparse rows is zero where each column has its own. Rows are those of all ranks.
     """
-    unit = unit_of(X)
+    total = group().total
+    unit = -group().largest(-unit_of(X))
     if unit > 1:
         refuse_tiny(X)
     if unit != 1 and X.dtype == np.float32:  # whose squares, of rows beside one far row, would vanish
@@ -39,26 +40,29 @@ def input_scale(X: Rows, sample_weight: Array | None = None, by_column: bool = T
         return shift / unit, factor * unit
     fraction = row_fractions(X, sample_weight)
     near = nearness(X, fraction, by_column)
-    of_mean = fraction if near is None else fraction * near / (fraction @ near)
+    if group().largest(float(near is not None)):
+        near = np.ones(len(fraction)) if near is None else near
+    of_mean = fraction if near is None else fraction * near / total(fraction @ near)
     of_square = fraction if near is None else fraction * near**2
     if sparse.issparse(X):
-        mean = np.asarray(of_mean @ X)
+        mean = total(np.asarray(of_mean @ X))
         shift = np.zeros(X.shape[1]) if by_column else mean.mean()
-        variance = (of_square @ X.multiply(X)).mean() - (1.0 if near is None else of_square.sum()) * mean.mean() ** 2
+        of_all = 1.0 if near is None else total(of_square.sum())
+        variance = total(np.asarray(of_square @ X.multiply(X))).mean() - of_all * mean.mean() ** 2
     else:
         blocks = [(part, X[part].reshape(len(fraction[part]), -1)) for part in gen_batches(len(X), ROWS_AT_ONCE)]
         if by_column:
-            shift = sum(of_mean[part] @ block.astype(np.float64) for part, block in blocks)
-            variance = sum(of_square[part] @ np.square(block - shift) for part, block in blocks).mean()
+            shift = total(sum(of_mean[part] @ block.astype(np.float64) for part, block in blocks))
+            variance = total(sum(of_square[part] @ np.square(block - shift) for part, block in blocks)).mean()
         else:
-            shift = sum(of_mean[part] @ block.mean(axis=1, dtype=np.float64) for part, block in blocks)
-            variance = sum(of_square[part] @ np.square(block - shift).mean(axis=1) for part, block in blocks)
+            shift = total(sum(of_mean[part] @ block.mean(axis=1, dtype=np.float64) for part, block in blocks))
+            variance = total(sum(of_square[part] @ np.square(block - shift).mean(axis=1) for part, block in blocks))
     return shift, 1 / np.sqrt(variance) if variance > 0 else 1.0
 
 
 def may_exceed(X: Rows, shift: Any, factor: float, limit: float) -> bool:
-    """Whether a scaled row may be longer, in root mean square, than a limit."""
-    return bool((max(X.max(), -X.min()) + np.abs(shift).max()) * factor > limit)
+    """Whether a scaled row, of any rank, may be longer, in root mean square, than a limit."""
+    return bool((group().largest(max(X.max(), -X.min())) + np.abs(shift).max()) * factor > limit)
 
 
 def nearer(X: Rows, shift: Any, factor: float, limit: float) -> Rows:
@@ -76,7 +80,9 @@ def nearer(X: Rows, shift: Any, factor: float, limit: float) -> Rows:
 
 def row_fractions(X: Rows, sample_weight: Array | None) -> Array:
     """Each row's fraction of all weight."""
-    return np.full(X.shape[0], 1 / X.shape[0]) if sample_weight is None else sample_weight / sample_weight.sum()
+    if sample_weight is None:
+        return np.full(X.shape[0], 1 / group().total(X.shape[0]))
+    return sample_weight / group().total(sample_weight.sum())
 
 
 def nearness(X: Rows, fraction: Array, by_column: bool = True) -> Array | None:
