@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cache
 from inspect import signature
 from math import prod
 from numbers import Integral, Real
 from os import PathLike
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -27,11 +29,14 @@ from .._core.group import apart, group
 from .._core.journal import current, recalled, remembered
 from .._core.rows import check_item_shape, refuse_hidden, rows_of, shape_of, with_int32_indices
 from .._core.spec import RememberedNames, resolve, shown
-from .._core.types import Rows
+from .._core.types import Array, Rows
 from .._core.versions import __version__
 from .._objective.divergences import ALLOWED
 from .progress import CallbackSupportMixin, table_html
 from .whole import undisturbed, whole
+
+if TYPE_CHECKING:
+    from typing import Self
 
 _FITS = {"fit", "fit_transform", "fit_predict"}
 _PROBABILITIES = {"predict_proba", "predict_log_proba", "decision_function"}
@@ -57,7 +62,7 @@ class Drawn(NamedTuple):
 
 
 @cache
-def _defaults(cls):
+def _defaults(cls: type) -> dict[str, Any]:
     return {name: parameter.default for name, parameter in signature(cls).parameters.items()}
 
 
@@ -71,7 +76,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
     Subclasses say what the defaults and the short names stand for, and solve.
     """
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in _PUBLIC & vars(cls).keys():
             setattr(cls, name, (whole if name in _FITS else undisturbed)(vars(cls)[name]))
@@ -92,11 +97,11 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         "max_memory": [Interval(Real, 0, None, closed="neither"), None],
     }
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in super().__getstate__().items() if name != "neighbors_graph_"}
         return state | {"_icon_version": __version__}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         version = state.get("_icon_version", "0.1.0")
         if version != __version__:
             warnings.warn(
@@ -166,7 +171,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         check_is_fitted(self)
         Predictor(self, *self._chains()).write(path)
 
-    def _steps_of(self, encoder, state, n_inputs, n_outputs):
+    def _steps_of(self, encoder: Any, state: dict, n_inputs: int, n_outputs: int) -> list:
         """What a fitted encoder does of rows, step by step; see `exporting`."""
         from .exporting import steps_of
 
@@ -178,7 +183,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         return steps_of(encoder, state, n_inputs, n_outputs)
 
     @abstractmethod
-    def _chains(self):
+    def _chains(self) -> tuple:
         """(chains of steps by the names of methods, classes of `predict` or None); see `exporting`."""
 
     def estimate_memory(self, X: Rows) -> int:
@@ -214,10 +219,10 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         return int(self._memory(Size.of(X)))
 
     @abstractmethod
-    def _memory(self, size):
+    def _memory(self, size: Any) -> float:
         """Bytes that a fit adds, of X of a size."""
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Set parameters, those of specs as `learned__df` and the like.
 
         Parameters
@@ -244,7 +249,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
                 raise ValueError(f"{key} cannot be set, as {name}={shown(value)} has no parameters{remedy}.")
         return super().set_params(**params)
 
-    def _spec_with(self, name, parameter):
+    def _spec_with(self, name: str, parameter: str) -> str:
         """What to pass for a choice so that it has a parameter, in words: its default, or what a short name makes."""
         of_names = {"supervisory": supervisory.NAMES, "learned": self._learned_names()}
         made = [make() for make in of_names.get(name, encoders.NAMES if name.startswith("encoder") else {}).values()]
@@ -256,7 +261,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
                 return f"; pass a spec first, such as {name}={module}.{call}"
         return f"; none of the specs with a short name has {parameter}" if made else ""
 
-    def _named_p(self):
+    def _named_p(self) -> supervisory.Supervisory | None:
         """What `supervisory` says before it is checked: a spec, the spec of a short name, or None."""
         match self.supervisory:
             case supervisory.Supervisory() as given:
@@ -266,19 +271,19 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         return None
 
     @abstractmethod
-    def _default_specs(self):
+    def _default_specs(self) -> tuple:
         """(supervisory, learned, encoder) that None stands for, each a spec or a short name."""
 
-    def _offered(self):
+    def _offered(self) -> dict[str, Any]:
         """Parameters that are not left at their default, which short names of p take where they have such."""
         defaults = _defaults(type(self))
         return {name: value for name, value in self.get_params(deep=False).items() if value is not defaults[name]}
 
-    def _learned_names(self):
+    def _learned_names(self) -> dict[str, Any]:
         """What the short names of q make."""
         return learned.NAMES
 
-    def _resolve_specs(self):
+    def _resolve_specs(self) -> tuple:
         """Turn the three spec parameters into fresh specs: (supervisory_, learned_, encoder_)."""
         given = (self.supervisory, self.learned, self.encoder)
         wanted: tuple = (
@@ -291,7 +296,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
             for spec, default, (*how, offered) in zip(given, self._default_specs(), wanted, strict=True)
         )
 
-    def _begin(self):
+    def _begin(self) -> tuple:
         """Validate parameters and specs. Returns (supervisory, learned, encoder, device, random state)."""
         self._validate_params()
         specs = self._progress.specs = self._resolve_specs()
@@ -308,28 +313,28 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
                 )
         return *specs, resolve_device(self.device), self._generator()
 
-    def _generator(self):
+    def _generator(self) -> np.random.RandomState:
         """The generator of a fit; one of no seed has a seed where a checkpoint has to know it."""
         rng = check_random_state(self.random_state)
         if rng is check_random_state(None) and current() is not None:
             rng = np.random.RandomState(recalled("seed", lambda: int(rng.randint(np.iinfo(np.int32).max))))
         return remembered(rng if isinstance(self.random_state, Integral) else group().shared(rng))
 
-    def _learns(self, name, specs):
+    def _learns(self, name: str, specs: tuple) -> bool:
         """Whether a parameter of q that is "learn" can be learned."""
         return False
 
-    def _contrasts(self, specs):
+    def _contrasts(self, specs: tuple) -> bool:
         """Whether p may draw views, and the encoder have a head or keys of its past."""
         return False
 
-    def _threads(self, size=None):
+    def _threads(self, size: int | None = None) -> AbstractContextManager:
         """Limit threads by `n_jobs` and the size of the work; see `team.threads`."""
         from .._core.team import threads
 
         return threads(self.n_jobs, size)
 
-    def _validate_items(self, X, encoder, reset):
+    def _validate_items(self, X: Rows, encoder: Any, reset: bool) -> Rows:
         """Rows, sparse or dense, or to an encoder items of any shape, that of the fit."""
         refuse_hidden(X, "X")
         kind: dict = {"dtype": [np.float64, np.float32], "ensure_min_samples": 2 if reset else 1}
@@ -353,13 +358,13 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
             measured.check_rows(rows_of(X))
         return X
 
-    def _gathered(self, joined):
+    def _gathered(self, joined: Callable[[Array], Any]) -> None:
         """Replace what holds the rows of this rank by what holds those of all."""
         for name in self._of_rows:
             if name in vars(self):
                 setattr(self, name, joined(getattr(self, name)))
 
-    def _fit_by_first(self, X, y=None, sample_weight=None):
+    def _fit_by_first(self, X: Rows, y: Any = None, sample_weight: Any = None) -> Self:
         """Fit the rows of all ranks on rank 0, as one process; keep what is shared, and the rows of this rank."""
         ranks, own, fitted, count = group(), self.get_params(deep=False), {}, X.shape[0]
         X, y, sample_weight = (None if part is None else ranks.to_first(part) for part in (X, y, sample_weight))
@@ -375,7 +380,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         self._gathered(lambda rows: ranks.own(rows, count))
         return self
 
-    def _encode(self, encoder, state, X, n_outputs):
+    def _encode(self, encoder: Any, state: dict, X: Rows, n_outputs: int) -> Array:
         """Items through a fitted encoder."""
         from ..encoders._networks import block_rows, encode, load_module
 
@@ -383,7 +388,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         with self._threads(prod((block_rows(X), *X.shape[1:])) if encoder.flat or X.ndim == 2 else None):
             return encode(module, X)
 
-    def _on_step(self, stage, total=None, of=1):
+    def _on_step(self, stage: str, total: int | None = None, of: int = 1) -> Callable[[int, float], None] | None:
         """A reporter (n_iter, loss) of the stage that begins, or None where nobody is told.
 
         It has at most `total` iterations, where that is known, whose losses are sums `of` as many.
@@ -391,7 +396,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         reporter = self._progress.begin(stage, total, of)
         return reporter if self.verbose or reporter.context is not None else None
 
-    def _keep_graph(self, p, p_spec, of_rows):
+    def _keep_graph(self, p: Any, p_spec: Any, of_rows: Any) -> Any:
         """p without what the search for neighbours found, which stays on the estimator as `neighbors_graph_`."""
         from .._training.new_rows import neighbor_graph
 
@@ -399,21 +404,21 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
             self.neighbors_graph_ = neighbor_graph(p)
         return replace(p, neighbors=None)
 
-    def _drawn(self, X, y):
+    def _drawn(self, X: Rows, y: Any) -> Drawn:
         """What `plotting.NeighborhoodDisplay` draws of rows."""
         return Drawn(self._p_drawn(X, y, self.debias), np.array(self.transform(X)), self.debias)
 
-    def _p_drawn(self, X, y, debias):
+    def _p_drawn(self, X: Rows, y: Any, debias: float) -> Any:
         """p of rows with its uniform mass."""
         return self.supervisory_.conditional(X, y, random_state=0).mix(debias)
 
-    def _stands_for(self):
+    def _stands_for(self) -> dict[str, Any]:
         """Parameter and spec, for each of the three: those of the fit, or what None and short names will be."""
         specs = [vars(self).get(f"{name}_", spec) for name, spec in zip(_SPECS, self._specs_or_none(), strict=True)]
         letters = ("p", "q", "encoder")
         return {letter: str(spec) for letter, spec in zip(letters, specs, strict=True) if spec is not None}
 
-    def _get_params_html(self, *args, **kwargs):
+    def _get_params_html(self, *args: Any, **kwargs: Any) -> Any:
         """The parameters as scikit-learn shows them, then what p, q and the encoder are, then the report of the fit."""
         shown = super()._get_params_html(*args, **kwargs)
         parts = [table_html("p, q and encoder", self._stands_for())]
@@ -425,7 +430,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         shown._html_repr = lambda: plain() + "".join(parts)
         return shown
 
-    def _warn_unless_converged(self, result, remedy):
+    def _warn_unless_converged(self, result: Any, remedy: str) -> None:
         if result.status == "max_iter":
             warnings.warn(
                 f"{type(self).__name__} stopped after {result.n_iter} iterations before it converged; {remedy}.",
@@ -433,7 +438,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
                 stacklevel=3,
             )
 
-    def _specs_or_none(self):
+    def _specs_or_none(self) -> tuple:
         """What `_resolve_specs` gives, or Nones where a parameter is not valid; for tags, in a fit those of the fit."""
         if "_progress" in vars(self) and self._progress.specs is not None:
             return self._progress.specs
@@ -442,12 +447,12 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         except (TypeError, ValueError):
             return None, None, None
 
-    def _is_pairwise(self):
+    def _is_pairwise(self) -> bool:
         """Whether X holds distances or a graph."""
         spec = self._specs_or_none()[0]
         return spec is not None and spec.pairwise
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         """Sparse input; items of any shape to encoders; y required where p reads it."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True

@@ -307,7 +307,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     _less_memory = "lower n_neighbors, batch_size or n_init"
 
-    def _memory(self, size):
+    def _memory(self, size: Any) -> float:
         """See `estimate_memory`."""
         from .memory import MEGABYTE, libraries, of_k_means, of_neighbors
 
@@ -317,18 +317,18 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         n_neighbors = min(-(-3 * self.n_neighbors // 2), size.rows)
         return libraries(True) + of_neighbors(size, n_neighbors) + 40 * MEGABYTE
 
-    def _default_specs(self):
+    def _default_specs(self) -> tuple:
         p_spec = self._named_p()
         pairwise = self.metric == "precomputed" or (p_spec is not None and p_spec.pairwise)
         return "walk", "cluster", "lookup" if pairwise else "linear"
 
-    def _resolve_specs(self):
+    def _resolve_specs(self) -> tuple:
         """Also give a `supervisory.Spectral` as many eigenvectors as there are clusters, where it is left open."""
         specs = super()._resolve_specs()
         specs[0].complete(self._count)
         return specs
 
-    def _contrasts(self, specs):
+    def _contrasts(self, specs: tuple) -> bool:
         encoder = specs[2]
         return not encoder.only_contrasts or (encoder.momentum is not None and encoder.plain() is encoder.base)
 
@@ -386,7 +386,16 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             loss, items, y, X_holds, sample_weight if given else None, loss.place(device), random_state
         )
 
-    def _fit_loss(self, loss, items, y, X_holds, sample_weight, device, random_state):
+    def _fit_loss(
+        self,
+        loss: Any,
+        items: Any,
+        y: Any,
+        X_holds: str,
+        sample_weight: Any,
+        device: Any,
+        random_state: np.random.RandomState,
+    ) -> Self:
         """Fit the partition of the lowest loss found; weights are None where all rows count alike."""
         p_spec, encoder, X, given = loss.p_spec, loss.encoder, rows_of(items), sample_weight is not None
         sample_weight = sample_weight if given else np.ones(X.shape[0])
@@ -413,24 +422,24 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self._fitted_rows = FittedRows(X, X_holds, p, p_spec, y) if related else None
         return self
 
-    def _is_automatic(self, p_spec, y):
+    def _is_automatic(self, p_spec: Any, y: Any) -> bool:
         """Whether the partition is chosen among candidates: no choice was made but that of a graph."""
         ours = self.learned is None and self.encoder is None and self.divergence == "kl" and self.debias == "auto"
         graph = isinstance(p_spec, supervisory.Graph) and y is None
         return ours and self.device in ("auto", "cpu") and (self.supervisory is None or graph)
 
-    def _stands_for(self):
+    def _stands_for(self) -> dict[str, Any]:
         specs = super()._stands_for()
         if "supervisory_" not in vars(self) and self._is_automatic(self._specs_or_none()[0], None):
             of_rows = {} if self.supervisory is not None else {"p": "RandomWalk() of a Gaussian() of near neighbours"}
             specs |= of_rows | {"encoder": "Linear() or Lookup(), chosen among candidates in fit"}
         return specs
 
-    def _p_of(self, X, n_clusters):
+    def _p_of(self, X: Rows, n_clusters: int) -> Any:
         """The p of rows as it was set, or the default."""
         return self._local(X, n_clusters) if self.supervisory is None else self._resolve_specs()[0]
 
-    def _local(self, X, n_clusters):
+    def _local(self, X: Rows, n_clusters: int) -> Any:
         """The default p of rows: a Gaussian of the width of few neighbours, of fewer where clusters are small."""
         n, given = X.shape[0], supervisory.UniformKNN(metric=self.metric)
         most = min(-(-3 * self.n_neighbors // 2), max(1, given._most_neighbors(X)[0]))
@@ -438,7 +447,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         local = supervisory.Gaussian(perplexity, None, most, self.metric, "X", self.metric_params)
         return supervisory.RandomWalk(local, n_steps=WALK_STEPS)
 
-    def _fit_chosen(self, X, X_holds, sample_weight, device, random_state):
+    def _fit_chosen(
+        self, X: Rows, X_holds: str, sample_weight: Any, device: Any, random_state: np.random.RandomState
+    ) -> Self:
         """Fit the partition that is chosen among candidates."""
         from .._clusters.automatic import fit_chosen
         from .._clusters.candidates import Asked
@@ -485,7 +496,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """
         return self.fit(X, y, sample_weight).labels_
 
-    def _fit_counted(self, items, y, sample_weight, p_spec):
+    def _fit_counted(self, items: Any, y: Any, sample_weight: Any, p_spec: Any) -> Self:
         """Fit the rows that weigh something; the others have labels as new rows do."""
         counted = np.flatnonzero(sample_weight)
         check_consistent_length(items, y)
@@ -496,7 +507,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.labels_ = fitted.predict(items)
         return self
 
-    def _take(self, fitted):
+    def _take(self, fitted: ICONClustering) -> None:
         """Have learned what another has."""
         own = self.get_params(deep=False)
         self.__dict__.update({name: value for name, value in vars(fitted).items() if name not in own})
@@ -504,10 +515,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     _columns_found = 0  # in pickles of 0.1.0
 
     @property
-    def _count(self):
+    def _count(self) -> int:
         """The number of clusters that were asked for; of "auto" that which was found, or before fit the most."""
         if self.n_clusters != "auto":
-            return self.n_clusters
+            return int(self.n_clusters)
         return best_count(*self.cluster_counts_.values()) if "cluster_counts_" in vars(self) else self.max_clusters
 
     @property
@@ -515,7 +526,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """Outputs of the fitted encoder."""
         return self._columns_found or self._count
 
-    def _fit_counts(self, items, y, sample_weight, automatic, random_state):
+    def _fit_counts(
+        self, items: Any, y: Any, sample_weight: Any, automatic: bool, random_state: np.random.RandomState
+    ) -> Any:
         """Fit as many clusters as what is cut of p tells."""
         if not automatic:
             raise ValueError(
@@ -524,7 +537,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             )
         seed = random_state.randint(np.iinfo(np.int32).max)
 
-        def of(k):
+        def of(k: int) -> Any:
             inner = clone(self).set_params(n_clusters=k, random_state=seed, checkpoint=None)
             vars(inner).pop("_skl_callbacks", None)  # which are told of this fit
             with quiet("only .* of n_clusters", ConvergenceWarning):
@@ -541,28 +554,28 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.cluster_counts_ = {"n_clusters": np.array(counts), "cut": np.array(cuts)}
         return self
 
-    def _case(self, p_spec, q_spec, encoder, **known):
+    def _case(self, p_spec: Any, q_spec: Any, encoder: Any, **known: Any) -> Case:
         """What is to be fitted; see `Case`."""
         return Case(p_spec, q_spec, encoder, self.get_params(deep=False) | {"debias": self._share}, **known)
 
-    def _loss(self, case):
+    def _loss(self, case: Case) -> Any:
         """The loss that settings and specs call for."""
         route = route_of("ICONClustering", case)
         return LOSSES[route](self._settings(), Specs(case.p, case.q, case.encoder))
 
-    def _settings(self):
+    def _settings(self) -> Settings:
         """What was set beside the specs."""
         given = {name: value for name, value in self.get_params(deep=False).items() if name in Settings._fields}
         return Settings(uniform=self._share, report=self._on_step, **given)
 
     @property
-    def _share(self):
+    def _share(self) -> float:
         """The uniform mass of p and q, "auto" resolved."""
         if self.debias == "auto":
             return _SHARE_UNDER_KL if self.divergence == "kl" else 0.0
-        return self.debias
+        return float(self.debias)
 
-    def _set_partition(self, memberships, X, sample_weight):
+    def _set_partition(self, memberships: Array, X: Rows, sample_weight: Any) -> None:
         """Number the clusters in use by size, then by first row; centres and inertia of features."""
         labels = memberships.argmax(axis=1)
         if np.ptp(memberships, axis=0).max() < _ALIKE:
@@ -623,12 +636,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         with self._threads(X.shape[0] * len(self._memberships)):
             return np.concatenate([self._looked_up(X[part]) for part in gen_batches(X.shape[0], _ROWS_AT_ONCE)])
 
-    def _nearest(self, X):
+    def _nearest(self, X: Rows) -> Array:
         """The number of each row's nearest centre."""
         unit = min(unit_of(X), unit_of(self.cluster_centers_))
         return pairwise_distances_argmin(in_units(X, unit), in_units(self.cluster_centers_, unit))
 
-    def _looked_up(self, X):
+    def _looked_up(self, X: Rows) -> Array:
         """Memberships of a block of rows by those of fitted ones."""
         weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
         memberships = (weights @ self._memberships).astype(self._memberships.dtype, copy=False)
@@ -636,11 +649,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         memberships[seen >= 0] = self._memberships[seen[seen >= 0]]
         return memberships
 
-    def _chains(self):
+    def _chains(self) -> tuple:
         steps = self._steps_of(self.encoder_, self._state, self.n_features_in_, self._n_outputs)
         return {"predict_proba": [*steps, ("pick", [self._columns]), ("softmax", [])]}, np.arange(self.n_clusters_)
 
-    def _encoded(self, X):
+    def _encoded(self, X: Rows) -> Array:
         """Memberships of items by the encoder, in the clusters in use alone, however unlike the rows of the fit."""
         return softmax(self._encode(self.encoder_, self._state, X, self._n_outputs)[:, self._columns], axis=1)
 
@@ -707,12 +720,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             p_spec, y = self._local(X, self.n_clusters_), None
         return -self._loss(self._case(p_spec, self.learned_, self.encoder_)).value(X, y, memberships)
 
-    def _drawn(self, X, y):
+    def _drawn(self, X: Rows, y: Any) -> Drawn:
         memberships = self.predict_proba(X)
         log_memberships = np.log(np.maximum(memberships, np.finfo(memberships.dtype).tiny))
         return Drawn(self._p_drawn(X, y, self.debias_), log_memberships, self.debias_)
 
-    def _views_of(self, X):
+    def _views_of(self, X: Rows) -> Any:
         """Views of items, drawn by a seed of their own."""
         import torch
 
@@ -726,7 +739,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _n_features_out(self) -> int:
         return self.n_clusters_
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         """Distances of rows where metric is "precomputed", or weights; memberships keep the precision of X."""
         tags = super().__sklearn_tags__()
         tags.input_tags.pairwise = self._is_pairwise()

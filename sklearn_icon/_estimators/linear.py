@@ -13,6 +13,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from .._core.types import Array, Rows
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -53,7 +55,7 @@ class LinearPart:
         "intercept_scaling": [Interval(Real, 0, None, closed="neither")],
     }
 
-    def _penalties(self, total_weight):
+    def _penalties(self, total_weight: float) -> tuple:
         """(strength of the penalty on the average loss, part of it that is l1)."""
         ratio = {"l1": 1.0, "l2": 0.0}.get(self.penalty, self.l1_ratio or 0.0)
         if self.penalty == "elasticnet" and self.l1_ratio is None:
@@ -70,7 +72,7 @@ class LinearPart:
             return 0.0, 0.0
         return min(1 / max(self.C * total_weight, 1 / _GREATEST_PENALTY), _GREATEST_PENALTY), ratio
 
-    def _check_solver(self, penalty, ratio, n_classes):
+    def _check_solver(self, penalty: str | None, ratio: float, n_classes: int) -> None:
         """Refuse what the solver that was named has not got in LogisticRegression."""
         solver = self.solver
         if self.dual and solver != "liblinear":
@@ -93,7 +95,7 @@ class LinearPart:
         if n_classes > 2:
             raise ValueError("The 'liblinear' solver does not support multiclass classification; use solver='auto'.")
 
-    def _check_size(self, X):
+    def _check_size(self, X: Rows) -> None:
         """Refuse what liblinear cannot take, where that is named."""
         if self.solver == "liblinear" and X.max() > _LIBLINEAR_MOST:
             raise ValueError(
@@ -101,7 +103,9 @@ class LinearPart:
                 "choose another solver or rescale the input X."
             )
 
-    def _check_linear_options(self, linear, exact, penalty, ratio, n_classes):
+    def _check_linear_options(
+        self, linear: bool, exact: bool, penalty: str | None, ratio: float, n_classes: int
+    ) -> None:
         """Refuse what only softmax regression has, where the specs call for another model."""
         if linear:
             self._check_solver(penalty, ratio, n_classes)
@@ -124,7 +128,7 @@ class LinearPart:
                 "l1_ratio=0."
             )
 
-    def _start(self, n_classes):
+    def _start(self, n_classes: int) -> tuple | None:
         """The last fit's coefficients where they fit this one and `warm_start` asks for them."""
         shape = (1 if n_classes == 2 else n_classes, self.n_features_in_)
         if not self.warm_start or np.shape(vars(self).get("_coef", ())) != shape or self._state:
@@ -133,30 +137,30 @@ class LinearPart:
         return coef, np.broadcast_to(np.asarray(self._intercept, dtype=np.float64), len(coef))
 
     @property
-    def coef_(self):
+    def coef_(self) -> Any:
         """Coefficients of softmax regression on X."""
         return self._linear_part("_coef")
 
     @coef_.setter
-    def coef_(self, coef):
+    def coef_(self, coef: Any) -> None:
         self._coef = coef
 
     @property
-    def intercept_(self):
+    def intercept_(self) -> Any:
         """Intercepts of softmax regression on X."""
         return self._linear_part("_intercept")
 
     @intercept_.setter
-    def intercept_(self, intercept):
+    def intercept_(self, intercept: Any) -> None:
         self._intercept = intercept
 
-    def _linear_part(self, name):
+    def _linear_part(self, name: str) -> Any:
         check_is_fitted(self, "classes_")
         if self._coef is None or self._state:
             raise AttributeError(f"{type(self).__name__} with {self.learned_} and {self.encoder_} is not linear in X.")
         return vars(self)[name]
 
-    def _may_be_linear(self):
+    def _may_be_linear(self) -> bool:
         """Whether coefficients there are, or after a fit would be."""
         try:
             return self._is_softmax_regression(self._resolve_specs())
@@ -189,7 +193,7 @@ class LinearPart:
         return self
 
 
-def linear_map(X, coef, intercept):
+def linear_map(X: Rows, coef: Array, intercept: Array) -> Array:
     """X coef^T + intercept in double precision, a block of dense rows at a time where these have another."""
     if sparse.issparse(X) or X.dtype == np.float64:
         product = X @ coef.T

@@ -21,16 +21,16 @@ class PairOfModalities(NamedTuple):
     y: Any
 
     @property
-    def shape(self):
+    def shape(self) -> tuple:
         """That of f(x)."""
         return self.x.shape
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """f(x)."""
         return np.array(self.x, dtype=dtype) if copy else np.asarray(self.x, dtype=dtype)
 
 
-def _moments(X, scale):
+def _moments(X: Rows, scale: bool) -> tuple[Array, Array]:
     """Means of columns, and their standard deviations where these are units, one where a column is constant."""
     mean = np.asarray(X.mean(axis=0), dtype=np.float64).ravel()
     if not scale:
@@ -43,7 +43,7 @@ def _moments(X, scale):
     return mean, np.where(spread > 0, spread, 1.0)
 
 
-def _regression(scores, X, mean):
+def _regression(scores: Array, X: Rows, mean: Array) -> Array:
     """Coefficients of the centred columns of X on centred scores, shape (n_components, n_features)."""
     unit = unit_of(scores)
     scores = in_units(scores, unit)
@@ -51,7 +51,7 @@ def _regression(scores, X, mean):
     return unit * (np.linalg.pinv(scores.T @ scores, hermitian=True) @ products)
 
 
-def _has_linear(estimator):
+def _has_linear(estimator: Any) -> bool:
     """Whether both maps are linear; an AttributeError that says so where they are not."""
     check_is_fitted(estimator)
     if estimator._linear is None:
@@ -62,12 +62,12 @@ def _has_linear(estimator):
     return True
 
 
-def _may_be_linear(estimator):
+def _may_be_linear(estimator: Any) -> bool:
     return "_linear" not in vars(estimator) or _has_linear(estimator)
 
 
-def _of(name, doc):
-    def get(self):
+def _of(name: str, doc: str) -> property:
+    def get(self: Any) -> Array:
         if "_linear" not in vars(self):
             raise AttributeError(f"This {type(self).__name__} instance is not fitted yet, and has no {name}.")
         _has_linear(self)
@@ -97,14 +97,14 @@ class LinearMaps:
     coef_ = _of("coef_", "Of the regression of y on f(x): `y = (x - mean x) coef_.T + intercept_`.")
     intercept_ = _of("intercept_", "The mean of y.")
 
-    def _keep_linear(self, X, y, one_dimensional):
+    def _keep_linear(self, X: Rows, y: Any, one_dimensional: bool) -> None:
         """Compute what linear maps have, or remember that there is none."""
         self._linear = None
         if not (self.encoder_.is_linear and self.encoder_y_.is_linear):
             return
         from .._training.linear_pairs import Affine
 
-        kept = {"one_dimensional": one_dimensional}
+        kept: dict[str, Any] = {"one_dimensional": one_dimensional}
         sides = zip("xy", (X, y), (self.encoder_, self.encoder_y_), self._states, strict=True)
         for name, items, encoder, state in sides:
             rows = items.reshape(items.shape[0], -1) if items.ndim > 2 else items
@@ -181,6 +181,6 @@ class LinearMaps:
         x = self._inverted("x", X)
         return x if y is None else (x, self._inverted("y", y))
 
-    def _inverted(self, name, scores):
+    def _inverted(self, name: str, scores: Array) -> Array:
         mean, units, centre = self._linear[f"{name}_moments"]
         return (np.asarray(scores) - centre) @ self._linear[f"{name}_loadings_"].T * units + mean
