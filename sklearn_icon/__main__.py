@@ -93,7 +93,7 @@ def _spec(name: str, value: Any) -> Any:
     module = import_module(f".{_PARTS[name]}", __package__)
     if call.func.id not in module.__all__:
         raise ValueError(f"{name}={value!r}: there is no {_PARTS[name]}.{call.func.id}.")
-    return getattr(module, call.func.id)(**{str(part.arg): ast.literal_eval(part.value) for part in call.keywords})
+    return vars(module)[call.func.id](**{str(part.arg): ast.literal_eval(part.value) for part in call.keywords})
 
 
 def _begin() -> bool:
@@ -141,12 +141,12 @@ def _transform(given: argparse.Namespace, params: dict[str, Any]) -> None:
     if given.out is None or given.model is None or params:
         raise ValueError("transform reads --model, writes --out, and takes no parameters.")
     estimator = sklearn_icon.load(given.model)
-    method = given.method or ("predict" if hasattr(estimator, "predict") else "transform")
-    if method not in ("transform", "predict", "predict_proba") or not hasattr(estimator, method):
-        raise ValueError(
-            f"--method {method} is none of {type(estimator).__name__}'s transform, predict, predict_proba."
-        )
-    _write(given.out, _by_blocks(getattr(estimator, method), shard(given.data)))
+    methods = {name: getattr(estimator, name, None) for name in ("predict", "transform", "predict_proba")}
+    method = methods.get(given.method) if given.method else methods["predict"] or methods["transform"]
+    if method is None:
+        known = ", ".join(name for name, method in methods.items() if method)
+        raise ValueError(f"--method {given.method} is none of {type(estimator).__name__}'s: {known}.")
+    _write(given.out, _by_blocks(method, shard(given.data)))
 
 
 def _by_blocks(method: Any, X: np.ndarray) -> np.ndarray:

@@ -36,13 +36,14 @@ def as_numpy(args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]
         return _convert_to_numpy(value, xp)
 
     def back(returned: Any) -> Any:
-        if isinstance(returned, tuple):
-            parts = [back(part) for part in returned]
-            return tuple(parts) if type(returned) is tuple else type(returned)(*parts)
-        if not found or not isinstance(returned, np.ndarray) or returned.dtype.kind not in "biuf":
-            return returned
-        xp, device = found[0]
-        return xp.asarray(returned, device=device, copy=True)
+        match returned:
+            case tuple():
+                parts = [back(part) for part in returned]
+                return tuple(parts) if type(returned) is tuple else type(returned)(*parts)
+            case np.ndarray() if found and returned.dtype.kind in "biuf":
+                xp, device = found[0]
+                return xp.asarray(returned, device=device, copy=True)
+        return returned
 
     positional = tuple(converted(_NAMES[min(place, len(_NAMES) - 1)], value) for place, value in enumerate(args))
     return positional, {name: converted(name, value) for name, value in kwargs.items()}, back
