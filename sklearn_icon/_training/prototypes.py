@@ -26,7 +26,7 @@ from ..encoders._networks import as_tensor, build_module, encode, state_arrays
 from ..learned import Learned
 from .given import Labelled
 from .softmax import MOST_COEFFICIENTS, solve_softmax
-from .softmax_loss import Penalty
+from .softmax_loss import Penalty, Start
 from .whitening import ScaledRows, bounded, mean_of
 
 _BATCH_ROWS = 256
@@ -46,13 +46,6 @@ class Classifier(NamedTuple):
     intercept: np.ndarray | None
     result: SolverResult
     held_losses: list
-
-
-class Start(NamedTuple):
-    """Coefficients and intercept to begin at, None for zeros, and whether there is an intercept."""
-
-    at: tuple[np.ndarray, np.ndarray] | None = None
-    fit_intercept: bool = True
 
 
 def _steps(training: Training) -> int:
@@ -101,10 +94,11 @@ def _exactly(
     counted = np.flatnonzero(rows.p.has_positives & (rows.weight > 0))
     given = rows if len(counted) == len(rows.weight) else rows.take(counted)
     targets = given.p.toarray().astype(np.float64, copy=False)
-    how = {"max_iter": training.max_iter, "tol": training.tol, "on_step": run.report("training", training.max_iter)}
+    max_iter = _steps(training)
+    how: dict[str, Any] = {"max_iter": max_iter, "tol": training.tol, "on_step": run.report("training", max_iter)}
 
     def solved() -> list:
-        known = given.X, targets, given.weight, penalty, start.fit_intercept, start.at
+        known = given.X, targets, given.weight, penalty, start
         coef, intercept, result = solve_softmax(*known, **how)
         return [coef, intercept, *result]
 

@@ -8,13 +8,19 @@ gradients in single precision, preconditioned by the inverse of each class's blo
 With l1 they minimise the quadratic model plus l1 |W|_1 by coordinate descent (proximal Newton, as in glmnet).
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 from scipy import linalg, optimize, sparse
 
 from .._core.group import group
+from .._core.types import Array, Rows
 from .._optim.lasso import lasso
 from .._optim.solver import SolverResult
-from .softmax_loss import Softmax
+from .softmax_loss import Penalty, Softmax, Start
 from .whitening import whitening
 
 MOST_COEFFICIENTS = 2000  # that Newton's method solves for; more are left as L-BFGS leaves them
@@ -32,28 +38,24 @@ _MANY_PRODUCTS, _PRODUCTS = 10, 80  # of a step, after which the preconditioner 
 _PRECISION, _ORDER = 0.1, 0.5  # of a step, in the norm of the Hessian, at most; power of the decrement
 
 
-def solve_softmax(X, targets, weight, penalty, fit_intercept, start, *, max_iter, tol, on_step):
+def solve_softmax(
+    X: Rows,
+    targets: Array,
+    weight: Array,
+    penalty: Penalty,
+    start: Start,
+    *,
+    max_iter: int,
+    tol: float,
+    on_step: Callable[[int, float], Any] | None,
+) -> tuple[Array, Array, SolverResult]:
     """(coefficients, intercepts, report), two classes sharing one row of coefficients.
 
-    A class of no weight gets a probability of next to nothing.
-
-    Parameters
-    ----------
-    X : ndarray or sparse matrix of shape (n, d)
-    targets : ndarray of shape (n, n_classes)
-    weight : ndarray of shape (n,)
-        Positive.
-    penalty : Penalty
-        Of the loss averaged by weight.
-    fit_intercept : bool
-    start : tuple of ndarray or None
-        (coefficients, intercepts) to start from.
-    max_iter : int
-    tol : float
-        On the largest entry of the gradient. Up to 2,000 coefficients are then solved further, as a step of Newton's
-        method costs no more than the test whether it is needed.
-    on_step : callable (n_iter, loss) -> bool, or None
+    Weights are positive, and the penalty is one of the loss averaged by them. A class of no weight gets a probability
+    of next to nothing. `tol` is on the largest entry of the gradient; up to 2,000 coefficients are then solved further,
+    as a step of Newton's method costs no more than the test whether it is needed. `on_step` says whether to stop.
     """
+    fit_intercept = start.fit_intercept
     weight = weight / group().total(weight.sum())
     X = X.toarray() if sparse.issparse(X) and _is_small(X) else X
     n_classes, present = targets.shape[1], np.flatnonzero(group().total(weight @ targets) > 0)
@@ -67,8 +69,9 @@ def solve_softmax(X, targets, weight, penalty, fit_intercept, start, *, max_iter
     classes = slice(None) if of_two else present
     problem = Softmax(X, targets[:, present], weight, penalty, fit_intercept, basis)
     V = np.zeros(problem.shape)
-    if start is not None:
-        W = np.column_stack([start[0], start[1] + start[0] @ problem.mean])[classes]
+    if start.at is not None:
+        coef_first, first = start.at
+        W = np.column_stack([coef_first, first + coef_first @ problem.mean])[classes]
         V = W if of_two else basis.T @ W
     V, result = _solve(problem, V, max_iter, tol, on_step)
     if not (penalty.l1 or penalty.l2) and V.size <= MOST_COEFFICIENTS:
@@ -81,12 +84,12 @@ def solve_softmax(X, targets, weight, penalty, fit_intercept, start, *, max_iter
     return coef, intercept, result
 
 
-def _contrasts(n_classes):
+def _contrasts(n_classes: int) -> Array:
     """An orthonormal basis of what sums to zero over the classes."""
     return linalg.helmert(n_classes).T
 
 
-def _shortest(problem, V):
+def _shortest(problem: Softmax, V: Array) -> Array:
     """The shortest of all coefficients and intercepts with the same logits: columns may depend on each other."""
     moments = group().total(problem.moments(problem.weight))[:-1, :-1]
     size = np.sqrt(moments.diagonal())
@@ -102,13 +105,15 @@ def _shortest(problem, V):
     return np.column_stack([raw[:, :-1], raw[:, -1] + raw[:, :-1] @ problem.mean])
 
 
-def _is_small(X):
+def _is_small(X: Rows) -> bool:
     """Whether a sparse matrix takes little memory when dense, or hardly more."""
     numbers = group().total(X.shape[0]) * X.shape[1]
     return (numbers <= _DENSE_NUMBERS and X.shape[1] < MOST_COEFFICIENTS) or group().total(X.nnz) > numbers / 3
 
 
-def _solve(problem, V, max_iter, tol, on_step):
+def _solve(
+    problem: Softmax, V: Array, max_iter: int, tol: float, on_step: Callable[[int, float], Any] | None
+) -> tuple[Array, SolverResult]:
     """(V at the minimum, report)."""
     report = _Report(on_step, max_iter)
     few = V.size <= _FEW_COEFFICIENTS
@@ -129,11 +134,11 @@ def _solve(problem, V, max_iter, tol, on_step):
 class _Report:
     """Counts steps, keeps the losses, and says when to stop."""
 
-    def __init__(self, on_step, max_iter):
+    def __init__(self, on_step: Callable[[int, float], Any] | None, max_iter: int) -> None:
         self.on_step, self.max_iter = on_step, max_iter
         self.losses: list[float] = []
 
-    def __call__(self, loss):
+    def __call__(self, loss: float) -> bool:
         """True where another step may not be taken."""
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss was not finite but {loss} at iteration {len(self.losses)}; scale X.")
@@ -141,12 +146,12 @@ class _Report:
         return bool(self.on_step is not None and self.on_step(len(self.losses), loss))
 
     @property
-    def is_full(self):
+    def is_full(self) -> bool:
         """Whether all iterations are spent."""
         return len(self.losses) >= self.max_iter
 
 
-def _newton(problem, V, tol, report):
+def _newton(problem: Softmax, V: Array, tol: float, report: _Report) -> tuple[Array, str]:
     """(V, status), by steps of Newton's method from V until the decrement, of the last factor, is small or stays."""
     least, small = _tolerances(tol)
     before, logits = np.inf, problem.logits(V)
@@ -169,12 +174,12 @@ def _newton(problem, V, tol, report):
     return V, "max_iter"
 
 
-def _tolerances(tol):
+def _tolerances(tol: float) -> Iterator[float]:
     """Newton decrements: at which steps end, and below which they end as soon as one is no smaller than the last."""
     return (max(min(tol, 1.0) ** power, _LEAST_TOLERANCE) for power in (2.25, 1.5))
 
 
-def _by_products(problem, rough, V, tol, report):
+def _by_products(problem: Softmax, rough: Softmax | None, V: Array, tol: float, report: _Report) -> tuple[Array, str]:
     """(V, status), by steps of Newton's method that are found by conjugate gradients.
 
     These multiply with `rough`, the problem in single precision, where there is one; F and its gradient are those of
@@ -202,7 +207,7 @@ def _by_products(problem, rough, V, tol, report):
     return V, "max_iter"
 
 
-def _factor(hessian, ridge=_RIDGE):
+def _factor(hessian: Array, ridge: float = _RIDGE) -> Array:
     """The Cholesky factor of a matrix, which it overwrites, or of one near it that is regular."""
     if not np.isfinite(hessian).all():
         raise FloatingPointError("the Hessian was not finite; scale X.")
@@ -216,7 +221,7 @@ def _factor(hessian, ridge=_RIDGE):
         ridge *= 100
 
 
-def _solved(factor, right):
+def _solved(factor: Array, right: Array) -> Array:
     """H^-1 times a right side of the shape of V."""
     return linalg.lapack.dpotrs(factor, right.ravel())[0].reshape(right.shape)
 
@@ -224,19 +229,19 @@ def _solved(factor, right):
 class _ByClass:
     """The inverse of the Hessian without what couples classes: a block for each, in the coordinates of classes."""
 
-    def __init__(self, problem, q):
+    def __init__(self, problem: Softmax, q: Array) -> None:
         ridge = max(8 * float(np.finfo(problem.basis.dtype).eps), _RIDGE)
         self.blocks = np.array([linalg.lapack.dpotri(_factor(block, ridge))[0] for block in problem.blocks(q)])
         for inverse in self.blocks:  # of which dpotri gives the upper half
             inverse += np.triu(inverse, 1).T
         self.basis = problem.basis[problem.basis.any(axis=1)].astype(np.float64)
 
-    def __call__(self, right):
+    def __call__(self, right: Array) -> Array:
         of_classes = np.matmul(self.blocks, (self.basis @ right)[:, :, None])[:, :, 0]
         return self.basis.T @ of_classes
 
 
-def _newton_step(problem, gradient, q, inverse, least):
+def _newton_step(problem: Softmax, gradient: Array, q: Array, inverse: Any, least: float) -> tuple[Array, float, int]:
     """(d with H d = -g by conjugate gradients, preconditioned by an inverse; the decrement left; products with H)."""
     q = q.astype(problem.basis.dtype, copy=False)
     first = inverse(gradient)
@@ -256,13 +261,15 @@ def _newton_step(problem, gradient, q, inverse, least):
     return (step if products > 1 or step.any() else -first), np.sqrt(max(size, 0.0)), products
 
 
-def _search(problem, V, logits, step, value, slope):
+def _search(
+    problem: Softmax, V: Array, logits: Array, step: Array, value: float, slope: float
+) -> tuple[Array, Array, float, Array]:
     """(V + t step, its logits, F and q there): the first t of 1, 1/2, 1/4, ... at which F falls by a part of what is
     promised; or a longer one where F still falls at 1.
     """
     along, rounding = problem.logits(step), 8 * np.finfo(np.float64).eps * abs(value)
 
-    def at(t):
+    def at(t: float) -> tuple:
         there, logits_there = V + t * step, logits + t * along
         return there, logits_there, *problem.value(there, logits_there)
 
@@ -275,7 +282,9 @@ def _search(problem, V, logits, step, value, slope):
     return V, logits, *problem.value(V, logits)
 
 
-def _longer(problem, at, step, along, found, slope):
+def _longer(
+    problem: Softmax, at: Callable[[float], tuple], step: Array, along: Array, found: tuple, slope: float
+) -> tuple:
     """What `at` gives of a t near that at which F is least along the step, from where it is at 1."""
     t, before = 1.0, (0.0, slope)
     for _ in range(_LENGTHS):
@@ -290,7 +299,7 @@ def _longer(problem, at, step, along, found, slope):
     return found
 
 
-def _proximal_newton(problem, V, tol, report):
+def _proximal_newton(problem: Softmax, V: Array, tol: float, report: _Report) -> tuple[Array, str]:
     """(V, status), by minima of the quadratic model plus l1 |W|_1, intercepts eliminated."""
     l1, (m, width) = problem.penalty.l1, V.shape
     last = np.arange(m * width) % width == width - 1
@@ -321,7 +330,7 @@ def _proximal_newton(problem, V, tol, report):
     return V, "max_iter"
 
 
-def _violation(problem, V, q):
+def _violation(problem: Softmax, V: Array, q: Array) -> float:
     """The largest entry of the least subgradient."""
     gradient, l1 = problem.gradient(V, q), problem.penalty.l1
     weights, of_weights = V[:, :-1], gradient[:, :-1]
@@ -330,7 +339,7 @@ def _violation(problem, V, q):
     return max(of_weights.max(), np.abs(gradient[:, -1]).max())
 
 
-def _lbfgs(problem, V, tol, report, max_iter):
+def _lbfgs(problem: Softmax, V: Array, tol: float, report: _Report, max_iter: int) -> tuple[Array, str]:
     """(V, status), by L-BFGS over whitened coefficients, for which the first Hessian is nearly a multiple of one.
 
     ::
@@ -343,14 +352,14 @@ def _lbfgs(problem, V, tol, report, max_iter):
     change = _Change(mean, factor)
     last: dict = {}
 
-    def value_and_gradient(flat):
+    def value_and_gradient(flat: Array) -> tuple[float, Array]:
         V = change.back(flat.reshape(problem.shape))
         value, q = problem.value(V)
         gradient = problem.gradient(V, q)
         last["size"] = np.abs(gradient).max()
         return value, change.of_gradient(gradient).ravel()
 
-    def after_step(intermediate_result):
+    def after_step(intermediate_result: Any) -> None:
         if report(float(intermediate_result.fun)):
             last["status"] = "interrupted"
         elif last["size"] <= tol:
@@ -368,36 +377,36 @@ def _lbfgs(problem, V, tol, report, max_iter):
 class _Change:
     """V = (W, b) as a function of U = (W R^T, b + W m), R upper triangular or diagonal."""
 
-    def __init__(self, mean, factor):
+    def __init__(self, mean: Array, factor: Array) -> None:
         self.mean, self.factor = mean, factor
         self.inverse = 1 / factor if factor.ndim == 1 else linalg.solve_triangular(factor, np.eye(len(factor)))
 
-    def there(self, V):
+    def there(self, V: Array) -> Array:
         weights = V[:, :-1]
         scaled = weights * self.factor if self.factor.ndim == 1 else weights @ self.factor.T
         return np.column_stack([scaled, V[:, -1] + weights @ self.mean])
 
-    def back(self, U):
+    def back(self, U: Array) -> Array:
         weights = U[:, :-1] * self.inverse if self.factor.ndim == 1 else U[:, :-1] @ self.inverse.T
         return np.column_stack([weights, U[:, -1] - weights @ self.mean])
 
-    def of_gradient(self, gradient):
+    def of_gradient(self, gradient: Array) -> Array:
         of_weights = gradient[:, :-1] - np.outer(gradient[:, -1], self.mean)
         scaled = of_weights * self.inverse if self.factor.ndim == 1 else of_weights @ self.inverse
         return np.column_stack([scaled, gradient[:, -1]])
 
 
-def _split(problem, V, tol, report, max_iter):
+def _split(problem: Softmax, V: Array, tol: float, report: _Report, max_iter: int) -> tuple[Array, str]:
     """(V, status), by L-BFGS over W's positive and negative parts, bounded by zero, of columns of unit size."""
     l1, (m, width) = problem.penalty.l1, V.shape
     factor = whitening(problem.rows, problem.weight, problem.penalty.l2, problem.fit_intercept, fully=False)[1]
     last: dict = {}
 
-    def joined(flat):
+    def joined(flat: Array) -> Array:
         above, below, intercepts = flat[: m * (width - 1)], flat[m * (width - 1) : -m], flat[-m:]
         return np.column_stack([(above - below).reshape(m, -1) / factor, intercepts])
 
-    def value_and_gradient(flat):
+    def value_and_gradient(flat: Array) -> tuple[float, Array]:
         V = joined(flat)
         value, q = problem.value(V)
         gradient = problem.gradient(V, q)
@@ -405,7 +414,7 @@ def _split(problem, V, tol, report, max_iter):
         above, below = (((l1 + sign * gradient[:, :-1]) / factor).ravel() for sign in (1, -1))
         return value, np.concatenate([above, below, gradient[:, -1]])
 
-    def after_step(intermediate_result):
+    def after_step(intermediate_result: Any) -> None:
         if report(float(intermediate_result.fun)):
             last["status"] = "interrupted"
         elif last["size"] <= tol:

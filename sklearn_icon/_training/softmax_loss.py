@@ -24,6 +24,13 @@ class Penalty(NamedTuple):
     l2: float
 
 
+class Start(NamedTuple):
+    """Coefficients and intercept to begin at, None for zeros, and whether there is an intercept."""
+
+    at: tuple[np.ndarray, np.ndarray] | None = None
+    fit_intercept: bool = True
+
+
 class Softmax:
     """F and its derivatives, a function of V of shape (m, d + 1): coefficients of u, intercepts last.
 

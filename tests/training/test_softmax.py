@@ -12,7 +12,7 @@ from sklearn_icon import ICONClassifier
 from sklearn_icon._optim.lasso import lasso
 from sklearn_icon._training import softmax
 from sklearn_icon._training.softmax import solve_softmax
-from sklearn_icon._training.softmax_loss import Penalty, Softmax
+from sklearn_icon._training.softmax_loss import Penalty, Softmax, Start
 
 EYE = {2: np.array([[0.0], [1.0]]), 3: linalg.helmert(3).T}
 
@@ -205,8 +205,7 @@ def test_soft_targets_against_a_general_solver():
         loss.targets.T,
         loss.weight,
         loss.penalty,
-        True,
-        None,
+        Start(),
         max_iter=100,
         tol=1e-6,
         on_step=None,
