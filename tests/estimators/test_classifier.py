@@ -193,9 +193,9 @@ def what_the_solver_receives(monkeypatch, estimator):
         received.append((settings_of(solver), max_iter, float(value.detach()), gradients))
         return SolverResult(0.0, 1, np.zeros(1), "converged")
 
-    def spy_on_regression(rows, targets, weight, penalty, fit_intercept, start, **options):
+    def spy_on_regression(rows, targets, weight, penalty, start, **options):
         options = {name: option for name, option in options.items() if not callable(option)}
-        received.append((rows, targets, weight, penalty, fit_intercept, options))
+        received.append((rows, targets, weight, penalty, start.fit_intercept, options))
         n_logits = targets.shape[1]
         return np.zeros((n_logits, rows.shape[1])), np.zeros(n_logits), SolverResult(0.0, 1, np.zeros(1), "converged")
 
