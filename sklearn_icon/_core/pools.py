@@ -54,16 +54,16 @@ _BLAS = _Blas()
 
 def _pools(user_api: str) -> Any:
     """The thread pools of an interface, "blas" or "openmp", of the libraries that are loaded."""
-    return _loaded("torch" in sys.modules).select(user_api=user_api)
+    return _loaded(user_api, "torch" in sys.modules)
 
 
 @cache
-def _loaded(with_torch: bool) -> Any:
-    """All pools, found once, and once more after torch has brought its own."""
+def _loaded(user_api: str, with_torch: bool) -> Any:
+    """Those of an interface, found once, and once more after torch has brought its own."""
     import scipy.linalg  # noqa: F401
     import sklearn.cluster  # noqa: F401
 
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api=user_api)
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
-from inspect import signature
+from functools import cache, lru_cache
+from inspect import Parameter, signature
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 
@@ -17,6 +18,26 @@ if TYPE_CHECKING:
     from typing import Self
 
 T = TypeVar("T")
+_PLAIN = {int, str, bool, type(None)}  # types of values that are equal only where they are written alike
+
+
+@cache
+def defaults(cls: type) -> dict[str, Any]:
+    """The defaults of the parameters of a class."""
+    return {name: parameter.default for name, parameter in signature(cls).parameters.items()}
+
+
+@cache
+def valid_defaults(cls: Any) -> dict[str, Any]:
+    """Those of them that the class allows."""
+    valid = {}
+    for name, value in defaults(cls).items():
+        try:
+            validate_parameter_constraints(cls._parameter_constraints, {name: value}, caller_name=cls.__name__)
+        except InvalidParameterError:
+            continue
+        valid[name] = value
+    return valid
 
 
 def answer(function: Callable[[Any], T]) -> T:
@@ -32,6 +53,7 @@ def of_base(name: str, base: str = "base") -> Any:
 class RememberedNames(BaseEstimator):
     """A base that looks through the signature of a class once, where scikit-learn does at each `get_params`."""
 
+    _parameter_constraints: dict
     _param_names: tuple
 
     @classmethod
@@ -40,6 +62,24 @@ class RememberedNames(BaseEstimator):
             cls._param_names = tuple(super()._get_param_names())
         return list(cls._param_names)
 
+    def _other_than(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters whose values are not these."""
+        given = self.get_params(deep=False).items()
+        return {name: value for name, value in given if value is not known.get(name, Parameter.empty)}
+
+    def _validate_params(self) -> None:
+        """As scikit-learn does, without the work for what is left at its default and known to be valid."""
+        cls: Any = type(self)
+        given = self._other_than(valid_defaults(cls))
+        if given:
+            validate_parameter_constraints(self._parameter_constraints, given, caller_name=cls.__name__)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _written(cls: Any, most: int, changed_only: bool, *values: Any) -> str:
+    """A spec with these parameters, as scikit-learn writes it."""
+    return BaseEstimator.__repr__(cls(**dict(zip(cls._get_param_names(), values, strict=True))), most)
+
 
 class Spec(RememberedNames):
     """A choice of p, q or encoder. Holds parameters only: nothing is computed or stored before `fit`."""
@@ -47,8 +87,12 @@ class Spec(RememberedNames):
     _parameter_constraints: dict = {}
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        """As scikit-learn writes it, without a look through the signature where there are no parameters."""
-        return super().__repr__(N_CHAR_MAX) if self._get_param_names() else f"{type(self).__name__}()"
+        """As scikit-learn writes it, which is remembered where parameters are plain."""
+        cls: Any = type(self)
+        values = tuple(self.get_params(deep=False).values())
+        if all(type(value) in _PLAIN or (type(value) is float and value) for value in values):  # 0.0 equals -0.0
+            return _written(cls, N_CHAR_MAX, get_config()["print_changed_only"], *values)
+        return super().__repr__(N_CHAR_MAX)
 
     def validate(self) -> Self:
         """Check the parameters, those of wrapped specs included. Returns the spec.
@@ -59,9 +103,7 @@ class Spec(RememberedNames):
             A `ValueError` that names the parameter, its value and what is allowed.
         """
         try:
-            validate_parameter_constraints(
-                self._parameter_constraints, self.get_params(deep=False), caller_name=type(self).__name__
-            )
+            self._validate_params()
         except InvalidParameterError as error:
             raise InvalidParameterError(shortened(str(error))) from None
         base = self._wrapped()

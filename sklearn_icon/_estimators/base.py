@@ -7,8 +7,6 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import cache
-from inspect import signature
 from math import prod
 from numbers import Integral, Real
 from os import PathLike
@@ -28,7 +26,7 @@ from .._core.device import resolve_device
 from .._core.group import apart, group
 from .._core.journal import current, recalled, remembered
 from .._core.rows import check_item_shape, refuse_hidden, rows_of, shape_of, with_int32_indices
-from .._core.spec import RememberedNames, resolve, shown
+from .._core.spec import RememberedNames, defaults, resolve, shown
 from .._core.types import Array, Rows
 from .._core.versions import __version__
 from .._objective.divergences import ALLOWED
@@ -59,11 +57,6 @@ class Drawn(NamedTuple):
     keys: np.ndarray | None = None
     log_q: np.ndarray | None = None
     names: np.ndarray | None = None
-
-
-@cache
-def _defaults(cls: type) -> dict[str, Any]:
-    return {name: parameter.default for name, parameter in signature(cls).parameters.items()}
 
 
 class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
@@ -110,7 +103,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
                 UserWarning,
                 stacklevel=2,
             )
-        added = _defaults(type(self))
+        added = defaults(type(self))
         super().__setstate__(added | {name: value for name, value in state.items() if name != "_icon_version"})
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -276,8 +269,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
 
     def _offered(self) -> dict[str, Any]:
         """Parameters that are not left at their default, which short names of p take where they have such."""
-        defaults = _defaults(type(self))
-        return {name: value for name, value in self.get_params(deep=False).items() if value is not defaults[name]}
+        return self._other_than(defaults(type(self)))
 
     def _learned_names(self) -> dict[str, Any]:
         """What the short names of q make."""

@@ -13,7 +13,7 @@ from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, Trans
 from sklearn.model_selection import train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, _check_y, check_consistent_length, check_is_fitted
 
 from .. import encoders, learned, supervisory
 from .._core.conditional import warn_left_out, warn_rows_without_positives
@@ -355,9 +355,11 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             )
         names = np.asarray(y.columns) if hasattr(y, "columns") else None
         soft = len(shape) == 2 and shape[1] > 1
-        y = validate_data(self, y=y, multi_output=soft, y_numeric=soft)
+        y = _check_y(y, multi_output=soft, y_numeric=soft, estimator=self)
         if not soft:
-            check_classification_targets(y[is_known(y)] if p_spec.allows_unknown else y)
+            labels = y[is_known(y)] if p_spec.allows_unknown else y
+            if labels.dtype.kind not in "biu" or 2 * len(np.unique(labels)) > len(labels):  # else they are classes
+                check_classification_targets(labels)
             return y, None
         if not p_spec.reads_probabilities:
             raise ValueError(

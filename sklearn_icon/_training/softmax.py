@@ -61,7 +61,7 @@ def solve_softmax(
     n_classes, present = targets.shape[1], np.flatnonzero(group().total(weight @ targets) > 0)
     of_two = n_classes == 2
     coef, intercept = (np.zeros((1 if of_two else n_classes, X.shape[1])), np.zeros(1 if of_two else n_classes))
-    absent = np.setdiff1d(np.arange(n_classes), present)
+    absent = np.delete(np.arange(n_classes), present)
     if len(present) == 1:
         intercept[0 if of_two else absent] = LOG_NOTHING * (-1 if of_two and absent[0] == 0 else 1)
         return coef, intercept, SolverResult(0.0, 1, np.zeros(1), "converged")

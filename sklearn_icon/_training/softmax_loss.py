@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import gen_batches
 
 from .._core.group import group
 from .._core.types import Array, Rows
@@ -68,7 +67,7 @@ class Softmax:
         self.constant = float(group().total(_x_log_x(self.targets).sum(axis=0) @ weight))
         self.n_rows = group().total(X.shape[0])
         piece = max(1, _IN_A_PIECE // max(1, self.shape[0] * self.shape[1]))
-        self._pieces = list(gen_batches(X.shape[0], piece))
+        self._pieces = [slice(start, start + piece) for start in range(0, X.shape[0], piece)]
 
     def in_single_precision(self) -> Softmax | None:
         """The same with numbers of half the size; None where they do not hold the rows, or these are sparse."""
