@@ -85,14 +85,16 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     learning_rate : float or "auto", default="auto"
         Step size, in the units of scikit-learn's TSNE. "auto": max(n / exaggeration, 50) in each phase of a lookup map,
         that of the beginning still while rows part, an eighth of it under total variation, halved where the loss rises;
-        for Adam, 1 for lookup maps from drawn keys, 0.01 for encoders and 0.001 for those of views. `encoders.Linear`
-        has none: it is solved by L-BFGS, as are lookups under "counts" until contexts are drawn, at 0.05.
+        for Adam, 1 for lookup maps from drawn keys alone, 0.01 for encoders and 0.001 for those of views.
+        `encoders.Linear` has none: it is solved by L-BFGS, as are lookups under "counts" until contexts are drawn, at
+        0.05.
     max_iter : int, default=None
         Iterations at the most: None is 1,000 of a lookup map, which ends before them where it has settled, and 250
-        elsewhere. Settled is a map whose loss falls by less than 0.4 % in 50 iterations (times (n / 1800)^0.7: 0.07 %
-        of 150 rows, 5 % of 70,000) while no more of a row's neighbours come near; beyond 10,000 rows twice as much will
-        do, and it goes on in finer steps until it is half as much. Of encoders on minibatches each minibatch is one: a
-        pass over the rows takes n_samples / batch_size of them, rounded up.
+        elsewhere, as under a kernel from drawn keys alone. Settled is a map whose loss falls by less than 0.4 % in 50
+        iterations (times (n / 1800)^0.7: 0.07 % of 150 rows, 5 % of 70,000) while no more of a row's neighbours come
+        near; beyond 10,000 rows twice as much will do, and it goes on in finer steps until it is half as much. Of
+        encoders on minibatches each minibatch is one: a pass over the rows takes n_samples / batch_size of them,
+        rounded up.
     batch_size : int or "auto", default="auto"
         Rows of an encoder's minibatch, to which as many positives come; or items, where p draws views of them. "auto"
         is 2,048 rows or 256 items.
@@ -113,13 +115,13 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     method : {"auto", "exact", "interpolation", "sampled", "barnes_hut"}, default="auto"
         How the sum over all pairs is computed: exactly in tiles; by interpolation on a grid, for lookup maps of one or
         two dimensions; by a tree, for those of three ("barnes_hut", accepted for "auto" in fewer); or from some of the
-        keys ("sampled"): of lookup maps from 1,000 drawn at each step, of encoders on minibatches whose rows are each
-        other's keys, which minimise the conditional form. "auto" is exact up to 3,000 rows (5,000 of an encoder,
-        10,000 of a map that neither grid nor tree suits).
-        On CUDA with triton, Student-t and Gaussian lookup maps are exact up to 30,000 rows, and those of three to eight
-        dimensions up to 100,000, in one compiled pass a step.
-        Under "counts" the sum is over all tokens, and "sampled" draws contexts; "auto" does beyond 8 million pairs.
-        Views that p draws are always in minibatches, in the conditional form.
+        keys ("sampled"): of lookup maps from those that p relates to a row, and 1,000 drawn at each step that stand for
+        all others; of encoders on minibatches whose rows are each other's keys, which minimise the conditional form.
+        "auto" is exact up to 3,000 rows (5,000 of an encoder, 10,000 of a map that neither grid nor tree suits). On
+        CUDA with triton, Student-t and Gaussian lookup maps are exact up to 30,000 rows, and those of three to eight
+        dimensions up to 100,000, in one compiled pass a step. Under "counts" the sum is over all tokens, and "sampled"
+        draws contexts; "auto" does beyond 8 million pairs. Views that p draws are always in minibatches, in the
+        conditional form.
     angle : float in [0, 1], default=0.5
         Of a tree, in maps of three dimensions: points count as one at their mean where all lie within this fraction of
         their distance from it; 0 is exact. At 0.5 the gradient of the log-normaliser lies within some 0.5 % of the

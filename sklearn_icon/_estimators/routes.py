@@ -83,7 +83,8 @@ ROUTES = (
     ),
     Route(
         "ICONEmbedding", "rows", "any over coordinates", "lookup",
-        "momentum, normalisers exact, on a grid or by a tree; Adam where sampled", "map", _always,
+        "momentum, normalisers exact, on a grid, by a tree or from drawn keys; Adam without compiled loops", "map",
+        _always,
     ),
     Route(
         "ICONClustering", "rows, by default", "memberships", "linear map or lookup",

@@ -168,11 +168,37 @@ def _sum_sources(point: Array, sources: Array, n_sources: int, kernel: tuple, pu
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
-def potentials_of(z: Array, sources: Array, n_sources: int, kernel: tuple, first: int, last: int, out: Array) -> None:
-    """out[i] = (sum_j c_j k_ij, its gradient at z_i) over sources in blocks, for some points."""
-    buffer = np.empty(_AT_ONCE, dtype=z.dtype)
-    for i in range(first, last):
-        out[i] = 0
-        for start in range(0, n_sources, _AT_ONCE):
-            some = sources[start // _AT_ONCE]
-            _sum_sources(z[i], some, min(_AT_ONCE, n_sources - start), kernel, buffer, out[i])
+def estimates(z: Array, charges: Array, drawn: tuple, near: tuple, rows: Array, kernel: tuple, out: Array) -> None:
+    """out[a] = (sum_j c_j k_ij, its gradient at z_i) for i = rows[a], estimated from drawn keys, exact among near ones.
+
+    drawn is (keys, which are); near is (indptr, indices) of each row's near keys. Drawn keys stand for all others; near
+    ones, and the row itself, for themselves alone.
+    """
+    (keys, is_drawn), (indptr, indices), (n, width) = drawn, near, z.shape
+    number, buffer = z.dtype.type, np.empty(_AT_ONCE, dtype=z.dtype)
+    sources, some = (
+        np.empty((-(-len(keys) // _AT_ONCE), width + 1, _AT_ONCE), z.dtype),
+        np.empty((width + 1, _AT_ONCE), z.dtype),
+    )
+    for a in range(len(keys)):
+        _put(sources, a, z[keys[a]], charges[keys[a]])
+    for a in range(len(rows)):
+        i = rows[a]
+        own = number(is_drawn[i])
+        times = number(n - 1) / (number(len(keys)) - own)
+        out[a] = 0
+        for start in range(0, len(keys), _AT_ONCE):
+            block = sources[start // _AT_ONCE]
+            _sum_sources(z[i], block, min(_AT_ONCE, len(keys) - start), kernel, buffer, out[a])
+        out[a, 0] -= own * charges[i]
+        for d in range(width + 1):
+            out[a, d] *= times
+        out[a, 0] += charges[i]
+        for start in range(indptr[i], indptr[i + 1], _AT_ONCE):
+            count = min(_AT_ONCE, indptr[i + 1] - start)
+            for e in range(count):
+                j = indices[start + e]
+                for d in range(width):
+                    some[d, e] = z[j, d]
+                some[width, e] = charges[j] * (number(1) - times * number(is_drawn[j])) if j != i else number(0)
+            _sum_sources(z[i], some, count, kernel, buffer, out[a])

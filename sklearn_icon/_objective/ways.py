@@ -27,6 +27,7 @@ from .grid import GridPotential
 from .tree import TreePotential
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from .._core.conditional import Conditional
@@ -86,6 +87,11 @@ def can_sample(p: Conditional, learned: Learned) -> bool:
 def can_interpolate(p: Conditional, learned: Any, n_components: int) -> bool:
     """Whether a grid can: where keys could be drawn, 1-D or 2-D maps under a kernel that is smooth at zero."""
     return n_components <= 2 and can_sample(p, learned) and learned.smooth_at_zero
+
+
+def has_loops(learned: Any, device: torch.device) -> bool:
+    """Whether compiled loops sum a kernel over lists of points."""
+    return learned.slope_terms is not None and device.type == "cpu"
 
 
 def can_use_tree(p: Conditional, learned: Any, n_components: int) -> bool:

@@ -13,9 +13,10 @@ from .._core.conditional import Conditional
 from .._core.group import group
 from .._core.rows import average_duplicates
 from .._core.team import leaving_cores_to
+from .._objective.drawn import DrawnPotential
 from .._objective.loss import Loss
 from .._objective.objective import Objective
-from .._objective.ways import potential_of
+from .._objective.ways import has_loops, potential_of
 from .._optim.methods import Adam, Momentum
 from .._optim.solver import SolverResult, minimize
 from .._optim.train import Run
@@ -67,8 +68,8 @@ class Descent(NamedTuple):
     """What users set of the descent of a lookup map.
 
     The exaggeration multiplies the attraction at first and at last; the first phases are left out where it is 1.
-    `max_iter` is of all phases together at the most; None: 1,000, or 250 where keys are drawn, by which normalisers
-    are then estimated.
+    `max_iter` is of all phases together at the most; None: 1,000, or 250 of Adam where keys are drawn without compiled
+    loops.
     """
 
     exaggeration: tuple[float, float]
@@ -136,15 +137,16 @@ class _Lookup:
         self.tail = _LearnedTail() if "df" in loss.learned.learns else None
         self.loss = loss._replace(learned=self.tail.start) if self.tail else loss
         self.p, self.descent, self.run = p, descent, run
-        self.of_objective = {
-            "potential": potential_of(descent.method, descent.angle),
-            "n_components": start.shape[1],
-        }
+        rng = journal.remembered(np.random.RandomState(run.seed)) if descent.method == "sampled" else None
+        potential, loops = potential_of(descent.method, descent.angle), False
+        if rng is not None and has_loops(loss.learned, run.device):
+            potential, loops = partial(DrawnPotential, near=p.weights, rng=rng), True
+        self.of_objective = {"potential": potential, "n_components": start.shape[1]}
         self.objective = self.loss.over(p, run, **self.of_objective)
         self.z = torch.as_tensor(start, **run.like).requires_grad_()
-        self.rng = journal.remembered(np.random.RandomState(run.seed)) if descent.method == "sampled" else None
+        self.rng = None if loops else rng
         self.several = None
-        if explore is not None and self.tail is None and self.rng is None:
+        if explore is not None and self.tail is None and rng is None:
             n_maps = n_side_by_side(self.objective, len(self.z))
             self.several = SideBySide(self.objective, self.z, n_maps, explore) if n_maps > 1 else None
         self.refined = len(self.z) > _PATIENT_ROWS and self.rng is None

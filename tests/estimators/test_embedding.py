@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from solver_settings import settings_of
 
 from sklearn_icon import ICONEmbedding, encoders, learned, supervisory
+from sklearn_icon._objective import drawn as _drawn
 from sklearn_icon._objective import objective as _objective
 from sklearn_icon._objective.objective import Objective
 from sklearn_icon._optim.solver import SolverResult
@@ -369,8 +370,15 @@ def test_degrees_of_freedom_are_learned_by_lookup_maps_alone():
 
 @pytest.mark.parametrize("normalization", ["joint", "conditional"])
 def test_maps_from_drawn_keys(monkeypatch, normalization):
-    monkeypatch.setattr(_maps, "_DRAWN_KEYS", 50)
-    options = {"n_components": 3, "normalization": normalization, "max_iter": 400, "random_state": 0}
+    monkeypatch.setattr(_drawn, "_KEYS", 50)
+    options = {
+        "n_components": 4,
+        "perplexity": 10,
+        "n_neighbors": 31,
+        "normalization": normalization,
+        "max_iter": 400,
+        "random_state": 0,
+    }
     exact = ICONEmbedding(**options).fit(X)
     drawn = ICONEmbedding(method="sampled", **options).fit(X)
     assert (exact.method_, drawn.method_) == ("exact", "sampled")

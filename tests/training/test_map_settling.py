@@ -92,7 +92,8 @@ def test_a_given_start_is_the_only_one():
         ({"min_grad_norm": 1e9}, "min_grad_norm"),
         ({"encoder": "linear"}, "converged"),
         ({"encoder": "mlp", "max_iter": 3}, "completed"),
-        ({"method": "sampled", "max_iter": 5}, "completed"),
+        ({"method": "sampled", "max_iter": 5}, "max_iter"),
+        ({"method": "sampled", "max_iter": 5, "learned": learned.Rational()}, "completed"),
     ],
 )
 def test_why_a_fit_ended(params, reason):
