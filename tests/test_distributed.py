@@ -21,7 +21,16 @@ from sklearn.datasets import make_blobs, make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
-from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, distributed, encoders, learned, supervisory
+from sklearn_icon import (
+    ICONClassifier,
+    ICONClustering,
+    ICONCrossModal,
+    ICONEmbedding,
+    distributed,
+    encoders,
+    learned,
+    supervisory,
+)
 from sklearn_icon.__main__ import main
 from sklearn_icon._core import journal
 from sklearn_icon._core.group import ALONE, group, together
@@ -192,8 +201,21 @@ NETWORKS = {
 }
 
 
+PAIRS = {
+    "pairs": ICONCrossModal(2, encoder="mlp", batch_size=100, max_iter=3, random_state=1),
+    "temperature of pairs": ICONCrossModal(
+        3,
+        encoder="mlp",
+        encoder_y="linear",
+        learned=learned.Gaussian(metric="cosine", tau="learn"),
+        max_iter=3,
+        random_state=1,
+    ),
+}
+
+
 def fit_networks(part):
-    """Probabilities, prototypes and losses of encoders that are trained by batches, of rows of which one is far."""
+    """Probabilities or representations, prototypes and losses of encoders that are trained by batches; a row is far."""
     X, y, weight = classes()
     X = np.vstack([X, X[:60]])
     X[7] *= 1e4
@@ -201,6 +223,10 @@ def fit_networks(part):
     for name, model in NETWORKS.items():
         fitted = clone(model).fit(X[part], y[part], weight[part] if name == "weights" else None)
         found[name] = fitted.predict_proba(X), fitted.prototypes_, fitted.loss_curve_
+    other = np.random.RandomState(4).normal(size=(360, 3)) + X[:, :3] / 10
+    for name, model in PAIRS.items():
+        fitted = clone(model).fit(X[part], other[part])
+        found[name] = *fitted.transform(X, other), fitted.loss_curve_
     return found
 
 
@@ -213,7 +239,7 @@ def _networks(rank, n_ranks):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("n_ranks", BY)
-def test_networks_of_classifiers(n_ranks, request):
+def test_networks(n_ranks, request):
     one, ranks = fit_networks(slice(None)), request.getfixturevalue(n_ranks)(_networks)
     for name, known in one.items():
         for found in ranks:
@@ -512,6 +538,8 @@ def _fail(rank, n_ranks):
     found["stopping"] = refusal(lambda: ICONClassifier(early_stopping=True).fit(X[part], y[part]))
     found["divergence"] = refusal(lambda: ICONClassifier(divergence="jensen_shannon").fit(X[part], y[part]))
     found["network"] = refusal(lambda: ICONClassifier(supervisory="same_class", encoder="mlp").fit(X[part], y[part]))
+    found["pairs"] = refusal(lambda: ICONCrossModal(encoder="linear").fit(X[part], X[part, :3]))
+    found["items"] = refusal(lambda: ICONCrossModal(encoder="mlp").fit(X[part], X[part, : 3 + rank]))
     module = encoders.Module(torch.nn.Linear)
     found["module"] = refusal(lambda: ICONClassifier(encoder=module).fit(X[part], y[part]))
 
@@ -536,7 +564,8 @@ def test_one_rank_fails_and_all_say_so(two):
         assert "early_stopping=True is not done over ranks" in found["stopping"]
         assert "divergence='jensen_shannon' is not solved over ranks" in found["divergence"]
         assert "route 'representations' of ICONClassifier" in found["network"] and "alone()" in found["network"]
-        assert "may draw random numbers" in found["module"]
+        assert "may draw random numbers" in found["module"] and "two linear maps" in found["pairs"]
+        assert "an item of y must be the same on all ranks" in found["items"]
         assert "rank 1 at a sum of float64 (4,)" in found["apart"]
         assert found["again"] > 0.5
 

@@ -17,6 +17,7 @@ from sklearn.utils.validation import _num_samples, check_consistent_length, chec
 
 from .. import encoders, learned, supervisory
 from .._core.device import working_on
+from .._core.group import group
 from .._core.rows import (
     check_item_shape,
     copy_counts,
@@ -262,12 +263,12 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         counts = copy_counts(sample_weight, X)
-        if self.encoder is None and (_num_samples(X) if counts is None else counts.sum()) < _FEW_ROWS:
+        if self.encoder is None and group().total(_num_samples(X) if counts is None else counts.sum()) < _FEW_ROWS:
             encoder = encoders.Linear()
         encoder_y = resolve(
             encoder if self.encoder_y is None else self.encoder_y, encoders.Encoder, encoders.NAMES, "encoder_y"
         )
-        refuse("ICONCrossModal", Case(p_spec, q_spec, encoder, {}, encoder_y=encoder_y))
+        refuse("ICONCrossModal", Case(p_spec, q_spec, encoder, self.get_params(deep=False), encoder_y=encoder_y))
         X = self._validate_items(X, encoder, reset=True)
         refuse_hidden(y, "y")
         one_dimensional = not issparse(y) and np.asarray(y).ndim == 1
@@ -275,6 +276,8 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         if counts is not None and y is not None:
             check_consistent_length(X, y)
             X, y = with_copies(X, counts), with_copies(y, counts)
+        if y is not None:
+            group().agree("the type and shape of an item of y", f"{y.dtype} {y.shape[1:]}")
         with working_on(device):
             p = recalled_p(lambda: p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state))
             p = p.mix(self.debias)
@@ -295,7 +298,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         from .._training.pairs import solve_pairs
         from ..encoders._networks import torch_dtype
 
-        n, linear = sides.n_rows, solves_all_rows(sides, q_spec, both, terms_of(self.divergence).smooth)
+        n, linear = group().total(sides.n_rows), solves_all_rows(sides, q_spec, both, terms_of(self.divergence).smooth)
         batch_rows = _BATCH_ROWS if self.batch_size == "auto" else self.batch_size
         if linear and self.batch_size == "auto":
             batch_rows = min(_ALL_ROWS, max(batch_rows, _PAIRS // n))

@@ -79,9 +79,22 @@ def _k_means(case: Any) -> Iterator[str]:
         yield "X is sparse, of which k-means is not solved over ranks; use X.toarray() or TruncatedSVD."
 
 
+def _pairs(case: Any) -> Iterator[str]:
+    """Two encoders, by minibatches whose representations are gathered."""
+    both = case.encoder, case.encoder_y
+    if all(encoder.is_linear for encoder in both):
+        yield "two linear maps are solved from all pairs in one process; over ranks use encoder='mlp'."
+    for encoder in both:
+        if encoder.draws:
+            yield f"{encoder} may draw random numbers and keep means of its batches; over ranks use encoder='mlp'."
+    if resolve_device(case.given["device"]).type != "cpu":
+        yield f"device={case.given['device']!r}: over ranks pairs are solved on the CPU; use device='cpu'."
+
+
 OVER_RANKS: dict[tuple[str, str], Callable[[Any], Iterator[str]]] = {
     ("ICONEmbedding", "map"): _map,
     ("ICONClustering", "k-means"): _k_means,
     ("ICONClassifier", "softmax regression"): _regression,
     ("ICONClassifier", "prototypes"): _prototypes,
+    ("ICONCrossModal", "pairs"): _pairs,
 }

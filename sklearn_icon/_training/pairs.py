@@ -14,6 +14,7 @@ import torch
 from sklearn.base import clone
 from sklearn.utils import gen_batches
 
+from .._core.group import group
 from .._core.unit_rows import unit_rows
 from .._objective.batches import batch_count, shuffled
 from .._objective.loss import Loss
@@ -21,7 +22,7 @@ from .._objective.row_tiles import Batch, of_affinity
 from .._objective.ways import check_limit, has_rational_tail, is_plain_kl
 from .._optim.methods import Adam
 from .._optim.solver import SolverResult
-from .._optim.train import Problem, Run, Training, train
+from .._optim.train import Problem, Run, Training, averaged, train
 from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, state_arrays
 from ..learned import Learned
@@ -130,16 +131,18 @@ def solve_pairs(
 
     A temperature of cosines that is to be learned is one more parameter, tau = 0.01 + exp(a): as in CLIP it stays above
     a hundredth. `uniform` is the uniform mass of p; `max_iter` counts passes over the rows; batches are of equal size,
-    give or take one row, and sparse rows are made dense a batch at a time. `seeds` are those of either encoder.
+    give or take one row, and sparse rows are made dense a batch at a time. `seeds` are those of either encoder. Batches
+    are of the rows of all ranks, of which each represents its own.
     """
     pair_loss = _PairLoss(sides, uniform, loss, encoders, n_components, run, seeds)
-    batch_rows, passes = int(training.batch_size or sides.n_rows), int(training.max_iter or 1)
-    per_pass = batch_count(sides.n_rows, batch_rows)
+    n = group().total(sides.n_rows)
+    batch_rows, passes = int(training.batch_size or n), int(training.max_iter or 1)
+    per_pass = batch_count(n, batch_rows)
     rate = _RATE if training.learning_rate == "auto" else float(training.learning_rate)
     problem = Problem(
         pair_loss,
         pair_loss.params,
-        _batches(sides.n_rows, batch_rows, run.seed),
+        _batches(n, batch_rows, run.seed),
         pair_loss.kept,
         per_pass=per_pass,
         draws=any(encoder.draws for encoder in encoders),
@@ -196,14 +199,32 @@ class _PairLoss:
         self.temperature, self.unit = Temperature(loss.learned, **run.like), on_sphere(loss.learned)
         self.params += self.temperature.params
         self.known: dict[int, Batch] = {}  # by the rows of a batch
+        self.first = group().first_of(sides.n_rows)[0]
         self.about = self.temperature.learned, loss.divergence, uniform
 
     def __call__(self, rows: np.ndarray) -> torch.Tensor:
         self.temperature.set()
-        z, w = (self._represent(*side, rows) for side in zip(self.modules, self.sides, strict=True))
-        if len(rows) not in self.known:
-            self.known[len(rows)] = batch_of_pairs(len(rows), *self.about, z)
-        return symmetric_loss(self.known[len(rows)], z, w)
+        own = rows[(rows >= self.first) & (rows < self.first + self.sides.n_rows)] - self.first
+        both = [self._represent(*side, own) for side in zip(self.modules, self.sides, strict=True)]
+        return self._of_all(both) if group().several else self._of_batch(*both)
+
+    def _of_batch(self, z: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        if len(z) not in self.known:
+            self.known[len(z)] = batch_of_pairs(len(z), *self.about, z)
+        return symmetric_loss(self.known[len(z)], z, w)
+
+    def _of_all(self, own: list[torch.Tensor]) -> torch.Tensor:
+        """The loss of a batch of which each rank has represented its rows; gradients return to these."""
+        ranks = group()
+        first, _ = ranks.first_of(len(own[0]))
+        found = [torch.from_numpy(ranks.gathered(part.detach().numpy())).requires_grad_() for part in own]
+        temperature, part = self.temperature.params, slice(first, first + len(own[0]))
+        loss = self._of_batch(*found)
+        of_z, of_w, *of_temperature = torch.autograd.grad(loss, [*found, *temperature])
+        pulled = ((z * of_rows[part]).sum() for z, of_rows in zip(own, (of_z, of_w), strict=True))
+        tangent: Any = ranks.size * sum(pulled)
+        tangent = tangent + sum(param * slope for param, slope in zip(temperature, of_temperature, strict=True))
+        return averaged(tangent + (loss.detach() - tangent.detach()), 1.0, self.params)
 
     def _represent(self, module: torch.nn.Module, side: Any, rows: np.ndarray) -> torch.Tensor:
         z = module(as_tensor(side[rows], **self.run.like))
