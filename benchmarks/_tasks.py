@@ -4,6 +4,8 @@ import time
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
+from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test_split
 from sklearn.neighbors import KNeighborsClassifier, kneighbors_graph
@@ -36,7 +38,7 @@ def run(name, n=None, seed=0, **params):
     task = {"ICONEmbedding": _map, "ICONClustering": _cluster, "ICONClassifier": _classify, "ICONCrossModal": _match}
     if method.estimator == "ICONClustering":
         params = {"n_clusters": _CLASSES} | params
-    if method.family == "contrastive":
+    if method.family == "contrastive" and method.estimator == "ICONEmbedding":
         params = {"method": "sampled", "batch_size": 256} | params
     estimator = method.make_estimator(random_state=seed, **params)
     return task[method.estimator](method, estimator, X, y, seed)
@@ -94,6 +96,12 @@ def _cluster(method, estimator, X, y, seed):
 def _classify(method, estimator, X, y, seed):
     """Classes: right answers on a quarter held out."""
     X_train, X_test, y_train, y_test = train_test_split(X / 16, y, stratify=y, random_state=seed)
+    if method.reads.startswith("y: soft"):  # how near k-means' centres are
+        sq = np.square(KMeans(_CLASSES, n_init=5, random_state=seed).fit(X_train).transform(X_train))
+        seconds = _fit(estimator, X_train, softmax(-2 * sq / sq.min(axis=1).mean(), axis=1))
+        found = clustering_accuracy(y_test, estimator.predict(X_test))
+        represented = estimator.transform(X_test)
+        return _outcome("clustering accuracy", found, _largest(y_test), seconds, estimator, represented, y_test)
     seconds = _fit(estimator, X_train, y_train)
     accuracy, represented = estimator.score(X_test, y_test), estimator.transform(X_test)
     return _outcome("accuracy", accuracy, _largest(y_test), seconds, estimator, represented, y_test)

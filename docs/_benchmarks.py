@@ -12,6 +12,7 @@ _TITLES = {
     "clusters": "Clusters",
     "classes": "Classes",
     "contrastive": "Contrastive learning",
+    "divergences": "Divergences",
     "pairs": "Two modalities",
 }
 _INTRO = """Measurements
