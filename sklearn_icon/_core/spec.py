@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from inspect import Parameter, signature
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -47,7 +46,7 @@ def answer(function: Callable[[Any], T]) -> T:
 
 def of_base(name: str, base: str = "base") -> Any:
     """The answer, or the method, that the `base` of a spec, or what stands for it, has under this name."""
-    return property(attrgetter(f"{base}.{name}"), doc=f"`{name}` of the {base}.")
+    return property(lambda self: getattr(getattr(self, base), name), doc=f"`{name}` of the {base}.")
 
 
 class RememberedNames(BaseEstimator):
