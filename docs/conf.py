@@ -63,7 +63,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": "/plot_",
-    "ignore_pattern": r"demo\.py",
+    "ignore_pattern": r"demo\.py|_ranks\.py",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,

@@ -686,6 +686,16 @@ def test_torchrun(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), ICONClassifier().fit(X, y).predict(X))
 
 
+@pytest.mark.slow
+def test_dask_starts_ranks():
+    pytest.importorskip("dask.distributed", reason="dask-distributed is not installed")
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    command = [sys.executable, root / "examples/dask_ranks.py"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert float(done.stdout.split("accuracy")[1]) > 0.99, done.stderr
+
+
 def _die(rank, n_ranks):
     if rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
