@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from .._core.pieces import at_once
 from ..learned._base import LOG_FLOOR, sq_distances
 from .fused import RowLogNormalizer, can_fuse, joint_sums
 
@@ -35,7 +36,7 @@ _CROWDED = 1e-2  # kernels a row, below which single precision loses them beside
 
 def _tile_elements(device: torch.device) -> int:
     """Elements of a tile, near the size of a core's cache, or of a GPU's."""
-    return _TILE_ELEMENTS * (1 if device.type == "cpu" else _TIMES_ON_GPU)
+    return at_once(_TILE_ELEMENTS * (1 if device.type == "cpu" else _TIMES_ON_GPU))
 
 
 def row_tiles(n_rows: int, n_keys: int, device: torch.device) -> list[slice]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from .._core.pieces import at_once
 from ..learned import Learned
 from .divergences import kl
 from .ways import divergence_of, has_kl_by_softmax, infinite_where_zero
@@ -75,8 +76,8 @@ def summed_divergence(batch: Batch, rows: Tensor, keys: Tensor, *values: Tensor,
     if both_ways and n_pairs > _PAIRS_AT_ONCE:
         return (summed_divergence(batch, rows, keys, *values) + summed_divergence(batch, keys, rows, *values)) / 2
     wanted = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (rows, keys, *values)]
-    at_once = n_pairs <= _PAIRS_AT_ONCE or batch.learned_of(*values).reads_p
-    if at_once and not _pulls(batch, values, wanted):
+    whole = n_pairs <= _PAIRS_AT_ONCE or batch.learned_of(*values).reads_p
+    if whole and not _pulls(batch, values, wanted):
         return _of_tile(batch, rows, keys, values, everything)
     return _Tiles.apply(batch, wanted, rows, keys, *values)
 
@@ -170,7 +171,7 @@ class _Tiles(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, batch: Batch, wanted: list[bool], rows: Tensor, keys: Tensor, *values: Tensor) -> Tensor:
         ctx.batch, ctx.wanted, tensors = batch, wanted, (rows, keys, *values)
-        step = max(1, (_PAIRS_OF_A_TILE if rows.device.type == "cpu" else _PAIRS_ELSEWHERE) // len(keys))
+        step = max(1, at_once(_PAIRS_OF_A_TILE if rows.device.type == "cpu" else _PAIRS_ELSEWHERE) // len(keys))
         if len(rows) * len(keys) <= _PAIRS_AT_ONCE:
             step = len(rows)
         total, of_rows, slopes = rows.new_zeros(()), list[Any](), list[Any]([None] * len(tensors[1:]))

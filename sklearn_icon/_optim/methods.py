@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import cos, pi
 from typing import Any, Protocol, TypeAlias
 
@@ -10,6 +11,7 @@ import torch
 from scipy import optimize
 
 from .._core import journal
+from .._core.pieces import in_less
 
 Gradients: TypeAlias = "list[torch.Tensor] | tuple[torch.Tensor, ...]"
 
@@ -103,7 +105,7 @@ class Momentum:
         """(loss or the last one, gradients, whether the loss is new)."""
         if self.gradient is None:
             return *progress.value_and_grad(), True
-        loss, grads = self.gradient(looks)
+        loss, grads = in_less(partial(self.gradient, looks))
         return *progress.checked(progress.loss if loss is None else loss, grads), loss is not None
 
 

@@ -10,6 +10,7 @@ import torch
 from .._core import journal
 from .._core.group import group
 from .._core.interrupts import keep, raise_if_interrupted, stop_training
+from .._core.pieces import in_less
 from .methods import Gradients, Solver
 
 
@@ -211,9 +212,13 @@ class _Progress:
 
     def value_and_grad(self) -> tuple[float, Gradients]:
         """(recorded loss, gradients); raises FloatingPointError unless both are finite."""
-        value = self.objective()
-        grads = torch.autograd.grad(value, self.params)
-        return self.checked(float(value.detach()), grads)
+
+        def computed() -> tuple[float, Gradients]:
+            value = self.objective()
+            grads = torch.autograd.grad(value, self.params)
+            return float(value.detach()), grads
+
+        return self.checked(*in_less(computed))
 
     def checked(self, loss: float, grads: Gradients) -> tuple[float, Gradients]:
         """The same, where they are finite."""

@@ -9,6 +9,7 @@ import torch
 
 from .._core import journal
 from .._core.group import group
+from .._core.pieces import is_anew
 from .._core.seeding import seeded_if
 from .early_stopping import EarlyStopping
 from .methods import Solver
@@ -111,12 +112,14 @@ class _Batches:
     """Batches in turn, and how many were taken."""
 
     def __init__(self, batches: Iterable[Any]):
-        self.batches, self.taken = iter(batches), 0
+        self.batches, self.taken, self.last = iter(batches), 0, None
 
     def __call__(self) -> Any:
-        """The next."""
-        self.taken += 1
-        return next(self.batches)
+        """The next; the same where its loss is computed anew, in less memory."""
+        if not is_anew():
+            self.taken += 1
+            self.last = next(self.batches)
+        return self.last
 
     def skip(self, taken: int) -> None:
         """Go on behind so many."""

@@ -1,17 +1,20 @@
 """What fits need, what is free, and the error where the one is more than the other."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.datasets import load_iris
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, learned, supervisory
-from sklearn_icon._core import pieces
+from sklearn_icon._core import free_memory, pieces
 from sklearn_icon._estimators import memory
 from sklearn_icon._objective.objective import Objective
 
@@ -95,6 +98,80 @@ def test_bounded_pieces_change_no_result():
     assert pieces.at_once(1 << 20) == 1 << 20
 
 
+def test_pieces_are_as_usual_unless_they_do_not_fit(monkeypatch):
+    asked = []
+
+    def free(n_bytes):
+        return lambda: asked.append(n_bytes) or (n_bytes, "a limit")
+
+    with pieces.within(None):
+        monkeypatch.setattr(pieces, "free", free(1 << 28))
+        assert pieces.at_once(1 << 18) == 1 << 18 and not asked
+        assert [pieces.at_once(1 << n) for n in (20, 22, 23)] == [1 << 20, 1 << 22, 1 << 21]
+        monkeypatch.setattr(pieces, "free", free(1 << 10))
+        assert pieces.at_once(1 << 23) == 1 << 21  # as was free when the fit began
+        with pieces.within(None):
+            assert pieces.at_once(1 << 23) == 1 << 16
+        assert pieces.at_once(1 << 23) == 1 << 21 and asked == [1 << 28, 1 << 10]
+
+
+def test_a_fit_that_little_is_free_for(monkeypatch):
+    X = np.random.RandomState(1).randn(300, 4)
+    model = ICONEmbedding(perplexity=20, max_iter=3, random_state=0, learned="gaussian", normalization="conditional")
+    usual = clone(model).fit(X)
+    monkeypatch.setattr(pieces, "free", lambda: (1 << 20, "a limit"))
+    assert_allclose(clone(model).fit(X).embedding_, usual.embedding_, rtol=1e-3, atol=1e-5)
+
+
+X, y = load_iris(return_X_y=True)
+TRAINED = {
+    "map": (ICONEmbedding(perplexity=10, max_iter=40, random_state=0), X),
+    "encoded map": (ICONEmbedding(encoder="mlp", perplexity=10, max_iter=2, random_state=0), X),
+    "clusters": (ICONClustering(3, encoder="mlp", max_iter=2, random_state=0), X),
+    "classifier": (ICONClassifier(encoder="mlp", max_iter=2, random_state=0), X, y),
+    "pairs": (ICONCrossModal(2, encoder="mlp", max_iter=2, random_state=0), X, X[:, :2]),
+}
+
+
+@pytest.mark.parametrize("route", TRAINED)
+def test_a_step_that_finds_no_memory_is_computed_in_smaller_pieces(route, monkeypatch):
+    model, *data = TRAINED[route]
+    usual, grad, failed = clone(model).fit(*data), torch.autograd.grad, []
+
+    def little(*args, **kwargs):
+        if pieces.at_once(1 << 20) > 1 << 18:
+            failed.append(True)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return grad(*args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", little)
+    if route == "map":
+        gradient = Objective.gradient
+
+        def first(self, *args, **kwargs):
+            if not failed:
+                failed.append(True)
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            return gradient(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.autograd, "grad", grad)
+        monkeypatch.setattr(Objective, "gradient", first)
+    fitted = clone(model).fit(*data)
+    assert len(failed) == (1 if route == "map" else 2)
+    drawn_anew = route == "clusters"
+    assert_allclose(fitted.loss_curve_, usual.loss_curve_, rtol=0.1 if drawn_anew else 1e-5)
+    assert pieces.at_once(1 << 20) == 1 << 20
+
+
+def test_memory_that_never_suffices_ends_the_fit(monkeypatch):
+    def never(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.autograd, "grad", never)
+    with pytest.raises(MemoryError, match="ICONClassifier: CUDA out of memory"):
+        ICONClassifier(encoder="mlp", max_iter=2, random_state=0, device="cpu").fit(X, y)
+
+
 ON_DISK = """
 import sys, threading
 import numpy as np
@@ -145,16 +222,51 @@ def test_control_groups(version, tmp_path, monkeypatch):
         (root / folder / f"memory.{limit}").write_text(f"{most}\n")
         (root / folder / f"memory.{used}").write_text(f"{now}\n")
         (root / folder / "memory.stat").write_text("anon 7\ninactive_file 300\n")
-    plain = memory.Path
+    plain = free_memory.Path
 
     def here(path):
         return plain(str(path).replace("/proc/self/cgroup", str(groups)).replace("/sys/fs/cgroup", str(tmp_path)))
 
-    monkeypatch.setattr(memory, "Path", here)
-    assert list(memory._of_groups()) == [
+    monkeypatch.setattr(free_memory, "Path", here)
+    assert list(free_memory._of_groups()) == [
         (1300, "the limit of the control group"),
         (9200, "the limit of the control group"),
     ]
+
+
+IN_A_GROUP = """
+import os, sys
+import numpy as np
+open(sys.argv[1] + "/cgroup.procs", "w").write(str(os.getpid()))
+from sklearn_icon import ICONEmbedding
+X = np.random.default_rng(0).standard_normal((200, 40))
+model = ICONEmbedding(max_iter=2).fit(X)
+print(model.embedding_.shape)
+try:
+    model.fit(np.broadcast_to(X[:1], (10_000_000, 40)))
+except MemoryError as error:
+    print(error)
+"""
+
+
+def test_a_control_group_of_ones_own():
+    version_1 = Path("/sys/fs/cgroup/memory")
+    root, limit = (version_1, "limit_in_bytes") if version_1.is_dir() else (version_1.parent, "max")
+    group = root / f"sklearn_icon_{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("no control group can be made here")
+    try:
+        try:
+            (group / f"memory.{limit}").write_text("3000000000")
+        except OSError:
+            pytest.skip("no control group can be bounded here")
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", IN_A_GROUP, group], capture_output=True, text=True)
+    finally:
+        group.rmdir()
+    assert "(200, 2)" in done.stdout, done.stderr
+    assert "are free (the limit of the control group); " in done.stdout, done.stdout
 
 
 LIMITED = """
@@ -162,7 +274,7 @@ import resource, sys
 import numpy as np
 import sklearn_icon
 model = getattr(sklearn_icon, sys.argv[1])()
-X = np.random.default_rng(0).standard_normal((12_000, 40))
+X = np.random.default_rng(0).standard_normal((6_000, 700))
 y = X[:, :9] if sys.argv[1] == "ICONCrossModal" else np.arange(len(X)) % 3
 model.fit(X[:900], y[:900])
 pages = int(open("/proc/self/statm").read().split()[0])
