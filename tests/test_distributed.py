@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 import warnings
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -111,6 +111,12 @@ def three(tmp_path_factory):
 BY = ["two", pytest.param("three", marks=pytest.mark.slow)]
 
 
+@cache
+def of_one_process(work, *known):
+    """What a process finds in the rows of all."""
+    return work(*known, slice(None))
+
+
 def refusal(call):
     """The message of the error that a call raises."""
     try:
@@ -170,7 +176,7 @@ def _classify(rank, n_ranks):
 
 @pytest.mark.parametrize("n_ranks", BY)
 def test_classifier(n_ranks, request):
-    one, ranks = fit_classifiers(slice(None)), request.getfixturevalue(n_ranks)(_classify)
+    one, ranks = of_one_process(fit_classifiers), request.getfixturevalue(n_ranks)(_classify)
     for rank, found in enumerate(ranks):
         for name, (labels, coef, intercept, loss) in one.items():
             tolerance = 1e-4 if name == "single" else 1e-6
@@ -240,7 +246,7 @@ def _networks(rank, n_ranks):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("n_ranks", BY)
 def test_networks(n_ranks, request):
-    one, ranks = fit_networks(slice(None)), request.getfixturevalue(n_ranks)(_networks)
+    one, ranks = of_one_process(fit_networks), request.getfixturevalue(n_ranks)(_networks)
     for name, known in one.items():
         for found in ranks:
             for ours, theirs in zip(found[name], known, strict=True):
@@ -266,6 +272,11 @@ def neighbor_cases():
     }
 
 
+def neighbors_of(name, part):
+    X, metric, k = neighbor_cases()[name]
+    return nearest_neighbors(X[part], k, metric=metric, random_state=3)
+
+
 def _neighbors(rank, n_ranks):
     found = {}
     for name, (X, metric, k) in neighbor_cases().items():
@@ -280,8 +291,8 @@ def _neighbors(rank, n_ranks):
 @pytest.mark.parametrize("n_ranks", BY)
 def test_neighbors_are_those_of_one_process(n_ranks, request):
     ranks = request.getfixturevalue(n_ranks)(_neighbors)
-    for name, (X, metric, k) in neighbor_cases().items():
-        one = nearest_neighbors(X, k, metric=metric, random_state=3)
+    for name in neighbor_cases():
+        one = of_one_process(neighbors_of, name)
         indices, distances = (np.concatenate([found[name][part] for found in ranks]) for part in (0, 1))
         np.testing.assert_array_equal(indices, one.indices, err_msg=name)
         np.testing.assert_allclose(distances, one.distances, rtol=1e-12, err_msg=name)
@@ -321,11 +332,15 @@ SUMMED = [
 ]  # rows, dimensions: by compiled loops, the loss by a grid; by torch
 
 
+def sums_of(n, d, part):
+    z = np.random.RandomState(1).normal(size=(n, d)).astype(np.float32) * 8
+    return _gradients(blobs(n), part, z, d)
+
+
 def _sums(rank, n_ranks):
     found = {}
     for n, d in SUMMED:
-        z = np.random.RandomState(1).normal(size=(n, d)).astype(np.float32) * 8
-        found[n, d] = _gradients(blobs(n), _cuts(n, n_ranks)[rank], z, d)
+        found[n, d] = sums_of(n, d, _cuts(n, n_ranks)[rank])
     return found
 
 
@@ -333,8 +348,7 @@ def _sums(rank, n_ranks):
 def test_sums_of_maps_are_those_of_one_process(n_ranks, request):
     ranks = request.getfixturevalue(n_ranks)(_sums)
     for n, d in SUMMED:
-        z = np.random.RandomState(1).normal(size=(n, d)).astype(np.float32) * 8
-        steps, each = _gradients(blobs(n), slice(None), z, d)
+        steps, each = of_one_process(sums_of, n, d)
         for found in ranks:
             three = zip(found[n, d][0], steps, ranks[0][n, d][0], strict=True)
             for (loss, gradient), (one_loss, one_gradient), (_, same) in three:
