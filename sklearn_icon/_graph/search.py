@@ -32,6 +32,7 @@ _TREE_ROWS, _TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows 
 # million rows of 50 features; benchmarks/gpu.py).
 _DEVICE_ROWS, _DEVICE_LIMIT = 5_000, 1e15
 _FEW_ROWS = 1_000  # up to so many, all distances of a row are looked through
+_NUMBERS_A_CANDIDATE = 32  # that are held while candidates are ranked: blocks of a thousand rows or so
 _SCANNED_ROWS = 16  # new ones, up to which a scan takes less time than products need to begin
 
 
@@ -89,7 +90,7 @@ def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool 
         if candidates is None:
             candidates = descend(space, k, n_jobs, random_state)
         doubt = partial(missing_or_copies, bool(space.root) and not sparse)
-    return _nearest_of(space, k, candidates, doubt, run, exact=affordable or tree)
+    return _nearest_of(space, k, candidates, doubt, run, n_jobs, exact=affordable or tree)
 
 
 def _most_neighbors(space: Space, k: int) -> int:
@@ -101,10 +102,13 @@ def _most_neighbors(space: Space, k: int) -> int:
     return limit
 
 
-def _nearest_of(space: Space, k: int, candidates: Array, doubt: Doubt, run: Run, exact: bool) -> Neighbors:
+def _nearest_of(
+    space: Space, k: int, candidates: Array, doubt: Doubt, run: Run, n_jobs: Jobs, exact: bool
+) -> Neighbors:
     """The nearest of the candidates, and of all rows where a doubt is left; where not exact, how many are found."""
     n, rows = space.reference.shape[0], np.arange(space.X.shape[0])
-    indices, distances, last = run(lambda part: rank(space, k, candidates[part], part), rows)
+    ranked = partial(in_blocks, candidates.shape[1] * _NUMBERS_A_CANDIDATE, n_jobs)
+    indices, distances, last = ranked(lambda part: rank(space, k, candidates[part], part), rows)
     unsure = rows[doubt(last)]
     if unsure.size:
         indices[unsure], distances[unsure] = scan_all(space, k, unsure, run)
