@@ -10,7 +10,8 @@ from ._heads import Heads
 from ._kernels import Gaussian, Harmonic, Rational, StudentT
 from ._limits import NarrowGaussian, NegativeSampling, SpectralContrast, WideGaussian
 from ._memberships import SharedCluster
-from ._reweighted import Decoupled, HardNegatives, HardnessWeighted, MultiView, NoiseContrastive, PairwiseSigmoid
+from ._reweighted import Decoupled, HardNegatives, HardnessWeighted, MultiView
+from ._told import NoiseContrastive, PairwiseSigmoid
 from ._wrappers import UniformMixture
 
 __all__ = [

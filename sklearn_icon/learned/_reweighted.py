@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from math import inf, log
+from math import inf
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_NEWTON_STEPS = 12  # of a convex function of one number
 
-
-class _Reweighted(Learned):
+class Reweighted(Learned):
     """A kernel under another normaliser, which reads p as well."""
 
     is_limit = True
@@ -62,7 +60,7 @@ class _Reweighted(Learned):
         """In place of log Z; see `Learned.log_partition_given`."""
 
 
-class Decoupled(_Reweighted):
+class Decoupled(Reweighted):
     r"""A kernel whose normaliser leaves the positives out: the decoupled contrastive loss, DCL.
 
     ::
@@ -100,7 +98,7 @@ class Decoupled(_Reweighted):
         return _log_sum(log_kernel.masked_fill(p > 0, -inf))
 
 
-class HardNegatives(_Reweighted):
+class HardNegatives(Reweighted):
     r"""A kernel whose negatives are weighed by their nearness, and cleared of positives: debiased and hard InfoNCE.
 
     ::
@@ -133,7 +131,7 @@ class HardNegatives(_Reweighted):
     HardNegatives(base=Gaussian(metric='cosine', tau=0.5), hardness=0.0)
     """
 
-    _parameter_constraints = _Reweighted._parameter_constraints | {
+    _parameter_constraints = Reweighted._parameter_constraints | {
         "hardness": [Interval(Real, 0, None, closed="left")],
         "prior": [Interval(Real, 0, 1, closed="left")],
     }
@@ -157,7 +155,7 @@ class HardNegatives(_Reweighted):
         return (p * at_positives).sum(1) + top[:, 0]
 
 
-class MultiView(_Reweighted):
+class MultiView(Reweighted):
     r"""All views of an item in one term: multi-view InfoNCE and the decoupled hyperspherical energy loss, DHEL.
 
     ::
@@ -189,7 +187,7 @@ class MultiView(_Reweighted):
     MultiView(base=Gaussian(metric='cosine', tau=0.5))
     """
 
-    _parameter_constraints = _Reweighted._parameter_constraints | {"decoupled": ["boolean"]}
+    _parameter_constraints = Reweighted._parameter_constraints | {"decoupled": ["boolean"]}
 
     def __init__(self, base: Learned, decoupled: bool = True) -> None:
         self.base = base
@@ -261,105 +259,6 @@ class HardnessWeighted(WideGaussian):
         attracted = (p.clamp_min(tiny(p)).log() + self.attraction * sq).masked_fill(~positive, lowest).softmax(1)
         repelled = (-self.repulsion * sq).masked_fill(left_out, lowest).softmax(1)
         return ((attracted * positive - p - repelled.masked_fill(left_out, 0)) * sq).sum(1)
-
-
-class PairwiseSigmoid(_Reweighted):
-    r"""Each pair told on its own, partners from all others: the loss of SigLIP.
-
-    ::
-
-        mean_i [ -sum_{j: p(j|i) > 0} log s(log k_ij + b)  -  sum_{j: p(j|i) = 0} log s(-log k_ij - b) ]
-
-    with s the logistic function. `NegativeSampling` is the same but for its draws, among which partners may be, and for
-    the mean over them. It works with divergence="kl", normalization="conditional" and without a uniform mixture on q,
-    on batches of all pairs at once.
-
-    Parameters
-    ----------
-    base : Learned
-        The kernel k, such as `Gaussian(metric="cosine", tau=0.1)`.
-    bias : float, default=None
-        The number b. None: minus the logarithm of the number of keys, the log-odds of a partner.
-
-    References
-    ----------
-    Zhai et al., "Sigmoid loss for language image pre-training", ICCV 2023, algorithm 1.
-
-    Examples
-    --------
-    >>> from sklearn_icon.learned import Gaussian, PairwiseSigmoid
-    >>> PairwiseSigmoid(Gaussian(metric="cosine", tau=0.1), bias=-10.0)
-    PairwiseSigmoid(base=Gaussian(metric='cosine', tau=0.1), bias=-10.0)
-    """
-
-    unbounded = False
-    _parameter_constraints = _Reweighted._parameter_constraints | {
-        "bias": [Interval(Real, None, None, closed="neither"), None]
-    }
-
-    def __init__(self, base: Learned, bias: float | None = None) -> None:
-        self.base = base
-        self.bias = bias
-
-    def log_partition_given(self, log_kernel: Tensor, n_choices: int, p: Tensor) -> Tensor:
-        """The cost of all pairs, less the attraction's."""
-        from torch.nn.functional import softplus
-
-        near = p > 0
-        logits = log_kernel + (-log(n_choices) if self.bias is None else self.bias)
-        told = softplus(logits.where(near, -logits).neg())
-        return told.sum(1) + (p * log_kernel.masked_fill(~near, 0)).sum(1)
-
-
-class NoiseContrastive(_Reweighted):
-    r"""Neighbours told from drawn rows by a normaliser that is estimated beside the map: the loss of NCVis.
-
-    ::
-
-        min_c mean_i [ -sum_j p(j|i) log v_ij  -  m mean_j log(1 - v_ij) ],     v = k / (k + c)
-
-    `NegativeSampling` with the noise c that is best for the present representations, in place of a constant: where m is
-    large, c tends to m times the mean kernel, and the loss to that of q over all pairs. It works with divergence="kl",
-    normalization="conditional" and without a uniform mixture on q, on batches of all pairs at once.
-
-    Parameters
-    ----------
-    base : Learned
-        The kernel k, such as `StudentT()`.
-    n_negatives : float, default=5.0
-        The number m of rows drawn for each neighbour.
-
-    References
-    ----------
-    Artemenkov and Panov, "NCVis: Noise contrastive approach for scalable visualization", WWW 2020; Damrich et al.,
-    "From t-SNE to UMAP with contrastive learning", ICLR 2023, eq. 5.
-
-    Examples
-    --------
-    >>> from sklearn_icon.learned import NoiseContrastive, StudentT
-    >>> NoiseContrastive(StudentT())
-    NoiseContrastive(base=StudentT())
-    """
-
-    unbounded = False
-    _parameter_constraints = _Reweighted._parameter_constraints | {
-        "n_negatives": [Interval(Real, 0, None, closed="neither")]
-    }
-
-    def __init__(self, base: Learned, n_negatives: float = 5.0) -> None:
-        self.base = base
-        self.n_negatives = n_negatives
-
-    def log_partition_given(self, log_kernel: Tensor, n_choices: int, p: Tensor) -> Tensor:
-        """sum_j p_ij log(k_ij + c) + m mean_j log(1 + k_ij / c)."""
-        drawn, known = p.any(1)[:, None].to(p.dtype) * (self.n_negatives / n_choices), log_kernel.detach()
-        log_c = known.logsumexp((0, 1)) + log(self.n_negatives / n_choices / len(p))
-        for _ in range(_NEWTON_STEPS):
-            v = (known - log_c).sigmoid()
-            excess = ((1 - v) * p - v * drawn).sum()
-            log_c = log_c - (excess / (v * (1 - v) * (p + drawn)).sum().clamp_min(tiny(v))).clamp(-2, 2)
-        at_positives = log_kernel.masked_fill(p == 0, 0).logaddexp(log_c)
-        return (p * at_positives).sum(1) + (log_kernel - log_c).exp().log1p().sum(1) * self.n_negatives / n_choices
 
 
 def _log_sum(log_kernel: Tensor, where: Tensor | None = None) -> Tensor:
