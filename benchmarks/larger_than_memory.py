@@ -59,10 +59,15 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self.peak, self.over = 0, threading.Event()
 
+    @staticmethod
+    def now():
+        """That which it has."""
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return max(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anon"))
+
     def run(self):
         while not self.over.wait(0.02):
-            lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-            self.peak = max(self.peak, *(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anon")))
+            self.peak = max(self.peak, self.now())
 
 
 def fit(folder, name, bound):

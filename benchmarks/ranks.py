@@ -55,9 +55,10 @@ def tabulate():
             )
 
 
-def fit(path, knn):
+def fit(path, knn, steps):
     """Fit a map of the rows of this rank; prints what it took as a line of JSON."""
     import torch
+    from larger_than_memory import Watch
 
     from sklearn_icon import ICONEmbedding, distributed
     from sklearn_icon._core import group
@@ -74,10 +75,12 @@ def fit(path, knn):
 
         group.Ranks._heads = counted
     X = np.array(distributed.shard(path))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, of_libraries, watch = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, Watch.now(), Watch()
+    watch.start()
     wall, cpu = time.perf_counter(), time.process_time()
-    fitted = ICONEmbedding(supervisory="knn" if knn else None, random_state=0).fit(X)
+    fitted = ICONEmbedding(supervisory="knn" if knn else None, max_iter=steps, random_state=0).fit(X)
     took = time.perf_counter() - wall, time.process_time() - cpu
+    watch.over.set()
     report = fitted.fit_report_
     whole = distributed.gather(fitted)
     grids = {}
@@ -92,6 +95,7 @@ def fit(path, knn):
         "cpu": took[1],
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "before_mb": before / 1024,
+        "anonymous_mb": (watch.peak - of_libraries) / 2**20,  # that the fit added at the most
         "kl": fitted.kl_divergence_,
         "n_iter": fitted.n_iter_,
         "stages": report["stages"],
@@ -116,9 +120,10 @@ def recall(X, places, k=10, n_judged=1000):
     return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(near, found, strict=True)]))
 
 
-def run(path, ranks, threads, knn):
+def run(path, ranks, threads, knn, steps):
     """Lines of all ranks."""
     own = [str(Path(__file__).resolve()), "--fit", str(path)] + ["--knn"] * knn
+    own += [] if steps is None else ["--steps", str(steps)]
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, *start, *own], env=environment, capture_output=True, text=True)
@@ -128,7 +133,7 @@ def run(path, ranks, threads, knn):
     return sorted(lines, key=lambda line: line["rank"])
 
 
-def compare(n, columns, all_ranks, knn):
+def compare(n, columns, all_ranks, knn, steps):
     """Fits by each number of ranks, of one thread each; of one rank with two threads."""
     from sklearn.datasets import make_blobs
 
@@ -136,7 +141,7 @@ def compare(n, columns, all_ranks, knn):
         path = Path(folder) / "X.npy"
         np.save(path, make_blobs(n, columns, centers=40, random_state=0, cluster_std=3.0)[0].astype(np.float32))
         for ranks in all_ranks:
-            lines = run(path, ranks, 2 if ranks == 1 else 1, knn)
+            lines = run(path, ranks, 2 if ranks == 1 else 1, knn, steps)
             for line in lines:
                 print(json.dumps(line))
             if ranks > 1:
@@ -157,12 +162,13 @@ if __name__ == "__main__":
     parser.add_argument("--columns", type=int, default=50)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--knn", action="store_true", help="uniform p on 15 neighbours")
+    parser.add_argument("--steps", type=int, help="of a map at the most")
     parser.add_argument("--model", action="store_true", help="only the model, of many rows")
     parser.add_argument("--fit", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fit:
-        fit(options.fit, options.knn)
+        fit(options.fit, options.knn, options.steps)
     elif options.model:
         tabulate()
     else:
-        compare(options.rows, options.columns, options.ranks, options.knn)
+        compare(options.rows, options.columns, options.ranks, options.knn, options.steps)
