@@ -54,13 +54,13 @@ def fit_chosen(asked: Asked, distinct: Distinct, device: Any, random_state: np.r
     if len(distinct.first) > _MOST_ROWS and distinct.features is not None:
         return _of_many(asked, distinct, device, random_state)
     p_spec, p = _p_of(asked, distinct)
-    if len(distinct.first) <= asked.settings.n_clusters:
-        labels = np.arange(len(distinct.first))
-        asked.say(f"{len(labels)} distinct rows, each of which is a cluster")
+    if len(distinct.first) <= asked.settings.n_clusters or distinct.n_free == 0:
+        labels = distinct.apart()
+        asked.say(f"{len(labels)} distinct rows, in {labels.max() + 1} clusters without a choice")
         only = candidate("distinct rows", labels, 0.0, p, distinct.weight / distinct.weight.sum())
         choice = Choice(only, [only])
     else:
-        choice = choice_among(p, distinct.features, asked, distinct.weight)
+        choice = choice_among(p, distinct.features, asked, distinct.weight, distinct.known)
     return _kept(asked, choice, p_spec, p, distinct, choice.table(distinct.weight))
 
 
@@ -68,23 +68,26 @@ def _of_many(asked: Asked, distinct: Distinct, device: Any, random_state: np.ran
     """Choose on a draw of the rows; then train on all, or carry the choice to all and settle them."""
     n, rows, weight, settings = len(distinct.first), distinct.rows, distinct.weight, asked.settings
     few = distinct.some(np.sort(np.random.RandomState(asked.seed).permutation(n)[:_MOST_ROWS]))
-    choice = choice_among(_p_of(asked, few)[1], few.rows, asked, few.weight)
+    choice = choice_among(_p_of(asked, few)[1], few.rows, asked, few.weight, few.known)
     p_spec, p = _p_of(asked, distinct)
     name, table = choice.chosen.name, choice.table(few.weight)
-    if name == "search":
+    if name == "search" and distinct.known is None:
         data = Data(rows, None, rows, p, weight, device, random_state)
         trained = Divergence(settings, Specs(p_spec, SharedCluster(), Linear())).solve(data)
         memberships, curve = softmax(trained.logits, axis=1)[distinct.inverse], trained.result.loss_curve
         of_fit = name, table, trained.loss, curve, str(device)
         return Kept(p_spec, p, Linear(), memberships, trained.state, *of_fit, distinct.first)
     fractions, costs = weight / weight.sum(), cost_table("kl", n, settings.uniform, settings.uniform)
-    searched_rows = Rows(symmetric_flow(p, 1, weight), fractions, costs, settings.n_clusters)
+    flow = symmetric_flow(p, 1 if distinct.known is None else asked.n_steps, weight, distinct.known)
+    searched_rows = Rows(flow, fractions, costs, settings.n_clusters, distinct.known)
     n_sweeps = settings.max_iter
     if name == "k-means":
         coef, intercept = nearest_mean(few.rows, choice.chosen.labels, few.weight / few.weight.sum())
         labels, n_sweeps = np.asarray(rows @ coef.T + intercept).argmax(axis=1), 0
     else:
         labels = _carried(p_spec.step()[0], rows, few.rows, choice, settings)
+    if distinct.known is not None:
+        labels = np.where(distinct.known < 0, labels, distinct.known)
     labels, loss = settled(searched_rows, labels, asked.seed, n_sweeps)
     choice = Choice(candidate(name, labels, loss, p, fractions), choice.candidates)
     return _kept(asked, choice, p_spec, p, distinct, table)
@@ -115,7 +118,7 @@ def _p_of(asked: Asked, distinct: Distinct) -> tuple[Any, Conditional]:
 def _kept(asked: Asked, choice: Choice, p_spec: Any, p: Conditional, distinct: Distinct, table: dict) -> Kept:
     """A linear map where that is as good, else a lookup."""
     chosen, k, made = choice.chosen, asked.settings.n_clusters, None
-    if distinct.features is not None and len(distinct.first) > k:
+    if distinct.features is not None and len(distinct.first) > k and distinct.known is None:
         made = linear(distinct.rows, chosen, p, distinct.weight)
     of_fit = chosen.name, table, chosen.loss, np.array([chosen.loss]), "cpu", distinct.first
     if made is None:

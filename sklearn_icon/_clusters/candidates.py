@@ -14,6 +14,7 @@ from ..learned import SharedCluster
 from .choice import WALK_STEPS, Candidate, candidate, choose, puts_together
 from .cuts import measure_of
 from .eigenvectors import leading_eigenvectors
+from .known import k_means_beside
 from .local_search import cost_table, quiet
 from .losses import Settings
 from .row_search import Rows, cut_without_edge, searched, settled, symmetric_flow
@@ -25,12 +26,15 @@ _MOST_EIGENVECTORS = 120
 
 
 class Asked(NamedTuple):
-    """What is asked for: settings, the spec of p for some rows and so many clusters, a seed, and who is told."""
+    """What is asked for: settings, the spec of p for some rows and so many clusters, a seed, who is told, and the
+    longest walk along p.
+    """
 
     settings: Settings
     p_of: Callable[[Any, int], Any]
     seed: int
     say: Callable[[str], Any]
+    n_steps: int = WALK_STEPS
 
 
 class Choice(NamedTuple):
@@ -52,32 +56,40 @@ class Choice(NamedTuple):
         }
 
 
-def choice_among(p: Conditional, X: Any, asked: Asked, sample_weight: np.ndarray) -> Choice:
-    """Candidates on one step of p of distinct rows, and the one to keep; X holds features for k-means, or None."""
+def choice_among(
+    p: Conditional, X: Any, asked: Asked, sample_weight: np.ndarray, known: np.ndarray | None = None
+) -> Choice:
+    """Candidates on one step of p of distinct rows, and the one to keep; X holds features for k-means, or None.
+
+    Rows of a known class are in the cluster of its number in all of them. Then k-means is a start of the search alone:
+    what it has to say of uneven clusters and outliers, labels say better.
+    """
     n, share, settings = p.shape[0], sample_weight / sample_weight.sum(), asked.settings
     unit = 1.0 if X is None else unit_of(X)
     X = in_units(X, unit)
     table = cost_table("kl", n, settings.uniform, settings.uniform)
-    rows = Rows(symmetric_flow(p, WALK_STEPS, sample_weight), share, table, settings.n_clusters)
+    rows = Rows(symmetric_flow(p, asked.n_steps, sample_weight, known), share, table, settings.n_clusters, known)
     found = {}
     if X is not None:
-        labels = recalled("k-means", lambda: _k_means(X, unit, asked, sample_weight))
+        labels = recalled("k-means", lambda: _k_means(X, unit, asked, sample_weight, known))
         by_means = np.unique(labels, return_inverse=True)[1]
         found["settled k-means"] = settled(rows, by_means, asked.seed, settings.max_iter)
     near = recalled("eigenvectors", lambda: _eigenvectors(p, asked, sample_weight))
     if near is not None:
-        labels = recalled("k-means of eigenvectors", lambda: _partition_of(near, asked, sample_weight))
+        labels = recalled("k-means of eigenvectors", lambda: _partition_of(near, asked, sample_weight, known))
         found["cut"] = settled(rows, labels, asked.seed, settings.max_iter)
     else:
         near = X
     n_kept = settings.starts(int(np.clip(_KEPT_ROWS // n, _LEAST_KEPT, _MOST_KEPT)))
-    known = rows, near, list(found.values()), n_kept, asked.seed, settings.max_iter
-    found["search"] = recalled("search", lambda: searched(*known)[0])
+    how = rows, near, list(found.values()), n_kept, asked.seed, settings.max_iter
+    found["search"] = recalled("search", lambda: searched(*how)[0])
     made = {
         name: candidate(name, labels, loss, p, share, cut_without_edge(rows, labels, p))
         for name, (labels, loss) in found.items()
     }
-    if X is not None and by_means.max() + 1 == settings.n_clusters:
+    if known is not None:
+        made.pop("settled k-means", None)
+    elif X is not None and by_means.max() + 1 == settings.n_clusters:
         loss = settled(rows, by_means, asked.seed, 0)[1]
         made = {"k-means": candidate("k-means", by_means, loss, p, share)} | made
     chosen = choose(made, share, partial(puts_together, X))
@@ -87,10 +99,17 @@ def choice_among(p: Conditional, X: Any, asked: Asked, sample_weight: np.ndarray
     return Choice(chosen, list(made.values()))
 
 
-def _k_means(X: Any, unit: float, asked: Asked, sample_weight: np.ndarray) -> np.ndarray:
+def _k_means(
+    X: Any, unit: float, asked: Asked, sample_weight: np.ndarray, known: np.ndarray | None = None
+) -> np.ndarray:
     """Labels by k-means; its draws see rows in an order of their own, not that in which they come."""
     order, labels = np.argsort(row_digests(X)), np.empty(X.shape[0], np.int64)
     settings, init = asked.settings, moved(asked.settings.init, unit)
+    if known is not None:
+        n_starts = settings.starts(_K_MEANS_STARTS)
+        of = known[order], X[order], settings.n_clusters, sample_weight[order], asked.seed, n_starts
+        labels[order] = k_means_beside(*of)
+        return labels
     how = {"init": init, "n_init": 1 if is_itself(init) else settings.starts(_K_MEANS_STARTS)}
     with quiet():
         k_means = KMeans(settings.n_clusters, algorithm=settings.algorithm, random_state=asked.seed, **how)
@@ -107,7 +126,12 @@ def _eigenvectors(p: Conditional, asked: Asked, sample_weight: np.ndarray) -> np
     return leading_eigenvectors(flow, asked.settings.n_clusters, asked.seed)
 
 
-def _partition_of(near: np.ndarray, asked: Asked, sample_weight: np.ndarray) -> np.ndarray:
+def _partition_of(
+    near: np.ndarray, asked: Asked, sample_weight: np.ndarray, known: np.ndarray | None = None
+) -> np.ndarray:
+    if known is not None:
+        of = known, near, asked.settings.n_clusters, sample_weight, asked.seed, _STARTS_AMONG_EIGENVECTORS
+        return k_means_beside(*of)
     with quiet():
         k_means = KMeans(asked.settings.n_clusters, n_init=_STARTS_AMONG_EIGENVECTORS, random_state=asked.seed)
         return k_means.fit_predict(near, sample_weight=sample_weight)

@@ -153,16 +153,19 @@ def search(
     table: tuple,
     rng: np.random.RandomState,
     n_searches: int = _SEARCHES,
+    fixed: int = 0,
 ) -> tuple[Array, Array]:
     """Move groups between clusters while the cost falls, from several random labels.
 
     `flow` between groups is symmetric and sums to one, as their masses do; `table` is that of `cost_table`. Clusters
-    that lost all groups are started again from half of a large one, as long as that helps. Returns labels of shape
+    that lost all groups are started again from half of a large one, as long as that helps. So many of the first groups
+    as are `fixed` stay where they are, each in the cluster of its number. Returns labels of shape
     (n_searches, n_groups), and the cost of each.
     """
     n_groups, team = len(masses), Team()
     labels = np.argsort(rng.uniform(size=(n_searches, n_groups)), axis=1) % n_clusters  # as many groups in each
-    orders = np.stack([rng.permutation(n_groups) for _ in range(_SWEEPS)])
+    labels[:, :fixed] = np.arange(fixed)
+    orders = fixed + np.stack([rng.permutation(n_groups - fixed) for _ in range(_SWEEPS)])
 
     def settled(labels: Array) -> Array:
         costs = np.empty((len(labels), n_clusters))
@@ -176,7 +179,7 @@ def search(
         short = best[[len(np.unique(labels[which])) < min(n_clusters, n_groups) for which in best]]
         if not len(short):
             break
-        again = np.stack([_refilled(labels[which], flow, masses, n_clusters, rng) for which in short])
+        again = np.stack([_refilled(labels[which], flow, masses, n_clusters, rng, fixed) for which in short])
         lower = settled(again)
         better = lower < costs[short] - 1e-12
         labels[short[better]], costs[short[better]] = again[better], lower[better]
@@ -185,15 +188,17 @@ def search(
     return labels, costs
 
 
-def _refilled(labels: Array, flow: Array, masses: Array, n_clusters: int, rng: np.random.RandomState) -> Array:
+def _refilled(
+    labels: Array, flow: Array, masses: Array, n_clusters: int, rng: np.random.RandomState, fixed: int
+) -> Array:
     """Labels with each empty cluster given the half of a large one that is nearest to some group of it."""
     labels = labels.copy()
     for empty in np.setdiff1d(np.arange(n_clusters), labels):
-        counts = np.bincount(labels, minlength=n_clusters)
-        mass = np.bincount(labels, masses, minlength=n_clusters) * (counts > 1)
+        counts = np.bincount(labels[fixed:], minlength=n_clusters)
+        mass = np.bincount(labels[fixed:], masses[fixed:], minlength=n_clusters) * (counts > 1)
         if not mass.any():
             break
-        members = np.flatnonzero(labels == rng.choice(n_clusters, p=mass / mass.sum()))
+        members = fixed + np.flatnonzero(labels[fixed:] == rng.choice(n_clusters, p=mass / mass.sum()))
         links = flow[rng.choice(members), members]
         labels[members[np.argsort(-links, kind="stable")[: len(members) // 2]]] = empty
     return labels

@@ -2,7 +2,8 @@
 
 As in `local_search`, the loss is a sum over clusters of f_c g(m_c) + m_c h(m_c); here rows move, over a sparse flow of
 p, so that a sweep costs as much as a pass over p's entries. The rows on which the best partitions agree are groups for
-another search, as hundreds of searches among groups cost less than one among rows.
+another search, as hundreds of searches among groups cost less than one among rows. Rows whose class is known stay in
+the cluster of its number, and are one group.
 """
 
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from sklearn.cluster import KMeans
 from .._core.compiled import njit
 from .._core.conditional import Conditional
 from .._core.types import Array
+from .known import k_means_beside
 from .local_search import _interpolated, agreed_groups, quiet, search
 
 _ROUNDS, _SWEEPS, _SWEEPS_AT_ONCE = 3, 30, 10
@@ -23,21 +25,50 @@ _SAME = 0.95  # Rand index, adjusted, above which two partitions are one
 
 
 class Rows(NamedTuple):
-    """Rows as the search sees them: symmetric flow of p that sums to one, masses that do, and the table of costs."""
+    """Rows as the search sees them: symmetric flow of p that sums to one, masses that do, and the table of costs.
+
+    `known` is the cluster of each row that stays there, -1 of the others; None where all may move.
+    """
 
     flow: sparse.csr_array
     masses: np.ndarray
     table: tuple
     n_clusters: int
+    known: np.ndarray | None = None
+
+    @property
+    def free(self) -> np.ndarray:
+        """Numbers of the rows that may move."""
+        return np.arange(len(self.masses)) if self.known is None else np.flatnonzero(self.known < 0)
+
+    @property
+    def n_known(self) -> int:
+        """How many clusters are known."""
+        return 0 if self.known is None else int(self.known.max()) + 1
+
+    def groups(self, groups: np.ndarray) -> np.ndarray:
+        """Groups of rows with those of known classes as the first."""
+        if self.known is None:
+            return groups
+        own, free = self.known.copy(), self.free
+        own[free] = self.n_known + np.unique(groups[free], return_inverse=True)[1]
+        return own
 
 
-def symmetric_flow(p: Conditional, n_steps: int, sample_weight: Array) -> sparse.csr_array:
-    """w_i P_ij + w_j P_ji over two, P the mean of walks of one to n_steps steps along p; sums to one."""
+def symmetric_flow(p: Conditional, n_steps: int, sample_weight: Array, known: Array | None = None) -> sparse.csr_array:
+    """w_i P_ij + w_j P_ji over two, P the mean of walks of one to n_steps steps along p; sums to one.
+
+    A row of a known class, -1 of the others, has all of its P within the class: which of its rows is all one, as they
+    stay together.
+    """
     power = total = p.weights
     for _ in range(n_steps - 1):
         power = power @ p.weights
         total = total + power
     flow = sparse.diags_array(sample_weight) @ total
+    if known is not None:
+        has_others = (known >= 0) & (np.bincount(known + 1)[known + 1] > 1)
+        flow = sparse.diags_array(1.0 * (known < 0)) @ flow + sparse.diags_array(n_steps * sample_weight * has_others)
     flow = sparse.csr_array(flow + flow.T)
     return flow / flow.sum()
 
@@ -45,12 +76,12 @@ def symmetric_flow(p: Conditional, n_steps: int, sample_weight: Array) -> sparse
 def settled(rows: Rows, labels: np.ndarray, seed: int, max_sweeps: int = _SWEEPS) -> tuple[np.ndarray, float]:
     """Labels from which no move of a row lowers the loss, and the loss; no cluster loses its last row."""
     labels = _whole(rows, np.unique(labels, return_inverse=True)[1].astype(np.int64))
-    rng, n = np.random.RandomState(seed), len(labels)
+    rng, free = np.random.RandomState(seed), rows.free
     flow, left, moving = rows.flow, min(max_sweeps, _SWEEPS), True
     known = (flow.indptr, flow.indices, flow.data, rows.masses), rows.table, rows.n_clusters
     while moving:
         n_sweeps = min(left, _SWEEPS_AT_ONCE)  # as a rule few are needed
-        orders = np.array([rng.permutation(n) for _ in range(n_sweeps)], dtype=np.int64).reshape(-1, n)
+        orders = np.array([rng.permutation(free) for _ in range(n_sweeps)], np.int64).reshape(-1, len(free))
         cost, moving = _settle_rows(*known, orders, labels)
         left -= n_sweeps
         moving = moving and left > 0
@@ -65,7 +96,7 @@ def _whole(rows: Rows, labels: Array) -> Array:
     members = sparse.csr_array((np.ones(len(labels)), labels, np.arange(len(labels) + 1)))
     held = np.asarray((rows.flow @ members)[np.arange(len(labels)), labels]).ravel() / np.maximum(rows.masses, 1e-300)
     counts = np.bincount(labels)
-    for row in np.argsort(held, kind="stable"):
+    for row in rows.free[np.argsort(held[rows.free], kind="stable")]:
         if missing and counts[labels[row]] > 1:
             counts[labels[row]] -= 1
             labels[row], missing = rows.n_clusters - missing, missing - 1
@@ -89,7 +120,7 @@ def searched(
         best = found[0][1] if found else np.inf
         found += [settled(rows, labels, seed + number, max_sweeps) for labels in _of_groups(rows, groups, n_kept, seed)]
         found = _distinct(found, n_kept)
-        groups = agreed_groups(np.stack([labels for labels, _ in found]), rows.n_clusters)
+        groups = rows.groups(agreed_groups(np.stack([labels for labels, _ in found]), rows.n_clusters))
         if len(found) == 1 or groups.max() < rows.n_clusters or (number and found[0][1] > best - 1e-6) or n <= 2:
             break
     return found
@@ -99,10 +130,10 @@ def _first_groups(rows: Rows, near: Any, seed: int) -> Array:
     """The group of each row: k-means of `near`, or each row its own."""
     n_groups = _GROUPS_PER_CLUSTER * rows.n_clusters
     if len(rows.masses) <= n_groups or n_groups > _MOST_GROUPS:
-        return np.arange(len(rows.masses))
+        return rows.groups(np.arange(len(rows.masses)))
     with quiet():
         labels = KMeans(n_groups, n_init=1, max_iter=3, random_state=seed).fit_predict(near)
-    return np.unique(labels, return_inverse=True)[1]
+    return rows.groups(np.unique(labels, return_inverse=True)[1])
 
 
 def _k_means_starts(rows: Rows, near: Any, seed: int) -> list[Array]:
@@ -110,6 +141,8 @@ def _k_means_starts(rows: Rows, near: Any, seed: int) -> list[Array]:
     with quiet():
         return [
             KMeans(rows.n_clusters, n_init=1, max_iter=20, random_state=seed + more).fit_predict(near)
+            if rows.known is None
+            else k_means_beside(rows.known, near, rows.n_clusters, rows.masses, seed + more)
             for more in range(3)
         ]
 
@@ -120,7 +153,8 @@ def _of_groups(rows: Rows, groups: Array, n_kept: int, seed: int) -> list[Array]
     members = sparse.csr_array((np.ones(len(groups)), groups, np.arange(len(groups) + 1)), (len(groups), n_groups))
     flow, masses = (members.T @ rows.flow @ members).toarray(), members.T @ rows.masses
     n_searches = int(np.clip(_WORK / (n_groups * (n_groups + 10 * rows.n_clusters)), _LEAST_SEARCHES, _SEARCHES))
-    labels, costs = search(flow, masses, rows.n_clusters, rows.table, np.random.RandomState(seed), n_searches)
+    rng = np.random.RandomState(seed)
+    labels, costs = search(flow, masses, rows.n_clusters, rows.table, rng, n_searches, rows.n_known)
     which = np.unique(np.round(costs, 9), return_index=True)[1]  # of equal costs one is enough
     return [labels[of][groups] for of in which[:n_kept]]
 
@@ -152,7 +186,12 @@ def cut_without_edge(rows: Rows, labels: np.ndarray, p: Conditional) -> np.ndarr
     edges, flow = p.weights, rows.flow
     labels = labels.astype(np.int64, copy=False)
     graph = flow.indptr, flow.indices, flow.data, rows.masses
-    return _cut_without_edge(graph, rows.table, rows.n_clusters, (edges.indptr, edges.indices, edges.data), labels)
+    cut = _cut_without_edge(graph, rows.table, rows.n_clusters, (edges.indptr, edges.indices, edges.data), labels)
+    if rows.known is None:
+        return cut
+    of_row = np.repeat(np.arange(len(labels)), np.diff(edges.indptr))
+    leaves = np.bincount(of_row, edges.data * (labels[edges.indices] != labels[of_row]), len(labels))
+    return np.where(rows.known < 0, cut, leaves)  # known rows are not moved
 
 
 @njit(nogil=True, error_model="numpy")

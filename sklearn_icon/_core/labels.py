@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -20,6 +20,38 @@ _SUM_TOLERANCE = 1e-3  # of rows of probabilities, which may be rounded
 def is_known(y: np.ndarray) -> np.ndarray:
     """Which labels are known: all but -1."""
     return np.ones(len(y), dtype=bool) if y.dtype.kind in "US" else np.asarray(y != -1)
+
+
+class Known(NamedTuple):
+    """The classes that labels name, in order, and the number of each row's, -1 where it is unknown."""
+
+    classes: np.ndarray
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, y: np.ndarray) -> Known:
+        """Those of labels of which -1 is unknown; a ValueError where labels cannot be told apart."""
+        if y.dtype.kind in "US" and (y == "-1").any():
+            raise ValueError(
+                "y holds '-1' as text among names; for unlabelled rows pass the number -1, in an array of dtype object."
+            )
+        known = is_known(y)
+        labels = np.array(y[known].tolist()) if known.any() else np.array([], dtype=np.int64)
+        mixed = y.dtype.kind == "O" and labels.dtype.kind in "USO" and len(set(map(type, y[known]))) > 1
+        if mixed or labels.ndim != 1 or (labels != labels).any():
+            raise ValueError(
+                "y must hold numbers, or text, and -1 for unlabelled rows; got labels of several kinds or NaN or None."
+            )
+        codes = np.full(len(y), -1)
+        classes, codes[known] = np.unique(labels, return_inverse=True)
+        return cls(classes, codes)
+
+    def numbers(self, n_clusters: int) -> np.ndarray:
+        """The numbers of so many clusters: classes that are whole numbers keep theirs, others are 0, 1, ..."""
+        own = np.arange(len(self.classes))
+        if self.classes.dtype.kind in "biuf" and (self.classes == np.trunc(self.classes)).all():
+            own = self.classes.astype(np.int64)
+        return np.concatenate([own, max(own.max(initial=-1), -1) + 1 + np.arange(n_clusters - len(own))])
 
 
 def is_one_hot(y: Rows) -> bool:

@@ -10,17 +10,19 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import euclidean_distances, pairwise_distances_argmin
+from sklearn.metrics import adjusted_rand_score, euclidean_distances, pairwise_distances_argmin
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import encoders, learned, supervisory
 from .._clusters.choice import WALK_STEPS, best_count
+from .._clusters.known import columns_of, hidden_halves
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
 from .._core.group import group
+from .._core.labels import Known
 from .._core.quiet import quiet
 from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
 from .._core.types import Array, Jobs, Metric, Rows, Seed
@@ -74,10 +76,22 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     among; the search's choice then means a linear map trained on all rows, the others' are carried over to all. Equal
     rows are one row that weighs more.
 
-    Any other `supervisory` than a graph, `learned`, `encoder`, `divergence` or `debias`, or a `device` other than the
-    CPU, is a choice that is trained as it stands: phi = softmax(f(x)). Starts are hard partitions of small groups of
-    rows, the best of a search with the same loss; they are trained together by minibatches of rows with one positive
-    each, and the one with the lowest loss is kept.
+    With a `supervisory` that tells rows with a label from rows without, `SameClass`, some classes are known and others
+    are discovered: `fit(X, y)`, where y is -1 for rows without a label. All of the above is then of partitions in
+    which a labelled row is in the cluster of its class; its p is within the class, that of others the p for these.
+
+    ::
+
+        p(j|i) = 1[y_j = y_i] / (n_{y_i} - 1)  where y_i is known,  else the default p, or `SameClass(unlabelled=...)`
+        phi_ic = 1[y_i = c]                    where y_i is known
+
+    k-means is then where a search starts, and no candidate. `n_clusters` counts known classes and new ones. Memberships
+    are those of a lookup.
+
+    Any other `supervisory` than a graph or these, `learned`, `encoder`, `divergence` or `debias`, or a `device` other
+    than the CPU, is a choice that is trained as it stands: phi = softmax(f(x)). Starts are hard partitions of small
+    groups of rows, the best of a search with the same loss; they are trained together by minibatches of rows with one
+    positive each, and the one with the lowest loss is kept.
 
     Parameters
     ----------
@@ -85,12 +99,16 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Clusters: at the defaults as many wherever there are as many distinct rows; else at the most, unused ones are
         dropped with a warning.
         "auto", at the defaults, fits 2 to `max_clusters` + 1 clusters and keeps the number after which R rises most,
-        as log (R + 0.002); `max_clusters` where R nowhere rises by a fifth. It takes as long as all these fits.
+        as log (R + 0.002); `max_clusters` where R nowhere rises by a fifth. It takes as long as all these fits. Beside
+        known classes it begins at their number, and of two and more it asks each number of clusters, by two fits more,
+        how well a hidden half of them is found: only numbers count whose adjusted Rand index of labelled rows, of both
+        halves' mean, is within 0.01 of the best.
     supervisory : Supervisory or str, default=None
         The distribution p. None, at the defaults, is `RandomWalk(Gaussian(h, n_neighbors=3 h), n_steps=2)` of the
         perplexity h = `n_neighbors` / 2, or half the rows of a cluster where these are fewer; beside other choices
         `RandomWalk(UniformKNN(n_neighbors, metric), n_steps=2)`. Short names take `n_neighbors` and
-        `metric` from this estimator. `PositivePairs(augment)` draws views of the rows, for encoders.
+        `metric` from this estimator. `PositivePairs(augment)` draws views of the rows, for encoders. "same_class" is
+        for classes of which some are known.
     learned : Learned or str, default=None
         The distribution q, one over memberships. None is `learned.SharedCluster()`.
     encoder : Encoder or str, default=None
@@ -167,18 +185,25 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     ----------
     labels_ : ndarray of int of shape (n_samples,)
         Each row's likeliest cluster. Clusters are numbered by size, the largest first, ties by first row; or as `init`
-        says.
+        says. Known classes come first: whole numbers keep theirs, other labels are 0, 1, ... as in `known_classes_`,
+        and new clusters have the numbers after the largest. Labelled rows have those of their classes; where an encoder
+        is trained it may say otherwise, and a class's number is that of the cluster with most of its rows, one to one.
     n_clusters_ : int
         Clusters in use.
     cluster_counts_ : dict of ndarray
-        With `n_clusters` "auto", the numbers that were tried, "n_clusters", and the "cut" (R) of each.
+        With `n_clusters` "auto", the numbers that were tried, "n_clusters", and the "cut" (R) of each; beside two and
+        more known classes also the adjusted Rand index of hidden ones, "found".
+    known_classes_ : ndarray
+        The known classes, sorted, -1 left out. Only where p tells them from rows without a label.
+    cluster_numbers_ : ndarray of int of shape (`n_clusters_`,)
+        The number in `labels_` of each column of the memberships. Only where `known_classes_` is.
     cluster_centers_ : ndarray of shape (`n_clusters_`, `n_features_in_`)
         Means of X weighted by membership. Only where X holds features.
     inertia_ : float
         Sum of squared distances of rows to the centre of their cluster. Only where X holds features.
     chosen_ : {"search", "cut", "k-means", "settled k-means", "distinct rows"}
         At the defaults, how the kept partition was found; "settled" is after moves, and the last where there are no
-        more of these than clusters.
+        more of these than clusters, or all are of known classes.
     candidates_ : dict of ndarray
         At the defaults, a table of the candidates: "name", "loss", "cut" (R), "evenness" (1 - sum_c m_c^2),
         "effective" (even clusters of the same entropy) and "n_clusters".
@@ -228,6 +253,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     __module__ = "sklearn_icon"  # where users find it
     _by_center = False
+    _numbers: Array | None = None
     _of_rows = ("labels_", "neighbors_graph_")
     _memberships: Any
     _fitted_rows: Any
@@ -342,7 +368,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             `supervisory.Spectral` that reads one. To encoders also dense items of shape (n_samples, ...), whose numbers
             are the features of all but the encoder.
         y : array-like, default=None
-            What p reads in addition to X: labels, group ids, companion features. Else ignored.
+            What p reads in addition to X: labels, -1 for rows without one, group ids, companion features. Else ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of rows: in the average over i, in p(j|i) and in the clusters' masses, centers and numbering, so
             that a weight of 3 counts as three copies and one of 0 as none, but as a new row. Neighbors are found
@@ -356,18 +382,29 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Raises
         ------
         ValueError
-            Fewer rows than clusters, a q that is not one over memberships, or a p whose keys are not the rows.
+            Fewer rows than clusters, fewer clusters than known classes, labels of several kinds, a q that is not one
+            over memberships, or a p whose keys are not the rows.
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         items = self._validate_items(X, encoder, reset=True)
         X = rows_of(items)
-        automatic = self._is_automatic(p_spec, y)
+        if y is not None:
+            p_spec = p_spec.beside(y, self._local(X, self._count))
+        known = p_spec.known(y)
+        automatic = self._is_automatic(p_spec, y, known)
         if self.n_clusters == "auto":
-            return self._fit_counts(items, y, sample_weight, automatic, random_state)
+            return self._fit_counts(items, y, sample_weight, automatic, random_state, known)
         n_samples = group().total(X.shape[0])
         if n_samples < self.n_clusters:
             raise ValueError(f"n_samples={n_samples} should be >= n_clusters={self.n_clusters}.")
-        X_holds = held_by(p_spec, X, None if automatic else y)
+        if known is not None:
+            check_consistent_length(X, known.codes)
+            if len(known.classes) > self._count:
+                raise ValueError(
+                    f"n_clusters={self.n_clusters} counts known classes too, of which y holds {len(known.classes)}; "
+                    "raise it to their number and that of new clusters."
+                )
+        X_holds = held_by(p_spec, X, y if known is not None or not automatic else None)
         p_spec.settle(X_holds)
         given = sample_weight is not None
         sample_weight = row_weights(sample_weight, X)
@@ -379,7 +416,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if few:
             return self._fit_by_first(items, y, sample_weight if given else None)
         if route_of("ICONClustering", case) == "chosen":
-            return self._fit_chosen(X, X_holds, sample_weight, device, random_state)
+            return self._fit_chosen(X, X_holds, sample_weight, device, random_state, p_spec, known)
         loss = self._loss(case)
         loss.check(X_holds, X.shape[0])
         return self._fit_loss(
@@ -417,16 +454,17 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.n_iter_ = solution.result.n_iter
         self._state, self._by_center = solution.state, loss.by_center and has_features
         memberships = softmax(solution.logits, axis=1).astype(X.dtype, copy=False)
-        self._set_partition(memberships, X if has_features else None, sample_weight)
+        self._set_partition(memberships, X if has_features else None, sample_weight, p_spec.known(y))
         related = not (encoder.parametric or self._by_center)  # new rows by those of the fit
         self._fitted_rows = FittedRows(X, X_holds, p, p_spec, y) if related else None
         return self
 
-    def _is_automatic(self, p_spec: Any, y: Any) -> bool:
-        """Whether the partition is chosen among candidates: no choice was made but that of a graph."""
+    def _is_automatic(self, p_spec: Any, y: Any, known: Known | None = None) -> bool:
+        """Whether the partition is chosen among candidates: no choice was made but that of a graph, or of labels."""
         ours = self.learned is None and self.encoder is None and self.divergence == "kl" and self.debias == "auto"
         graph = isinstance(p_spec, supervisory.Graph) and y is None
-        return ours and self.device in ("auto", "cpu") and (self.supervisory is None or graph)
+        partly = known is not None and p_spec.unlabelled is not None
+        return ours and self.device in ("auto", "cpu") and (self.supervisory is None or graph or partly)
 
     def _stands_for(self) -> dict[str, Any]:
         specs = super()._stands_for()
@@ -448,7 +486,14 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return supervisory.RandomWalk(local, n_steps=WALK_STEPS)
 
     def _fit_chosen(
-        self, X: Rows, X_holds: str, sample_weight: Any, device: Any, random_state: np.random.RandomState
+        self,
+        X: Rows,
+        X_holds: str,
+        sample_weight: Any,
+        device: Any,
+        random_state: np.random.RandomState,
+        p_spec: Any,
+        known: Known | None,
     ) -> Self:
         """Fit the partition that is chosen among candidates."""
         from .._clusters.automatic import fit_chosen
@@ -462,15 +507,20 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         with self._threads(X.shape[0] * X.shape[1]):
             say = self._progress.say if self.verbose else lambda line: None
             asked = Asked(self._settings(), self._p_of, random_state.randint(np.iinfo(np.int32).max), say)
-            kept = fit_chosen(asked, Distinct.of(X, X_holds, sample_weight), device, random_state)
-        self.supervisory_, self.learned_, self.encoder_ = kept.p_spec, learned.SharedCluster(), kept.encoder
+            codes = None if known is None or not len(known.classes) else known.codes
+            if known is not None:
+                asked = asked._replace(p_of=lambda *_: p_spec.unlabelled, n_steps=p_spec.unlabelled.step()[1])
+                asked.settings.refuse_k_means("known classes say where clusters begin")
+            kept = fit_chosen(asked, Distinct.of(X, X_holds, sample_weight, codes), device, random_state)
+        self.supervisory_ = kept.p_spec if known is None else p_spec
+        self.learned_, self.encoder_ = learned.SharedCluster(), kept.encoder
         self._keep_graph(kept.p, kept.p_spec, X_holds == "features" and kept.p.shape[0] == X.shape[0])
         self.device_, self.debias_ = kept.device, self._share
         self.chosen_, self.candidates_ = kept.chosen, kept.candidates
         self.loss_, self.loss_curve_, self.n_iter_ = kept.loss, kept.loss_curve, len(kept.loss_curve)
         self._state, self._by_center = kept.state, False
         memberships, features = kept.memberships.astype(X.dtype, copy=False), X if X_holds == "features" else None
-        self._set_partition(memberships, features, sample_weight)
+        self._set_partition(memberships, features, sample_weight, known)
         self._fitted_rows = None
         if kept.rows is not None:
             self._memberships = self._memberships[kept.first]
@@ -527,7 +577,13 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return self._columns_found or self._count
 
     def _fit_counts(
-        self, items: Any, y: Any, sample_weight: Any, automatic: bool, random_state: np.random.RandomState
+        self,
+        items: Any,
+        y: Any,
+        sample_weight: Any,
+        automatic: bool,
+        random_state: np.random.RandomState,
+        known: Known | None,
     ) -> Any:
         """Fit as many clusters as what is cut of p tells."""
         if not automatic:
@@ -537,21 +593,28 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             )
         seed = random_state.randint(np.iinfo(np.int32).max)
 
-        def of(k: int) -> Any:
+        def of(k: int, y: Any = y) -> Any:
             inner = clone(self).set_params(n_clusters=k, random_state=seed, checkpoint=None)
             vars(inner).pop("_skl_callbacks", None)  # which are told of this fit
             with quiet("only .* of n_clusters", ConvergenceWarning):
                 return inner.fit(items, y, sample_weight)
 
-        n, counts, cuts = items.shape[0], list[int](), list[float]()
-        for k in range(2, max(2, min(self.max_clusters + 1, n - 1)) + 1):
+        n, counts, cuts, found = items.shape[0], list[int](), list[float](), list[float]()
+        halves = [] if known is None else hidden_halves(known.codes, np.random.RandomState(seed))
+        least = 2 if known is None else max(2, len(known.classes))
+        for k in range(least, max(least, min(self.max_clusters + 1, n - 1)) + 1):
             fitted = of(k)
             if fitted.n_clusters_ < k and counts:
                 break
             counts.append(fitted.n_clusters_)
             cuts.append(float(fitted.candidates_["cut"][list(fitted.candidates_["name"]).index(fitted.chosen_)]))
-        self._take(of(best_count(counts, cuts)))
+            if known is not None and halves:
+                own = known.codes >= 0
+                scores = [adjusted_rand_score(known.codes[own], of(k, half).labels_[own]) for half in halves]
+                found.append(float(np.mean(scores)))
+        self._take(of(best_count(counts, cuts, found)))
         self.cluster_counts_ = {"n_clusters": np.array(counts), "cut": np.array(cuts)}
+        self.cluster_counts_ |= {"found": np.array(found)} if halves else {}
         return self
 
     def _case(self, p_spec: Any, q_spec: Any, encoder: Any, **known: Any) -> Case:
@@ -575,8 +638,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             return _SHARE_UNDER_KL if self.divergence == "kl" else 0.0
         return float(self.debias)
 
-    def _set_partition(self, memberships: Array, X: Rows, sample_weight: Any) -> None:
-        """Number the clusters in use by size, then by first row; centres and inertia of features."""
+    def _set_partition(self, memberships: Array, X: Rows, sample_weight: Any, known: Known | None = None) -> None:
+        """Number the clusters in use by known class, size, then first row; centres and inertia of features."""
         labels = memberships.argmax(axis=1)
         if np.ptp(memberships, axis=0).max() < _ALIKE:
             labels[:] = memberships.mean(axis=0).argmax()
@@ -587,8 +650,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         first = group().gathered(first[None]).min(axis=0)
         used = self._columns = np.flatnonzero(np.isfinite(first))
         if not (self._by_center and is_itself(self.init)):
-            sizes = group().total(np.bincount(labels, weights=sample_weight, minlength=len(first)))
-            self._columns = used[np.lexsort((first[used], -sizes[used]))]
+            ranks, sizes = np.full(len(first), len(first)), np.bincount(labels, sample_weight, len(first))
+            if known is not None:
+                of_classes = columns_of(labels, known.codes, len(first))
+                ranks[of_classes], used = np.arange(len(of_classes)), np.union1d(used, of_classes)
+            self._columns = used[np.lexsort((first[used], -group().total(sizes)[used], ranks[used]))]
         self.n_clusters_ = len(used)
         if self.n_clusters_ < self._count:
             few = f"({self.n_clusters_}) found smaller than n_clusters ({self.n_clusters}). Possibly due to duplicate"
@@ -603,12 +669,20 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         memberships = memberships[:, self._columns]
         memberships = memberships / memberships.sum(axis=1, keepdims=True)
         self._memberships = memberships if not self.encoder_.parametric else None
-        self.labels_ = memberships.argmax(axis=1)
+        columns, self._numbers = memberships.argmax(axis=1), None
+        if known is not None:
+            self.known_classes_, self._numbers = known.classes, known.numbers(self.n_clusters_)
+            self.cluster_numbers_ = self._numbers
+        self.labels_ = self._numbered(columns)
         if X is not None:
             by_center = "centers" in self._state and self._by_center
             centers = self._state["centers"][self._columns] if by_center else means_of(X, memberships, sample_weight)
-            self.inertia_ = float(group().total(sample_weight @ sq_distances(X, centers, self.labels_)))
+            self.inertia_ = float(group().total(sample_weight @ sq_distances(X, centers, columns)))
             self.cluster_centers_ = centers.astype(X.dtype, copy=False)
+
+    def _numbered(self, columns: Array) -> Array:
+        """What clusters are called whose columns these are."""
+        return columns if self._numbers is None else self._numbers[columns]
 
     def predict_proba(self, X: Rows) -> Array:
         """Memberships of rows.
@@ -651,7 +725,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _chains(self) -> tuple:
         steps = self._steps_of(self.encoder_, self._state, self.n_features_in_, self._n_outputs)
-        return {"predict_proba": [*steps, ("pick", [self._columns]), ("softmax", [])]}, np.arange(self.n_clusters_)
+        return {"predict_proba": [*steps, ("pick", [self._columns]), ("softmax", [])]}, self._numbered(
+            np.arange(self.n_clusters_)
+        )
 
     def _encoded(self, X: Rows) -> Array:
         """Memberships of items by the encoder, in the clusters in use alone, however unlike the rows of the fit."""
@@ -673,7 +749,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         check_is_fitted(self)
         if self._by_center and not self.encoder_.parametric:
             return self._nearest(self._validate_items(X, self.encoder_, reset=False))
-        return self.predict_proba(X).argmax(axis=1)
+        return self._numbered(self.predict_proba(X).argmax(axis=1))
 
     def transform(self, X: Rows) -> Any:
         """Soft memberships as features; see `predict_proba`. Or distances to the centres, as `output` says.

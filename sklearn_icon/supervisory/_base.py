@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .._core.conditional import Conditional
+    from .._core.labels import Known
     from ._labels import PositivePairs
     from ._neighborhoods import Neighborhood
 
@@ -67,6 +68,8 @@ class Supervisory(Spec):
     """Whether rows are reached by walks of several steps."""
     batch_is_whole = True
     """Whether `of_batch` computes all rows to return some."""
+    unlabelled: Supervisory | None = None
+    """The p of rows without a label, where it has one of its own."""
     compares_all_pairs = False
     """Whether there is `log_rows_with_self`, p between all pairs of rows."""
 
@@ -140,6 +143,14 @@ class Supervisory(Spec):
         """Where k-means among the rows that p measures begins, as its `init`; None where it is left to k-means."""
         return None
 
+    def known(self, y: Any) -> Known | None:
+        """The classes of labelled rows, where p tells them from rows without a label; else None."""
+        return None
+
+    def beside(self, y: Any, unlabelled: Supervisory) -> Supervisory:
+        """Itself, or with a p for the rows of y without a label, where that was left out."""
+        return self
+
     def settle(self, X_holds: str) -> None:
         """Set what was left to X, which was found to hold features, distances or a graph."""
 
@@ -205,7 +216,7 @@ class Wrapper(Supervisory):
     allows_unknown, excludes_self, weighs_rows = map(of_base, ("allows_unknown", "excludes_self", "weighs_rows"))
     views, neighborhood, walks = map(of_base, ("views", "neighborhood", "walks"))
     plain, reads, like_new, take = map(of_base, ("plain", "reads", "like_new", "take"))
-    complete, settle, check_batch = map(of_base, ("complete", "settle", "check_batch"))
+    complete, settle, check_batch, known = map(of_base, ("complete", "settle", "check_batch", "known"))
     k_means_start = of_base("k_means_start")
     most_edges = of_base("most_edges")
     batch_needs, check_batch_y = map(of_base, ("batch_needs", "check_batch_y"))

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples
 
 from .._core.conditional import Conditional, view_conditional
-from .._core.labels import is_known
+from .._core.labels import Known, is_known
 from .._core.spec import answer, of_base
 from .._core.types import Array, Jobs, Rows, Seed
 from .._graph.walks import visits
@@ -51,7 +51,8 @@ class SameClass(Supervisory):
         64 where all would make more than 20 million pairs.
     unlabelled : Supervisory, default=None
         A p over the rows of X, such as `UniformKNN()`, for rows whose label is -1, or whose indicators are all zero.
-        None: -1 is a class like any other, as it is to scikit-learn's classifiers, and rows of zeros have no positive.
+        None: -1 is a class like any other, as it is to scikit-learn's classifiers, and rows of zeros have no positive;
+        `ICONClustering` puts its default p here where y holds -1.
 
     Raises
     ------
@@ -122,6 +123,18 @@ class SameClass(Supervisory):
         """As the p of rows without a label; see `Supervisory.complete`."""
         if self.unlabelled is not None:
             self.unlabelled.complete(n_clusters)
+
+    def known(self, y: Any) -> Known | None:
+        """Of 1-D labels, where some may be unknown; see `Supervisory.known`."""
+        if self.unlabelled is None or y is None or sparse.issparse(y) or np.asarray(y).shape[1:] > (1,):
+            return None
+        return Known.of(column_or_1d(y))
+
+    def beside(self, y: Any, unlabelled: Supervisory) -> Supervisory:
+        """See `Supervisory.beside`."""
+        partly = SameClass(self.n_positives, unlabelled)
+        labels = partly.known(y) if self.reads_labels and self.unlabelled is None else None
+        return self if labels is None or labels.codes.min() >= 0 else partly
 
     def settle(self, X_holds: str) -> None:
         """As the p of rows without a label; see `Supervisory.settle`."""

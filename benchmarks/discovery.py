@@ -1,0 +1,114 @@
+"""Classes discovered beside known ones: accuracy on known, new and all rows, beside k-means that knows the labels.
+
+Half of the classes are known, half of their rows are labelled; figures are of rows without a label. Known classes must
+keep their numbers, new clusters are matched to hidden classes. Of the digits and of the first rows of a file, `.npz`
+with X and y.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from _fresh import machine
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.datasets import load_digits
+from sklearn.metrics import pairwise_distances_argmin
+
+from sklearn_icon import ICONClustering
+
+_STARTS, _STEPS = 10, 100
+
+
+def hidden_half(y, seed):
+    """(codes with those of known classes first, how many are known, what is told: the code or -1)."""
+    rng = np.random.RandomState(seed)
+    order = rng.permutation(np.unique(y))
+    codes, n_known = np.argsort(order)[np.searchsorted(np.sort(order), y)], len(order) // 2
+    return codes, n_known, np.where((codes < n_known) & (rng.uniform(size=len(y)) < 0.5), codes, -1)
+
+
+def first_centers(X, told, k, seed):
+    """Means of known classes, and rows drawn by k-means++ among those without a label."""
+    means = np.stack([X[told == c].mean(axis=0) for c in range(told.max() + 1)])
+    return np.vstack([means, kmeans_plusplus(X[told < 0], k - len(means), random_state=seed)[0]])
+
+
+def seeded(X, told, k, seed):
+    """k-means that begins at the means of known classes: the least inertia of several starts."""
+    starts = [first_centers(X, told, k, 100 * seed + start) for start in range(_STARTS)]
+    return min((KMeans(k, init=init, n_init=1).fit(X) for init in starts), key=lambda fit: fit.inertia_).labels_
+
+
+def constrained(X, told, k, seed):
+    """The same with labels fixed at each step."""
+    found = []
+    for start in range(_STARTS):
+        centers, labels = first_centers(X, told, k, 100 * seed + start), None
+        for _ in range(_STEPS):
+            before, labels = labels, np.where(told < 0, pairwise_distances_argmin(X, centers), told)
+            if before is not None and (labels == before).all():
+                break
+            centers = np.stack([X[labels == c].mean(axis=0) if (labels == c).any() else centers[c] for c in range(k)])
+        found.append((np.square(X - centers[labels]).sum(), labels))
+    return min(found, key=lambda each: each[0])[1]
+
+
+def ours(X, told, k, seed):
+    return ICONClustering(k, supervisory="same_class", random_state=seed).fit(X, told).labels_
+
+
+def accuracies(labels, codes, n_known, told):
+    """Of rows without a label: known classes by their numbers, hidden ones by the matching that is best for them."""
+    k = max(labels.max(), codes.max()) + 1
+    common = np.zeros((k, k))
+    np.add.at(common, (labels, codes), codes >= n_known)
+    rows, columns = linear_sum_assignment(-common[n_known:, n_known:])
+    named = np.arange(k)
+    named[n_known + rows] = n_known + columns
+    right, free = named[labels] == codes, told < 0
+    return [right[free & part].mean() for part in (codes < n_known, codes >= n_known, np.ones(len(codes), bool))]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=Path, nargs="*", default=[])
+    parser.add_argument("-n", type=int, default=20_000)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--count", action="store_true", help="also estimate the number of classes of the digits")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    data = {"digits": load_digits(return_X_y=True)}
+    for path in args.files:
+        held = np.load(path)
+        data[path.stem] = held["X"][: args.n].astype(np.float32), held["y"][: args.n]
+    ICONClustering(10).fit(data["digits"][0])  # compiles
+    figures, counts = [], []
+    for name, (X, y) in data.items():
+        k = len(np.unique(y))
+        for how in (ours, constrained, seeded):
+            scores, start = [], time.process_time()
+            for seed in range(args.seeds):
+                codes, n_known, told = hidden_half(y, seed)
+                scores.append(accuracies(how(X, told, k, seed), codes, n_known, told))
+            seconds = (time.process_time() - start) / args.seeds
+            of = dict(zip(("known", "new", "all"), np.transpose(scores).round(4).tolist(), strict=True))
+            figures.append({"data": name, "rows": len(X), "how": how.__name__, "cpu_seconds": round(seconds, 2), **of})
+            means = ", ".join(f"{part} {np.mean(each):.3f} +- {np.std(each):.3f}" for part, each in of.items())
+            print(f"{name:16} {how.__name__:12} {means}, {seconds:.1f} s", flush=True)
+    for seed in range(args.seeds if args.count else 0):
+        X, told = data["digits"][0], hidden_half(data["digits"][1], seed)[2]
+        fit = ICONClustering("auto", supervisory="same_class", max_clusters=15, random_state=seed).fit(X, told)
+        counts.append(fit.n_clusters_)
+        print(f"digits: {fit.n_clusters_} classes", flush=True)
+    if args.json:
+        text = json.dumps({"machine": machine(), "figures": figures, "estimated": counts}, indent=1)
+        args.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
