@@ -1,9 +1,12 @@
-"""Whether changed files are refused: `python benchmarks/mutated_files.py [changes]`, 1,000 by default.
+"""Whether changed files are refused: `python benchmarks/mutated_files.py --json benchmarks/results/mutated_files.json`.
 
-Saved estimators of each class are cut, flipped, spliced and forged (with a digest that is right). Each must be refused
-with a ValueError, or load as an estimator of the library; anything else is printed and counted.
+Saved estimators of each class are cut, flipped, spliced and forged (with a digest that is right), `--n` times where
+something changed. Each must be refused with a ValueError, or be equal: all that the fit learned is the same and so is,
+to the bit, what it computes of rows. "other parameters" is equal in this way with another valid value of a parameter,
+which a digest cannot tell from a file that was saved so. Anything else is printed and counted as bad.
 """
 
+import argparse
 import json
 import sys
 import tempfile
@@ -74,32 +77,78 @@ def _change(value, rng):
         return
 
 
+def outputs(model, X):
+    """What a fitted model computes of rows."""
+    names = [name for name in ("predict_proba", "predict", "transform") if hasattr(model, name)]
+    return [getattr(model, name)(X) for name in names]
+
+
+def digest_of(value):
+    """That of plain data, arrays and specs."""
+    arrays = []
+    text = json.dumps(saving.encoded(value, arrays, "value"), sort_keys=True)
+    return text, [array.tobytes() for array in arrays]
+
+
+def learned_of(model):
+    """What the fit learned."""
+    parameters = model.get_params(deep=False)
+    return {name: digest_of(value) for name, value in vars(model).items() if name not in parameters}
+
+
+def outcome_of(path, original, X):
+    """What became of a changed file."""
+    try:
+        loaded = sklearn_icon.load(path)
+    except ValueError:
+        return "refused"
+    except Exception as error:
+        return f"BAD: raised {type(error).__name__}: {error}"
+    if learned_of(loaded) != learned_of(original):
+        different = {name for name in vars(original) if learned_of(original).get(name) != learned_of(loaded).get(name)}
+        return f"BAD: other {sorted(different)}"
+    try:
+        same = all(map(np.array_equal, outputs(loaded, X), outputs(original, X)))
+    except Exception as error:
+        return f"BAD: computing raised {type(error).__name__}: {error}"
+    if not same:
+        return "BAD: computes something else"
+    alike = digest_of(loaded.get_params(deep=False)) == digest_of(original.get_params(deep=False))
+    return "equal" if alike else "other parameters"
+
+
 def main():
-    n_changes = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    rng, counts, bad = np.random.RandomState(0), {}, 0
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json")
+    args = parser.parse_args()
+    rng, counts, bad, kept = np.random.RandomState(args.seed), {}, [], 0
+    X = load_iris().data[::7]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         originals = list(contents(Path(folder)))
-        path = Path(folder) / "changed"
-        for _ in range(n_changes):
-            original = originals[rng.randint(len(originals))]
-            kind, content = changed(original, rng)
-            if content == original:
+        fits, path = [sklearn_icon.load(Path(folder) / str(i)) for i in range(len(originals))], Path(folder) / "changed"
+        while kept < args.n:
+            number = rng.randint(len(originals))
+            kind, content = changed(originals[number], rng)
+            if content == originals[number]:
                 continue
+            kept += 1
             path.write_bytes(content)
-            try:
-                loaded = sklearn_icon.load(path)
-                forged = kind in ("document", "header")
-                outcome = "loaded" if forged and type(loaded).__name__.startswith("ICON") else "WRONGLY LOADED"
-            except ValueError:
-                outcome = "refused"
-            except Exception as error:
-                outcome = f"RAISED {type(error).__name__}"
-                print(kind, outcome, error)
-            bad += outcome.isupper() or outcome.startswith("RAISED")
-            counts[kind, outcome] = counts.get((kind, outcome), 0) + 1
-    for (kind, outcome), count in sorted(counts.items()):
-        print(f"{kind:10} {outcome:24} {count}")
+            outcome = outcome_of(path, fits[number], X)
+            if outcome.startswith("BAD"):
+                bad.append([kept, kind, type(fits[number]).__name__, outcome])
+                print(*bad[-1], flush=True)
+            key = f"{kind}: {outcome.partition(':')[0]}"
+            counts[key] = counts.get(key, 0) + 1
+    totals = {}
+    for key, count in counts.items():
+        totals[key.split(": ")[1]] = totals.get(key.split(": ")[1], 0) + count
+    result = {"files": kept, "seed": args.seed, "outcomes": totals, "by kind": dict(sorted(counts.items())), "bad": bad}
+    print(json.dumps(result, indent=1))
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
     sys.exit(bool(bad))
 
 

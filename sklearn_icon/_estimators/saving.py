@@ -31,6 +31,7 @@ from .. import divergences, encoders, learned, supervisory
 from .._core.spec import Spec, shown
 from .._core.versions import __version__
 from .._training.new_rows import FittedRows
+from .fitted import contradiction
 
 FORMAT = 1
 _ESTIMATORS = ("ICONEmbedding", "ICONClustering", "ICONClassifier", "ICONCrossModal")
@@ -43,12 +44,13 @@ _SPARSE = {"csr_array": sparse.csr_array, "csr_matrix": sparse.csr_matrix}
 _MOST_HEADER = 100_000_000
 _PASSING = {"_skl_callbacks", "_parent_callback_ctx", "neighbors_graph_"}  # of a session, or made from the rest
 _CAME_LATER = {"checkpoint", "max_clusters", "max_memory"}  # parameters, after the first files were written
-_NAME = re.compile(r"_?[A-Za-z][A-Za-z0-9_]*")
+_NAME, _VERSION = re.compile(r"_?[A-Za-z][A-Za-z0-9_]*"), re.compile(r"\d+\.\d+")
 
 
 def save(estimator, path) -> None:
     """Write an estimator; the file is there whole or not at all."""
     estimator._validate_params()
+    estimator._resolve_specs()
     arrays: list[np.ndarray] = []
     state = {name: value for name, value in vars(estimator).items() if name not in _PASSING}
     document = {
@@ -292,7 +294,7 @@ def parsed(content: memoryview, kind: str = "sklearn_icon", what: str = "a saved
         document = json.loads(text)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _Refused(f"its header is not that of {what}, or was changed") from None
-    if type(document) is not dict or document.get("format") != FORMAT:
+    if type(document) is not dict or type(document.get("format")) is not int or document["format"] != FORMAT:
         raise _Refused(f"its format is not {FORMAT}, which this version reads; install the version that wrote it")
     numbers = content[8 + length :]
     if _digest(text, [numbers]) != digest:
@@ -301,7 +303,8 @@ def parsed(content: memoryview, kind: str = "sklearn_icon", what: str = "a saved
     for i in range(len(header)):
         entry = header[str(i)]
         dtype, shape, (first, stop) = np.dtype(_DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
-        if not all(type(size) is int and 0 <= size < 2**48 for size in shape) or len(shape) > 32:
+        lengths = type(shape) is list and len(shape) <= 32 and all(type(size) is int for size in shape)
+        if not lengths or not all(0 <= size < 2**48 for size in shape):
             raise _Refused(f"the shape {shown(shape)} of an array is none")
         if first != start or stop - first != prod(shape) * dtype.itemsize or not start <= stop <= len(numbers):
             raise _Refused(f"an array of shape {shown(shape)} does not lie within the file")
@@ -319,8 +322,8 @@ def _made(document, arrays):
     import sklearn_icon
 
     name, state = document["estimator"], document["state"]
-    if name not in _ESTIMATORS or type(document["version"]) is not str:
-        raise _Refused("it names no estimator of the library")
+    if name not in _ESTIMATORS or type(document["version"]) is not str or not _VERSION.match(document["version"]):
+        raise _Refused("it names no estimator of the library, or no version")
     cls = getattr(sklearn_icon, name)
     parameters = signature(cls).parameters
     values = {key: decoded(value, arrays) for key, value in state.items()}
@@ -335,6 +338,10 @@ def _made(document, arrays):
             _check_finite(value, key)
     estimator = cls(**{key: value for key, value in values.items() if key in parameters})
     estimator._validate_params()
+    estimator._resolve_specs()
+    wrong = contradiction(values)
+    if wrong:
+        raise _Refused(wrong)
     vars(estimator).update(values)
     return estimator, later
 

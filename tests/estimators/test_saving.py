@@ -247,6 +247,15 @@ FORGERIES = {
     "an array that is not there": lambda document: document["state"].update(embedding_={"array": [999, "C", True]}),
     "a negative place": lambda document: document["state"].update(embedding_={"array": [-1, "C", True]}),
     "rows": lambda document: document["state"].update(_fitted_rows={"rows": {"kind": "features"}}),
+    "a format that equals": lambda document: document.update(format=True),
+    "no version": lambda document: document.update(version="__class__"),
+    "a number for p": lambda document: document["state"].update(supervisory=2**70),
+    "a number for the spec of the fit": lambda document: document["state"].update(encoder_=True),
+    "words for a number": lambda document: document["state"].update(learning_rate_="os"),
+    "words for a curve": lambda document: document["state"].update(loss_curve_=""),
+    "a curve for a map": lambda document: document["state"].update(embedding_=document["state"]["loss_curve_"]),
+    "another number of columns": lambda document: document["state"].update(n_features_in_=3),
+    "another report": lambda document: document["state"]["fit_report_"]["dict"].update(seconds=None),
 }
 
 
