@@ -178,7 +178,8 @@ def _draw(method, path):
     """Fit the method to some digits and draw what it learned; return the caption."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        outcome = run(method.name, _ROWS, **({"max_iter": _STEPS} if method.family == "contrastive" else {}))
+        few = _STEPS if method.family == "contrastive" else 2 * _STEPS if method.learned.is_limit else None
+        outcome = run(method.name, _ROWS, **({"max_iter": few} if few else {}))
     places, labels = outcome.learned, outcome.labels
     found = f"{outcome.measure} {outcome.value:.2f}, at random {outcome.chance:.2f}"
     if method.estimator == "ICONClustering":
