@@ -13,6 +13,7 @@ _TITLES = {
     "classes": "Classes",
     "contrastive": "Contrastive learning",
     "divergences": "Divergences",
+    "new": "Unpublished cells",
     "pairs": "Two modalities",
 }
 _INTRO = """Measurements
