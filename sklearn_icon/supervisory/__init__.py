@@ -10,6 +10,7 @@ from typing import Any
 
 from .._core.types import Metric
 from ._base import Supervisory
+from ._constraints import Constraints
 from ._given import GRAPH_OF_FEATURES as GRAPH_OF_FEATURES
 from ._given import Counts, CrossModalPairs, Graph, Identity
 from ._labels import BalancedCodes, DataLabel, PositivePairs, PropagatedLabel, SameClass
@@ -19,6 +20,7 @@ from ._wrappers import RandomWalk, UniformMixture
 
 __all__ = [
     "BalancedCodes",
+    "Constraints",
     "Counts",
     "CrossModalPairs",
     "DataLabel",
