@@ -300,10 +300,12 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
     def _memory(self, size):
         """See `estimate_memory`."""
-        from .memory import libraries, of_neighbors
+        from .memory import libraries, of_ends, of_neighbors
 
         p_spec, _, encoder = self._resolve_specs()
-        return libraries(not encoder.parametric) + of_neighbors(size, p_spec.most_edges(size.rows))
+        n_edges = p_spec.most_edges(size.rows)
+        needed = libraries(not encoder.parametric) + of_neighbors(size, n_edges)
+        return needed + of_ends(size.rows * n_edges, self.n_components)
 
     def _default_specs(self):
         return "gaussian", "student_t", "lookup"

@@ -18,6 +18,7 @@ _NEVER_TOLD = 32 * MEGABYTE  # the least of which it is asked whether it is free
 _CERTAIN = 0.75  # of a prediction, below which no fit stays
 _EDGE = 80  # bytes of a neighbour, from its distance to its part of a gradient
 _NUMBER, _CANDIDATE, _SPARE = 21, 16, 8  # bytes of a number of X, and of a candidate, in a search
+_END, _EDGES_TOGETHER = 32, 1 << 17  # bytes of a coordinate: of both ends, their difference and its square
 _SCALED_ROWS = 1 << 14  # two pieces, by which inputs of networks are scaled
 _REMEDY = "fit fewer rows or columns, or rows in single precision"
 
@@ -56,6 +57,11 @@ def of_k_means(size: Size, n_clusters: int, allowed: float | None) -> float:
     of_rows = 2 * size.row_bytes * size.rows
     in_blocks = allowed is not None and of_rows > allowed
     return 80 * MEGABYTE + size.rows * (24 + 30 * n_clusters) + (0 if in_blocks else of_rows)
+
+
+def of_ends(n_edges: float, n_components: int) -> float:
+    """Bytes of the ends of as many edges as the loss of each row looks at together."""
+    return _END * min(n_edges, _EDGES_TOGETHER) * n_components
 
 
 def of_batches(size: Size) -> float:
