@@ -85,7 +85,7 @@ def test_whether_triton_runs(monkeypatch):
         assert not triton_runs(torch.device("cpu"))
 
 
-@pytest.mark.parametrize(("n_components", "otherwise"), [(2, "interpolation"), (3, "sampled")])
+@pytest.mark.parametrize(("n_components", "otherwise"), [(2, "interpolation"), (3, "barnes_hut"), (4, "sampled")])
 def test_auto_is_exact_up_to_more_rows_where_loops_are_compiled(monkeypatch, n_components, otherwise):
     asked = []
 
