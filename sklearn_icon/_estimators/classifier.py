@@ -345,6 +345,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     def _validate_y(self, y, p_spec):
         """(y, names of its columns or None): labels, or rows of probabilities."""
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         refuse_hidden(y, "y")
         shape = shape_of(y)
         if len(shape) == 2 and type_of_target(y) == "multilabel-indicator" and not is_one_hot(y):
