@@ -27,6 +27,7 @@ MOST_COEFFICIENTS = 2000  # that Newton's method solves for; more are left as L-
 _FEW_COEFFICIENTS = 150  # up to which a Hessian costs less than the steps it spares
 _FIRST_STEPS = 15  # of L-BFGS, where there are more
 _LEAST_TOLERANCE = 1e-9  # of the Newton decrement, near the precision of the floats
+_OF_PRODUCTS = 0.1  # of it, where the last step is not exact: weights and copies then agree to 1e-8
 _DECREASE = 64 * np.finfo(np.float64).eps  # of F by a step of L-BFGS, relative to F, below which it ends
 _ARMIJO, _HALVINGS = 1e-4, 50
 _STILL_FALLS, _LENGTHS, _LONGEST = 0.05, 2, 3.0  # slope, of that at the start, at which a step is made longer
@@ -187,6 +188,7 @@ def _by_products(problem: Softmax, rough: Softmax | None, V: Array, tol: float, 
     """
     rough = problem if rough is None else rough
     least, small = _tolerances(tol)
+    least *= _OF_PRODUCTS
     before, inverse, logits = np.inf, None, problem.logits(V)
     value, q = problem.value(V, logits)
     while not report.is_full:
