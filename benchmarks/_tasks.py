@@ -14,6 +14,7 @@ from sklearn_icon import methods
 from sklearn_icon.metrics import clustering_accuracy
 
 _NEIGHBORS, _CLASSES = 10, 10
+_WHOLE_ITEMS = {"dhel", "mv-infonce"}  # which read all views of an item at once
 _NOISE = 2.0  # of views, in grey levels of 16
 
 
@@ -39,7 +40,8 @@ def run(name, n=None, seed=0, **params):
     if method.estimator == "ICONClustering":
         params = {"n_clusters": _CLASSES} | params
     if method.family == "contrastive" and method.estimator == "ICONEmbedding":
-        params = {"method": "sampled", "batch_size": 256} | params
+        how = {"method": "exact"} if name in _WHOLE_ITEMS else {"method": "sampled", "batch_size": 256}
+        params = how | params
     estimator = method.make_estimator(random_state=seed, **params)
     return task[method.estimator](method, estimator, X, y, seed)
 

@@ -514,7 +514,7 @@ class PropagatedLabel(Wrapper):
 
     pairwise, neighborhood, walks = (of_base(name, "graph") for name in ("pairwise", "neighborhood", "walks"))
     like_new, take, complete, settle = (of_base(n, "graph") for n in ("like_new", "take", "complete", "settle"))
-    batch_needs, check_batch_y = (of_base(name, "graph") for name in ("batch_needs", "check_batch_y"))
+    batch_needs, check_batch_y, known = (of_base(name, "graph") for name in ("batch_needs", "check_batch_y", "known"))
 
     def plain(self) -> Supervisory:
         """The spec itself: its keys are its own; see `Supervisory.plain`."""

@@ -785,9 +785,9 @@ def test_empty_clusters_are_started_again(monkeypatch, seed):
 
 def test_refilled_labels_use_every_cluster():
     flow, masses = blocks_and_noise(20, 0)
-    labels = _search._refilled(np.arange(20) % 2, flow, masses, 6, np.random.RandomState(0))
+    labels = _search._refilled(np.arange(20) % 2, flow, masses, 6, np.random.RandomState(0), 0)
     assert set(labels) == set(range(6))
-    few = _search._refilled(np.array([0, 1, 1]), flow[:3, :3], masses[:3], 5, np.random.RandomState(0))
+    few = _search._refilled(np.array([0, 1, 1]), flow[:3, :3], masses[:3], 5, np.random.RandomState(0), 0)
     assert set(few) == {0, 1, 2}
 
 

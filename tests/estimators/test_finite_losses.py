@@ -98,20 +98,20 @@ def test_newtons_method(penalty, monkeypatch):
     (X, y), value, calls = data("softmax"), softmax.Softmax.value, []
     model, usual = ICONClassifier(penalty=penalty), ICONClassifier(penalty=penalty).fit(X, y)
 
-    def once(self, V, q_too=False):
+    def once(self, V, logits=None):
         calls.append(None)
-        found = value(self, V, q_too)
-        return (np.nan, found[1]) if q_too and len(calls) == 3 else found
+        found = value(self, V, logits)
+        return (np.nan, found[1]) if len(calls) == 3 else found
 
     monkeypatch.setattr(softmax.Softmax, "value", once)
     np.testing.assert_allclose(model.fit(X, y).coef_, usual.coef_, atol=1e-5)  # by half a step
-    monkeypatch.setattr(softmax.Softmax, "value", lambda self, V, q_too=False: (np.nan, value(self, V, True)[1]))
+    monkeypatch.setattr(softmax.Softmax, "value", lambda self, V, logits=None: (np.nan, value(self, V, logits)[1]))
     with pytest.raises(ValueError, match=r"ICONClassifier: the loss was not finite but nan at iteration 0; scale X\."):
         ICONClassifier(penalty=penalty).fit(X, y)
 
 
 def test_a_hessian_of_newtons_method(monkeypatch):
     (X, y), hessian = data("softmax"), softmax.Softmax.hessian
-    monkeypatch.setattr(softmax.Softmax, "hessian", lambda self, q, missing=0.0: np.nan * hessian(self, q, missing))
+    monkeypatch.setattr(softmax.Softmax, "hessian", lambda self, q: np.nan * hessian(self, q))
     with pytest.raises(ValueError, match=r"ICONClassifier: the Hessian was not finite; scale X\."):
         ICONClassifier().fit(X, y)
