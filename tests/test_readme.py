@@ -48,6 +48,10 @@ def test_figures_are_those_that_were_measured():
     assert f"`SpectralClustering` {mean['spectral']:.2f}; `KMeans` {kmeans:.2f} on the {len(of_kmeans)} with" in told
     worst = max(row["regret"] for row in panel.values())
     assert f"none more than {worst:.3f} below" in told
+    found = {row["how"]: row for row in json.loads((results / "discovery.json").read_text())["figures"][:3]}
+    assert found["ours"]["data"] == "digits"
+    assert f"**{np.mean(found['ours']['all']):.2f}** of the unlabelled digits" in text
+    assert f"(k-means with the labels held {np.mean(found['constrained']['all']):.2f})" in text
     assert "over fifty methods" in text and len(methods.names()) > 50
     assert "sixteen are hatched" in text and len(methods.names(published=False)) == 16
 
