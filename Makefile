@@ -4,13 +4,16 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test cpus oldest swapped lint docs site-test bench clean
+.PHONY: demo test long cpus oldest swapped lint docs site-test bench clean
 
 demo: $(VENV)/.installed-plot
 	$(PY) examples/demo.py
 
 test: lint
-	$(PY) -m pytest -n auto --dist worksteal
+	$(PY) -m pytest -n auto --dist worksteal -m "not slow"
+
+long: $(VENV)/.installed-test,dev
+	$(PY) -m pytest -n auto --dist worksteal -m slow
 
 cpus: $(VENV)/.installed-test,dev
 	tests/other_processors.sh $(PY)

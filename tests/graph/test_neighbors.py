@@ -471,6 +471,7 @@ def large(monkeypatch):
     monkeypatch.setattr(_search, "_EXACT_LIMIT", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("large")
 def test_approximate_search():
     X = blobs(1200, 8)
