@@ -7,7 +7,7 @@ hold the rows of the rank. Every rank has to call it. A rank that fails makes al
 
 import copy
 import os
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -56,16 +56,13 @@ def shard(data: Any, *, rank: int | None = None, n_ranks: int | None = None) -> 
         raise ValueError(f"rank={rank} must be from 0 to n_ranks - 1 = {n_ranks - 1}.")
     if isinstance(data, str | os.PathLike):
         data = _opened(os.fspath(data))
-    with suppress(AttributeError):
-        data = data.to_dask_array(lengths=True)  # of a frame of dask
+    data = data.to_dask_array(lengths=True) if hasattr(data, "to_dask_array") else data  # of a frame of dask
     data = data if hasattr(data, "shape") else np.asarray(data)
     rows, n = data.iloc if hasattr(data, "iloc") else data, data.shape[0]
     if n < 2 * n_ranks:
         raise ValueError(f"data has {n} rows, fewer than two for each of {n_ranks} ranks; start fewer.")
     part = rows[n * rank // n_ranks : n * (rank + 1) // n_ranks]
-    with suppress(AttributeError):
-        return part.compute()  # of dask
-    return part
+    return part.compute() if hasattr(part, "compute") else part  # of dask
 
 
 def _opened(path: str) -> Any:

@@ -35,6 +35,7 @@ class Models(ABC):
 
     X: Any
     params: list
+    of: Callable[[torch.Tensor], torch.Tensor]  # logits of a batch that is no part of X, which lookups have not got
     kept: list = []  # tensors that change beside the parameters, as running means do
     stopped = False  # whether they diverged, or the user interrupted, before any training on the loss
 
@@ -57,10 +58,6 @@ class Models(ABC):
     @abstractmethod
     def __call__(self, rows: Array) -> torch.Tensor:
         """Logits of rows."""
-
-    def of(self, batch: torch.Tensor) -> torch.Tensor:
-        """Logits of a batch that is no part of X; lookups have none."""
-        raise NotImplementedError
 
     @abstractmethod
     def logits(self, which: int) -> np.ndarray:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .conditional import Conditional
 
 _SUM_TOLERANCE = 1e-3  # of rows of probabilities, which may be rounded
+_MOST_EXACT = 2.0**53  # below which whole numbers are told apart in double precision
 
 
 def is_known(y: np.ndarray) -> np.ndarray:
@@ -47,10 +48,12 @@ class Known(NamedTuple):
         return cls(classes, codes)
 
     def numbers(self, n_clusters: int) -> np.ndarray:
-        """The numbers of so many clusters: classes that are whole numbers keep theirs, others are 0, 1, ..."""
+        """The numbers of so many clusters: whole numbers below 2^53 that are classes stay, others are 0, 1, ..."""
         own = np.arange(len(self.classes))
-        if self.classes.dtype.kind in "biuf" and (self.classes == np.trunc(self.classes)).all():
-            own = self.classes.astype(np.int64)
+        if self.classes.dtype.kind in "biuf":
+            classes = self.classes.astype(np.float64)
+            if (np.abs(classes) < _MOST_EXACT).all() and (classes == np.trunc(classes)).all():
+                own = self.classes.astype(np.int64)
         return np.concatenate([own, max(own.max(initial=-1), -1) + 1 + np.arange(n_clusters - len(own))])
 
 

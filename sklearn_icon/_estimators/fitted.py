@@ -48,16 +48,15 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(["n_features_in_", "n_features_y_", "n_clusters_", "_columns_found"], _whole),
     **dict.fromkeys(["debias_", "inertia_", "kl_divergence_", "learning_rate_", "loss_", "neighbor_recall_"], _real),
     **dict.fromkeys(["device_", "method_", "chosen_", "stop_reason_"], _instance(str)),
-    **dict.fromkeys(
-        ["_item_shape", "_item_shape_y"], lambda shape: isinstance(shape, tuple) and all(map(_whole, shape))
-    ),
+    **dict.fromkeys(["_item_shape", "_item_shape_y"], _shape),
     **dict.fromkeys(["candidates_", "_state"], _instance(dict)),
     "fit_report_": _report,
     "n_iter_": lambda value: _whole(value) or _NUMBERS(value),
     "classes_": _ANY,
     **dict.fromkeys(["embedding_", "cluster_centers_", "prototypes_", "_memberships"], _TABLE),
     **dict.fromkeys(["loss_curve_", "validation_loss_curve_", "kl_per_sample_"], _CURVE),
-    **dict.fromkeys(["labels_", "loss_iterations_", "_columns"], _NUMBERS),
+    **dict.fromkeys(["labels_", "loss_iterations_", "_columns", "cluster_numbers_", "_numbers"], _NUMBERS),
+    "known_classes_": _ANY,
 }
 
 
@@ -69,8 +68,10 @@ def contradiction(values: Mapping[str, Any]) -> str:
     if "n_features_in_" in values and np.prod(values.get("_item_shape", ())) != values["n_features_in_"]:
         return "n_features_in_ is not the size of an item"
     labels, count = values.get("labels_"), values.get("n_clusters_")
-    if labels is not None and count is not None and len(labels) and not -1 <= labels.min() <= labels.max() < count:
-        return "labels_ are none of n_clusters_"
+    if labels is not None and count is not None:
+        numbers = values.get("cluster_numbers_", np.arange(count))
+        if len(numbers) != count or not np.isin(labels, numbers).all():
+            return "labels_ are none of n_clusters_"
     centers = values.get("cluster_centers_")
     if centers is not None and centers.shape[1] != values.get("n_features_in_", centers.shape[1]):
         return "cluster_centers_ have other columns than n_features_in_"

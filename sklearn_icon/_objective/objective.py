@@ -59,9 +59,8 @@ class Objective:
     Rows of p without positives take no part. `divergence` is a key of `DIVERGENCES` or a spec; `normalization` says
     whether each row of q sums to one ("conditional"), or all pairs together ("joint"); `sample_weight` weighs the
     average over i. `background_keys` is how many of the last keys of a random batch stand for all in the sum over the
-    uniform mass, None: all. `potential` makes of a kernel what sums it fast over all
-    pairs, a `GridPotential` or `TreePotential`, where there is one; see `ways`. `n_components` are
-    the dimensions of the representations, where it helps to know them beforehand.
+    uniform mass, None: all. `potential` makes of a kernel what sums it fast over all pairs, such as a `GridPotential`;
+    see `ways`. `n_components` are the dimensions of the representations, where it helps to know them beforehand.
 
     `constant` is sum p log p, the part of KL that no representation changes; zero for limits, which are no
     distributions. A ValueError where divergence, normalisation and kernel do not go together, or no row has a positive.

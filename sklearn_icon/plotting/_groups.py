@@ -97,6 +97,7 @@ class ClusterSizesDisplay:
         labels, memberships = (
             (estimator.labels_, None) if X is None else (estimator.predict(X), _memberships(estimator, X))
         )
+        labels, names = _columns(estimator, labels, names)
         return cls.from_predictions(labels, memberships, names=names, ax=ax, **kwargs)
 
     @classmethod
@@ -271,7 +272,7 @@ class SilhouetteDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
-        labels = estimator.predict(X)
+        labels, names = _columns(estimator, estimator.predict(X), names)
         how = {"metric": metric, "max_samples": max_samples, "names": names, "random_state": random_state}
         return cls.from_predictions(X, labels, **how, ax=ax, **kwargs)
 
@@ -379,6 +380,15 @@ class SilhouetteDisplay:
         self.ax_.spines[["left", "top", "right"]].set_visible(False)
         self.ax_.legend(frameon=False, loc="lower right")
         return self
+
+
+def _columns(estimator: Any, labels: Any, names: Any) -> tuple[Any, Any]:
+    """(labels from 0 on, names of the clusters): where clusters have numbers of their own, these are the names."""
+    numbers = vars(estimator).get("cluster_numbers_")
+    if numbers is None:
+        return labels, names
+    order = np.argsort(numbers)
+    return order[np.searchsorted(numbers, labels, sorter=order)], numbers.tolist() if names is None else names
 
 
 def _memberships(estimator: Any, X: Rows) -> Array | None:

@@ -54,8 +54,10 @@ def test_known_classes_keep_their_rows_and_new_ones_are_found(p, make):
         (named([0.5, 7.0]), [0.5, 7.0], range(K)),
         (named(["b", "a"], object), ["a", "b"], range(K)),
         (named([4, 2], object), [2, 4], [2, 4, 5, 6, 7]),
+        (named([1e300, 7.0]), [7.0, 1e300], range(K)),
+        (named([2**62, 7]), [7, 2**62], range(K)),
     ],
-    ids=["integers", "whole floats", "negative", "floats", "text", "objects"],
+    ids=["integers", "whole floats", "negative", "floats", "text", "objects", "far floats", "far integers"],
 )
 def test_numbers(y, classes, numbers):
     clusters = ICONClustering(K, supervisory="same_class", random_state=0).fit(X, y)

@@ -58,6 +58,7 @@ FITS = {
     "chosen, graph": given(ICONClustering(3, supervisory="graph"), "graph"),
     "linear clusters": given(ICONClustering(3, encoder="linear", max_iter=60)),
     "network clusters": given(ICONClustering(3, encoder="mlp", max_iter=60)),
+    "discovered classes": given(ICONClustering(3, supervisory="same_class"), y=np.where(np.arange(75) % 3, -1, 40 - Y)),
     "lookup clusters": given(ICONClustering(3, encoder="lookup", max_iter=60)),
     "k-means": given(methods.get("k-means").make_estimator(n_clusters=3)),
     "spectral": given(methods.get("spectral").make_estimator(n_clusters=3)),

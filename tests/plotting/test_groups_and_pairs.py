@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, rel_entr
 from sklearn.base import clone
 from sklearn.cluster import DBSCAN, KMeans
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_digits, load_iris, make_blobs
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import pairwise_distances, silhouette_samples
 from sklearn.mixture import GaussianMixture
@@ -330,3 +330,16 @@ def test_pages_of_one_component_and_of_doubt():
     assert data["opacity"][0] == 85 and data["opacity"][-1] == round(85 * 0.15)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         display.to_html(names=["a"])
+
+
+def test_clusters_with_numbers_of_their_own_have_these_as_names():
+    X, classes = make_blobs([20, 15, 10], 3, random_state=1, cluster_std=0.5)
+    y = np.where((np.arange(45) % 2 == 0) & (classes < 2), np.array([30, -4, 0])[classes], -1)
+    model = ICONClustering(3, supervisory="same_class", random_state=0).fit(X, y)
+    for display in (ClusterSizesDisplay.from_estimator(model, X), ClusterSizesDisplay.from_estimator(model)):
+        assert display.names == [-4, 30, 31]
+        assert_array_equal(display.sizes, [15, 20, 10])
+        assert display.n_unassigned == 0
+    silhouettes = SilhouetteDisplay.from_estimator(model, X)
+    assert silhouettes.names == [-4, 30, 31]
+    assert_array_equal(silhouettes.labels, np.array([1, 0, 2])[classes])
