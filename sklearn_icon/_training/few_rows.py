@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._objective.objective import Objective
+
 _PAIRS = 200_000  # of all maps together, up to which operations cost about their calls alone
 _LEAST_MAPS, _MOST_MAPS = 3, 10  # the fewest of up to three times as many pairs: two are no better than one
 _NOISE = 1.0  # of the start's width
 
 
-def n_side_by_side(objective, n_rows: int) -> int:
+def n_side_by_side(objective: Objective, n_rows: int) -> int:
     """How many maps are unfolded side by side: one of many rows, or of an objective whose sums are others."""
     known = objective.is_plain_kl and objective.joint and objective.exclude_self and objective.learned.euclidean
     few = known and _LEAST_MAPS * n_rows**2 <= 3 * _PAIRS
@@ -27,7 +29,7 @@ class SideBySide:
     dL/dz_i = 4 sum_j [ k'_ij / Z - f P_ij h_ij ] (z_i - z_j).
     """
 
-    def __init__(self, objective, start: torch.Tensor, n_maps: int, random_state: np.random.RandomState):
+    def __init__(self, objective: Objective, start: torch.Tensor, n_maps: int, random_state: np.random.RandomState):
         self.learned, self.constant = objective.learned, objective.constant
         kind: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
         self.weights = torch.as_tensor(objective.weights.toarray(), **kind)
@@ -46,7 +48,7 @@ class SideBySide:
         log_k.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
         return log_k.flatten(1).logsumexp(1) - attraction + self.constant
 
-    def gradient(self, exaggeration: float, with_loss: bool):
+    def gradient(self, exaggeration: float, with_loss: bool) -> tuple[float | None, list[torch.Tensor]]:
         """(the least loss or None, [the gradient of each map, its attraction multiplied])."""
         sq = self._sq_distances()
         pull = self.weights * (exaggeration * self.learned.slope(sq))

@@ -1,6 +1,7 @@
 """Where a map starts."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,8 +10,10 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from sklearn.manifold import spectral_embedding
 
+from .._core.conditional import Conditional
 from .._core.group import group
 from .._core.rows import is_itself
+from .._core.types import Array, Rows
 
 _SCALE = 1e-4
 _NOISE, _FLAT = 1e-2, 1e-4  # of a start's width: noise, and what is flat
@@ -19,7 +22,9 @@ _FAR = 1e3  # widths from the origin
 _EQUAL = 1e-12  # of the largest magnitude: what is rounding alone
 
 
-def initial_map(init, n_components, X, p, random_state):
+def initial_map(
+    init: Any, n_components: int, X: Rows | None, p: Conditional, random_state: np.random.RandomState
+) -> Array:
     """The first positions of all rows.
 
     Parameters
@@ -94,7 +99,9 @@ def _spread_out(start: np.ndarray, random_state: np.random.RandomState) -> np.nd
     return start + _NOISE * width * random_state.standard_normal((len(start), flat.shape[1])) @ flat.T
 
 
-def _found_map(init: str, shape: tuple[int, int], X, p, random_state: np.random.RandomState) -> np.ndarray:
+def _found_map(
+    init: str, shape: tuple[int, int], X: Rows | None, p: Conditional, random_state: np.random.RandomState
+) -> Array:
     """A start from the data, or at random."""
     n_components = shape[1]
     start = random_state.standard_normal(shape)
@@ -112,7 +119,7 @@ def _found_map(init: str, shape: tuple[int, int], X, p, random_state: np.random.
     return _SCALE * start
 
 
-def _principal_components(X, n_components, random_state):
+def _principal_components(X: Rows, n_components: int, random_state: np.random.RandomState) -> Array | None:
     """Scores on the leading principal components, as many as there are; None where all rows are equal."""
     if group().several:
         return _scores_over_ranks(X, n_components)
@@ -131,7 +138,7 @@ def _principal_components(X, n_components, random_state):
     return pca.fit_transform(X / scale)
 
 
-def _scores_over_ranks(X, n_components):
+def _scores_over_ranks(X: Array, n_components: int) -> Array | None:
     """The same of the dense rows of all ranks, from their covariance; signs are those of scikit-learn's PCA."""
     ranks = group()
     n, scale = ranks.total(len(X)), ranks.largest(float(max(np.abs(X).max(), np.finfo(np.float64).tiny)))
@@ -145,7 +152,7 @@ def _scores_over_ranks(X, n_components):
     return ranks.gathered(X @ leading)
 
 
-def _eigenvectors(p, n_components, random_state):
+def _eigenvectors(p: Conditional, n_components: int, random_state: np.random.RandomState) -> Array | None:
     """Leading eigenvectors of the graph's normalised Laplacian; None where it has several components."""
     graph = p.weights + p.weights.T
     n_parts, part = connected_components(graph, directed=False)

@@ -1,8 +1,9 @@
 """How a lookup map is solved: free coordinates by descent, as an exaggeration falls."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from .._objective.drawn import DrawnPotential
 from .._objective.loss import Loss
 from .._objective.objective import Objective
 from .._objective.ways import has_loops, potential_of
-from .._optim.methods import Adam, Momentum
+from .._optim.methods import Adam, Gradients, Momentum
 from .._optim.solver import SolverResult, minimize
 from .._optim.train import Run
 from ..learned import Learned, StudentT
@@ -49,6 +50,9 @@ _GOES_ON = ("converged", "max_iter", "completed")  # after which another phase b
 _TAIL_EVERY = 10  # steps between moves of the degrees of freedom
 _LEAST_DF, _MOST_DF = 0.05, 100.0
 _NEAREST_DF, _FARTHEST_DF = 1.05, 1.5  # factors between trials
+
+_Found: TypeAlias = tuple[float | None, Gradients]
+"""The loss, where it was asked for, and gradients."""
 
 
 class MapSolution(NamedTuple):
@@ -156,7 +160,7 @@ class _Lookup:
             self.tail.remember(self.objective)
         self.left = descent.max_iter or (_MOST_STEPS if self.rng is None else _DRAWN_STEPS)
 
-    def schedule(self):
+    def schedule(self) -> Iterator[Phase]:
         """Yield the phases, none with more steps than are left."""
         (early, final), most = self.descent.exaggeration, self.left
         n_first, n_falling, explores, n_parting = self._exploration()
@@ -245,10 +249,10 @@ class _Lookup:
             settled=self.settled if phase.last else None,
         )
 
-    def _estimate(self, exaggeration: float):
+    def _estimate(self, exaggeration: float) -> Callable[[], torch.Tensor]:
         """The function () -> KL from keys drawn anew, whose gradient has the attraction multiplied."""
 
-        def loss():
+        def loss() -> torch.Tensor:
             self.objective.draw(_DRAWN_KEYS, self.rng)
             attraction, repulsion = self.objective.terms(self.z)
             extra = (exaggeration - 1) * attraction
@@ -256,7 +260,7 @@ class _Lookup:
 
         return loss
 
-    def _gradient(self, phase: Phase):
+    def _gradient(self, phase: Phase) -> Callable[[bool], _Found]:
         """The function (with_loss) -> (loss or None, [gradient]); KL of the plain p and q while exaggerated."""
         objective, z = self.objective, self.z
         tail = self.tail if phase.last else None
@@ -267,7 +271,7 @@ class _Lookup:
         journal.remember_fields(steps, "n")
         objective.remember()
 
-        def plain(with_loss):
+        def plain(with_loss: bool) -> _Found:
             step = steps.next()
             if tail is not None and step % _TAIL_EVERY == 0:
                 tail.move(objective, z)
@@ -275,7 +279,7 @@ class _Lookup:
             loss, gradient = objective.gradient(z, phase.exaggeration, with_loss, refresh, rough)
             return loss, [gradient]
 
-        def any_divergence(with_loss):
+        def any_divergence(with_loss: bool) -> _Found:
             if tail is not None and steps.next() % _TAIL_EVERY == 0:
                 tail.move(objective, z)
             loss = objective(z)
@@ -302,7 +306,7 @@ class _Settled:
     What counts as hardly grows with the rows, as their steps take longer, and as patience falls.
     """
 
-    def __init__(self, p, z):
+    def __init__(self, p: Conditional, z: torch.Tensor):
         n = len(z)
         self.z, self.patience, slow = z, 1.0, (n / _FALL_ROWS) ** 0.7
         self.least_gain, self.least_fall = _LEAST_GAIN * max(slow, 1.0), _LEAST_FALL * slow
@@ -315,14 +319,14 @@ class _Settled:
         ]
         self.loss, self.recall = np.inf, -np.inf
 
-    def __call__(self, loss):
+    def __call__(self, loss: float) -> bool:
         """Tell whether it has settled since the last call."""
         recall = self._recall()
         gain, self.recall = recall - self.recall, recall
         fall, self.loss = (self.loss - loss) / max(abs(loss), _LEAST_LOSS), loss
         return fall * self.patience < self.least_fall and gain * self.patience < self.least_gain
 
-    def _recall(self):
+    def _recall(self) -> float:
         """The fraction of p's nearest neighbours of some rows that are nearest in the map."""
         z = self.z.detach().cpu().numpy()
         found = cKDTree(z).query(z[self.rows], k=min(_JUDGED_NEIGHBORS + 1, len(z)))[1]
@@ -335,15 +339,15 @@ class _LearnedTail:
 
     start = StudentT()
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.factor = _FARTHEST_DF
 
-    def remember(self, objective):
+    def remember(self, objective: Objective) -> None:
         """Let a journal keep the degrees of freedom and how far the next ones are."""
         journal.remember_fields(self, "factor")
         journal.remember(lambda: objective.learned.df, lambda df: objective.relearn(StudentT(df=df)))
 
-    def move(self, objective, z):
+    def move(self, objective: Objective, z: torch.Tensor) -> None:
         """Take the best of the present degrees of freedom, more and fewer; look nearer or farther next."""
         df = objective.learned.df
         trials = [df, min(df * self.factor, _MOST_DF), max(df / self.factor, _LEAST_DF)]

@@ -1,5 +1,8 @@
 """p(.|new): how rows that were not fitted relate to those that were."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from copy import copy
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,6 +14,7 @@ from .. import supervisory
 from .._core.conditional import Conditional
 from .._core.group import group
 from .._core.rows import match_rows, row_digests
+from .._core.types import Array, Jobs, Rows
 from .._graph.neighbors import cross_neighbors
 
 _NEIGHBORS = 15
@@ -18,7 +22,7 @@ _KEPT: WeakKeyDictionary = WeakKeyDictionary()
 _LISTED = 91  # neighbours of a row where p lives on all: those of the default perplexity
 
 
-def held_by(p_spec, X, y):
+def held_by(p_spec: supervisory.Supervisory, X: Rows, y: Any) -> str:
     """What X holds: "features", "distances", a "graph" or "counts" of tokens.
 
     Raises
@@ -72,7 +76,7 @@ class FittedRows:
 
     __module__ = "sklearn_icon"  # for files that name the classes they hold
 
-    def __init__(self, X, kind, p, p_spec, y):
+    def __init__(self, X: Rows, kind: str, p: Conditional, p_spec: supervisory.Supervisory, y: Any) -> None:
         self.kind, self.n_rows = kind, X.shape[0]
         n_positives, kernel = np.diff(p.weights.indptr)[p_spec.like_new(y)], p_spec.neighborhood
         few = _NEIGHBORS if kernel is not None and kernel.narrow else 0  # among which the nearest ones are sought
@@ -80,7 +84,7 @@ class FittedRows:
         self.X = X.copy() if kind == "features" else None
         self.digests: Any = row_digests(X) if kind != "distances" else None
 
-    def put(self, of_rows):
+    def put(self, of_rows: Callable[[Any], Any]) -> FittedRows:
         """A copy with each array of rows as a function makes it of this one's."""
         changed = copy(self)
         changed.X, changed.digests = (None if part is None else of_rows(part) for part in (self.X, self.digests))
@@ -88,15 +92,15 @@ class FittedRows:
         return changed
 
     @property
-    def kept(self):
+    def kept(self) -> dict:
         """What these rows were made into to relate others to them, as long as they live: neither copied nor saved."""
         return _KEPT.setdefault(self, {})
 
-    def seen(self, X):
+    def seen(self, X: Rows) -> Array:
         """The first fitted row that each row of features, counts or a graph's weights equals, or -1."""
         return match_rows(row_digests(X), self.digests)
 
-    def weights(self, X, p_spec, n_jobs=None):
+    def weights(self, X: Rows, p_spec: supervisory.Supervisory, n_jobs: Jobs = None) -> tuple[sparse.csr_array, Array]:
         """Relate new rows.
 
         A new row's p lives on its nearest fitted rows, as many as a fitted row has, with the kernel of the
@@ -118,13 +122,14 @@ class FittedRows:
         """
         if self.kind == "graph":
             return Conditional.from_weights(X).weights, self.seen(X)
-        by_kernel = p_spec.neighborhood is not None
         metric = "precomputed" if self.kind == "distances" else "euclidean"
-        kernel = p_spec.neighborhood if by_kernel else supervisory.UniformKNN(metric=metric)
+        kernel, n_positives = supervisory.UniformKNN(metric=metric), _NEIGHBORS
+        if p_spec.neighborhood is not None:
+            kernel, n_positives = p_spec.neighborhood, self.n_positives
         neighbors = cross_neighbors(
             X,
             self.X,
-            min(self.n_positives if by_kernel else _NEIGHBORS, self.n_rows),
+            min(n_positives, self.n_rows),
             metric=kernel.metric,
             metric_params=kernel.metric_params,
             n_jobs=n_jobs,

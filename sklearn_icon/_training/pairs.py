@@ -59,7 +59,7 @@ def batch_of_pairs(n_rows: int, learned: Learned, divergence: str, uniform: floa
     """
     own = CrossModalPairs()
 
-    def weights_of(part):
+    def weights_of(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         return own.of_batch(None, part, n_rows, like)
 
     partners = own.partners_of_batch(None, slice(0, n_rows), n_rows, like)

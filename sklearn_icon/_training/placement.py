@@ -4,9 +4,13 @@ from zlib import crc32
 
 import numpy as np
 import torch
+from scipy import sparse
+from torch import Tensor
 
 from .._core.team import Team
+from .._core.types import Array
 from .._objective.grid import GridPotential
+from ..learned import Learned
 
 _STEPS, _STARTS = 100, 10
 _MOMENTUM = 0.8
@@ -24,7 +28,7 @@ def block_size(n_new: int, frozen: np.ndarray) -> int:
     return (n_new if by_grid else min(n_new, _ROWS_AT_ONCE)) * frozen.size
 
 
-def place_rows(weights, frozen, learned, kept=None):
+def place_rows(weights: sparse.csr_array, frozen: Array, learned: Learned, kept: dict | None = None) -> Array:
     """Minimise D(p(.|new) || q(.|new)) over the place of each new row, the frozen rows being the keys.
 
     With k the kernel and s_j = |z - z_j|^2, the row's loss is -sum_j p_j log k(s_j) + log sum_j k(s_j). A row starts
@@ -69,7 +73,7 @@ def place_rows(weights, frozen, learned, kept=None):
     return placed
 
 
-def _padded(weights):
+def _padded(weights: sparse.csr_array) -> tuple[Array, Array]:
     """(columns, values) of sparse rows as rectangular arrays; padding has weight zero."""
     counts = np.diff(weights.indptr)
     columns = np.zeros((weights.shape[0], max(counts.max(initial=0), 1)), dtype=np.int64)
@@ -79,14 +83,16 @@ def _padded(weights):
     return columns, values
 
 
-def _settle(starts, columns, values, frozen, learned, rate, kept):
+def _settle(
+    starts: Array, columns: Array, values: Array, frozen: Array, learned: Learned, rate: float, kept: dict
+) -> Array:
     """Places of all rows after all steps; the potential of the frozen rows is interpolated on a grid."""
     from .._objective.loops import settle
 
     dim = frozen.shape[1]
     z, keys, plane = np.empty((len(starts), 2)), np.zeros((len(frozen), 2)), np.zeros((*starts.shape[:2], 2))
     keys[:, :dim], plane[:, :, :dim] = frozen, starts
-    of, found = (repr(learned), learned.slope_terms, crc32(frozen.tobytes())), kept.get("potential")
+    of, found = (repr(learned), learned.slope_terms, crc32(np.ascontiguousarray(frozen).data)), kept.get("potential")
     if found is None or found[0] != of:
         potential = GridPotential(learned, spacing=_SPACING)
         found = kept["potential"] = of, potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
@@ -98,7 +104,7 @@ def _settle(starts, columns, values, frozen, learned, rate, kept):
     return z[:, :dim]
 
 
-def _best(starts, columns, values, keys, learned):
+def _best(starts: Tensor, columns: Tensor, values: Tensor, keys: Tensor, learned: Learned) -> Tensor:
     """The start of each row of a block where its loss is least."""
     losses = []
     for z in starts.unbind(1):
@@ -111,7 +117,7 @@ def _best(starts, columns, values, keys, learned):
     return starts[torch.arange(len(starts)), best]
 
 
-def _descend(z, columns, values, keys, learned, rate):
+def _descend(z: Tensor, columns: Tensor, values: Tensor, keys: Tensor, learned: Learned, rate: float) -> Tensor:
     """Places of a block of rows after all steps; only elementwise operations and sums along rows."""
     positives = keys[:, columns]
     velocity = torch.zeros_like(z)
@@ -126,6 +132,6 @@ def _descend(z, columns, values, keys, learned, rate):
     return z
 
 
-def _force(weights, offsets, learned):
+def _force(weights: Tensor, offsets: Tensor, learned: Learned) -> Tensor:
     """sum_j w_j d log k / dz = sum_j w_j h(s_j) 2 (z - z_j), shape (n_components, n_rows)."""
     return 2 * (weights * learned.slope(offsets.square().sum(0)) * offsets).sum(2)

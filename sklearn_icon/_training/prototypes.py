@@ -170,11 +170,11 @@ class _Regression:
 class _Logits(Learned):
     """The kernel exp(z_c) of key c: representations that are logits already."""
 
-    def paired(self, z, keys):
+    def paired(self, z: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Log-kernel of rows and one-hot keys; see `Learned.paired`."""
         return (z * keys).sum(1)
 
-    def pairwise(self, z, keys):
+    def pairwise(self, z: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Log-kernel of rows and the one-hot keys in order; see `Learned.pairwise`."""
         return z
 

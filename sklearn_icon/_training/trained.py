@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from ..encoders import Encoder
 from ..encoders._networks import UnitRows
 
 
@@ -40,7 +41,9 @@ class TrainedEncoder:
         That change with them, so that a solver which goes back takes these back too.
     """
 
-    def __init__(self, encoder, module, n_components, seed, unit_rows=False):
+    def __init__(
+        self, encoder: Encoder, module: torch.nn.Module, n_components: int, seed: int, unit_rows: bool = False
+    ) -> None:
         first = next(module.parameters())
         head = encoder.build_head(n_components, seed=seed, dtype=first.dtype)
         parts = [module] if head is None else [module, head.to(first.device), *[UnitRows()] * unit_rows]
@@ -53,15 +56,15 @@ class TrainedEncoder:
             *([] if self.represent_keys is None else self.represent_keys.state_dict().values()),
         ]
 
-    def follow(self):
+    def follow(self) -> None:
         """Move the keys' weights after a step of the rows'; buffers, such as running means, are each one's own."""
-        if self.represent_keys is None:
+        if self.represent_keys is None or self.momentum is None:
             return
         with torch.no_grad():
             for behind, ahead in zip(self.represent_keys.parameters(), self.represent.parameters(), strict=True):
                 behind.lerp_(ahead, 1 - self.momentum)
 
-    def eval(self):
+    def eval(self) -> None:
         """Put all modules into evaluation mode."""
         self.represent.eval()
         if self.represent_keys is not None:
