@@ -45,6 +45,7 @@ from sklearn.utils import (
 
 from ._core.rows import in_units, unit_of
 from ._core.types import Array, Jobs, Metric, Rows, Seed
+from ._graph.checks import of_numbers
 
 __all__ = [
     "calibration_scorer",
@@ -601,7 +602,7 @@ def _probes(n_samples: int, n_probes: int | None, random_state: Seed, name: str 
 
 def _neighbors(X: Rows, rows: Array, n_neighbors: int, metric: Metric, n_jobs: Jobs) -> Array:
     """Return the exact nearest neighbours of some rows of X, each row itself excluded."""
-    search = NearestNeighbors(n_neighbors=n_neighbors, metric=metric, n_jobs=n_jobs).fit(X)
+    search = NearestNeighbors(n_neighbors=n_neighbors, metric=of_numbers(metric), n_jobs=n_jobs).fit(X)
     found = search.kneighbors(X[rows], n_neighbors + 1, return_distance=False)
     keep = found != rows[:, None]
     keep[keep.all(axis=1), 0] = False  # a row with so many duplicates that it does not list itself
@@ -614,7 +615,7 @@ def _distances(X: Rows, rows: Array, metric: Metric, n_jobs: Jobs) -> Array:
     if metric == "precomputed":
         distances = np.array(block, dtype=np.float64)
     else:
-        distances = pairwise_distances(block, X, metric=metric, n_jobs=n_jobs)
+        distances = pairwise_distances(block, X, metric=of_numbers(metric), n_jobs=n_jobs)
     distances[np.arange(len(rows)), rows] = np.inf
     return distances
 

@@ -56,12 +56,19 @@ def solve_k_means(rows: Any, X: Any, sample_weight: np.ndarray, k_means: KMeans)
 
 
 def moved(init: Any, unit: float, offset: Any = 0.0) -> Any:
-    """Starts of k-means for rows times a unit and less an offset."""
-    if unit == 1 and not np.any(offset):
-        return init
+    """Starts of k-means for rows times a unit and less an offset.
+
+    What a function returns may be a view of the rows that it is given, which k-means would overwrite.
+    """
     if callable(init):
-        return lambda X, k, random_state: init((X + offset) / unit, k, random_state=random_state) * unit - offset
-    if not is_itself(init):
+
+        def started(X: Any, k: int, random_state: Any) -> Any:
+            X = X.copy() if unit == 1 and not np.any(offset) else (X + offset if np.any(offset) else X) / unit
+            centers = init(X, k, random_state=random_state)
+            return centers if sparse.issparse(centers) else np.array(centers, dtype=np.float64) * unit - offset
+
+        return started
+    if not is_itself(init) or (unit == 1 and not np.any(offset)):
         return init
     init = np.asarray(init, dtype=np.float64) * unit
     return init - offset if init.shape[1:] == np.shape(offset) else init
@@ -74,6 +81,7 @@ def solve_soft_k_means(
 
     `log_p` of shape (n, n) is that of weights of one.
     """
+    start.init = moved(start.init, 1.0)
     labels = start.fit(rows, sample_weight=sample_weight).labels_
     counted = np.flatnonzero(sample_weight)
     weights = sample_weight[counted] / sample_weight.sum()

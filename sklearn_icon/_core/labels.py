@@ -23,6 +23,15 @@ def is_known(y: np.ndarray) -> np.ndarray:
     return np.ones(len(y), dtype=bool) if y.dtype.kind in "US" else np.asarray(y != -1)
 
 
+def told_apart(labels: np.ndarray, remedy: str) -> tuple[np.ndarray, np.ndarray]:
+    """(classes in order, the number of each label's); a ValueError where labels cannot be told apart."""
+    plain = np.array(labels.tolist()) if len(labels) else np.array([], dtype=np.int64)
+    mixed = labels.dtype.kind == "O" and plain.dtype.kind in "USO" and len(set(map(type, labels))) > 1
+    if mixed or plain.ndim != 1 or (labels != labels).any():
+        raise ValueError(f"y must hold numbers, or text, {remedy}; got labels of several kinds or NaN or None.")
+    return np.unique(plain, return_inverse=True)
+
+
 class Known(NamedTuple):
     """The classes that labels name, in order, and the number of each row's, -1 where it is unknown."""
 
@@ -37,14 +46,8 @@ class Known(NamedTuple):
                 "y holds '-1' as text among names; for unlabelled rows pass the number -1, in an array of dtype object."
             )
         known = is_known(y)
-        labels = np.array(y[known].tolist()) if known.any() else np.array([], dtype=np.int64)
-        mixed = y.dtype.kind == "O" and labels.dtype.kind in "USO" and len(set(map(type, y[known]))) > 1
-        if mixed or labels.ndim != 1 or (labels != labels).any():
-            raise ValueError(
-                "y must hold numbers, or text, and -1 for unlabelled rows; got labels of several kinds or NaN or None."
-            )
         codes = np.full(len(y), -1)
-        classes, codes[known] = np.unique(labels, return_inverse=True)
+        classes, codes[known] = told_apart(y[known], "and -1 for unlabelled rows")
         return cls(classes, codes)
 
     def numbers(self, n_clusters: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 from scipy.special import log_softmax
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.model_selection import train_test_split
@@ -355,6 +356,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
                 f"{type(self).__name__} in sklearn.multiclass.OneVsRestClassifier or "
                 "sklearn.multioutput.MultiOutputClassifier, or pass class probabilities, whose rows sum to one."
             )
+        if sparse.issparse(y):
+            raise TypeError(f"y is a sparse matrix of shape {shape}; pass y.toarray(), or labels as a 1-D array.")
         names = np.asarray(y.columns) if hasattr(y, "columns") else None
         soft = len(shape) == 2 and shape[1] > 1
         y = _check_y(y, multi_output=soft, y_numeric=soft, estimator=self)

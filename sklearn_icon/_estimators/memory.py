@@ -34,7 +34,7 @@ class Size(NamedTuple):
     def of(cls, X: Any) -> "Size":
         """That of an array, dense or sparse."""
         shape = X.shape if sparse.issparse(X) else np.shape(X)
-        dtype = np.dtype(np.float32) if np.dtype(getattr(X, "dtype", float)) == np.float32 else np.dtype(np.float64)
+        dtype = np.dtype(np.float32 if str(getattr(X, "dtype", "")).endswith(("float32", "f4")) else np.float64)
         if sparse.issparse(X):
             return cls(shape[0], X.nnz / max(shape[0], 1), X.nnz / max(shape[0], 1) * (dtype.itemsize + 4))
         columns = int(np.prod(shape[1:]))
@@ -69,17 +69,17 @@ def of_batches(size: Size) -> float:
     return 8 * _SCALED_ROWS * size.columns + 60 * size.rows
 
 
-def refuse(estimator, args: tuple) -> None:
+def refuse(estimator, X: Any = None, *_: Any, **__: Any) -> None:
     """Raise MemoryError where a fit of X needs more than is free, or than `max_memory`, before it computes anything."""
     try:
-        needed, allowed = estimator._memory(Size.of(args[0])), estimator.max_memory
+        needed, allowed = estimator._memory(Size.of(X)), estimator.max_memory
         if needed <= (_NEVER_TOLD if allowed is None else min(_NEVER_TOLD, allowed)):
             return
         above = allowed is not None and needed > allowed
         available, bound = free()
         if not above and needed * _CERTAIN <= available:
             return
-        needed = estimator.estimate_memory(args[0])  # which looks at parameters first
+        needed = estimator.estimate_memory(X)  # which looks at parameters first
     except Exception:  # of X or of parameters, of which the fit itself tells
         return
     name, remedy = type(estimator).__name__, estimator._less_memory
@@ -89,7 +89,7 @@ def refuse(estimator, args: tuple) -> None:
     raise MemoryError(_told(name, needed, available, bound, remedy))
 
 
-def as_memory_error(estimator, args: tuple, error: BaseException) -> MemoryError | None:
+def as_memory_error(estimator, error: BaseException, X: Any = None, *_: Any, **__: Any) -> MemoryError | None:
     """An error of libraries that could not allocate memory, as what it is."""
     text = str(error).lower()
     if text.startswith("cuda out of memory"):
@@ -97,7 +97,7 @@ def as_memory_error(estimator, args: tuple, error: BaseException) -> MemoryError
     if not any(words in text for words in ("allocate memory", "start new thread", "map segment", "unable to allocate")):
         return None
     try:
-        needed = estimator.estimate_memory(*args[:1])
+        needed = estimator.estimate_memory(X)
     except Exception:
         return MemoryError(f"{type(estimator).__name__}: {error}")
     return MemoryError(_told(type(estimator).__name__, needed, *free(), estimator._less_memory))

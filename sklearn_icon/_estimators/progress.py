@@ -98,7 +98,6 @@ class _Stage:
         self.progress, self.name, self.of = progress, name, of
         self.estimator = progress.estimator
         self.n_iter, self.loss, self.told, self.seconds = 0, np.nan, 0, 0.0
-        self.every = _LINES_EVERY.get(int(self.estimator.verbose), 1)
         self.tick = max(1, -(-total // _TASKS)) if total else 1
         self.left = -(-total // self.tick) if total else np.inf
         self.context = None
@@ -110,7 +109,7 @@ class _Stage:
 
     def __call__(self, n_iter, loss):
         self.n_iter, self.loss = n_iter, loss / self.of
-        if self.estimator.verbose and n_iter % self.every == 0:
+        if self.estimator.verbose and n_iter % _LINES_EVERY.get(int(self.estimator.verbose), 1) == 0:
             self._tell()
         stop = False
         if self.context is not None and self.left and n_iter % self.tick == 0:

@@ -33,7 +33,7 @@ def whole(fit):
         with nullcontext() if present().several else listening() as interrupts:
             try:
                 if current() is None and "_progress" not in vars(self):
-                    refuse(self, args)
+                    refuse(self, *args, **kwargs)
                 with together(self), following(self, fit, args, kwargs), _bounded(self):
                     if not self.get_params(deep=False).get("warm_start"):
                         for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
@@ -44,7 +44,7 @@ def whole(fit):
                 vars(self).update(before)
                 if isinstance(error, FloatingPointError):
                     raise ValueError(f"{type(self).__name__}: {error}") from error
-                of_memory = as_memory_error(self, args, error)
+                of_memory = as_memory_error(self, error, *args, **kwargs)
                 if of_memory is not None:
                     raise of_memory from error
                 _shorten(error)

@@ -26,6 +26,7 @@ from .checks import (
     checked_distances,
     compared,
     covariance_inverse,
+    of_numbers,
     plain_metric,
     variances,
 )
@@ -141,9 +142,9 @@ class Space:
             return X
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             if sp.issparse(X) or self.metric == "haversine":
-                d = pairwise_distances(X, reference, metric=self.metric, **self.params)
+                d = pairwise_distances(X, reference, metric=of_numbers(self.metric), **self.params)
             else:
-                name = "cityblock" if self.metric == "manhattan" else self.metric
+                name = "cityblock" if self.metric == "manhattan" else of_numbers(self.metric)
                 d = cdist(X, reference, name, **self.params)
         return checked_distances(d, self.metric, self.names).astype(self.dtype, copy=False)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sklearn.utils import _safe_indexing, check_consistent_length
 
+from .._core.rows import refuse_hidden
 from .._core.spec import Spec, of_base
 from .._core.types import Array, Jobs, Rows, Seed
 
@@ -202,6 +203,7 @@ class Supervisory(Spec):
             raise ValueError(
                 f"{type(self).__name__}() requires y to be passed, but the target y is None: it reads {self.needs_y}."
             )
+        refuse_hidden(y, "y")
         check_consistent_length(X, y)
         return y
 

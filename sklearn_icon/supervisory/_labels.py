@@ -14,7 +14,8 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples
 
 from .._core.conditional import Conditional, view_conditional
-from .._core.labels import Known, is_known
+from .._core.labels import Known, is_known, told_apart
+from .._core.rows import refuse_hidden
 from .._core.spec import answer, of_base
 from .._core.types import Array, Jobs, Rows, Seed
 from .._graph.walks import visits
@@ -126,6 +127,7 @@ class SameClass(Supervisory):
 
     def known(self, y: Any) -> Known | None:
         """Of 1-D labels, where some may be unknown; see `Supervisory.known`."""
+        refuse_hidden(y, "y")
         if self.unlabelled is None or y is None or sparse.issparse(y) or np.asarray(y).shape[1:] > (1,):
             return None
         return Known.of(column_or_1d(y))
@@ -173,7 +175,7 @@ class SameClass(Supervisory):
             return _indicator(y)
         y = column_or_1d(y)
         known = np.ones(len(y), dtype=bool) if self.unlabelled is None else is_known(y)
-        classes, codes = np.unique(y[known], return_inverse=True)
+        classes, codes = told_apart(y[known], "or -1 for unlabelled rows where SameClass has a p for these")
         indptr = np.concatenate([[0], np.cumsum(known)])
         return sparse.csr_array((np.ones(len(codes)), codes, indptr), shape=(len(y), len(classes)))
 

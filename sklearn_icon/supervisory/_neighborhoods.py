@@ -19,7 +19,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._core.conditional import Conditional
 from .._core.group import group
-from .._core.rows import refuse_hidden
 from .._core.spec import answer
 from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .._graph.affinity import (
@@ -30,7 +29,7 @@ from .._graph.affinity import (
     perplexity_rows,
     student_t_log_affinity,
 )
-from .._graph.checks import check_defined
+from .._graph.checks import check_defined, of_numbers
 from .._graph.neighbors import graph_neighbors, nearest_neighbors
 from ._base import Supervisory, shrink
 
@@ -50,7 +49,17 @@ def _kernel_rows(distances: Array, perplexity: Any, sigma: float | None, log_aff
     """Rows of a kernel over distances, of fixed width `sigma` or of given perplexity."""
     if sigma is None:
         return perplexity_rows(_squared(distances), perplexity, log_affinity)
-    return normalize_log_rows(log_affinity(np.square(distances, dtype=np.float64), _sq_sigma(sigma)))
+    return normalize_log_rows(log_affinity(_plain_squares(distances, sigma), _sq_sigma(sigma)))
+
+
+def _plain_squares(distances: Array, sigma: float) -> Array:
+    """Squares, to be compared with that of a width; a ValueError where they overflow."""
+    if not distances.max(initial=0.0) <= np.sqrt(_SQ_RANGE[1]):
+        raise ValueError(
+            "some distances have squares beyond the range of double precision, to be compared with that of "
+            f"sigma={sigma:g}; bring X, and sigma with it, to a scale nearer one."
+        )
+    return np.square(distances, dtype=np.float64)
 
 
 def _squared(distances: Array) -> Array:
@@ -125,7 +134,6 @@ class Neighborhood(Supervisory):
         if self.source == "X":
             return X if sparse.issparse(X) else np.asarray(X)
         features = self._require_y(X, y)
-        refuse_hidden(features, "y")
         if not sparse.issparse(features):
             features = np.asarray(features, dtype=np.float64)
             features = features.reshape(len(features), -1)
@@ -261,8 +269,9 @@ class _DistanceKernel(Neighborhood):
                 f"{self}; set sigma, or debias > 0."
             )
         features, more = self._features(X, y), self.metric_params or {}
-        distances = pairwise_distances(features, metric=self.metric, **more)
-        log_p = self._log_affinity()(np.square(distances, dtype=np.float64), _sq_sigma(self.sigma))
+        with np.errstate(over="ignore", invalid="ignore"):
+            distances = pairwise_distances(features, metric=of_numbers(self.metric), **more)
+        log_p = self._log_affinity()(_plain_squares(distances, self.sigma), _sq_sigma(self.sigma))
         return log_p - logsumexp(log_p, axis=1, keepdims=True)
 
     def rows_at(self, distances: Array) -> Array:

@@ -26,6 +26,30 @@ def spectral(**params):
     return methods.get("spectral").make_estimator(**{"n_clusters": 3, "random_state": 1} | params)
 
 
+def overwriting(X, k, random_state):
+    X *= -1
+    return -X[:k]
+
+
+STARTS = {
+    "view": lambda X, k, random_state: X[:k],
+    "list": lambda X, k, random_state: X[:k].tolist(),
+    "overwriting": overwriting,
+}
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+@pytest.mark.parametrize("scale, dtype", [(1, np.float64), (1, np.float32), (1e140, np.float64)])
+@pytest.mark.parametrize("sigma", [0.0, 1.0], ids=["hard", "soft"])
+def test_functions_that_return_rows_leave_the_rows_alone(start, scale, dtype, sigma):
+    rows = (scale * (ROWS - ROWS.mean(axis=0))).astype(dtype)  # KMeans hands functions centred rows
+    how = {"n_init": 1, "max_iter": 1, "supervisory": Gaussian(sigma=sigma * scale)}
+    fits = [k_means(init=init, **how) for init in (start, rows[:5])]
+    labels = [fit.fit(rows).labels_ for fit in fits]
+    assert adjusted_rand_score(*labels) == 1
+    assert_array_equal(fits[0].predict(rows), labels[0])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
 @pytest.mark.parametrize("shift", [0, 300])

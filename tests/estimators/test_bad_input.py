@@ -168,6 +168,47 @@ def test_labels_are_needed(estimator):
         estimator.fit(X)
 
 
+UNLIKE = {
+    "nan": np.where(y > 0, y, np.nan),
+    "none": np.where(y > 0, "a", None),
+    "text and numbers": np.array(["a" if c else -1 for c in y], dtype=object),
+    "no date": np.where(y > 0, np.datetime64("2020-01-01"), np.datetime64("NaT")),
+}
+
+
+@pytest.mark.parametrize("given", UNLIKE.values(), ids=UNLIKE)
+def test_labels_that_are_missing_or_of_several_kinds(given):
+    told = r"y must hold numbers, or text, .*; got labels of several kinds or NaN or None"
+    with pytest.raises(ValueError, match=told):
+        ICONEmbedding(supervisory="same_class", **QUICK).fit(X, given)
+    for supervision in (UniformMixture(SameClass(), 0.1), SameClass(unlabelled=Graph())):
+        if given.dtype != object or -1 not in given:  # which is a row without a label there
+            with pytest.raises(ValueError, match=told):
+                ICONClustering(3, supervisory=supervision, **QUICK).fit(X, given)
+
+
+@pytest.mark.parametrize("make", [ICONEmbedding, ICONClustering])
+def test_labels_with_a_mask_or_a_history(make):
+    estimator, hidden = make(supervisory="same_class", **QUICK), np.ma.masked_equal(y, 1)
+    with pytest.raises(ValueError, match="y is a masked array with 50 masked entries"):
+        estimator.fit(X, hidden)
+    with pytest.raises(ValueError, match=r"y is a tensor that requires a gradient.* pass y\.detach\(\)"):
+        estimator.fit(X, torch.as_tensor(y, dtype=torch.float32).requires_grad_())
+
+
+@pytest.mark.parametrize("encoder", ["linear", "mlp"])
+def test_classes_of_a_sparse_matrix(encoder):
+    with pytest.raises(TypeError, match=r"y is a sparse matrix of shape \(150, 3\); pass y.toarray\(\), or labels"):
+        ICONClassifier(encoder=encoder).fit(X, sparse.csr_array(np.eye(3)[y]))
+
+
+@pytest.mark.parametrize("verbose", ["loud", [1], None])
+@each_estimator
+def test_verbose_is_a_number(estimator, verbose):
+    with pytest.raises(ValueError, match=f"The 'verbose' parameter of {type(estimator).__name__} must be an int"):
+        clone(estimator).set_params(verbose=verbose).fit(X, y)
+
+
 # p, what it reads beside X
 READ = {
     "same-class": (supervisory.SameClass(), y),

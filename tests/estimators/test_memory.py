@@ -38,6 +38,18 @@ def test_predictions_grow_with_rows_columns_and_precision(cls):
     assert model.estimate_memory(thin) < model.estimate_memory(large(20_000, 500))
 
 
+@pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tensors_count_as_arrays(cls, dtype):
+    rows = torch.zeros((50, 400), dtype=dtype)
+    assert cls().estimate_memory(rows) == cls().estimate_memory(rows.numpy())
+
+
+def test_rows_passed_by_name_count_too():
+    with pytest.raises(MemoryError, match="above max_memory"):
+        ICONEmbedding(max_memory=1e6).fit(X=np.zeros((500, 9)))
+
+
 def test_perplexity_counts():
     X = large(20_000, 50)
     assert ICONEmbedding(perplexity=60).estimate_memory(X) > 1.3 * ICONEmbedding(perplexity=20).estimate_memory(X)

@@ -12,6 +12,7 @@ from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph
 from sklearn_icon import ICONClustering, ICONEmbedding
 from sklearn_icon._graph import brute_force, exact, search, space
 from sklearn_icon._graph.neighbors import cross_neighbors, nearest_neighbors
+from sklearn_icon.metrics import trustworthiness
 from sklearn_icon.supervisory import Gaussian, StudentT, UniformKNN
 
 SEARCHES = ["scan", "brute", "tree", "compiled"]
@@ -234,6 +235,32 @@ def test_callables_are_held_to_distances(container):
         nearest_neighbors(rows, 3, metric=lambda a, b: np.nan)
     with pytest.raises(ValueError, match=r"as inf between rows of X and reference"):
         cross_neighbors(rows[:3], rows, 3, metric=lambda a, b: np.inf)
+
+
+@pytest.mark.parametrize(
+    "returned, named", [("far", "'far'"), (None, "None"), (1j, "1j"), (np.ones(2), r"array\(\[1., 1.\]\)")], ids=str
+)
+@pytest.mark.parametrize("container", [np.array, sp.csr_array])
+def test_callables_return_numbers(container, returned, named):
+    def metric(a, b):
+        return returned
+
+    rows, told = container(PLAIN[:9]), rf"metric=<function .*metric.* has to return a number .*, but returned {named}"
+    with pytest.raises(ValueError, match=told):
+        nearest_neighbors(rows, 3, metric=metric)
+    with pytest.raises(ValueError, match=told):
+        Gaussian(sigma=1.0, metric=metric).log_rows_with_self(PLAIN[:9])
+    with pytest.raises(ValueError, match=told):
+        trustworthiness(PLAIN[:9], PLAIN[:9], n_neighbors=2, metric=metric)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1e140])
+def test_distances_whose_squares_overflow_under_a_width(sigma):
+    rows, told = 1e170 * PLAIN[:9], "some distances have squares beyond the range .* sigma=1"
+    with pytest.raises(ValueError, match=told):
+        Gaussian(sigma=sigma).conditional(rows)
+    with pytest.raises(ValueError, match=told):
+        Gaussian(sigma=sigma).log_rows_with_self(rows)
 
 
 @pytest.mark.parametrize("container", [np.array, sp.csr_array])
