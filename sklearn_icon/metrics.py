@@ -43,9 +43,8 @@ from sklearn.utils import (
     gen_batches,
 )
 
-from ._core.rows import in_units, unit_of
+from ._core.rows import in_units, of_numbers, unit_of
 from ._core.types import Array, Jobs, Metric, Rows, Seed
-from ._graph.checks import of_numbers
 
 __all__ = [
     "calibration_scorer",

@@ -10,7 +10,8 @@ from scipy import sparse
 from sklearn.utils.validation import _check_sample_weight
 
 from .group import group
-from .types import Rows
+from .spec import shown
+from .types import Metric, Rows
 
 _ROWS_AT_ONCE = 4096
 _COMPARED = 16  # digests up to which a comparison with all takes less time than sorting these
@@ -124,6 +125,23 @@ def in_units(X: Rows, unit: float) -> Rows:
 def is_itself(init: Any) -> bool:
     """Whether a start is given as numbers, not by a name or as a function."""
     return not (isinstance(init, str) or callable(init))
+
+
+def of_numbers(metric: Metric) -> Metric:
+    """A metric that is a function, as one that returns numbers or says what it returned; a name as it is."""
+    if not callable(metric):
+        return metric
+
+    def distance(a: Any, b: Any, **params: Any) -> float:
+        found = metric(a, b, **params)
+        try:
+            return float(found)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"metric={shown(metric)} has to return a number for two rows, but returned {shown(found)}."
+            ) from None
+
+    return distance
 
 
 def shape_of(items: Any) -> tuple[int, ...]:

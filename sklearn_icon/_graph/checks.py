@@ -11,7 +11,6 @@ import scipy.sparse as sp
 from scipy.linalg import qr
 from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS
 
-from .._core.spec import shown
 from .._core.types import Array, Metric, Rows
 
 NAMES: dict[Any, str] = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan"}
@@ -56,23 +55,6 @@ def allowed_params(metric: Metric, params: dict, X: Rows) -> None:
     if unknown:
         takes = f"takes {sorted(known)}" if known else "takes no parameters"
         raise ValueError(f"metric_params={unknown} are unknown: metric={metric!r} {takes}.")
-
-
-def of_numbers(metric: Metric) -> Metric:
-    """A metric that is a function, as one that returns numbers or says what it returned; a name as it is."""
-    if not callable(metric):
-        return metric
-
-    def distance(a: Any, b: Any, **params: Any) -> float:
-        found = metric(a, b, **params)
-        try:
-            return float(found)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"metric={shown(metric)} has to return a number for two rows, but returned {shown(found)}."
-            ) from None
-
-    return distance
 
 
 def listed(numbers: Array) -> str:

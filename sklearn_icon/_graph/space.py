@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import pairwise_distances
 
 from .._core.group import group
-from .._core.rows import row_digests
+from .._core.rows import of_numbers, row_digests
 from .._core.types import Array, Metric, Rows
 from .checks import (
     ROOTS,
@@ -26,7 +26,6 @@ from .checks import (
     checked_distances,
     compared,
     covariance_inverse,
-    of_numbers,
     plain_metric,
     variances,
 )

@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._core.conditional import Conditional
 from .._core.group import group
+from .._core.rows import of_numbers
 from .._core.spec import answer
 from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .._graph.affinity import (
@@ -29,7 +30,7 @@ from .._graph.affinity import (
     perplexity_rows,
     student_t_log_affinity,
 )
-from .._graph.checks import check_defined, of_numbers
+from .._graph.checks import check_defined
 from .._graph.neighbors import graph_neighbors, nearest_neighbors
 from ._base import Supervisory, shrink
 
