@@ -22,6 +22,7 @@ from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .checks import checked_matrix, without_negatives
 from .ring import ring_neighbors
 from .search import Neighbors, search
+from .shared import shared
 from .space import space_of
 
 
@@ -59,7 +60,8 @@ def nearest_neighbors(
     space = space_of(X, X, metric, metric_params, (name, name), True, _seed_of_ties(random_state))
     if group().several:
         return ring_neighbors(space, n_neighbors, n_jobs)
-    return search(space, n_neighbors, n_jobs, random_state, ranked)
+    how = metric, metric_params
+    return shared(X, how, n_neighbors, lambda rank: search(space, n_neighbors, n_jobs, random_state, rank), ranked)
 
 
 def cross_neighbors(

@@ -16,8 +16,9 @@ from ._record import COLUMNS as COLUMNS
 from ._record import FAMILIES as FAMILIES
 from ._record import ROWS as ROWS
 from ._record import Method
+from ._search import Search, search
 
-__all__ = ["Method", "get", "names"]
+__all__ = ["Method", "Search", "get", "names", "search"]
 
 
 def names(family: str | None = None, published: bool | None = None) -> list[str]:
