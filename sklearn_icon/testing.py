@@ -163,7 +163,7 @@ def _log_q(kernel: Learned, z: torch.Tensor) -> torch.Tensor:
     own = torch.eye(len(z), dtype=torch.bool) & (not kernel.includes_self)
     n_choices = len(z) - (not kernel.includes_self)
     log_k = kernel.pairwise(rows, keys).masked_fill(own, -torch.inf)
-    if not kernel.normalized:
+    if kernel.tilted or not kernel.normalized:
         following = torch.eye(len(z), dtype=z.dtype).roll(1, 1)  # p of one key for each row
         log_k = log_k - kernel.log_partition_given(log_k, n_choices, following)[:, None]
     return kernel.finish(log_k, n_choices).masked_fill(own, -torch.inf)

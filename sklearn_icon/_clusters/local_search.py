@@ -9,7 +9,7 @@ g the gain of a positive inside over one outside, h the cost of keys that are no
 group is one small matrix, so that hundreds of searches cost less than one pass over the rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import log
 from typing import Any
@@ -40,15 +40,19 @@ _REFILLS, _REFILLED = 3, 16  # times that empty clusters are started again, in t
 _SAME = 0.9  # adjusted Rand index above which two starts are one
 
 
-def cost_table(divergence: str, n_keys: int, of_p: float, of_q: float) -> tuple[Array, Array, float, float]:
+def cost_table(
+    divergence: str, n_keys: int, of_p: float, of_q: float, tilt: Callable[[torch.Tensor], Any] = lambda masses: 1.0
+) -> tuple[Array, Array, float, float]:
     """The parts f_c g(m_c) + m_c h(m_c) of clusters in D for hard memberships, over equal steps of log m_c.
 
-    (g, h, the first log m_c, steps per unit of it); `of_p` and `of_q` are the uniform mass on p and on q.
+    (g, h, the first log m_c, steps per unit of it); `of_p` and `of_q` are the uniform mass on p and on q, `tilt` what a
+    prior multiplies q with. g and h have a row for each cluster, or one for all.
     """
     term, of_q = terms_of(divergence).term, max(of_q, _LEAST_MIXTURE)
     log_masses = np.linspace(log(0.5 / n_keys), 0, 4096)
     masses = torch.as_tensor(np.exp(log_masses))
-    inside, outside = (1 - of_q) / (n_keys * masses) + of_q / n_keys, torch.full_like(masses, of_q / n_keys)
+    inside = (1 - of_q) * torch.atleast_2d(tilt(masses) / (n_keys * masses)) + of_q / n_keys
+    outside = torch.full_like(masses, of_q / n_keys)
     rest = torch.full_like(masses, of_p / n_keys)
     of_inside, of_outside = term(rest, inside.log()), term(rest, outside.log())
     gain = term(rest + 1 - of_p, inside.log()) - of_inside - term(rest + 1 - of_p, outside.log()) + of_outside
@@ -205,9 +209,11 @@ def _refilled(
 
 
 @njit(error_model="numpy", inline="always")
-def _interpolated(inside: float, mass: float, table: tuple) -> float:
+def _interpolated(inside: float, mass: float, cluster: int, table: tuple) -> float:
     """inside * gain(mass) + mass * rest(mass), from tables over equal steps of log mass from `low` up."""
-    gain, rest, low, per_unit = table
+    gains, rests, low, per_unit = table
+    which = cluster if len(gains) > 1 else 0
+    gain, rest = gains[which], rests[which]
     at = (np.log(max(mass, 1e-300)) - low) * per_unit
     first = min(max(int(at), 0), len(gain) - 2)
     share = min(max(at - first, 0.0), 1.0)
@@ -227,18 +233,18 @@ def _settle(flow: Array, masses: Array, table: tuple, orders: Array, labels: Arr
                 links[group, label[other]] += flow[group, other]
             inside[label[group]] += links[group, label[group]]
         for cluster in range(len(cost)):
-            cost[cluster] = _interpolated(inside[cluster], mass[cluster], table)
+            cost[cluster] = _interpolated(inside[cluster], mass[cluster], cluster, table)
         for order in orders:
             moved = False
             for group in order:
                 old, new, least, own = label[group], label[group], -1e-12, flow[group, group]
                 left, mass_left = inside[old] - 2 * links[group, old] + own, mass[old] - masses[group]
-                cost_left, cost_joined = _interpolated(left, mass_left, table), 0.0
+                cost_left, cost_joined = _interpolated(left, mass_left, old, table), 0.0
                 for cluster in range(len(cost)):
                     if cluster == old:
                         continue
                     joined = inside[cluster] + 2 * links[group, cluster] + own
-                    trial = _interpolated(joined, mass[cluster] + masses[group], table)
+                    trial = _interpolated(joined, mass[cluster] + masses[group], cluster, table)
                     change = trial - cost[cluster] + cost_left - cost[old]
                     if change < least:
                         new, least, cost_joined = cluster, change, trial

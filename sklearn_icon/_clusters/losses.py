@@ -193,6 +193,8 @@ class NormalizedCut(ClusterLoss):
     def check(self, X_holds: str, n_samples: int) -> None:
         """It is one of plain p and q, and of lookups."""
         plain = not (self.q_spec.mixture or self.p_spec.mixture)
+        if self.q_spec.tilted:
+            raise ValueError(f"debias=1 is a limit in which {self.q_spec} has no prior; use debias=0, or prior=None.")
         if self.encoder.parametric or self.settings.divergence != "kl" or not plain:
             raise ValueError(
                 "debias=1 is a limit for hard clusters: it needs encoder='lookup', divergence='kl' and specs without a "

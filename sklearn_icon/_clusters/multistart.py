@@ -120,7 +120,8 @@ class _Multistart:
         """Search, and training on a noisier loss, in turn."""
         p, n_steps = self.source.p, self.source.n_steps
         of_q = max(p.uniform, self.loss.learned.mixture)  # soft memberships spread as much as p does
-        table = cost_table(self.loss.divergence, p.shape[0], p.uniform, of_q)
+        tilt = partial(self.loss.learned.tilt, n_clusters=self.n_clusters)
+        table = cost_table(self.loss.divergence, p.shape[0], p.uniform, of_q, tilt)
         near = p, self.rows, self.n_clusters, self.weight, self.run.seed
         groups = recalled("groups", lambda: near_groups(*near))
         models = build_models(self.scout, self.rows, self.n_clusters, self.weight, self.run)

@@ -1,5 +1,6 @@
 """The loss of partitions on batches drawn anew: rows, or views of items, and a positive of each."""
 
+from collections.abc import Callable
 from copy import copy
 from math import log
 from typing import Any
@@ -70,7 +71,8 @@ class PartitionLoss:
         if self.fast:
             shifts = np.unique(np.linspace(1, max(1, n - 1), _SHIFTS, dtype=int))
             a = self.p.uniform
-            loss = shared_cluster_kl(rows, keys, degrees, a, self.loss.learned.mixture, n + shifts)
+            of_q = self.loss.learned.mixture, self.loss.learned.tilt
+            loss = shared_cluster_kl(rows, keys, degrees, a, of_q, n + shifts)
             return loss + (negentropy(a, 2 * self.scale.n_rows) - negentropy(a, 2 * n))
         batch = batch_conditional(n, exclude_self=False).mix(self.p.uniform)
         objective = self.loss.over(batch, self.run, background_keys=min(n, _BACKGROUND_KEYS))
@@ -116,7 +118,7 @@ def shared_cluster_kl(
     keys: torch.Tensor,
     degrees: torch.Tensor | None,
     of_p: float,
-    of_q: float,
+    q: tuple[float, Callable[[torch.Tensor, int], Any]],
     shifts: np.ndarray,
 ) -> torch.Tensor:
     """KL of a batch from what clusters share: no matrix of rows x keys, as log q needs cluster masses alone.
@@ -127,15 +129,17 @@ def shared_cluster_kl(
         L = mean_i KL( p~(.|i) || (1 - b) q(.|i) + b / N ),     p~ = (1 - a) [j = n + i] + a / N
 
     Keys have logits of shape (models, clusters, N): those of the n rows, then of the positive of each; rows are others
-    or None. a and b are `of_p` and `of_q`, d the degrees of keys. Row i meets the keys i + shift, modulo N, in the sum
-    over the uniform mass: all, or some that stand for all.
+    or None. a is `of_p`; `q` holds b and what a prior multiplies q(j|i) with; d are the degrees of keys. Row i meets
+    the keys i + shift, modulo N, in the sum over the uniform mass: all, or some that stand for all.
     """
     n_keys, n, smallest = keys.shape[-1], keys.shape[-1] // 2, torch.finfo(keys.dtype).tiny
+    of_q, tilt = q
     keys = keys.softmax(1)
     rows = keys[..., :n] if rows is None else rows.softmax(1)
     if degrees is not None:
         keys = keys * degrees
-    rows = rows / keys.mean(2, keepdim=True).clamp_min(smallest)
+    masses = keys.mean(2, keepdim=True).clamp_min(smallest)
+    rows = rows * (tilt(masses / masses.sum(1, keepdim=True), keys.shape[1]) / masses)
 
     def mean_log(shift: Any) -> torch.Tensor:
         others = keys[..., shift : shift + n]

@@ -203,7 +203,7 @@ def _cut_without_edge(graph: tuple, table: tuple, n_clusters: int, edges: tuple,
     between, cut = np.zeros(len(label)), np.zeros(len(label))
     _count(graph, label, inside, mass, count)
     for cluster in range(n_clusters):
-        cost[cluster] = _interpolated(inside[cluster], mass[cluster], table)
+        cost[cluster] = _interpolated(inside[cluster], mass[cluster], cluster, table)
     for row in range(len(label)):
         old, first, last = label[row], indptr[row], indptr[row + 1]
         own, n_touched = _link(row, indices[first:last], flow[first:last], label, links, touched)
@@ -218,11 +218,12 @@ def _cut_without_edge(graph: tuple, table: tuple, n_clusters: int, edges: tuple,
             if not leaves and other != row and count[old] > 1:
                 held = inside[old] - 2 * between[other]
                 left = held - 2 * (links[old] - between[other]) - own
-                change = _interpolated(left, mass[old] - masses[row], table) - _interpolated(held, mass[old], table)
+                cost_left = _interpolated(left, mass[old] - masses[row], old, table)
+                change = cost_left - _interpolated(held, mass[old], old, table)
                 for cluster in touched[:n_touched]:
                     if cluster != old and not leaves:
                         joined = inside[cluster] + 2 * links[cluster] + own
-                        trial = _interpolated(joined, mass[cluster] + masses[row], table)
+                        trial = _interpolated(joined, mass[cluster] + masses[row], cluster, table)
                         leaves = trial - cost[cluster] + change < -1e-12
             if leaves:
                 cut[row] += weights[edge]
@@ -275,7 +276,7 @@ def _best_move(
         if cluster == old:
             continue
         joined = inside[cluster] + 2 * links[cluster] + own
-        trial = _interpolated(joined, mass[cluster] + row_mass, table)
+        trial = _interpolated(joined, mass[cluster] + row_mass, cluster, table)
         change = trial - cost[cluster] + cost_left
         if change < least:
             new, least, cost_joined = cluster, change, trial
@@ -290,7 +291,7 @@ def _settle_rows(graph: tuple, table: tuple, n_clusters: int, orders: Array, lab
     links, count, touched = np.zeros(n_clusters), np.zeros(n_clusters, np.int64), np.empty(n_clusters, np.int64)
     _count(graph, label, inside, mass, count)
     for cluster in range(n_clusters):
-        cost[cluster] = _interpolated(inside[cluster], mass[cluster], table)
+        cost[cluster] = _interpolated(inside[cluster], mass[cluster], cluster, table)
     for order in orders:
         moved = False
         for row in order:
@@ -303,7 +304,7 @@ def _settle_rows(graph: tuple, table: tuple, n_clusters: int, orders: Array, lab
                 links[old] = 0.0
                 continue
             left, mass_left = inside[old] - 2 * links[old] - own, mass[old] - masses[row]
-            cost_left = _interpolated(left, mass_left, table)
+            cost_left = _interpolated(left, mass_left, old, table)
             gained = cost_left - cost[old], own, masses[row]
             new, cost_joined = _best_move(old, gained, touched[:n_touched], links, (inside, mass, cost), table)
             if new != old:

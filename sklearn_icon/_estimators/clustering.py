@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _DEFAULT_NEIGHBORS = 15
-_SHARE_UNDER_KL = 0.3
+_UNIFORM_UNDER_KL = 0.3
 _FEW_ROWS = 10_000  # of all ranks together, that rank 0 solves
 _ROWS_AT_ONCE = 1 << 16  # new ones, that are related to fitted ones
 _ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
@@ -110,7 +110,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         `metric` from this estimator. `PositivePairs(augment)` draws views of the rows, for encoders. "same_class" is
         for classes of which some are known.
     learned : Learned or str, default=None
-        The distribution q, one over memberships. None is `learned.SharedCluster()`.
+        The distribution q, one over memberships. None is `learned.SharedCluster()`, whose `prior` is for clusters of
+        uneven sizes that are known or to be learned.
     encoder : Encoder or str, default=None
         How rows become membership logits, `encoders.MomentumKeys` those of keys by its past. None is what was chosen,
         and beside other choices `encoders.Linear()`, or `encoders.Lookup()` where X holds distances or a graph.
@@ -121,11 +122,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         all pairs, of 20,000 rows at the most, and no uniform mass. With sigma=0 it is k-means itself, of any number of
         rows, solved by scikit-learn's KMeans on the CPU; within `supervisory.Spectral` it is spectral clustering.
     debias : float in [0, 1] or "auto", default="auto"
-        Uniform mass a mixed into both p and q. It keeps memberships from saturating. "auto" is 0.3 under KL, else
-        none: bounded divergences weigh one positive of a row less than much uniform mass, and reverse KL takes none.
-        For one side only, set it to 0 and wrap the spec in a `UniformMixture`. 1 is the limit of the loss over
-        (1 - a)^2 for hard clusters, with uniform mass spread as q spreads its own: the normalised cut where q weighs by
-        degree, solved by its relaxation, as in SpectralClustering. It needs a lookup and KL.
+        Uniform mass a mixed into both p and q. It keeps memberships from saturating. "auto" is 0.3 under KL without a
+        prior over masses, else none: uniform mass prefers large clusters, bounded divergences weigh one positive of a
+        row less than much uniform mass, and reverse KL takes none. For one side only, set it to 0 and wrap the spec in
+        a `UniformMixture`. 1 is the limit of the loss over (1 - a)^2 for hard clusters, with uniform mass spread as q
+        spreads its own: the normalised cut where q weighs by degree, solved by its relaxation, as in
+        SpectralClustering. It needs a lookup and KL.
     n_neighbors : int, default=15
         Neighbours of a row in the default p, and where changed in those of short names. At the defaults other values
         than 15 need more rows; elsewhere the default shrinks, with a warning, where there are no 16 rows, or X is a
@@ -449,7 +451,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         with self._threads(loss.settings.batch_rows(X.shape[0]) * X.shape[1]):
             solution = loss.solve(Data(X, y, items if has_features else None, p, sample_weight, device, random_state))
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, loss.q_spec, encoder, str(device)
-        self.debias_ = self._share
+        self.debias_ = self._uniform(loss.q_spec)
         self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
         self.n_iter_ = solution.result.n_iter
         self._state, self._by_center = solution.state, loss.by_center and has_features
@@ -506,7 +508,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             )
         with self._threads(X.shape[0] * X.shape[1]):
             say = self._progress.say if self.verbose else lambda line: None
-            asked = Asked(self._settings(), self._p_of, random_state.randint(np.iinfo(np.int32).max), say)
+            asked = Asked(
+                self._settings(learned.SharedCluster()), self._p_of, random_state.randint(np.iinfo(np.int32).max), say
+            )
             codes = None if known is None or not len(known.classes) else known.codes
             if known is not None:
                 asked = asked._replace(p_of=lambda *_: p_spec.unlabelled, n_steps=p_spec.unlabelled.step()[1])
@@ -515,7 +519,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.supervisory_ = kept.p_spec if known is None else p_spec
         self.learned_, self.encoder_ = learned.SharedCluster(), kept.encoder
         self._keep_graph(kept.p, kept.p_spec, X_holds == "features" and kept.p.shape[0] == X.shape[0])
-        self.device_, self.debias_ = kept.device, self._share
+        self.device_, self.debias_ = kept.device, self._uniform(self.learned_)
         self.chosen_, self.candidates_ = kept.chosen, kept.candidates
         self.loss_, self.loss_curve_, self.n_iter_ = kept.loss, kept.loss_curve, len(kept.loss_curve)
         self._state, self._by_center = kept.state, False
@@ -619,23 +623,23 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _case(self, p_spec: Any, q_spec: Any, encoder: Any, **known: Any) -> Case:
         """What is to be fitted; see `Case`."""
-        return Case(p_spec, q_spec, encoder, self.get_params(deep=False) | {"debias": self._share}, **known)
+        given = self.get_params(deep=False) | {"debias": self._uniform(q_spec)}
+        return Case(p_spec, q_spec, encoder, given, **known)
 
     def _loss(self, case: Case) -> Any:
         """The loss that settings and specs call for."""
         route = route_of("ICONClustering", case)
-        return LOSSES[route](self._settings(), Specs(case.p, case.q, case.encoder))
+        return LOSSES[route](self._settings(case.q), Specs(case.p, case.q, case.encoder))
 
-    def _settings(self) -> Settings:
+    def _settings(self, q: learned.Learned) -> Settings:
         """What was set beside the specs."""
         given = {name: value for name, value in self.get_params(deep=False).items() if name in Settings._fields}
-        return Settings(uniform=self._share, report=self._on_step, **given)
+        return Settings(uniform=self._uniform(q), report=self._on_step, **given)
 
-    @property
-    def _share(self) -> float:
+    def _uniform(self, q: learned.Learned) -> float:
         """The uniform mass of p and q, "auto" resolved."""
         if self.debias == "auto":
-            return _SHARE_UNDER_KL if self.divergence == "kl" else 0.0
+            return _UNIFORM_UNDER_KL if self.divergence == "kl" and not q.tilted else 0.0
         return float(self.debias)
 
     def _set_partition(self, memberships: Array, X: Rows, sample_weight: Any, known: Known | None = None) -> None:

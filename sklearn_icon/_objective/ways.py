@@ -10,6 +10,7 @@
 | `is_limit` | `log_partition` is the limit of log Z; there is no distribution | KL without its entropy |
 | `reads_p` | it is a limit, whose `log_partition_given` reads rows of p | all pairs at once |
 | `normalized` | `paired` and `pairwise` are log q | no normaliser |
+| `tilted` | they are so up to a factor for each row | KL alone |
 | `centred` | what stands for log q sums to zero over a row's keys | no sum over uniform mass on p |
 | `mixture` | `finish` adds it after the normaliser | no way by formula |
 
@@ -48,12 +49,14 @@ def divergence_of(learned: Learned, divergence: Any) -> Any:
 
 
 def check_limit(learned: Learned, divergence: Any, joint: bool = False) -> None:
-    """Refuse the limit of a loss where there is no such limit."""
+    """Refuse the limit of a loss where there is no such limit, and what goes with KL alone."""
     if learned.is_limit and (divergence != "kl" or joint):
         raise ValueError(
             f"{learned} is the limit of a conditional KL loss and no distribution; use it with divergence='kl' and "
             "normalization='conditional', or choose learned='gaussian'."
         )
+    if learned.tilted and divergence != "kl":
+        raise ValueError(f"{learned} has a prior, which is a cost beside KL; use divergence='kl', or prior=None.")
 
 
 def infinite_where_zero(divergence: Any) -> ValueError:

@@ -43,6 +43,8 @@ class Learned(Spec):
     """Whether a row is always a key of its own, whatever p says."""
     normalized = False
     """Whether `paired` and `pairwise` already return log q."""
+    tilted = False
+    """Whether `paired` and `pairwise` are log q up to a factor for each row, a cost of its own that KL alone has."""
     on_memberships = False
     """Whether representations are logits of cluster memberships."""
     euclidean = False
@@ -130,6 +132,10 @@ class Learned(Spec):
     def log_partition_given(self, log_kernel: Tensor, n_choices: int, p: Tensor) -> Tensor:
         """`log_partition` where p is known, dense and without its uniform mass."""
         return self.log_partition(log_kernel, n_choices)
+
+    def tilt(self, masses: Tensor, n_clusters: int) -> Any:
+        """What a prior multiplies q with, within clusters that hold these fractions of the keys."""
+        return 1.0
 
     def finish(self, log_q: Tensor, n_choices: int) -> Tensor:
         """Log q after what a wrapper adds to it."""

@@ -58,7 +58,8 @@ class UniformMixture(Learned):
     includes_self, normalized, on_memberships, by_degree = map(
         of_base, ("includes_self", "normalized", "on_memberships", "by_degree")
     )
-    affinity, learns, scale_free, unmixed = map(of_base, ("affinity", "learns", "scale_free", "unmixed"))
+    affinity, learns, scale_free, tilted = map(of_base, ("affinity", "learns", "scale_free", "tilted"))
+    unmixed, tilt = of_base("unmixed"), of_base("tilt")
     prepare, paired, pairwise = map(of_base, ("prepare", "paired", "pairwise"))  # the mixture comes after normalisation
 
     @answer

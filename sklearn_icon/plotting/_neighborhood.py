@@ -292,7 +292,8 @@ def _log_q_row(q_spec: Any, drawn: Any, keys: Array, index: int, excluded: bool)
     log_k = q_spec.pairwise(z[[index]], keys)
     if excluded:
         log_k[:, index] = -torch.inf
-    return q_spec.finish(log_k if q_spec.normalized else log_k.log_softmax(dim=1), log_k.shape[1] - excluded)[0]
+    known = q_spec.normalized and not q_spec.tilted
+    return q_spec.finish(log_k if known else log_k.log_softmax(dim=1), log_k.shape[1] - excluded)[0]
 
 
 def _with_self(estimator: Any, X: Rows, y: Any, index: int, log_q: Any) -> tuple[Array, Array, float]:

@@ -236,7 +236,7 @@ def test_no_move_of_a_row_lowers_the_loss_where_rows_are_settled(n_steps):
     p, n = Gaussian(4, n_neighbors=9).conditional(X), len(X)
     table = cost_table("kl", n, 0.3, 0.3)
     rows = row_search.Rows(row_search.symmetric_flow(p, n_steps, weights), weights / weights.sum(), table, 3)
-    flow, (gain, rest, low, per_unit) = rows.flow.toarray(), table
+    flow, ((gain,), (rest,), low, per_unit) = rows.flow.toarray(), table
     grid = low + np.arange(len(gain)) / per_unit
     assert flow.sum() == pytest.approx(1)
 

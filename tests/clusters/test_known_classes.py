@@ -177,7 +177,7 @@ def test_no_move_of_a_row_without_a_class_lowers_the_loss():
     rows_of = X[:, :2]  # which overlap
     p = UniformKNN(4).conditional(rows_of)
     n, flow = len(X), symmetric_flow(p, 2, np.ones(len(X)), SOME)
-    gain, rest, low, per_unit = table = cost_table("kl", n, 0.3, 0.3)
+    (gain,), (rest,), low, per_unit = table = cost_table("kl", n, 0.3, 0.3)
     at = low + np.arange(len(gain)) / per_unit
 
     def cost(labels):

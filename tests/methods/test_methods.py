@@ -222,6 +222,6 @@ def test_defaults_of_the_estimators_are_cells(name, estimator):
     ours, default = methods.get(name).make_estimator(), getattr(sklearn_icon, estimator)()
     assert repr(ours._resolve_specs()) == repr(default._resolve_specs())
     if estimator == "ICONClustering":
-        default.set_params(debias=default._share)  # what "auto" stands for
+        default.set_params(debias=default._uniform(default._resolve_specs()[1]))  # what "auto" stands for
     left = [{k: v for k, v in e.get_params(deep=False).items() if k not in specs_of(e)} for e in (ours, default)]
     assert left[0] == left[1]
