@@ -146,7 +146,7 @@ def of_numbers(metric: Metric) -> Metric:
 
 def shape_of(items: Any) -> tuple[int, ...]:
     """The shape of what may be no array yet."""
-    return items.shape if hasattr(items, "shape") else np.asarray(items).shape
+    return np.shape(items)
 
 
 def refuse_hidden(items: Any, name: str) -> None:

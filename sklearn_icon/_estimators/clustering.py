@@ -507,14 +507,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 f"n_neighbors={self.n_neighbors} needs more than as many samples, got n_samples={X.shape[0]}; lower it."
             )
         with self._threads(X.shape[0] * X.shape[1]):
-            say = self._progress.say if self.verbose else lambda line: None
-            asked = Asked(
-                self._settings(learned.SharedCluster()), self._p_of, random_state.randint(np.iinfo(np.int32).max), say
-            )
+            settings, seed = self._settings(learned.SharedCluster()), random_state.randint(np.iinfo(np.int32).max)
+            asked = Asked(settings, self._p_of, seed, self._progress.say if self.verbose else lambda line: None)
             codes = None if known is None or not len(known.classes) else known.codes
             if known is not None:
                 asked = asked._replace(p_of=lambda *_: p_spec.unlabelled, n_steps=p_spec.unlabelled.step()[1])
-                asked.settings.refuse_k_means("known classes say where clusters begin")
+                settings.refuse_k_means("known classes say where clusters begin")
             kept = fit_chosen(asked, Distinct.of(X, X_holds, sample_weight, codes), device, random_state)
         self.supervisory_ = kept.p_spec if known is None else p_spec
         self.learned_, self.encoder_ = learned.SharedCluster(), kept.encoder

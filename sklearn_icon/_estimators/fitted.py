@@ -10,46 +10,50 @@ import numpy as np
 from .. import encoders, learned, supervisory
 
 
+def _a(*types: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, types)
+
+
+_bool, _integer, _float, _str = _a(bool), _a(int, np.integer), _a(float, np.floating), _a(str)
+_tuple, _ndarray = _a(tuple), _a(np.ndarray)
+
+
 def _whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 0)
+    return _integer(value) and not _bool(value) and bool(value >= 0)
 
 
 def _real(value: Any) -> bool:
-    return isinstance(value, float | np.floating) or _whole(value)
+    return _float(value) or _whole(value)
 
 
 def _shape(value: Any) -> bool:
-    return isinstance(value, tuple) and all(map(_whole, value))
+    return _tuple(value) and all(map(_whole, value))
 
 
 def _report(value: Any) -> bool:
     """A fit's report, of which what is always there is words or numbers."""
-    words = all(isinstance(value.get(name, ""), str) for name in ("p", "q", "encoder", "divergence", "device"))
+    words = all(_str(value.get(name, "")) for name in ("p", "q", "encoder", "divergence", "device"))
     numbers = [value.get("seconds", 0.0), value.get("loss", 0.0), *value.get("stages", {}).values()]
     return words and all(map(_real, numbers))
 
 
 def _array(kinds: str, ndim: int) -> Callable[[Any], bool]:
     def holds(value: Any) -> bool:
-        return isinstance(value, np.ndarray) and value.dtype.kind in kinds and value.ndim == ndim
+        return _ndarray(value) and value.dtype.kind in kinds and value.ndim == ndim
 
     return holds
 
 
-def _instance(cls: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, cls)
-
-
 _ANY, _TABLE, _CURVE, _NUMBERS = _array("biufUSO", 1), _array("f", 2), _array("f", 1), _array("iu", 1)
 KINDS: dict[str, Callable[[Any], bool]] = {
-    "supervisory_": _instance(supervisory.Supervisory),
-    "learned_": _instance(learned.Learned),
-    **dict.fromkeys(["encoder_", "encoder_y_"], _instance(encoders.Encoder)),
+    "supervisory_": _a(supervisory.Supervisory),
+    "learned_": _a(learned.Learned),
+    **dict.fromkeys(["encoder_", "encoder_y_"], _a(encoders.Encoder)),
     **dict.fromkeys(["n_features_in_", "n_features_y_", "n_clusters_", "_columns_found"], _whole),
     **dict.fromkeys(["debias_", "inertia_", "kl_divergence_", "learning_rate_", "loss_", "neighbor_recall_"], _real),
-    **dict.fromkeys(["device_", "method_", "chosen_", "stop_reason_"], _instance(str)),
+    **dict.fromkeys(["device_", "method_", "chosen_", "stop_reason_"], _a(str)),
     **dict.fromkeys(["_item_shape", "_item_shape_y"], _shape),
-    **dict.fromkeys(["candidates_", "_state"], _instance(dict)),
+    **dict.fromkeys(["candidates_", "_state"], _a(dict)),
     "fit_report_": _report,
     "n_iter_": lambda value: _whole(value) or _NUMBERS(value),
     "classes_": _ANY,
