@@ -39,7 +39,7 @@ def of_maps(X, y, seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=Path, nargs="*", default=[])
-    parser.add_argument("-n", type=int, default=1000, help="rows that are drawn for each seed (default 1,000)")
+    parser.add_argument("-n", type=int, default=800, help="rows that are drawn for each seed (default 800)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures here too, after each set")
     args = parser.parse_args()
