@@ -57,8 +57,11 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         The distribution p. None and "gaussian" are `supervisory.Gaussian` with this estimator's `perplexity`,
         `n_neighbors` and `metric`; other short names take those that they have; an instance keeps its own.
     learned : Learned or str, default=None
-        The distribution q. None is `learned.StudentT()`, that of t-SNE. Under "counts" its keys are prototypes of the
-        tokens, learned beside the map.
+        The distribution q. None is `learned.StudentT()`, that of t-SNE; of maps of three dimensions
+        `learned.StudentT(df=2.0)`, whose tail is as much lighter as there is more room (as in scikit-learn's TSNE).
+        Lighter tails keep more neighbours and part clusters less: "student_t" is the first in any number of
+        dimensions, for clusters to be found in. Under "counts" its keys are prototypes of the tokens, learned beside
+        the map.
     encoder : Encoder or str, default=None
         How rows become coordinates. None is `encoders.Lookup()`: every row has its own. "linear", "mlp" and any
         module map new rows directly, and read items of any shape, such as images.
@@ -307,8 +310,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         needed = libraries(not encoder.parametric) + of_neighbors(size, n_edges)
         return needed + of_ends(size.rows * n_edges, self.n_components)
 
-    def _default_specs(self):
-        return "gaussian", "student_t", "lookup"
+    def _default_specs(self) -> tuple:
+        solid = self.n_components == 3
+        return "gaussian", learned.StudentT(df=2.0) if solid else "student_t", "lookup"
 
     def _learns(self, name, specs):
         return name == "df" and not specs[2].parametric and not specs[1].mixture

@@ -147,6 +147,12 @@ def _sum_sources(point: Array, sources: Array, n_sources: int, kernel: tuple, pu
             k = charges[j] * r
             value += k
             pushes[j] = k * r
+    elif b > 0 and 2 * c / b == -3:  # two degrees of freedom
+        for j in range(n_sources):
+            r = a / (a + b * pushes[j])
+            k = charges[j] * r * np.sqrt(r)
+            value += k
+            pushes[j] = k * r
     elif b > 0:
         power, per_square = c / b, b / a
         for j in range(n_sources):

@@ -237,6 +237,16 @@ def test_more_components_than_features():
     assert ICONEmbedding(3, **QUICK).fit_transform(X[:, :2]).shape == (len(X), 3)
 
 
+@pytest.mark.parametrize(("n_components", "df"), [(1, 1.0), (2, 1.0), (3, 2.0), (4, 1.0)])
+def test_tails_of_maps_of_three_dimensions_are_lighter_by_default(n_components, df):
+    X = load_iris().data[::3]
+    by_default = ICONEmbedding(n_components, perplexity=5, max_iter=40, random_state=0).fit(X)
+    assert by_default.learned_.df == df
+    cauchy = clone(by_default).set_params(learned="student_t").fit(X)
+    assert cauchy.learned_.df == 1
+    assert np.array_equal(cauchy.embedding_, by_default.embedding_) == (df == 1)
+
+
 def test_frames_keep_names_and_index():
     pandas = pytest.importorskip("pandas", reason="an extra of the tests")
     polars = pytest.importorskip("polars", reason="an extra of the tests")

@@ -12,7 +12,7 @@ from sklearn_icon._objective.drawn import DrawnPotential
 from sklearn_icon._objective.grid import joint_grid_normalizer
 from sklearn_icon._objective.normalizers import joint_normalizer
 
-KERNELS = [learned.StudentT(), learned.StudentT(df=3.0), learned.Gaussian(2.0)]
+KERNELS = [learned.StudentT(), learned.StudentT(df=2.0), learned.StudentT(df=3.0), learned.Gaussian(2.0)]
 each_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=repr)
 
 
