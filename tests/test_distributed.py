@@ -35,6 +35,7 @@ from sklearn_icon.__main__ import main
 from sklearn_icon._core import journal
 from sklearn_icon._core.group import ALONE, group, together
 from sklearn_icon._core.group import Ranks as Ranks_
+from sklearn_icon._graph import mutual, ring, space
 from sklearn_icon._graph.neighbors import nearest_neighbors
 from sklearn_icon._objective.grid import GridPotential
 from sklearn_icon._objective.loss import Loss
@@ -104,6 +105,13 @@ def two(tmp_path_factory):
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
     ranks = Ranks(3, tmp_path_factory.mktemp("three"))
+    yield ranks
+    ranks.end()
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    ranks = Ranks(4, tmp_path_factory.mktemp("four"))
     yield ranks
     ranks.end()
 
@@ -277,28 +285,44 @@ def neighbors_of(name, part):
     return nearest_neighbors(X[part], k, metric=metric, random_state=3)
 
 
+def _lone_rows(n, n_ranks):
+    """A shard without rows, others of one row, and one of all the rest."""
+    bounds = [0, *range(n_ranks), n]
+    return [slice(first, last) for first, last in pairwise(bounds[:n_ranks] + bounds[-1:])]
+
+
 def _neighbors(rank, n_ranks):
+    """What is found as it is; with rows compared for both ends, in pieces; and where ranks have one row or none."""
     found = {}
-    for name, (X, metric, k) in neighbor_cases().items():
-        part = _cuts(len(X), n_ranks)[rank]
-        with together(name) as ranks:
-            ranks.number(len(X[part]))
-            found[name] = nearest_neighbors(X[part], k, metric=metric, random_state=3)[:2]
-            found["perplexity", name] = supervisory.Gaussian(5).conditional(X[part]) if name == "few" else None
+    for how in ("usual", "mutual", "lone rows"):
+        for name, (X, metric, k) in neighbor_cases().items():
+            if how != "usual" and name in ("tree", "compiled"):
+                continue
+            part = (_lone_rows if how == "lone rows" else _cuts)(len(X), n_ranks)[rank]
+            with pytest.MonkeyPatch.context() as patch, together(name) as ranks:
+                if how == "mutual":
+                    patch.setattr(ring, "_MUTUAL_PAIRS", 1)
+                    patch.setattr(mutual, "_OTHERS_AT_ONCE", 200)
+                    patch.setattr(space, "_COMPILED_ROWS", 400 if name != "few" else 10_000)
+                ranks.number(len(X[part]))
+                found[how, name] = nearest_neighbors(X[part], k, metric=metric, random_state=3)[:2]
+    X = neighbor_cases()["few"][0][_cuts(60, n_ranks)[rank]]
+    with together("few") as ranks:
+        ranks.number(len(X))
+        found["perplexity"] = supervisory.Gaussian(5).conditional(X)
     return found
 
 
-@pytest.mark.parametrize("n_ranks", BY)
+@pytest.mark.parametrize("n_ranks", [*BY, pytest.param("four", marks=pytest.mark.slow)])
 def test_neighbors_are_those_of_one_process(n_ranks, request):
     ranks = request.getfixturevalue(n_ranks)(_neighbors)
-    for name in neighbor_cases():
+    for how, name in set(ranks[0]) - {"perplexity"}:
         one = of_one_process(neighbors_of, name)
-        indices, distances = (np.concatenate([found[name][part] for found in ranks]) for part in (0, 1))
-        np.testing.assert_array_equal(indices, one.indices, err_msg=name)
-        np.testing.assert_allclose(distances, one.distances, rtol=1e-12, err_msg=name)
-    p = [found["perplexity", "few"] for found in ranks]
+        indices, distances = (np.concatenate([found[how, name][part] for found in ranks]) for part in (0, 1))
+        np.testing.assert_array_equal(indices, one.indices, err_msg=f"{how}, {name}")
+        np.testing.assert_allclose(distances, one.distances, rtol=1e-12, err_msg=f"{how}, {name}")
     np.testing.assert_allclose(
-        np.vstack([part.toarray() for part in p]),
+        np.vstack([found["perplexity"].toarray() for found in ranks]),
         supervisory.Gaussian(5).conditional(neighbor_cases()["few"][0]).toarray(),
         atol=1e-12,
     )

@@ -84,9 +84,9 @@ class Group:
         """(how many items ranks before this one have, how many all have), of which this one has a count."""
         return 0, count
 
-    def visitors(self, rows: Array) -> Iterator[tuple[int, Array]]:
-        """Yield (number of its first row, shard) of all ranks: one's own, then that of the rank before, in a ring."""
-        yield self.first, rows
+    def turned(self, rows: Array, by: int) -> Array:
+        """The rows of the rank that is as many before this one, in a ring, to which that as many after has these."""
+        return rows
 
     def swapped(self, parts: list[Array]) -> list[Array]:
         """What each rank has for this one, in order of ranks, for what this one has for each; arrays of one axis."""
@@ -182,14 +182,9 @@ class Ranks(Group):
         """See `Group.shared`: seeded by that of rank 0."""
         return np.random.RandomState(self.objects(random_state.randint(np.iinfo(np.int32).max))[0])
 
-    def visitors(self, rows: Array) -> Iterator[tuple[int, Array]]:
-        """See `Group.visitors`."""
-        firsts = self.objects(self.first, "a ring")
-        shard, shape = rows, rows.shape[1:]
-        for step in range(self.size):
-            yield firsts[(self.rank - step) % self.size], shard
-            if step < self.size - 1:
-                shard = self._exchange(shard, 1).reshape(-1, *shape)
+    def turned(self, rows: Array, by: int) -> Array:
+        """See `Group.turned`."""
+        return self._exchange(rows, by).reshape(-1, *rows.shape[1:])
 
     def swapped(self, parts: list[Array]) -> list[Array]:
         """See `Group.swapped`."""

@@ -32,7 +32,7 @@ def row_digests(X: Rows) -> np.ndarray:
         X.sum_duplicates()
         sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(_entry_digests(X.indices, X.data))])
         return np.diff(sums[X.indptr]).view(np.int64)
-    columns, starts = np.arange(X.shape[1]), range(0, X.shape[0], _ROWS_AT_ONCE)
+    columns, starts = np.arange(X.shape[1]), range(0, max(X.shape[0], 1), _ROWS_AT_ONCE)
     parts = [_entry_digests(columns, X[start : start + _ROWS_AT_ONCE]).sum(axis=1) for start in starts]
     return np.concatenate(parts).view(np.int64)
 

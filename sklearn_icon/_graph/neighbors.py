@@ -124,7 +124,8 @@ def count_components(indices: Array) -> Array:
 
 
 def _validated(rows: Rows, name: str) -> Rows:
-    rows = check_array(rows, accept_sparse="csr", dtype=[np.float64, np.float32], order="C", input_name=name)
+    numbers, few = [np.float64, np.float32], 0 if group().several else 1  # other ranks may have all rows
+    rows = check_array(rows, accept_sparse="csr", dtype=numbers, order="C", input_name=name, ensure_min_samples=few)
     if sp.issparse(rows):  # with 32-bit indices if possible, as not every search takes others
         narrow = np.int32 if max(rows.nnz, rows.shape[1]) < 2**31 else np.int64
         indices, indptr = (array.astype(narrow, copy=False) for array in (rows.indices, rows.indptr))

@@ -63,7 +63,7 @@ def propose_compiled(space: Space, k: int, n_jobs: Jobs) -> tuple[Array, Doubt]:
     """(candidates, what leaves a doubt), by products in single precision of rows brought near zero."""
     from .brute_force import FAR_NORM, nearest_candidates
 
-    X, reference, scale = _near_zero(space)
+    X, reference, scale = near_zero(space)
     n_candidates = min(len(reference), k + space.own + SPARE)
     candidates, sq_limit = nearest_candidates(X, reference, n_candidates, effective_n_jobs(n_jobs))
     if n_candidates == len(reference):
@@ -74,18 +74,23 @@ def propose_compiled(space: Space, k: int, n_jobs: Jobs) -> tuple[Array, Doubt]:
         """Rows farther from the centre than `reach` are no neighbours; the error of products with others is bounded."""
         sq = last / scale**2
         reach = norm + np.sqrt(sq)
-        single, width = np.finfo(np.float32), X.shape[1] + 16
-        error = width * (2 * single.eps * (norm**2 + reach**2) + single.tiny)
+        error = error_of_products(norm, reach, X.shape[1])
         return ~((sq * (1 + 32 * np.finfo(space.dtype).eps) < sq_limit - error) & (reach < FAR_NORM))
 
     return candidates, doubt
+
+
+def error_of_products(norm: Array, reach: Array, width: int) -> Array:
+    """Of squared distances in single precision, of rows to others, from norms and from those of the farthest others."""
+    single = np.finfo(np.float32)
+    return (width + 16) * (2 * single.eps * (norm**2 + reach**2) + single.tiny)
 
 
 def propose_by_partition(space: Space, k: int, n_jobs: Jobs, run: Run) -> Array | None:
     """Candidates in the nearest cells of a partition, or None where that would compare most rows with most others."""
     from .partition import cells_needed, part, partition_candidates
 
-    X, n = _near_zero(space)[0], len(space.X)
+    X, n = near_zero(space)[0], len(space.X)
     partition, sample = part(X, space.seed), np.linspace(0, n - 1, min(n, SAMPLE) + 2, dtype=np.intp)[1:-1:2]
     n_cells = cells_needed(partition, sample, scan_all(space, k, sample, run)[0])
     if n_cells is None:
@@ -93,7 +98,7 @@ def propose_by_partition(space: Space, k: int, n_jobs: Jobs, run: Run) -> Array 
     return partition_candidates(X, partition, n_cells, min(k + 1 + SPARE, n), effective_n_jobs(n_jobs))
 
 
-def _near_zero(space: Space) -> tuple[Array, Array, float]:
+def near_zero(space: Space) -> tuple[Array, Array, float]:
     """(rows, reference, scale): in single precision, about the centre and in units of a usual distance from it."""
     sample = space.reference[:: max(1, len(space.reference) // 1024)]
     centre = np.median(sample, axis=0).astype(np.float64)

@@ -1,29 +1,32 @@
-"""Exact neighbours of the rows of several ranks: shards go round, each row keeps its nearest so far."""
+"""Exact neighbours of the rows of several ranks: each pair of rows is compared by one of the ranks that hold them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
+from joblib import effective_n_jobs
 from scipy import sparse
 
 from .._core.group import group
 from .._core.rows import row_digests
 from .._core.types import Array, Jobs
 from .exact import copies
-from .search import Neighbors, search
+from .search import TREE_FEATURES, Neighbors, search
 from .space import Space
 from .ties import k_smallest, row_keys
 
 _ROWS_AT_ONCE = 4096
+_MUTUAL_PAIRS = 5e7  # of rows of two ranks, compared for both at once: fewer take less time than loading compiled loops
 
 
 def ring_neighbors(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
     """The k nearest of the rows of all ranks for those of this one: what one process finds, ties included.
 
-    Each shard is searched as one process searches among other rows, n^2 / R pairs a rank; a shard and the k nearest of
-    each row are held at a time, and a digest of every row.
+    Of two ranks one sends its rows to the other, which finds the nearest of both among each other and sends back what
+    is of these; two that are opposite in the ring do half of it each. Held at a time are the rows of another rank, the
+    k nearest of each row, and a digest of every row.
     """
     ranks, rows = group(), space.X
     n = ranks.total(rows.shape[0])
@@ -36,34 +39,125 @@ def ring_neighbors(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
     if not 1 <= k <= n - 1:
         raise ValueError(f"n_neighbors={k!r} must be an integer from 1 to n - 1 = {n - 1}")
     squared = replace(space, root=np.positive, unit=1.0, dtype=np.float64, first_row=ranks.first)
-    indices, sq = np.empty((rows.shape[0], k), dtype=np.intp), np.empty((rows.shape[0], k))
-    n_found = 0
-    for first, shard in ranks.visitors(rows):
-        own = first == ranks.first
-        visit = replace(squared, reference=rows if own else shard, own=own, first_key=first)
-        found = search(visit, min(k, len(shard) - own), n_jobs, 0)
-        del visit, shard
-        n_found = _keep_nearest(indices, sq, n_found, found, squared)
+    nearest = _Nearest(squared, k)
+    if len(rows) > 1:
+        visit = replace(squared, own=True, first_key=ranks.first)
+        found, n_known = search(visit, min(k, len(rows) - 1), n_jobs, 0), min(k, len(rows) - 1)
+        nearest.indices[:, :n_known], nearest.sq[:, :n_known] = found.indices, found.distances
         del found
+    shards = [_Shard(rank, *shard) for rank, shard in enumerate(ranks.objects((ranks.first, len(rows)), "a ring"))]
+    for by in range(1, ranks.size // 2 + 1):
+        _visit(nearest, shards, by, n_jobs)
     rest, copied = copies(ranks.gathered(row_digests(rows)), space.seed, k, np.arange(len(rows)) + ranks.first)
-    indices[~rest], sq[~rest] = copied[~rest], 0
-    return Neighbors(indices, space.finished(sq), exact=True)
+    nearest.indices[~rest], nearest.sq[~rest] = copied[~rest], 0
+    return Neighbors(nearest.indices, space.finished(nearest.sq), exact=True)
 
 
-def _keep_nearest(indices: Array, sq: Array, n_found: int, found: Neighbors, space: Space) -> int:
-    """How many neighbours of each row are known, of those that are wanted: its first columns and those of a visit."""
-    n_new = min(indices.shape[1], n_found + found.indices.shape[1])
-    for start in range(0, len(indices), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        columns = np.hstack([indices[part, :n_found], found.indices[part]])
+class _Shard(NamedTuple):
+    """Where the rows of a rank are among those of all."""
+
+    rank: int
+    first: int
+    n: int
+
+
+class _Nearest:
+    """The nearest so far of each row of this rank, with squared distances, infinite ones of none."""
+
+    def __init__(self, space: Space, k: int) -> None:
+        self.space, self.k = space, k
+        self.indices = np.full((len(space.X), k), -1, dtype=np.intp)
+        self.sq = np.full((len(space.X), k), np.inf)
+
+    def take(self, first: int, counts: Array, keys: Array, sq: Array) -> None:
+        """Keep the nearest of what is known and of what was found of some rows from a first one on."""
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        for start in range(0, len(counts), _ROWS_AT_ONCE):
+            of_rows = ends[start : start + _ROWS_AT_ONCE + 1]
+            part = slice(first + start, first + start + len(of_rows) - 1)
+            found = slice(of_rows[0], of_rows[-1])
+            self._take(part, of_rows - of_rows[0], keys[found], sq[found])
+
+    def _take(self, part: slice, ends: Array, keys: Array, sq: Array) -> None:
+        of_rows = row_keys(np.arange(part.start, part.stop) + (self.space.first_row or 0), self.space.seed)
+        if self.space.compiled:
+            from .mutual import keep_nearer
+
+            keep_nearer(self.indices[part], self.sq[part], of_rows, ends, keys, sq)
+            return
+        there = np.arange(np.diff(ends).max(initial=0)) < np.diff(ends)[:, None]
+        more, of_more = np.full(there.shape, -1), np.full(there.shape, np.inf)
+        more[there], of_more[there] = keys, sq
+        columns = np.hstack([self.indices[part], more])
         order = np.argsort(columns, axis=1)
-        both = np.take_along_axis(np.hstack([sq[part, :n_found], found.distances[part]]), order, axis=1)
+        both = np.take_along_axis(np.hstack([self.sq[part], of_more]), order, axis=1)
         columns = np.take_along_axis(columns, order, axis=1)
-        nearest = k_smallest(both, columns, n_new, partial(_keys_at, start, space))
-        indices[part, :n_new], sq[part, :n_new] = nearest
-    return n_new
+        self.indices[part], self.sq[part] = k_smallest(both, columns, self.k, lambda at: of_rows[at])
 
 
-def _keys_at(start: int, space: Space, at: Array) -> Array:
-    """What settles ties of the rows at some positions from a start on."""
-    return row_keys(at + start + (space.first_row or 0), space.seed)
+class _Returned:
+    """What is found of the rows of another rank."""
+
+    def __init__(self, n: int) -> None:
+        self.blocks: dict[int, tuple[Array, Array]] = {}
+        self.kind = np.dtype([("key", np.int32 if n < 2**31 else np.int64), ("sq", np.float64)])
+
+    def take(self, first: int, counts: Array, keys: Array, sq: Array) -> None:
+        """Keep it."""
+        edges = np.empty(len(keys), dtype=self.kind)
+        edges["key"], edges["sq"] = keys, sq
+        self.blocks[first] = counts, edges
+
+    def of_all(self) -> tuple[Array, Array]:
+        """(how many are of each row, all of them)."""
+        blocks = [self.blocks.pop(first) for first in sorted(self.blocks)]
+        none = [(np.empty(0, dtype=np.intp), np.empty(0, dtype=self.kind))]
+        counts, edges = zip(*(blocks or none), strict=True)
+        return np.concatenate(counts), np.concatenate(edges)
+
+
+def _visit(nearest: _Nearest, shards: list[_Shard], by: int, n_jobs: Jobs) -> None:
+    """Find the neighbours among the rows of this rank and of that which is so many before, of both; hear of another."""
+    ranks, space, k = group(), nearest.space, nearest.k
+    here, guest, host = (shards[(ranks.rank + step) % len(shards)] for step in (0, -by, by))
+    (own, others), (_, sent) = _compared(here, guest, by, len(shards)), _compared(host, here, by, len(shards))
+    visitors = ranks.turned(space.X[sent], by)
+    farthest = ranks.turned(nearest.sq[sent, -1], by)
+    returned = _Returned(sum(shard.n for shard in shards))
+    if len(visitors) and own.stop > own.start:
+        firsts = here.first + own.start, guest.first + others.start
+        of_own = replace(space, X=space.X[own], reference=visitors, own=False, first_row=firsts[0], first_key=firsts[1])
+        back = replace(of_own, X=visitors, reference=of_own.X, first_row=firsts[1], first_key=firsts[0])
+        takes = lambda first, *found: nearest.take(own.start + first, *found), returned.take
+        _find(of_own, back, k, (nearest.sq[own, -1].copy(), farthest), takes, n_jobs)
+        del of_own, back
+    del visitors
+    counts, edges = (ranks.turned(part, -by) for part in returned.of_all())
+    nearest.take(sent.start, counts, edges["key"], edges["sq"])
+
+
+def _compared(host: _Shard, guest: _Shard, by: int, n_ranks: int) -> tuple[slice, slice]:
+    """Rows of the host and of the guest that are compared by the host; two that are each other's hosts share them."""
+    half = (host if host.rank < guest.rank else guest).n // 2 if 2 * by == n_ranks else 0
+    if not half:
+        nothing = 2 * by == n_ranks and host.rank < guest.rank  # a lone row is compared by the other
+        return slice(0, 0 if nothing else host.n), slice(0, guest.n)
+    if host.rank < guest.rank:
+        return slice(0, half), slice(0, guest.n)
+    return slice(0, host.n), slice(half, guest.n)
+
+
+def _find(space: Space, back: Space, k: int, farthest: tuple[Array, Array], takes: tuple, n_jobs: Jobs) -> None:
+    """Tell takes the nearest of rows among others, and of these among the rows."""
+    sizes = len(space.X), len(space.reference)
+    known = all(np.isfinite(part).all() for part in farthest)
+    if known and space.X.shape[1] > TREE_FEATURES and np.prod(sizes, dtype=float) >= _MUTUAL_PAIRS:
+        from .._core.team import n_threads
+        from .mutual import nearest_of_both
+
+        nearest_of_both((space, back), k, farthest, takes, n_threads() if n_jobs is None else effective_n_jobs(n_jobs))
+        return
+    for one, most, take in zip((space, back), farthest, takes, strict=True):
+        keys, sq = search(one, min(k, len(one.reference)), n_jobs, 0)[:2]
+        near = sq <= most[:, None]
+        take(0, near.sum(axis=1), keys[near], sq[near])

@@ -27,7 +27,7 @@ from .space import Space
 # approximate search does in a fresh process, where it compiles.
 _EXACT_LIMIT = 5e12
 _OTHER_COST = 40  # of a feature of sparse rows, or in a distance that is not euclidean
-_TREE_ROWS, _TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows among themselves, up to so many features
+_TREE_ROWS, TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows among themselves, up to so many features
 # On a GPU: rows from which on it is the sooner, and the largest n^2 (40 + features), some 80 s of an H200 (7.4 s for a
 # million rows of 50 features; benchmarks/gpu.py).
 _DEVICE_ROWS, _DEVICE_LIMIT = 5_000, 1e15
@@ -62,7 +62,7 @@ def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool 
     alone = space.first_row is None
     affordable = total <= _EXACT_LIMIT or not (descent and alone)
     least = _TREE_ROWS if space.own else min(_TREE_ROWS, _FEW_ROWS)
-    tree = bool(space.root) and not sparse and width <= _TREE_FEATURES and n >= max(least, 20 * k)
+    tree = bool(space.root) and not sparse and width <= TREE_FEATURES and n >= max(least, 20 * k)
     if space.compiled and n_jobs is None:
         from .._core.team import n_threads
 

@@ -69,6 +69,10 @@ class Space:
         dtype, X = np.result_type(X.dtype, self.reference.dtype), compared(self.metric, self.shift, X, self.names[0])
         return replace(self, X=X if self.unit == 1 else X * self.unit, dtype=dtype)
 
+    def part(self, rows: slice) -> Space:
+        """The same with some of the rows of another rank to search from."""
+        return replace(self, X=self.X[rows], first_row=(self.first_row or 0) + rows.start)
+
     @property
     def compiled(self) -> bool:
         """Whether loops of our own do the work."""
@@ -173,7 +177,8 @@ def space_of(
 
 def _exact_shift(rows: Array) -> Array:
     """An offset of all rows that floating point subtracts without error (Sterbenz's lemma)."""
-    low, high, one = (group().gathered(part[None]) for part in (rows.min(axis=0), rows.max(axis=0), rows[0]))
+    extent = rows.min(axis=0, initial=np.inf), rows.max(axis=0, initial=-np.inf)  # of a rank without rows, too
+    low, high, one = (group().gathered(part) for part in (*(part[None] for part in extent), rows[:1]))
     low, high = low.min(axis=0), high.max(axis=0)
     return np.where(((low > 0) & (high <= 2 * low)) | ((high < 0) & (low >= 2 * high)), one[0], 0)
 

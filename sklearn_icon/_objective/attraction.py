@@ -13,6 +13,7 @@ import torch
 from scipy import sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from .._core.group import group
 from .._core.quiet import quiet
 from .._core.team import Team
 from .._core.types import Array
@@ -36,9 +37,10 @@ def symmetric_edges(
     n_components: int | None,
 ) -> Edges:
     """Symmetric weights in the form that is fastest to sum log k over; n_components is the map's, if known."""
-    if weights.nnz > _DENSE * weights.shape[0] ** 2:
+    n_edges = weights.nnz if n_components is None else group().total(weights.nnz) / group().size  # all ranks alike
+    if n_edges > _DENSE * weights.shape[0] ** 2:
         return DenseEdges(weights, dtype, device)
-    compiled = weights.nnz > _COMPILED_EDGES and learned.slope_terms is not None and torch.device(device).type == "cpu"
+    compiled = n_edges > _COMPILED_EDGES and learned.slope_terms is not None and torch.device(device).type == "cpu"
     if n_components is not None and compiled:
         return CompiledEdges(weights, dtype, n_components)
     return SparseEdges(weights, dtype, device)
@@ -121,12 +123,9 @@ class CompiledEdges:
     def heaviest(self) -> tuple[Array, Array, Array]:
         """The graph of the heaviest edges, which take the weight of the others too."""
         indptr, indices, weights = self.graph
-        falling = np.sort(weights)[::-1]
-        sums = np.cumsum(falling, dtype=np.float64)
-        kept = weights >= falling[np.searchsorted(sums, _HEAVY * sums[-1])]
-        heavy = weights[kept]
+        kept, heavier = _heaviest(weights)
         before = np.concatenate([[0], np.cumsum(kept)]).astype(indptr.dtype)
-        return before[indptr], indices[kept], heavy * heavy.dtype.type(sums[-1] / heavy.sum(dtype=np.float64))
+        return before[indptr], indices[kept], weights[kept] * weights.dtype.type(heavier)
 
     @cached_property
     def _heavy_tasks(self) -> list[tuple]:
@@ -153,6 +152,25 @@ class CompiledEdges:
         values = np.zeros((len(self._tasks), 1))
         self.team.run(log_sum, [(*edge, number(a * b), out) for edge, out in zip(self._tasks, values, strict=True)])
         return 2 * factor * values.sum(), torch.from_numpy(gradient)
+
+
+def _heaviest(weights: Array) -> tuple[Array, float]:
+    """(which weights are among the heaviest of all ranks, all weight by theirs): those above one that two counts find.
+
+    Positive numbers of single precision have the order of their bits, of which each count reads half.
+    """
+    bits, ranks, above, half = weights.astype(np.float32).view(np.uint32), group(), 0.0, 1 << 16
+    sums = ranks.total(np.bincount(bits >> 16, weights, half))
+    whole, least = sums.sum(), 0
+    for shift in (16, 0):
+        falling = above + np.cumsum(sums[::-1])
+        at = min(int(np.searchsorted(falling, _HEAVY * whole)), half - 1)
+        above, least = falling[at] - sums[half - 1 - at], least | ((half - 1 - at) << shift)
+        if shift:
+            inside = bits >> 16 == half - 1 - at
+            sums = ranks.total(np.bincount(bits[inside] & (half - 1), weights[inside], half))
+    kept = bits >= least
+    return kept, float(whole / ranks.total(weights[kept].sum(dtype=np.float64)))
 
 
 class DenseEdges:

@@ -56,8 +56,9 @@ class SharedObjective(Objective):
         summed = _summed_here(self.weights, self.first)
         self.edges = symmetric_edges(summed, self.learned, run_dtype, device, n_components)
         self.grid = GridPotential(self.learned)
+        self._rough_grid = self.grid.rough()
         self._pushed: Any = None
-        self._pushed_at: Any = None  # the map whose repulsion that is, where a journal keeps it
+        self._pushed_at: Any = None  # (the map whose repulsion that is, whether roughly), where a journal keeps it
         self.drawn = None
 
     def remember(self) -> None:
@@ -66,10 +67,19 @@ class SharedObjective(Objective):
         def put(state: list) -> None:
             self._pushed = self._pushed_at = None
             if len(state) == 1:  # one process keeps the repulsion itself
-                self._pushed_at = torch.as_tensor(state[0], dtype=self.dtype)
-                self._pushed = self._push(self._pushed_at)
+                ((z, rough),) = state
+                self._renew(torch.as_tensor(z, dtype=self.dtype), rough)
 
-        journal.remember(lambda: [] if self._pushed_at is None else journal.arrays_of([self._pushed_at]), put)
+        def get() -> list:
+            at = self._pushed_at
+            return [] if at is None else [[*journal.arrays_of(at[:1]), at[1]]]
+
+        journal.remember(get, put)
+
+    def _renew(self, z: Tensor, rough: bool) -> None:
+        """Let the repulsion be that of a map."""
+        self._pushed = self._push(z, self._rough_grid if rough else self.grid)
+        self._pushed_at = None if journal.current() is None else (z.clone(), rough)
 
     def _negentropy(self) -> float:
         """See `Objective._negentropy`."""
@@ -85,21 +95,19 @@ class SharedObjective(Objective):
         refresh: bool = True,
         rough: bool = False,
     ) -> tuple[float | None, Tensor]:
-        """See `Objective.gradient`; of all edges, as each rank would know others as the heaviest."""
+        """See `Objective.gradient`."""
         ranks = group()
-        value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value)
+        value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value, rough)
         if refresh or self._pushed is None:
-            self._pushed = self._push(z.detach())
-            self._pushed_at = None if journal.current() is None else z.detach().clone()
+            self._renew(z.detach(), rough and not with_value)
         log_z, push = self._pushed
         gradient = pull * -exaggeration
         gradient[self.own] += push
         gradient = ranks.total(gradient)
         return (log_z - ranks.total(value) + self.constant if with_value else None), gradient
 
-    def _push(self, z: Tensor) -> tuple[float, Tensor]:
+    def _push(self, z: Tensor, grid: Any) -> tuple[float, Tensor]:
         """(log-normaliser, its gradient at this rank's rows), from the grid of all ranks."""
-        grid: Any = self.grid
         place = grid.place(z, self.own)
         charges = group().total(place.spread(torch.ones_like(z[self.own, 0])))
         field = grid.convolve(place, charges.clone())
@@ -116,7 +124,7 @@ class SharedObjective(Objective):
 
     def per_row(self, z: Tensor, keys: Tensor | None = None, key_degrees: Tensor | None = None) -> Tensor:
         """What each row of this rank adds to L."""
-        log_z = joint_normalizer(self.learned, z)[0] if self.grid is None else self._push(z)[0]
+        log_z = joint_normalizer(self.learned, z)[0] if self.grid is None else self._push(z, self.grid)[0]
         costs = z.new_zeros(self.n_rows, dtype=torch.float64)
         for rows, cols, p in self._all_edges():
             ends = z.index_select(0, rows + self.first), z.index_select(0, cols)
