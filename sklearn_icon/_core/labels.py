@@ -78,6 +78,14 @@ def class_probabilities(y: np.ndarray) -> np.ndarray:
     return y.astype(np.float64)
 
 
+def numbered(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(labels in order, each once, the number of each): by counting where they are small whole numbers."""
+    if labels.dtype.kind != "i" or not len(labels) or labels.min() < 0 or labels.max() >= len(labels):
+        return np.unique(labels, return_inverse=True)
+    there = np.bincount(labels) > 0
+    return np.flatnonzero(there).astype(labels.dtype), (np.cumsum(there) - 1)[labels]
+
+
 def classes_and_codes(y: np.ndarray, known: np.ndarray, names: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """(classes, codes of y, -1 where not known); of fewer than two classes a ValueError.
 
@@ -85,11 +93,15 @@ def classes_and_codes(y: np.ndarray, known: np.ndarray, names: np.ndarray | None
     """
     if y.ndim == 2:
         return np.arange(y.shape[1]) if names is None else names, y
-    classes = np.unique(np.concatenate(group().objects(np.unique(y[known]))))
+    own, of_own = numbered(y[known])
+    of_ranks = group().objects(own)
+    classes = own if len(of_ranks) == 1 else np.unique(np.concatenate(of_ranks))
     if len(classes) < 2:
         found = repr(classes.tolist()[0]) if len(classes) else "unknown"
         raise ValueError(f"the data contains only one class, {found}; a classifier needs samples of two or more.")
-    return classes, codes_of(y, known, classes)
+    codes = np.full(len(y), -1)
+    codes[known] = np.searchsorted(classes, own)[of_own]
+    return classes, codes
 
 
 def codes_of(y: np.ndarray, known: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -23,7 +23,7 @@ class _Blas:
     def __init__(self) -> None:
         self._lock = Lock()
         self._wanted: list[list[int | None]] = []
-        self._before: Any = None
+        self._before: list[tuple[Any, int]] = []
 
     @contextmanager
     def limited(self, count: int | None) -> Iterator[None]:
@@ -32,7 +32,7 @@ class _Blas:
         try:
             with self._lock:
                 if not self._wanted:
-                    self._before = _pools("blas").limit(limits=None)
+                    self._before = _counts("blas")
                 self._wanted.append(asked)
                 self._apply()
             yield
@@ -43,17 +43,26 @@ class _Blas:
 
     def _apply(self) -> None:
         asked = [count for (count,) in self._wanted if count is not None]
-        if asked:
-            _pools("blas").limit(limits=min(asked))
-        else:
-            self._before.restore_original_limits()
+        _set([(library, min(asked)) for library in _pools("blas")] if asked else self._before)
 
 
 _BLAS = _Blas()
 
 
+def _counts(user_api: str) -> list[tuple[Any, int]]:
+    """The libraries of an interface, and the threads of each."""
+    return [(library, library.num_threads) for library in _pools(user_api)]
+
+
+def _set(counts: list[tuple[Any, int]]) -> None:
+    """Give libraries so many threads where they have others; `ThreadpoolController.limit` takes longer to do so."""
+    for library, count in counts:
+        if library.num_threads != count:
+            library.set_num_threads(count)
+
+
 def _pools(user_api: str) -> Any:
-    """The thread pools of an interface, "blas" or "openmp", of the libraries that are loaded."""
+    """The libraries that are loaded and have a thread pool of an interface, "blas" or "openmp"."""
     return _loaded(user_api, "torch" in sys.modules)
 
 
@@ -63,12 +72,19 @@ def _loaded(user_api: str, with_torch: bool) -> Any:
     import scipy.linalg  # noqa: F401
     import sklearn.cluster  # noqa: F401
 
-    return ThreadpoolController().select(user_api=user_api)
+    return ThreadpoolController().select(user_api=user_api).lib_controllers
 
 
 @contextmanager
 def library_threads(count: int | None) -> Iterator[None]:
     """At most so many threads of BLAS, of the process, and of OpenMP, of this Python thread, inside; None: as now."""
-    openmp = nullcontext() if count is None else _pools("openmp").limit(limits=count)
-    with _BLAS.limited(count), openmp:
-        yield
+    with _BLAS.limited(count):
+        if count is None:
+            yield
+            return
+        before = _counts("openmp")
+        try:
+            _set([(library, count) for library, _ in before])
+            yield
+        finally:
+            _set(before)

@@ -151,6 +151,8 @@ def shape_of(items: Any) -> tuple[int, ...]:
 
 def refuse_hidden(items: Any, name: str) -> None:
     """Refuse what a plain array does not hold: masks, bfloat16, and the history of tensors that require a gradient."""
+    if type(items) is np.ndarray:
+        return
     if np.ma.is_masked(items):
         raise ValueError(
             f"{name} is a masked array with {np.ma.count_masked(items)} masked entries, whose mask would be ignored; "

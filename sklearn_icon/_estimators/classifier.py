@@ -312,8 +312,11 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         y, names = self._validate_y(y, p_spec)
         X = self._validate_items(X, encoder, reset=True)
         check_consistent_length(X, y)
-        refuse_hidden(sample_weight, "sample_weight")
-        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if sample_weight is None:
+            sample_weight = np.ones(X.shape[0])
+        else:
+            refuse_hidden(sample_weight, "sample_weight")
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not group().total(sample_weight.sum()):  # older scikit-learn lets this pass
             raise ValueError("Sample weights must contain at least one non-zero number.")
         known = is_known(y) if p_spec.allows_unknown else np.ones(len(y), dtype=bool)
@@ -325,7 +328,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
             given = supervisory.DataLabel() if p_spec.over_rows else p_spec
             labels = recalled_p(lambda: given.conditional(rows_of(X), codes, **how))
-            if codes.ndim == 1:
+            if codes.ndim == 1 and labels.shape[1] < len(classes):
                 labels = labels.with_keys(np.unique(codes[known]), len(classes))
             unit = group().largest(sample_weight.max(initial=0))
             sample_weight = sample_weight / unit  # neither sums nor squares overflow

@@ -34,7 +34,9 @@ class Size(NamedTuple):
     def of(cls, X: Any) -> "Size":
         """That of an array, dense or sparse."""
         shape = X.shape if sparse.issparse(X) else np.shape(X)
-        dtype = np.dtype(np.float32 if str(getattr(X, "dtype", "")).endswith(("float32", "f4")) else np.float64)
+        given = getattr(X, "dtype", None)
+        single = given == np.float32 or (type(X) is not np.ndarray and str(given) == "torch.float32")
+        dtype = np.dtype(np.float32 if single else np.float64)
         if sparse.issparse(X):
             return cls(shape[0], X.nnz / max(shape[0], 1), X.nnz / max(shape[0], 1) * (dtype.itemsize + 4))
         columns = int(np.prod(shape[1:]))

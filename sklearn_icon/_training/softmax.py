@@ -28,14 +28,18 @@ _FEW_COEFFICIENTS = 150  # up to which a Hessian costs less than the steps it sp
 _FIRST_STEPS = 15  # of L-BFGS, where there are more
 _LEAST_TOLERANCE = 1e-9  # of the Newton decrement, near the precision of the floats
 _OF_PRODUCTS = 0.1  # of it, where the last step is not exact: weights and copies then agree to 1e-8
+_OF_CHORDS = 1e-3  # of it, where the last step is by a factor that is no longer that of the Hessian
+_OF_ERROR, _LEAST_ERROR = 1e-6, 1e-12  # of coefficients, which is at most the decrement over the root of l2; at least
 _DECREASE = 64 * np.finfo(np.float64).eps  # of F by a step of L-BFGS, relative to F, below which it ends
 _ARMIJO, _HALVINGS = 1e-4, 50
 _STILL_FALLS, _LENGTHS, _LONGEST = 0.05, 2, 3.0  # slope, of that at the start, at which a step is made longer
 _RIDGE, _NULL = 1e-13, 1e-10  # relative, that make singular Hessians regular
+_TINY = np.finfo(np.float64).tiny
 _DEPENDENT = 1e-13  # eigenvalue of a correlation matrix, over its size, that is taken for zero
 LOG_NOTHING = float(np.log(np.finfo(np.float64).eps))  # the logit of a class that no row has
 _DENSE_NUMBERS = 1 << 22  # of a sparse matrix that is made dense where few are zero
 _MANY_PRODUCTS, _PRODUCTS = 10, 80  # of a step, after which the preconditioner is computed anew; at most
+_FALLS = 0.1  # decrement, of the last, at most, where steps are as exact as they seem
 _PRECISION, _ORDER = 0.1, 0.5  # of a step, in the norm of the Hessian, at most; power of the decrement
 
 
@@ -59,10 +63,10 @@ def solve_softmax(
     fit_intercept = start.fit_intercept
     weight = weight / group().total(weight.sum())
     X = X.toarray() if sparse.issparse(X) and _is_small(X) else X
-    n_classes, present = targets.shape[1], np.flatnonzero(group().total(weight @ targets) > 0)
+    n_classes, seen = targets.shape[1], group().total(weight @ targets) > 0
+    present, absent = np.flatnonzero(seen), np.flatnonzero(~seen)
     of_two = n_classes == 2
     coef, intercept = (np.zeros((1 if of_two else n_classes, X.shape[1])), np.zeros(1 if of_two else n_classes))
-    absent = np.delete(np.arange(n_classes), present)
     if len(present) == 1:
         intercept[0 if of_two else absent] = LOG_NOTHING * (-1 if of_two and absent[0] == 0 else 1)
         return coef, intercept, SolverResult(0.0, 1, np.zeros(1), "converged")
@@ -161,13 +165,16 @@ def _newton(problem: Softmax, V: Array, tol: float, report: _Report) -> tuple[Ar
     while not report.is_full:
         factor = _factor(problem.hessian(q))
         step = -_solved(factor, gradient)
-        V, logits, value, q = _search(problem, V, logits, step, value, float(np.vdot(gradient, step)))
+        slope = float(np.vdot(gradient, step))
+        V, logits, value, q = _search(problem, V, logits, step, value, slope)
         gradient = problem.gradient(V, q)
         if report(value):
             return V, "interrupted"
         ahead = _solved(factor, gradient)
         decrement = np.sqrt(max(np.vdot(gradient, ahead), 0.0))
-        if decrement <= least and np.abs(gradient).max() <= tol:
+        left = decrement**2 / np.sqrt(max(-slope, decrement**2, _TINY))  # if this step falls short as the last did
+        is_small = decrement <= least or (decrement <= small and left <= _OF_CHORDS * least)
+        if is_small and np.abs(gradient).max() <= tol:
             return V - ahead, "converged"  # a last step, which is known already
         if before <= decrement <= small:
             return V, "converged"
@@ -187,25 +194,27 @@ def _by_products(problem: Softmax, rough: Softmax | None, V: Array, tol: float, 
     `problem`.
     """
     rough = problem if rough is None else rough
-    least, small = _tolerances(tol)
-    least *= _OF_PRODUCTS
-    before, inverse, logits = np.inf, None, problem.logits(V)
+    most, small = _tolerances(tol)
+    before, last, inverse, logits = np.inf, np.inf, None, problem.logits(V)
     value, q = problem.value(V, logits)
     while not report.is_full:
         gradient = problem.gradient(V, q)
         inverse = _ByClass(rough, q) if inverse is None else inverse
+        of_error = _OF_ERROR * np.sqrt(problem.penalty.l2) * np.abs(V).max()
+        least = _OF_PRODUCTS * (min(most, max(of_error, _LEAST_ERROR)) if of_error else most)
         step, left, products = _newton_step(rough, gradient, q, inverse, least)
         decrement = np.sqrt(max(-np.vdot(gradient, step), 0.0))
-        if before <= decrement <= small:
+        if before <= decrement <= small and decrement**2 <= _DECREASE * abs(value):
             return V, "converged"
         V, logits, value, q = _search(problem, V, logits, step, value, -(decrement**2))
         if report(value):
             return V, "interrupted"
-        if decrement <= small and left <= least and np.abs(gradient).max() <= tol:
+        ends = decrement <= min(small, max(_FALLS * last, least))  # else more was left than the preconditioner told
+        if ends and left <= least and np.abs(gradient).max() <= tol:
             return V, "converged"
         if products > _MANY_PRODUCTS:  # for which single precision may not be enough
             rough, inverse = problem, None
-        before = decrement if decrement <= small else np.inf
+        before, last = decrement if decrement <= small else np.inf, decrement
     return V, "max_iter"
 
 

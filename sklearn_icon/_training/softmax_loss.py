@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.special import xlogy
 
 from .._core.group import group
 from .._core.types import Array, Rows
@@ -51,6 +52,7 @@ class Softmax:
 
     def __init__(self, X: Rows, targets: Array, weight: Array, penalty: Penalty, fit_intercept: bool, basis: Array):
         self.targets, self.weight, self.penalty = np.ascontiguousarray(targets.T), weight, penalty
+        self.weighted = self.targets * weight
         self.fit_intercept, self.basis = fit_intercept, basis
         self.mean = np.zeros(X.shape[1])
         self.columns: Any = None  # of dense rows, then ones
@@ -64,7 +66,7 @@ class Softmax:
                 self.mean = group().total(np.asarray(self.columns[:-1] @ weight))
                 self.columns[:-1] -= self.mean[:, None]
         self.shape = self.basis.shape[1], X.shape[1] + 1
-        self.constant = float(group().total(_x_log_x(self.targets).sum(axis=0) @ weight))
+        self.constant = float(group().total(xlogy(self.targets, self.targets).sum(axis=0) @ weight))
         self.n_rows = group().total(X.shape[0])
         piece = max(1, _IN_A_PIECE // max(1, self.shape[0] * self.shape[1]))
         self._pieces = [slice(start, start + piece) for start in range(0, X.shape[0], piece)]
@@ -76,7 +78,7 @@ class Softmax:
         if group().total(float(not held)):
             return None
         single = copy(self)
-        for name in ("columns", "targets", "weight", "basis"):
+        for name in ("columns", "targets", "weighted", "weight", "basis"):
             setattr(single, name, getattr(self, name).astype(np.float32))
         single.rows = single.columns[:-1].T
         return single
@@ -99,10 +101,10 @@ class Softmax:
         """F, and q of shape (n_classes, n)."""
         logits = self.logits(V) if logits is None else logits
         logits = logits - logits.max(axis=0)
-        of_targets = np.einsum("ij,ij->j", self.targets, logits)
+        of_targets = np.vdot(self.weighted, logits)
         q = np.exp(logits, out=logits)
         sums = q.sum(axis=0)
-        value = group().total(self.weight @ (np.log(sums) - of_targets)) + self.constant
+        value = group().total(self.weight @ np.log(sums) - of_targets) + self.constant
         weights = V[:, :-1]
         value += self.penalty.l2 / 2 * np.vdot(weights, weights)
         value += self.penalty.l1 * np.abs(weights).sum() if self.penalty.l1 else 0.0
@@ -145,6 +147,10 @@ class Softmax:
     def hessian(self, q: Array) -> Array:
         """The Hessian, of shape (m (d + 1), m (d + 1)), class after class."""
         (m, width), (first, second, products) = self.shape, self._pairs
+        if m == 1:
+            result = group().total(products[0, 0] * self.moments(self.weight * q[first[0]] * q[second[0]]))
+            result.reshape(-1)[:: width + 1] += self._of_diagonal
+            return result
         blocks = np.empty((len(first), width, width))
         for block, a, b in zip(blocks, first, second, strict=True):
             curvature = self.weight * q[a]
@@ -202,7 +208,3 @@ class Softmax:
             result[:-1, -1] = result[-1, :-1] = np.asarray(rows.T @ weight)
             result[-1, -1] = weight.sum()
         return result
-
-
-def _x_log_x(p: Array) -> Array:
-    return np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0)

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples
 
 from .._core.conditional import Conditional, view_conditional
-from .._core.labels import Known, is_known, told_apart
+from .._core.labels import Known, is_known, numbered, told_apart
 from .._core.rows import refuse_hidden
 from .._core.spec import answer, of_base
 from .._core.types import Array, Jobs, Rows, Seed
@@ -366,7 +366,7 @@ class DataLabel(Supervisory):
         y = np.asarray(self._require_y(X, y))
         if y.ndim == 2:
             return Conditional.from_weights(y)
-        classes, codes = np.unique(y, return_inverse=True)
+        classes, codes = numbered(y)
         indptr = np.arange(len(codes) + 1)
         return Conditional(sparse.csr_array((np.ones(len(codes)), codes, indptr), shape=(len(codes), len(classes))))
 

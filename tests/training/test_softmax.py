@@ -335,3 +335,24 @@ def test_probabilities_of_weights_are_those_of_copies(width, C):
     weighted = ICONClassifier(C=C).fit(X, y, sample_weight=counts).predict_proba(X)
     copies = ICONClassifier(C=C).fit(np.repeat(X, counts, axis=0), np.repeat(y, counts)).predict_proba(X)
     np.testing.assert_allclose(weighted, copies, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("C, decades", [(1e6, 0), (1.0, 12)])
+def test_flat_directions_are_solved_too(C, decades):
+    """Coefficients of a weak penalty, and of columns of unlike units, by products with the Hessian."""
+    X, y = load_digits(return_X_y=True)
+    X = X * 10.0 ** np.linspace(-decades / 2, decades / 2, X.shape[1])
+    counts = np.random.RandomState(1).randint(1, 3, len(X))
+    weighted = ICONClassifier(C=C, max_iter=300).fit(X, y, sample_weight=counts)
+    order = np.random.RandomState(2).permutation(counts.sum())
+    copies = ICONClassifier(C=C, max_iter=300).fit(np.repeat(X, counts, axis=0)[order], np.repeat(y, counts)[order])
+    assert weighted.coef_.size > softmax._FEW_COEFFICIENTS
+    np.testing.assert_allclose(weighted.coef_, copies.coef_, rtol=0, atol=1e-6 * np.abs(copies.coef_).max())
+
+
+@pytest.mark.parametrize("data", [load_breast_cancer, load_iris, load_wine])
+@pytest.mark.parametrize("C", [0.1, 1.0, 1000.0])
+def test_a_last_step_by_the_last_factor_is_exact(data, C):
+    X, y = data(return_X_y=True)
+    fits = [ICONClassifier(C=C, tol=tol).fit(StandardScaler().fit_transform(X), y) for tol in (1e-4, 0)]
+    np.testing.assert_allclose(fits[0].coef_, fits[1].coef_, rtol=0, atol=1e-9 * np.abs(fits[1].coef_).max())
