@@ -32,9 +32,11 @@ from sklearn_icon import (
     supervisory,
 )
 from sklearn_icon.__main__ import main
+from sklearn_icon._clusters import automatic
 from sklearn_icon._core import journal
 from sklearn_icon._core.group import ALONE, group, together
 from sklearn_icon._core.group import Ranks as Ranks_
+from sklearn_icon._estimators import clustering
 from sklearn_icon._graph import mutual, ring, space
 from sklearn_icon._graph.neighbors import nearest_neighbors
 from sklearn_icon._objective.grid import GridPotential
@@ -212,6 +214,9 @@ NETWORKS = {
     ),
     "bounded": ICONClassifier(encoder="mlp", divergence="squared_hellinger", max_iter=2, random_state=1),
     "linear": ICONClassifier(learned="student_t", max_iter=6, random_state=1),
+    "stopped": ICONClassifier(
+        encoder="mlp", early_stopping=True, validation_fraction=0.02, n_iter_no_change=1, max_iter=4, random_state=1
+    ),
 }
 
 
@@ -236,7 +241,7 @@ def fit_networks(part):
     y, weight, found = np.concatenate([y, y[:60]]), np.concatenate([weight, weight[:60]]), {}
     for name, model in NETWORKS.items():
         fitted = clone(model).fit(X[part], y[part], weight[part] if name == "weights" else None)
-        found[name] = fitted.predict_proba(X), fitted.prototypes_, fitted.loss_curve_
+        found[name] = fitted.predict_proba(X), fitted.prototypes_, fitted.loss_curve_, fitted.validation_loss_curve_
     other = np.random.RandomState(4).normal(size=(360, 3)) + X[:, :3] / 10
     for name, model in PAIRS.items():
         fitted = clone(model).fit(X[part], other[part])
@@ -258,7 +263,9 @@ def test_networks(n_ranks, request):
     for name, known in one.items():
         for found in ranks:
             for ours, theirs in zip(found[name], known, strict=True):
-                np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * max(np.abs(theirs).max(), 1), err_msg=name)
+                np.testing.assert_allclose(
+                    ours, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max(initial=1), err_msg=name
+                )
             assert all(map(np.array_equal, found[name], ranks[0][name])), name
 
 
@@ -451,16 +458,25 @@ K_MEANS = {"supervisory": supervisory.Gaussian(sigma=0), "encoder": "lookup", "d
 
 
 def fit_clusters(part):
-    """Clusters of few rows by default, k-means of many, also of weights and from centres that are given."""
+    """Clusters of few rows by default, and of a draw; k-means of many, also of weights and from given centres."""
     X = make_blobs(13_000, 6, centers=7, random_state=8, cluster_std=1.2)[0].astype(np.float32) + 50
     weight = np.random.RandomState(2).randint(0, 3, size=13_000).astype(float)
     few = slice(None, 400)
     return {
         "few": ICONClustering(5, random_state=0).fit(X[few][_within(part, 400)]),
+        "drawn": fit_drawn(X, _within(part, 1300)),
         "k-means": ICONClustering(7, random_state=0, **K_MEANS).fit(X[part]),
         "weights": ICONClustering(7, random_state=0, **K_MEANS).fit(X[part], sample_weight=weight[part]),
         "given": ICONClustering(3, init=X[[5, 6, 7]], n_init=1, **K_MEANS).fit(X[part]),
     }
+
+
+def fit_drawn(X, part):
+    """The default where the limits are so low that a draw is what is chosen on."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((clustering, "_FEW_ROWS"), (automatic, "_MOST_ROWS")):
+            patch.setattr(module, name, 450)
+        return ICONClustering(7, random_state=0).fit(X[:1300][part])
 
 
 def _within(part, n):
@@ -468,7 +484,7 @@ def _within(part, n):
     return part if part.start is None else slice(part.start * n // 13_000, part.stop * n // 13_000)
 
 
-CLUSTERS = ("few", "k-means", "weights", "given")
+CLUSTERS = ("few", "drawn", "k-means", "weights", "given")
 
 
 def _cluster(rank, n_ranks):
@@ -480,8 +496,10 @@ def _cluster(rank, n_ranks):
         for name, each in fitted.items()
     }
     found["whole"] = distributed.gather(fitted["few"])
+    drawn = distributed.gather(fitted["drawn"])
+    found["chosen"] = fitted["drawn"].chosen_, drawn and drawn.labels_
     X = blobs(12_000)[part]
-    found["default"] = refusal(lambda: ICONClustering(4).fit(X))
+    found["graph"] = refusal(lambda: ICONClustering(4, supervisory="knn").fit(X))
     found["cut"] = refusal(lambda: ICONClustering(4, debias=1, encoder="lookup").fit(X))
     return found
 
@@ -497,10 +515,13 @@ def test_clusters(two):
             np.testing.assert_allclose(found[name][1], one[name].cluster_centers_, rtol=1e-5)
             np.testing.assert_allclose(found[name][2], one[name].inertia_, rtol=1e-5)
             np.testing.assert_array_equal(found[name][3], one[name].predict(X))
-            np.testing.assert_allclose(found[name][4], one[name].loss_, rtol=1e-4)
+            if name != "drawn":  # the loss of its draw
+                np.testing.assert_allclose(found[name][4], one[name].loss_, rtol=1e-4)
     np.testing.assert_array_equal(ranks[0]["whole"].labels_, one["few"].labels_)
+    np.testing.assert_array_equal(ranks[0]["chosen"][1], one["drawn"].labels_)
     for found in ranks:
-        assert "route 'chosen' of ICONClustering" in found["default"]
+        assert found["chosen"][0] == one["drawn"].chosen_
+        assert "of ICONClustering, which is not solved over ranks" in found["graph"]
         assert "route 'cut' of ICONClustering" in found["cut"]
 
 
@@ -599,7 +620,7 @@ def test_one_rank_fails_and_all_say_so(two):
     assert "C=2.0" in first["parameters"] and first["parameters"] == second["parameters"]
     for found in (first, second):
         assert "only one class" in found["one class"]
-        assert "early_stopping=True is not done over ranks" in found["stopping"]
+        assert "early_stopping=True of softmax regression is not done over ranks" in found["stopping"]
         assert "divergence='jensen_shannon' is not solved over ranks" in found["divergence"]
         assert "route 'representations' of ICONClassifier" in found["network"] and "alone()" in found["network"]
         assert "may draw random numbers" in found["module"] and "two linear maps" in found["pairs"]

@@ -405,7 +405,9 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         return solve_prototypes(rows, held, loss, encoder, penalty, training, run)
 
     def _split(self, rows, codes, known, random_state):
-        """(rows to fit, rows held out of those whose label is known)."""
+        """(rows to fit, rows held out of those whose label is known), of which each rank has its own."""
+        ranks, (first, _) = group(), group().first_of(len(known))
+        own, codes, known = slice(first, first + len(known)), ranks.gathered(codes), ranks.gathered(known)
         candidates = np.flatnonzero(known)
         strata = codes[candidates] if codes.ndim == 1 else None
         n_held = max(1, int(np.ceil(self.validation_fraction * len(candidates))))
@@ -428,7 +430,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
                     "one of each class has to stay, and there are no others. Use early_stopping=False."
                 )
             held = random_state.choice(candidates, min(n_held, len(candidates)), replace=False)
-        return rows.take(np.setdiff1d(np.arange(len(known)), held)), rows.take(held)
+        is_held = np.isin(np.arange(len(known)), held)[own]
+        return rows.take(np.flatnonzero(~is_held)), rows.take(np.flatnonzero(is_held))
 
     def _represent(self, rows, codes, p_spec, loss, encoder, penalty, training, run):
         """Representations of rows under a p over rows, and softmax regression on them at unit spread."""

@@ -21,7 +21,7 @@ from .._clusters.known import columns_of, hidden_halves
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
-from .._core.group import group
+from .._core.group import apart, group
 from .._core.labels import Known
 from .._core.quiet import quiet
 from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
@@ -418,6 +418,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if few:
             return self._fit_by_first(items, y, sample_weight if given else None)
         if route_of("ICONClustering", case) == "chosen":
+            if group().several:
+                return self._fit_draw(X, sample_weight, random_state)
             return self._fit_chosen(X, X_holds, sample_weight, device, random_state, p_spec, known)
         loss = self._loss(case)
         loss.check(X_holds, X.shape[0])
@@ -529,6 +531,22 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             self._fitted_rows = FittedRows(kept.rows, X_holds, kept.p, kept.p_spec, None)
         return self
 
+    def _fit_draw(self, X: Rows, sample_weight: Any, random_state: np.random.RandomState) -> Self:
+        """Fit a draw of the rows of all ranks by rank 0, as one process chooses; give each rank's rows what it says."""
+        ranks, seed = group(), random_state.randint(np.iinfo(np.int32).max)
+        first, n = ranks.first_of(X.shape[0])
+        drawn = np.sort(np.random.RandomState(seed).permutation(n)[:_FEW_ROWS]) - first
+        drawn = drawn[(drawn >= 0) & (drawn < X.shape[0])]
+        self._fit_by_first(X[drawn], None, sample_weight[drawn])
+        self.__dict__.pop("neighbors_graph_", None)  # which is of the draw
+        columns, n_columns, of_draw = self._columns, self._columns_found, self._memberships
+        with apart():
+            memberships = self.predict_proba(X)
+        self._set_partition(memberships, X, sample_weight)
+        self._memberships = None if of_draw is None else of_draw[:, self._columns]
+        self._columns, self._columns_found = columns[self._columns], n_columns
+        return self
+
     def fit_predict(self, X: Rows, y: Any = None, sample_weight: Any = None) -> Array:
         """Find the clusters and return the labels of the rows; see `fit`.
 
@@ -565,6 +583,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.__dict__.update({name: value for name, value in vars(fitted).items() if name not in own})
 
     _columns_found = 0  # in pickles of 0.1.0
+    _columns: Array
 
     @property
     def _count(self) -> int:
@@ -601,7 +620,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             with quiet("only .* of n_clusters", ConvergenceWarning):
                 return inner.fit(items, y, sample_weight)
 
-        n, counts, cuts, found = items.shape[0], list[int](), list[float](), list[float]()
+        n, counts, cuts, found = group().total(items.shape[0]), list[int](), list[float](), list[float]()
         halves = [] if known is None else hidden_halves(known.codes, np.random.RandomState(seed))
         least = 2 if known is None else max(2, len(known.classes))
         for k in range(least, max(least, min(self.max_clusters + 1, n - 1)) + 1):

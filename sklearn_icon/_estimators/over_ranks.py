@@ -12,8 +12,6 @@ from .._graph.checks import ROOTS
 
 def _classes(case: Any) -> Iterator[str]:
     """What holds of classifiers."""
-    if case.given["early_stopping"]:
-        yield "early_stopping=True is not done over ranks; use False, or hold rows out of y yourself."
     if resolve_device(case.given["device"]).type != "cpu":
         yield f"device={case.given['device']!r}: over ranks classes are solved on the CPU; use device='cpu'."
     if case.p.allows_unknown:
@@ -23,6 +21,8 @@ def _classes(case: Any) -> Iterator[str]:
 def _regression(case: Any) -> Iterator[str]:
     """Softmax regression by Newton's method, whose sums over rows are added."""
     yield from _classes(case)
+    if case.given["early_stopping"]:
+        yield "early_stopping=True of softmax regression is not done over ranks; use False, or encoder='mlp'."
     if case.given["divergence"] != "kl":
         yield f"divergence={case.given['divergence']!r} is not solved over ranks; use 'kl', or fit on one process."
 
@@ -79,6 +79,13 @@ def _k_means(case: Any) -> Iterator[str]:
         yield "X is sparse, of which k-means is not solved over ranks; use X.toarray() or TruncatedSVD."
 
 
+def _chosen(case: Any) -> Iterator[str]:
+    """The choice among partitions of a draw of all rows, carried to the others."""
+    yield from of_few_rows(case)
+    if case.given["supervisory"] is not None:
+        yield f"supervisory={case.p} relates rows of all ranks, of which a draw tells too little; use None."
+
+
 def _pairs(case: Any) -> Iterator[str]:
     """Two encoders, by minibatches whose representations are gathered."""
     both = case.encoder, case.encoder_y
@@ -93,6 +100,7 @@ def _pairs(case: Any) -> Iterator[str]:
 
 OVER_RANKS: dict[tuple[str, str], Callable[[Any], Iterator[str]]] = {
     ("ICONEmbedding", "map"): _map,
+    ("ICONClustering", "chosen"): _chosen,
     ("ICONClustering", "k-means"): _k_means,
     ("ICONClassifier", "softmax regression"): _regression,
     ("ICONClassifier", "prototypes"): _prototypes,

@@ -13,7 +13,7 @@ class EarlyStopping:
 
     Attributes
     ----------
-    loss : callable () -> tensor
+    loss : callable () -> tensor or number
         The loss on held-out rows at the present parameters.
     params : list of tensors
         Parameters, and what changes with them: kept at their best, and put back by `restore`.
@@ -25,7 +25,7 @@ class EarlyStopping:
         At each look.
     """
 
-    def __init__(self, loss: Callable[[], torch.Tensor], params: list[torch.Tensor], every: int, patience: int):
+    def __init__(self, loss: Callable[[], torch.Tensor | float], params: list[torch.Tensor], every: int, patience: int):
         self.loss, self.params, self.every, self.patience = loss, params, every, patience
         self.losses: list[float] = []
         self._kept = self._copies()

@@ -258,16 +258,24 @@ class _Prototypes:
 
     def held_loss(self, held: Labelled) -> Any:
         """The function () -> loss of held-out rows."""
-        objective = held.objective(self.loss._replace(learned=self.present()), self.run)
+        ranks, mass = group(), float(held.weight @ held.p.has_positives)
+        objective: Any = None
+        if mass or not ranks.several:  # a rank may have none of them
+            objective = held.objective(self.loss._replace(learned=self.present()), self.run)
 
-        def of_held() -> torch.Tensor:
+        def of_own() -> torch.Tensor:
             objective.learned = self.present()
             self.module.eval()
             represented = as_tensor(encode(self.module, held.X), **self.run.like)
             self.module.train()
             return objective(represented, self.prototypes)
 
-        return of_held
+        def of_all() -> float:
+            cost = 0.0 if objective is None else float(of_own()) * mass
+            cost, of_ranks = ranks.total(np.array([cost, mass]))
+            return cost / of_ranks
+
+        return of_all if ranks.several else of_own
 
 
 class _Batch(NamedTuple):
