@@ -67,6 +67,13 @@ def tailed(k, seed, jobs, n_steps):
     return icon(k, seed, jobs, supervisory=p, divergence="total_variation")
 
 
+def with_prior(k, seed, jobs):
+    """Masses of clusters that are learned."""
+    from sklearn_icon.learned import SharedCluster
+
+    return icon(k, seed, jobs, learned=SharedCluster(prior=1.0))
+
+
 def spectral(k, seed, jobs):
     return SpectralClustering(k, affinity="nearest_neighbors", n_neighbors=15, random_state=seed, n_jobs=jobs)
 
@@ -74,6 +81,7 @@ def spectral(k, seed, jobs):
 SYSTEMS = {
     "icon": icon,
     "icon-no-debias": partial(icon, debias=0.0),
+    "icon-prior": with_prior,
     "icon-tail": partial(tailed, n_steps=WALK_STEPS),
     "icon-tail-walks": partial(tailed, n_steps=LONG_WALK_STEPS),
     "kmeans": lambda k, seed, jobs: KMeans(k, n_init=10, random_state=seed),

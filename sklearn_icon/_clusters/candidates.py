@@ -17,7 +17,7 @@ from .eigenvectors import leading_eigenvectors
 from .known import k_means_beside
 from .local_search import cost_table, quiet
 from .losses import Settings
-from .row_search import Rows, cut_without_edge, searched, settled, symmetric_flow
+from .row_search import Rows, cut_without_edge, parts_of, searched, settled, symmetric_flow
 from .soft_k_means import moved
 
 _K_MEANS_STARTS, _STARTS_AMONG_EIGENVECTORS = 6, 3  # the second are settled whatever they are
@@ -61,6 +61,7 @@ def choice_among(
 ) -> Choice:
     """Candidates on one step of p of distinct rows, and the one to keep; X holds features for k-means, or None.
 
+    Where p falls into as many parts as there are clusters, these are the cut, and what a search would find cuts more.
     Rows of a known class are in the cluster of its number in all of them. Then k-means is a start of the search alone:
     what it has to say of uneven clusters and outliers, labels say better.
     """
@@ -69,27 +70,21 @@ def choice_among(
     X = in_units(X, unit)
     table = cost_table("kl", n, settings.uniform, settings.uniform)
     rows = Rows(symmetric_flow(p, asked.n_steps, sample_weight, known), share, table, settings.n_clusters, known)
-    found = {}
+    by_means, parts = None, parts_of(rows)
     if X is not None:
         labels = recalled("k-means", lambda: _k_means(X, unit, asked, sample_weight, known))
         by_means = np.unique(labels, return_inverse=True)[1]
-        found["settled k-means"] = settled(rows, by_means, asked.seed, settings.max_iter)
-    near = recalled("eigenvectors", lambda: _eigenvectors(p, asked, sample_weight))
-    if near is not None:
-        labels = recalled("k-means of eigenvectors", lambda: _partition_of(near, asked, sample_weight, known))
-        found["cut"] = settled(rows, labels, asked.seed, settings.max_iter)
+    if parts is None:
+        found = _found(p, X, by_means, asked, rows, sample_weight)
     else:
-        near = X
-    n_kept = settings.starts(int(np.clip(_KEPT_ROWS // n, _LEAST_KEPT, _MOST_KEPT)))
-    how = rows, near, list(found.values()), n_kept, asked.seed, settings.max_iter
-    found["search"] = recalled("search", lambda: searched(*how)[0])
+        found = {"cut": settled(rows, parts, asked.seed, 0)}
     made = {
         name: candidate(name, labels, loss, p, share, cut_without_edge(rows, labels, p))
         for name, (labels, loss) in found.items()
     }
     if known is not None:
         made.pop("settled k-means", None)
-    elif X is not None and by_means.max() + 1 == settings.n_clusters:
+    elif by_means is not None and by_means.max() + 1 == settings.n_clusters:
         loss = settled(rows, by_means, asked.seed, 0)[1]
         made = {"k-means": candidate("k-means", by_means, loss, p, share)} | made
     chosen = choose(made, share, partial(puts_together, X))
@@ -97,6 +92,22 @@ def choice_among(
         asked.say(f"{each.name}: loss {each.loss:.4f}, R {each.cut(share):.4f}, evenness {each.evenness:.3f}")
     asked.say(f"kept that of {chosen.name}")
     return Choice(chosen, list(made.values()))
+
+
+def _found(
+    p: Conditional, X: Any, by_means: np.ndarray | None, asked: Asked, rows: Rows, sample_weight: np.ndarray
+) -> dict[str, tuple[np.ndarray, float]]:
+    """(labels, loss) of local minima: from k-means, from eigenvectors, and the best of a search."""
+    settings, found, near = asked.settings, {}, recalled("eigenvectors", lambda: _eigenvectors(p, asked, sample_weight))
+    if by_means is not None:
+        found["settled k-means"] = settled(rows, by_means, asked.seed, settings.max_iter)
+    if near is not None:
+        labels = recalled("k-means of eigenvectors", lambda: _partition_of(near, asked, sample_weight, rows.known))
+        found["cut"] = settled(rows, labels, asked.seed, settings.max_iter)
+    n_kept = settings.starts(int(np.clip(_KEPT_ROWS // p.shape[0], _LEAST_KEPT, _MOST_KEPT)))
+    how = rows, X if near is None else near, list(found.values()), n_kept, asked.seed, settings.max_iter
+    found["search"] = recalled("search", lambda: searched(*how)[0])
+    return found
 
 
 def _k_means(

@@ -121,14 +121,15 @@ def choose(
 ) -> Candidate:
     """The partition to keep, of candidates by name; see the module.
 
-    1. That of the search, of the lowest loss, unless that of the cut has less than 0.7 of its R.
+    1. That of the search, of the lowest loss, unless that of the cut has less than 0.7 of its R; that of the cut where
+       p falls into as many parts as there are clusters.
     2. That of k-means instead, where its R is at most a fifth higher; or k-means' after moves, where its R is higher by
        1.5 standard errors of the difference over rows at the most, and by no more than half. Where its effective number
        of clusters is below 0.85 of the other's, its R must be below 0.7 of the other's. Clusters of outliers, that the
        other has not, must be worth it: of the other rows it cuts less than a tenth of what the other cuts, and not as
        it puts groups together, of which `puts_together(k-means', the other)` tells.
     """
-    kept = made["search"]
+    kept = made.get("search") or made["cut"]
     if "cut" in made and cuts_below(made["cut"], _MUCH_LESS, kept, share):
         kept = made["cut"]
     for simple in (made[name] for name in ("k-means", "settled k-means") if name in made):

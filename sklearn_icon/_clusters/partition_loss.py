@@ -139,7 +139,7 @@ def shared_cluster_kl(
     if degrees is not None:
         keys = keys * degrees
     masses = keys.mean(2, keepdim=True).clamp_min(smallest)
-    rows = rows * (tilt(masses / masses.sum(1, keepdim=True), keys.shape[1]) / masses)
+    rows = rows * tilt(masses / masses.sum(1, keepdim=True), keys.shape[1]) / masses
 
     def mean_log(shift: Any) -> torch.Tensor:
         others = keys[..., shift : shift + n]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import KMeans
 
 from .._core.compiled import njit
@@ -65,12 +66,22 @@ def symmetric_flow(p: Conditional, n_steps: int, sample_weight: Array, known: Ar
     for _ in range(n_steps - 1):
         power = power @ p.weights
         total = total + power
-    flow = sparse.diags_array(sample_weight) @ total
+    of_rows = np.repeat(sample_weight * (1 if known is None else known < 0), np.diff(total.indptr))
+    flow = sparse.csr_array((total.data * of_rows, total.indices, total.indptr), shape=total.shape)
     if known is not None:
         has_others = (known >= 0) & (np.bincount(known + 1)[known + 1] > 1)
-        flow = sparse.diags_array(1.0 * (known < 0)) @ flow + sparse.diags_array(n_steps * sample_weight * has_others)
-    flow = sparse.csr_array(flow + flow.T)
-    return flow / flow.sum()
+        flow = flow + sparse.diags_array(n_steps * sample_weight * has_others)
+    flow = sparse.csr_array(flow + flow.T.tocsr())
+    flow.data /= flow.data.sum()
+    return flow
+
+
+def parts_of(rows: Rows) -> Array | None:
+    """Labels of the parts into which the flow falls, where these are as many as clusters, and no row has a class."""
+    if rows.known is not None:
+        return None
+    n_parts, labels = connected_components(rows.flow, directed=False)
+    return labels.astype(np.int64) if n_parts == rows.n_clusters else None
 
 
 def settled(rows: Rows, labels: np.ndarray, seed: int, max_sweeps: int = _SWEEPS) -> tuple[np.ndarray, float]:

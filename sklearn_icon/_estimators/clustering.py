@@ -64,17 +64,18 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         R = sum_i w_i sum_j p(j|i) [c_i^(j) != c_j] / (1 - sum_c m_c^2),     m_c the weight of cluster c, of all,
 
     c_i^(j) the cluster in which i would be without its edge to j, as moved rows follow the edges that measure them; of
-    k-means' own partition it is c_i. The search's partition is kept unless the cut's R is below 0.7 of its own: then
-    its gain is evenness alone. That of k-means replaces either where its R is at most a fifth higher, or after moves by
-    1.5 standard errors of the difference, and by half, at the most. This is not enough where its sizes have the entropy
-    of fewer than 0.85 as many even clusters: then its R too must be below 0.7 of the other's; nor where it gives
-    outliers clusters of their own, in which less than half of p stays, and the other does not: then it must cut less
-    than a tenth as much of the other rows, and not as it holds two groups in one: clusters of the other whose rows have
-    nine in ten of their nearest rows, as many as the cluster has others, within it. Memberships are those of a linear
-    map, where its partition is as even and cuts no more than one standard error above that, else the fractions of p
-    that lead from a row to each cluster, its own the largest. Of more than 10,000 rows that many are drawn to choose
-    among; the search's choice then means a linear map trained on all rows, the others' are carried over to all. Equal
-    rows are one row that weighs more.
+    k-means' own partition it is c_i. Where p falls into `n_clusters` parts, these are the cut, and there is no search.
+    Else the search's partition is kept unless the cut's R is below 0.7 of its own: then its gain is evenness alone.
+    That of k-means replaces either where its R is at most a fifth higher, or after moves by 1.5 standard errors of the
+    difference, and by half, at the most. This is not enough where its sizes have the entropy of fewer than 0.85 as many
+    even clusters: then its R too must be below 0.7 of the other's; nor where it gives outliers clusters of their own,
+    in which less than half of p stays, and the other does not: then it must cut less than a tenth as much of the other
+    rows, and not as it holds two groups in one: clusters of the other whose rows have nine in ten of their nearest
+    rows, as many as the cluster has others, within it. Memberships are those of a linear map, where its partition is as
+    even and cuts no more than one standard error above that, else the fractions of p that lead from a row to each
+    cluster, its own the largest. Of more than 10,000 rows that many are drawn to choose among; the search's choice then
+    means a linear map trained on all rows, the others' are carried over to all. Equal rows are one row that weighs
+    more.
 
     With a `supervisory` that tells rows with a label from rows without, `SameClass`, some classes are known and others
     are discovered: `fit(X, y)`, where y is -1 for rows without a label. All of the above is then of partitions in

@@ -7,6 +7,7 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, load_iris, make_blobs, make_moons
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import kneighbors_graph
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -256,7 +257,7 @@ def test_no_move_of_a_row_lowers_the_loss_where_rows_are_settled(n_steps):
 def test_the_table_says_what_was_chosen():
     rng = np.random.RandomState(0)
     stick = np.c_[rng.uniform(0, 30, 300), rng.normal(size=300)]
-    X = np.r_[stick, rng.normal([10, 12], 1, (25, 2)), rng.normal([20, -12], 1, (25, 2))]
+    X = np.r_[stick, rng.normal([10, 7], 1, (25, 2)), rng.normal([20, -7], 1, (25, 2))]
     clusters = ICONClustering(3, random_state=0).fit(X)
     table = clusters.candidates_
     assert list(table["name"]) == ["k-means", "settled k-means", "cut", "search"]
@@ -266,6 +267,23 @@ def test_the_table_says_what_was_chosen():
     assert table["evenness"][3] > table["evenness"][at]
     assert table["effective"][3] > table["effective"][at]
     assert table["loss"][3] < table["loss"][at]
+
+
+@pytest.mark.parametrize("weights", [None, "thirds"])
+@pytest.mark.parametrize("of_graph", [False, True])
+def test_parts_of_p_are_the_clusters(of_graph, weights):
+    """Whatever their sizes; where one part holds two clusters, there is a choice again."""
+    X, y = make_blobs([300, 30, 60], centers=60 * np.eye(3, 4), random_state=0)
+    how = {"sample_weight": None if weights is None else 1 + np.arange(len(y)) % 3}
+    rows, how_fit = (kneighbors_graph(X, 20), {"supervisory": "graph"}) if of_graph else (X, {})
+    clusters = ICONClustering(3, random_state=0, **how_fit).fit(rows, **how)
+    assert adjusted_rand_score(y, clusters.labels_) == 1
+    assert "search" not in clusters.candidates_["name"]
+    assert clusters.candidates_["cut"].max() < 1e-12
+    assert np.isfinite(clusters.loss_)
+    four = ICONClustering(4, random_state=0, **how_fit).fit(rows, **how)
+    assert "search" in four.candidates_["name"]
+    assert len(np.unique(four.labels_)) == 4
 
 
 def test_digits_are_the_search_s():
