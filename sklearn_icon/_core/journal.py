@@ -7,6 +7,7 @@ generators, is `remembered` where it is made. Fits without a checkpoint have a j
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 STEPS_EVERY, STAGES_EVERY = 10.0, 1.0  # seconds between two writes, among steps and where a stage ends
-_OF_WRITES = 50  # times as long as a write takes passes before the next
+_OF_WRITES = 100  # times as long as a write takes, or is expected to, passes before it
+_BYTES = 4e8  # written in a second, as is expected of the first
 
 
 class Damaged(ValueError):
@@ -125,7 +127,8 @@ class Journal:
         self.steps, self.changed = {"value": value, "states": self._states()}, True
 
     def _is_due(self, seconds: float) -> bool:
-        return monotonic() - self._written >= max(seconds, _OF_WRITES * self._cost)
+        passed = monotonic() - self._written
+        return passed >= seconds and passed >= _OF_WRITES * (self._cost or _n_bytes(self.stages) / _BYTES)
 
     def _states(self) -> list:
         return [get() for get, _ in self.followed]
@@ -140,6 +143,13 @@ class Journal:
             raise Damaged(f"it holds {len(states)} states where the fit has {len(known)}")
         for (_, put), state in reversed(list(zip(known, states, strict=True))):
             put(state)  # the latest first: batches that are drawn anew move generators that were there before them
+
+
+def _n_bytes(stages: list) -> int:
+    """Those of the arrays in plain data, none of which are copied."""
+    buffers: list[pickle.PickleBuffer] = []
+    pickle.dumps(stages, protocol=5, buffer_callback=buffers.append)
+    return sum(buffer.raw().nbytes for buffer in buffers)
 
 
 class _Current(threading.local):

@@ -123,9 +123,10 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     intercept_scaling : float, default=1
         Likewise: without effect, as intercepts are not penalised.
     checkpoint : str or path-like, default=None
-        A file that keeps what the fit has computed, every 10 seconds and at the ends of stages: the same call in
-        another process goes on from it to the same bits on a CPU, and from that of a finished fit at once. One of
-        other data, parameters, device or version is refused. Fits of a grid search have files of their own beside it.
+        A file that keeps what the fit has computed, every 10 seconds and at the ends of stages as long as this takes a
+        hundredth of the time, and at the end: the same call in another process goes on from it to the same bits on a
+        CPU, and from that of a finished fit at once. One of other data, parameters, device or version is refused. Fits
+        of a grid search have files of their own beside it.
     max_memory : float, default=None
         Bytes that a fit may add to what the process has, as `estimate_memory` counts them: one that needs more is a
         MemoryError before anything is computed, and what is computed in pieces is in smaller ones. None: as many as

@@ -108,9 +108,10 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         1 prints stages, and every 50 iterations with loss and seconds; 2 every 10, 3 each. Where logging of
         "sklearn_icon" is set up for INFO, lines go there.
     checkpoint : str or path-like, default=None
-        A file that keeps what the fit has computed, every 10 seconds and at the ends of stages: the same call in
-        another process goes on from it to the same bits on a CPU, and from that of a finished fit at once. One of
-        other data, parameters, device or version is refused. Fits of a grid search have files of their own beside it.
+        A file that keeps what the fit has computed, every 10 seconds and at the ends of stages as long as this takes a
+        hundredth of the time, and at the end: the same call in another process goes on from it to the same bits on a
+        CPU, and from that of a finished fit at once. One of other data, parameters, device or version is refused. Fits
+        of a grid search have files of their own beside it.
     max_memory : float, default=None
         Bytes that a fit may add to what the process has, as `estimate_memory` counts them: one that needs more is a
         MemoryError before anything is computed, and what is computed in pieces is in smaller ones. None: as many as

@@ -137,6 +137,24 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(name, always, tmp_path, 
         assert numbers(vars(clone(kept).fit(X, y))) == usual
 
 
+def test_writes_take_a_hundredth_of_the_time(monkeypatch):
+    clock, written = [0.0], []
+    monkeypatch.setattr(journal, "monotonic", lambda: clock[0])
+
+    def keep(stages, steps):
+        written.append(clock[0])
+        clock[0] += 0.3
+
+    kept = journal.Journal(keep)
+    for number in range(300):
+        clock[0] += 1.0
+        kept.finish("part", np.zeros(2_000_000 if number == 0 else 1))
+        kept.step(lambda: None)
+    assert 100 * 16e6 / journal._BYTES <= written[0] < 6  # which was not seen to take any time before
+    assert 25 < np.diff(written).min() and np.diff(written).max() < 33
+    assert 0.3 * len(written) < 0.011 * clock[0]
+
+
 KILLS = """
 import os, signal, sys, warnings
 sys.path.insert(0, {tests!r})
