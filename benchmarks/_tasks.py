@@ -19,7 +19,7 @@ _NOISE = 2.0  # of views, in grey levels of 16
 
 
 class Outcome(NamedTuple):
-    """A fitted method: its measure's name and value, what chance gives, seconds of the fit, and what it learned."""
+    """A fitted method: its measure's name and value, what chance gives, CPU seconds of the fit, and what it learned."""
 
     measure: str
     value: float
@@ -47,9 +47,9 @@ def run(name, n=None, seed=0, **params):
 
 
 def _fit(estimator, *data):
-    start = time.perf_counter()
+    start = time.process_time()
     estimator.fit(*data)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _outcome(measure, value, chance, seconds, estimator, learned, labels):

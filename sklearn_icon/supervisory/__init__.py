@@ -14,6 +14,7 @@ from ._constraints import Constraints
 from ._given import GRAPH_OF_FEATURES as GRAPH_OF_FEATURES
 from ._given import Counts, CrossModalPairs, Graph, Identity
 from ._labels import BalancedCodes, DataLabel, PositivePairs, PropagatedLabel, SameClass
+from ._metric import LearnedMetric
 from ._neighborhoods import FuzzyUnion, Gaussian, StudentT, UniformKNN
 from ._spectral import Spectral
 from ._wrappers import RandomWalk, UniformMixture
@@ -28,6 +29,7 @@ __all__ = [
     "Gaussian",
     "Graph",
     "Identity",
+    "LearnedMetric",
     "PositivePairs",
     "PropagatedLabel",
     "RandomWalk",
