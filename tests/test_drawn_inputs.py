@@ -58,7 +58,7 @@ def answer(call, *args, **kwargs):
         silent = [str(each.message) for each in told if issubclass(each.category, RuntimeWarning)]
         assert not list(filter(FAILING.search, silent)), silent
         return (returned,)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, MemoryError) as error:
         last = traceback.extract_tb(error.__traceback__)[-1].filename
         assert any(part in last for part in OWN), f"{type(error).__name__} of {last}: {error}"
         assert str(error)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+_LARGEST = 1e300  # number that axes are drawn for
+
 
 class LossCurveDisplay:
     """The loss as the fit went on.
@@ -26,7 +28,7 @@ class LossCurveDisplay:
     Parameters
     ----------
     loss_curve : array-like of shape (n_steps,)
-        Loss at each recorded step. Steps whose loss is not finite are left out.
+        Loss at each recorded step. Steps whose loss is not finite, or above 1e300, are left out.
     iterations : array-like of shape (n_steps,), default=None
         Iteration of each recorded step; None counts the steps from 1.
     phases : list of (str, int, ...), default=None
@@ -115,7 +117,7 @@ class LossCurveDisplay:
         loss = np.asarray(self.loss_curve, dtype=float)
         steps = np.arange(1, len(loss) + 1) if self.iterations is None else np.asarray(self.iterations)
         check_consistent_length(loss, steps)
-        finite = np.isfinite(loss)
+        finite = np.abs(loss) < _LARGEST
         name = self.estimator_name if name is None else name
         (self.line_,) = self.ax_.plot(steps[finite], loss[finite], **line_options(kwargs, label=name))
         self.ax_.set(xlabel="Recorded step" if self.iterations is None else "Iteration", ylabel="Loss")

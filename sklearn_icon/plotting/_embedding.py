@@ -10,6 +10,7 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
+from .._core.labels import told_apart
 from .._core.types import Array, Rows
 from ._density import draw_colors, draw_values
 from ._hover import hover_page
@@ -177,7 +178,7 @@ class EmbeddingDisplay:
             raise ValueError("y and values both set the colour; pass one of them.")
         if feature_names is None and hasattr(Z, "columns"):
             feature_names = [str(name) for name in Z.columns]
-        Z = check_array(Z, ensure_2d=False, input_name="Z")
+        Z = check_array(Z, ensure_2d=False, dtype=[np.float64, np.float32], input_name="Z")
         Z = Z.reshape(-1, 1) if Z.ndim == 1 else Z
         check_consistent_length(Z, y, values, uncertainty)
         labels = None
@@ -375,7 +376,7 @@ def _encode(labels: Any, n_samples: int) -> tuple[Array, Array]:
     if labels.dtype.kind in "fi" and not np.isin(labels[~missing], [-1, 1]).all():
         missing |= labels == -1
     codes = np.full(len(labels), -1)
-    classes, codes[~missing] = np.unique(labels[~missing], return_inverse=True)
+    classes, codes[~missing] = told_apart(labels[~missing], "or None where a row has no label")
     if classes.dtype.kind == "f" and np.all(classes == np.floor(classes)):
         classes = classes.astype(int)
     return classes, codes

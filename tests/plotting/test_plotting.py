@@ -217,6 +217,13 @@ def test_minus_one_against_one_is_a_class(Z):
     assert legend_names(display) == ["-1", "1"]
 
 
+def test_labels_that_do_not_sort_and_maps_of_truth_values(Z):
+    with pytest.raises(ValueError, match=r"must hold numbers, or text, or None .*labels of several kinds"):
+        EmbeddingDisplay.from_embedding(Z[:3], y=[None, 1, "a"])
+    display = EmbeddingDisplay.from_embedding(Z[:, :1] > 0, y=[None, *"ab" * 44, "b"])
+    assert display.embedding.dtype == np.float64
+
+
 def test_a_palette_sets_the_colours_in_sorted_order(Z):
     y = np.where(Z[:, 0] > 0, "b", "a")
     _, colors = drawn_points(EmbeddingDisplay.from_embedding(Z, y=y, palette=["black", "red"]))
@@ -396,7 +403,7 @@ def test_embedding_display_refuses(kwargs, message, Z):
 
 
 def test_loss_curve_leaves_out_what_is_not_finite():
-    display = LossCurveDisplay([np.inf, 3.0, np.nan, 1.0]).plot(color="red", lw=3)
+    display = LossCurveDisplay([np.inf, 3.0, np.nan, 1.0, -1.7e308]).plot(color="red", lw=3)
     assert_array_equal(display.line_.get_xydata(), [[2, 3], [4, 1]])
     assert (display.line_.get_color(), display.line_.get_linewidth()) == ("red", 3)
     assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("Recorded step", "Loss")
