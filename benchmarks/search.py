@@ -45,14 +45,11 @@ def main():
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     digits = load_digits(return_X_y=True)
-    tasks = {
-        "classes, breast cancer": (of_classes, load_breast_cancer(return_X_y=True)),
-        "map, digits": (of_maps, digits),
-        "clusters, digits": (of_clusters, digits),
-    }
+    tasks = {"map, digits": (of_maps, digits), "clusters, digits": (of_clusters, digits)}
     for path in args.files:
         held = np.load(path)
         tasks[f"clusters, {path.stem}"] = of_clusters, (held["X"].astype(np.float32), held["y"])
+    tasks["classes, breast cancer"] = of_classes, load_breast_cancer(return_X_y=True)
     figures = []
     for task, (make, (X, y)) in tasks.items():
         found, default, chosen, start = [], [], [], time.process_time()
@@ -67,7 +64,7 @@ def main():
         more = np.subtract(found, default)
         error, seconds = more.std(ddof=1) / np.sqrt(len(more)), (time.process_time() - start) / args.seeds
         print(f"{task:28} {more.mean():+.4f} +- {error:.4f}, {seconds:.0f} s", flush=True)
-        figures.append({"task": task, "rows": len(rows), "default": default, "search": found, "chosen": chosen})
+        figures.append({"task": task, "rows": len(drawn), "default": default, "search": found, "chosen": chosen})
         figures[-1] |= {"difference": more.mean(), "standard error": error, "CPU seconds": seconds}
         if args.json:
             args.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")

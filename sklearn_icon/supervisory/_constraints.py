@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 from sklearn.utils._param_validation import Interval
 
 from .._core.conditional import Conditional
@@ -26,7 +27,8 @@ class Constraints(Wrapper):
         p(j|i) ~ 1[ij not in C] b(j|i) / sum_k 1[ik not in C] b(k|i) + w 1[ij in M] / n_i,     j != i
 
     b is the base, M and C the pairs, in either order, n_i the must-links of row i; a term whose sum is zero is left
-    out. Pairs are those given: what follows from several is not added.
+    out. What follows from several pairs is added: rows that a chain of must-links joins are one group, all pairs of
+    which, g (g - 1) of g rows, are in M; a pair of C parts all rows of the one's group from all of the other's.
 
     Parameters
     ----------
@@ -40,7 +42,8 @@ class Constraints(Wrapper):
     Raises
     ------
     ValueError
-        At `conditional`: pairs of another shape, of rows that X has not, of a row with itself, or in both lists.
+        At `conditional`: pairs of another shape, of rows that X has not, of a row with itself, or cannot-links of rows
+        that must-links join, one after another.
 
     References
     ----------
@@ -86,19 +89,16 @@ class Constraints(Wrapper):
                 f"base={self.base} must be a p between rows of X, such as UniformKNN(), for pairs of them."
             )
         p = self.base.conditional(X, y, n_jobs=n_jobs, random_state=random_state)
-        must, cannot = (_matrix(name, getattr(self, name), p.shape[0]) for name in ("must_link", "cannot_link"))
-        both = (must * cannot).tocoo()
-        if both.nnz:
-            pair = [int(both.row[0]), int(both.col[0])]
-            raise ValueError(f"must_link and cannot_link both hold the pair {pair}; leave it out of one.")
+        n = p.shape[0]
+        must, cannot = _closed(_pairs("must_link", self.must_link, n), _pairs("cannot_link", self.cannot_link, n), n)
         left = Conditional.from_weights(p.weights - p.weights * cannot).weights
         linked = self.weight * Conditional.from_weights(must.astype(left.dtype)).weights
         how: dict[str, Any] = {"uniform": p.uniform, "exclude_self": p.exclude_self, "recall": p.recall}
         return replace(Conditional.from_weights(left + linked, **how), neighbors=p.neighbors)
 
 
-def _matrix(name: str, pairs: Any, n: int) -> sparse.csr_array:
-    """Ones where two rows are a pair, in either order."""
+def _pairs(name: str, pairs: Any, n: int) -> Array:
+    """Pairs of row numbers, of shape (n_pairs, 2)."""
     pairs = np.empty((0, 2), dtype=int) if pairs is None or len(pairs) == 0 else np.asarray(pairs)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
         raise ValueError(
@@ -109,6 +109,29 @@ def _matrix(name: str, pairs: Any, n: int) -> sparse.csr_array:
         raise ValueError(
             f"{name} holds the pair {wrong[0].tolist()}, but must pair different rows from 0 to {n - 1} of X."
         )
+    return pairs
+
+
+def _closed(must: Array, cannot: Array, n: int) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Ones where two rows must be linked, and where they cannot, what follows from several pairs included."""
+    groups = connected_components(_symmetric(must, n), directed=False)[1]
+    apart = groups[cannot]
+    if (apart[:, 0] == apart[:, 1]).any():
+        first, second = cannot[(apart[:, 0] == apart[:, 1]).argmax()].tolist()
+        raise ValueError(
+            f"cannot_link parts rows {first} and {second}, which must_link joins, directly or by a chain of pairs; "
+            "leave the pair out, or one of the chain."
+        )
+    members = sparse.csr_array((np.ones(n), groups, np.arange(n + 1)), shape=(n, int(groups.max()) + 1))
+    linked = members[np.bincount(groups)[groups] > 1]  # rows alone are linked to none
+    rows = np.flatnonzero(np.bincount(groups)[groups] > 1)
+    within = (linked @ linked.T).tocoo()
+    pairs = np.c_[rows[within.row], rows[within.col]]
+    parted = members @ _symmetric(apart, members.shape[1]) @ members.T
+    return _symmetric(pairs[pairs[:, 0] != pairs[:, 1]], n), parted.tocsr().sign()
+
+
+def _symmetric(pairs: Array, n: int) -> sparse.csr_array:
+    """Ones where two numbers are a pair, in either order."""
     first, second = np.concatenate([pairs, pairs[:, ::-1]]).T
-    matrix = sparse.coo_array((np.ones(len(first)), (first, second)), (n, n)).tocsr()
-    return matrix.sign()
+    return sparse.coo_array((np.ones(len(first)), (first, second)), (n, n)).tocsr().sign()

@@ -2,13 +2,27 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
 from sklearn_icon import ICONClustering, ICONEmbedding
-from sklearn_icon.supervisory import Constraints, DataLabel, RandomWalk, UniformKNN
+from sklearn_icon.supervisory import Constraints, DataLabel, Gaussian, RandomWalk, UniformKNN
 from sklearn_icon.testing import check_supervisory
 
 X = np.random.RandomState(0).normal(size=(30, 3))
-MUST, CANNOT = [[0, 9], [9, 0], [4, 0], [7, 20]], [[1, 2], [3, 5], [12, 1]]
+MUST, CANNOT = [[0, 9], [9, 0], [4, 0], [7, 20], [4, 11]], [[1, 2], [3, 5], [12, 1], [9, 20], [9, 6]]
+
+
+def closure():
+    """What is linked and what is parted, as sets of pairs: rules applied until nothing follows any more."""
+    must = {(i, j) for pair in MUST for i, j in (pair, pair[::-1])}
+    cannot = {(i, j) for pair in CANNOT for i, j in (pair, pair[::-1])}
+    while True:
+        joined = must | {(i, k) for i, j in must for h, k in must if j == h and i != k}
+        parted = cannot | {(i, k) for i, j in must for h, k in cannot if j == h}
+        parted |= {(k, i) for i, k in parted}
+        if (joined, parted) == (must, cannot):
+            return must, cannot
+        must, cannot = joined, parted
 
 
 @pytest.mark.parametrize("base", [UniformKNN(4), RandomWalk(UniformKNN(3), 2)], ids=["knn", "walk"])
@@ -16,9 +30,12 @@ MUST, CANNOT = [[0, 9], [9, 0], [4, 0], [7, 20]], [[1, 2], [3, 5], [12, 1]]
 def test_p_as_naive_sums(base, weight):
     b = base.conditional(X).toarray()
     expected = np.zeros_like(b)
+    must, cannot = closure()
+    assert {(11, 9), (0, 11)} <= must
+    assert {(20, 11), (0, 7), (6, 4)} <= cannot
     for i in range(len(X)):
-        linked = {j for pair in MUST for j in pair if i in pair and j != i}
-        left = {j: b[i, j] for j in range(len(X)) if [i, j] not in CANNOT and [j, i] not in CANNOT}
+        linked = {j for j in range(len(X)) if (i, j) in must}
+        left = {j: b[i, j] for j in range(len(X)) if (i, j) not in cannot}
         for j in range(len(X)):
             if sum(left.values()):
                 expected[i, j] += left.get(j, 0) / sum(left.values())
@@ -35,8 +52,18 @@ def test_no_pairs_are_the_base():
         np.testing.assert_allclose(p.toarray(), UniformKNN(4).conditional(X).toarray(), atol=1e-15)
 
 
-def test_invariants():
-    check_supervisory(Constraints(UniformKNN(4)), X)
+@pytest.mark.parametrize(
+    "base", [UniformKNN(4), RandomWalk(UniformKNN(3), 2), Gaussian(3)], ids=["knn", "walk", "wide"]
+)
+def test_invariants(base):
+    check_supervisory(Constraints(base), X)
+    order = np.random.default_rng(1).permutation(len(X))
+    place = np.argsort(order)  # of each row, among permuted ones
+    p, permuted = Constraints(base, MUST, CANNOT, 2.0), Constraints(base, place[MUST], place[CANNOT], 2.0)
+    dense = p.conditional(X).toarray()
+    np.testing.assert_allclose(permuted.conditional(X[order]).toarray(), dense[np.ix_(order, order)], atol=1e-12)
+    np.testing.assert_allclose(p.conditional(X.astype(np.float32)).toarray(), dense, atol=1e-3)
+    assert repr(clone(p)) == repr(p)
 
 
 def test_maps_draw_links_together():
@@ -67,10 +94,11 @@ def test_clusters_follow_pairs():
         ({"cannot_link": [[3, 3]]}, "cannot_link holds the pair .3, 3."),
         ({"must_link": [[0.5, 1]]}, "integers of shape"),
         ({"must_link": [0, 1]}, "integers of shape"),
-        ({"must_link": [[0, 1]], "cannot_link": [[1, 0]]}, "both hold the pair"),
+        ({"must_link": [[0, 1]], "cannot_link": [[1, 0]]}, "cannot_link parts rows 1 and 0, which must_link joins"),
+        ({"must_link": [[0, 1], [5, 1]], "cannot_link": [[2, 3], [5, 0]]}, "cannot_link parts rows 5 and 0, which"),
         ({"base": DataLabel()}, "between rows of X"),
     ],
-    ids=["row", "itself", "floats", "flat", "both", "base"],
+    ids=["row", "itself", "floats", "flat", "both", "chain", "base"],
 )
 def test_bad_pairs(given, message):
     with pytest.raises(ValueError, match=message):
