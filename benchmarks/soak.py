@@ -4,8 +4,8 @@
 
 Fits of all estimators go in turn, with the transforms spread among them. Resident memory is read at 40 points, freed
 heap given back before; the growth is that of the mean of the last quarter over that of the second, the first quarter
-being warm-up. Then `--clients` threads call the methods of one fitted object for `--seconds`, and each answer is
-compared bit by bit with the one that it gives alone.
+being warm-up. Before, `--clients` threads call the methods of one fitted object for `--seconds`, after a sixth of the
+time as warm-up, and each answer is compared bit by bit with the one that it gives alone.
 """
 
 import argparse
@@ -83,9 +83,9 @@ def clients(n_clients, seconds):
         (ICONClassifier(encoder="mlp", max_iter=5, random_state=0).fit(X, y), "predict_proba"),
     ]
     alone = [[getattr(model, name)(batch) for batch in batches] for model, name in asked]
-    before, end, other = state(), time.perf_counter() + seconds, []
+    other = []
 
-    def client(seed):
+    def client(seed, end):
         draws, n = np.random.default_rng(seed), 0
         while time.perf_counter() < end:
             which, batch = int(draws.integers(len(asked))), int(draws.integers(len(batches)))
@@ -96,8 +96,10 @@ def clients(n_clients, seconds):
         return n
 
     with ThreadPoolExecutor(n_clients) as pool:
-        calls = sum(pool.map(client, range(n_clients)))
-    after = state()
+        list(pool.map(client, range(n_clients), [time.perf_counter() + seconds / 6] * n_clients))
+        before = state()
+        calls = sum(pool.map(client, range(n_clients), [time.perf_counter() + seconds] * n_clients))
+        after = state()
     return {
         "clients": n_clients,
         "seconds": seconds,

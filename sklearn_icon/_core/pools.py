@@ -55,10 +55,17 @@ def _counts(user_api: str) -> list[tuple[Any, int]]:
 
 
 def _set(counts: list[tuple[Any, int]]) -> None:
-    """Give libraries so many threads where they have others; `ThreadpoolController.limit` takes longer to do so."""
+    """Give libraries so many threads where they have others; `ThreadpoolController.limit` takes longer to do so.
+
+    From threadpoolctl 3.8 on the first Python thread that sets those of OpenBLAS is the only one that can, until it is
+    released: here all may, and nobody is kept from it.
+    """
     for library, count in counts:
         if library.num_threads != count:
+            release = getattr(library, "clear_controlling_thread", lambda force: None)
+            release(force=True)
             library.set_num_threads(count)
+            release(force=True)
 
 
 def _pools(user_api: str) -> Any:

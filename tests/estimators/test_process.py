@@ -15,6 +15,7 @@ import pytest
 import sklearn
 import torch
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -466,3 +467,37 @@ def test_rare_classes_under_early_stopping():
         model.fit(X, np.r_[np.zeros(89), 1])
     fitted = model.fit(X, np.r_[np.zeros(88), 1, 1])
     assert fitted.classes_.tolist() == [0, 1] and len(fitted.validation_loss_curve_)
+
+
+def test_blas_has_as_many_threads_in_any_python_thread():
+    """That of a small fit is one, in threads other than the first to set it too, where fits give the same bits."""
+    rows, y = load_digits(return_X_y=True)
+
+    def fitted(seen):
+        classes, rough = ICONClassifier(), ICONEmbedding(max_iter=40, random_state=0)
+        classes._on_step = rough._on_step = lambda *stage: seen.append(blas_threads())
+        coef = classes.fit(rows[:300], y[:300]).coef_
+        return coef, rough.fit(rows[:300]).transform(rows[300:310])
+
+    with threadpool_limits(2, user_api="blas"):
+        alone, beside = [], []
+        expected = fitted(alone)
+        with ThreadPoolExecutor(1) as pool:
+            assert_same(expected, pool.submit(fitted, beside).result())
+        assert alone == beside
+        assert {1} in alone
+
+
+def test_no_thread_is_kept_from_the_threads_of_blas():
+    before = blas_threads()
+
+    def limited():
+        with threadpool_limits(1, user_api="blas"):
+            return blas_threads()
+
+    with ThreadPoolExecutor(1) as pool:
+        fit("softmax")
+        assert pool.submit(limited).result() == {1}
+        pool.submit(fit, "softmax").result()
+    assert limited() == {1}
+    assert blas_threads() == before
