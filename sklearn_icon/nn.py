@@ -227,6 +227,11 @@ class ICONLoss(torch.nn.Module):
             return self._mean(z, y, keys, both_ways=self.symmetric)
 
     def _check_shapes(self, z: Tensor, keys: Tensor | None) -> None:
+        for name, given in (("z", z), ("keys", keys)):
+            if given is not None and not torch.is_tensor(given):
+                raise TypeError(
+                    f"{name} must be a torch tensor, got a {type(given).__name__}; pass torch.as_tensor({name})."
+                )
         if z.ndim != 2 or len(z) == 0 or not z.is_floating_point():
             raise ValueError(f"z must be floats of shape (n_rows, d), got {z.dtype} of shape {tuple(z.shape)}.")
         name = type(self.supervisory.plain()).__name__

@@ -340,9 +340,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             rows = Labelled(labels, X, weights)
             solution = self._solve(rows, codes, known, unit, case, device, random_state)
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, solution.learned, encoder, str(device)
-        self.classes_ = classes
         self.n_iter_, self.loss_curve_ = np.array([solution.result.n_iter], dtype=np.int32), solution.result.loss_curve
-        self.validation_loss_curve_ = np.asarray(solution.held_losses)
+        self.classes_, self.validation_loss_curve_ = classes, np.asarray(solution.held_losses)
         self.prototypes_, self._state = solution.prototypes, solution.state
         self._coef, self._intercept = solution.coef, solution.intercept
         self._warn_unless_converged(solution.result, "raise max_iter, or scale X")

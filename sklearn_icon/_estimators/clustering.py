@@ -572,6 +572,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """Fit the rows that weigh something; the others have labels as new rows do."""
         counted = np.flatnonzero(sample_weight)
         check_consistent_length(items, y)
+        if len(counted) < 2:
+            raise ValueError("sample_weight is positive in one row alone; a fit needs two rows that weigh something.")
         inner = clone(self)
         vars(inner).pop("_skl_callbacks", None)  # which are told of this fit
         fitted = inner.fit(items[counted], p_spec.take(y, counted), sample_weight[counted])

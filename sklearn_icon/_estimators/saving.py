@@ -82,6 +82,10 @@ def write(path: Path, parts: list) -> None:
     """Replace a file by another that is complete, whenever the process or the machine stops."""
     if path.is_symlink():
         raise ValueError(f"{path} is a symbolic link; pass the path that it leads to.")
+    if path.is_dir():
+        raise IsADirectoryError(f"path={str(path)!r} is a folder; pass the path of a file.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path={str(path)!r} lies in a folder that is not there; make it first.")
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

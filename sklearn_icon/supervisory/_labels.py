@@ -175,7 +175,7 @@ class SameClass(Supervisory):
             return _indicator(y)
         y = column_or_1d(y)
         known = np.ones(len(y), dtype=bool) if self.unlabelled is None else is_known(y)
-        classes, codes = told_apart(y[known], "or -1 for unlabelled rows where SameClass has a p for these")
+        classes, codes = told_apart(y[known], "or -1 for unlabelled rows under SameClass(unlabelled=UniformKNN())")
         indptr = np.concatenate([[0], np.cumsum(known)])
         return sparse.csr_array((np.ones(len(codes)), codes, indptr), shape=(len(y), len(classes)))
 

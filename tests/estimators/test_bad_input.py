@@ -202,6 +202,18 @@ def test_classes_of_a_sparse_matrix(encoder):
         ICONClassifier(encoder=encoder).fit(X, sparse.csr_array(np.eye(3)[y]))
 
 
+@pytest.mark.parametrize("params", [{}, {"supervisory": "knn"}, {"divergence": "total_variation"}])
+def test_one_row_that_weighs(params):
+    with pytest.raises(ValueError, match="sample_weight is positive in one row alone"):
+        ICONClustering(2, **QUICK, **params).fit(X, sample_weight=np.arange(len(X)) == 4)
+
+
+@pytest.mark.parametrize("given", [(X, None), (torch.as_tensor(X), X)])
+def test_losses_are_of_tensors(given):
+    with pytest.raises(TypeError, match=r"must be a torch tensor, got a ndarray; pass torch.as_tensor\("):
+        ICONLoss("cross_modal", "gaussian")(given[0], keys=given[1])
+
+
 @pytest.mark.parametrize("verbose", ["loud", [1], None])
 @each_estimator
 def test_verbose_is_a_number(estimator, verbose):

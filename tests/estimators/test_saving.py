@@ -337,6 +337,8 @@ def test_links_and_folders(content, tmp_path):
         sklearn_icon.load(tmp_path)
     with pytest.raises(OSError):
         sklearn_icon.load(tmp_path / "none")
-    with pytest.raises(OSError):
+    with pytest.raises(FileNotFoundError, match="lies in a folder that is not there; make it first"):
         ICONEmbedding().save(tmp_path / "none" / "file")
+    with pytest.raises(IsADirectoryError, match="is a folder; pass the path of a file"):
+        ICONEmbedding().save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
