@@ -79,7 +79,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Neighbours on which p lives. None: all rows up to 2,000 rows, else 3 * perplexity + 1; 15 for "knn".
     early_exaggeration : float, default=12.0
         Factor on p at first: for 40 iterations, 80 of more than 1,000 rows up to 10,000; then for 40 or 120 it is the
-        geometric mean of early and late, and for 40 or 100 rows part at the rate of the beginning. One map of up to
+        geometric mean of early and late, and for 40 or 50 rows part at the rate of the beginning. One map of up to
         1,000 rows has 250 iterations of the first and 200 of the last. Factors at most a third of `max_iter`, parting
         a fifth. Of lookup maps over rows.
     late_exaggeration : float, default=1.0
@@ -93,9 +93,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         0.05.
     max_iter : int, default=None
         Iterations at the most: None is 1,000 of a lookup map, which ends before them where it has settled, and 250
-        elsewhere, as under a kernel from drawn keys alone. Settled is a map whose loss falls by less than 0.4 % in 50
-        iterations (times (n / 1800)^0.7: 0.07 % of 150 rows, 5 % of 70,000) while no more of a row's neighbours come
-        near; beyond 10,000 rows twice as much will do, and it goes on in finer steps until it is half as much. Of
+        elsewhere, as under a kernel from drawn keys alone. Settled is a map whose loss falls by less than 0.2 % in 50
+        iterations (times (n / 1800)^0.7: 0.035 % of 150 rows, 2.6 % of 70,000) while no more of a row's neighbours
+        come near; beyond 10,000 rows four times as much will do at first, and it goes on in finer steps. Of
         encoders on minibatches each minibatch is one: a pass over the rows takes n_samples / batch_size of them,
         rounded up.
     batch_size : int or "auto", default="auto"

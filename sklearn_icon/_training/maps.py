@@ -29,7 +29,7 @@ _MOST_STEPS, _DRAWN_STEPS = 1000, 250  # unless max_iter says how many
 # rate of the early exaggeration, as the full one throws rows where they stay.
 _EXPLORATION = 40, 40, 0.8, 40
 _TRIAL = 40, 40, 0.8, 0  # of each of several maps
-_UNFOLDING = 80, 120, 0.9, 100  # of up to 10,000 rows: sheets unfold, and steps cost little
+_UNFOLDING = 80, 120, 0.9, 50  # of up to 10,000 rows: sheets unfold, and steps cost little
 _GATHERING = 250, 0, 0.5, 200  # of few rows, whose neighbours a longer way at the falling exaggeration would part
 _PARTING = 0.8  # momentum
 _TRIAL_STEPS = 150  # of maps side by side, after which their losses tell which is best
@@ -38,8 +38,8 @@ _MAX_STEP = 5.0
 _LOSS_EVERY = 25
 _PATIENT_ROWS = 10_000  # more: a short exploration, the repulsion at every other step, rough steps and then fine ones
 _JUDGED_ROWS, _JUDGED_NEIGHBORS = 1000, 10  # whose recall tells whether a map has settled
-_LEAST_GAIN, _LEAST_FALL, _FALL_ROWS = 0.02, 4e-3, 1800  # neighbours of a row, and loss, in 50 steps of so many rows
-_LESS_PATIENT = 2.0  # times as much ends the descent where a refinement follows, and as little the refinement
+_LEAST_GAIN, _LEAST_FALL, _FALL_ROWS = 0.01, 2e-3, 1800  # neighbours of a row, and loss, in 50 steps of so many rows
+_ROUGH_PATIENCE = 1 / 4  # of the descent where a refinement follows: it ends where the loss falls by four times as much
 _LEAST_LOSS = 0.01
 _SMALLEST_RATE = 50.0
 _OF_KINKS = 1 / 8  # a loss with kinks has no slope that slows the descent near its minimum
@@ -193,7 +193,7 @@ class _Lookup:
         if phase.last and self.several is not None:
             self.z, self.several = self.several.best().requires_grad_(), None
             self.settled.z = self.z
-        self.settled.patience = 1 / _LESS_PATIENT if self._is_rough(phase) else _LESS_PATIENT if self.refined else 1.0
+        self.settled.patience = _ROUGH_PATIENCE if self._is_rough(phase) else 1.0
         self.rate, report = self._rate(phase), self.run.report(phase.name, phase.n_steps)
         most = phase.n_steps
         with leaving_cores_to(self.objective.team), journal.passing():
