@@ -27,13 +27,14 @@ def model(n, columns, ranks, steps=STEPS, refreshed=None, nodes=None, width=4):
     nodes = min(1400, 550 * max(1, n / 2e5) ** 0.25) if nodes is None else nodes  # measured up to 2e5 rows
     others = ranks - 1
     sent = {
-        "shards": others * rows * columns * width,
+        "rows": others / 2 * rows * columns * width,
+        "neighbours back": others / 2 * rows * NEIGHBORS * SHARED,
         "edges": rows * NEIGHBORS * others / ranks * SHARED,
         "gradients": steps * 8 * n * (ranks > 1),
         "grids": refreshed * 4 * nodes**2 * (ranks > 1),
     }
     flops = {
-        "neighbours": 2 * n * rows * columns,
+        "neighbours": n * rows * columns,
         "attraction": steps * rows * 1.6 * NEIGHBORS / 2 * 20,
         "repulsion": refreshed * (rows * 150 + 60 * nodes**2 * np.log2(max(nodes, 2))),
     }
@@ -106,6 +107,8 @@ def fit(path, knn, steps):
     if whole is not None and rank == 0:
         line["recall"] = recall(np.load(path, mmap_mode="r"), whole.embedding_)
     print("JSON" + json.dumps(line), flush=True)
+    if ranks > 1:
+        torch.distributed.destroy_process_group()
 
 
 def recall(X, places, k=10, n_judged=1000):
@@ -133,15 +136,18 @@ def run(path, ranks, threads, knn, steps):
     return sorted(lines, key=lambda line: line["rank"])
 
 
-def compare(n, columns, all_ranks, knn, steps):
-    """Fits by each number of ranks, of one thread each; of one rank with two threads."""
+def compare(n, columns, all_ranks, knn, steps, threads):
+    """Fits by each number of ranks, of one thread each, or of one rank; what they took, by number of ranks."""
     from sklearn.datasets import make_blobs
 
+    kept = {"rows": n, "columns": columns}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "X.npy"
         np.save(path, make_blobs(n, columns, centers=40, random_state=0, cluster_std=3.0)[0].astype(np.float32))
         for ranks in all_ranks:
-            lines = run(path, ranks, 2 if ranks == 1 else 1, knn, steps)
+            lines = run(path, ranks, threads if ranks == 1 else 1, knn, steps)
+            fields = "cpu", "wall", "anonymous_mb", "kl", "n_iter", "recall", "exchanges", "bytes_sent"
+            kept[f"ranks {ranks}"] = [{name: line[name] for name in fields if name in line} for line in lines]
             for line in lines:
                 print(json.dumps(line))
             if ranks > 1:
@@ -150,10 +156,12 @@ def compare(n, columns, all_ranks, knn, steps):
                 nodes = (sum(count * int(size) ** 2 for size, count in grids.items()) / refreshed) ** 0.5
                 sent = model(n, columns, ranks, lines[0]["n_iter"], refreshed, nodes)[0]
                 measured = np.mean([line["bytes_sent"] for line in lines])
+                kept[f"sent by a rank of {ranks}, MB"] = {"measured": measured / 1e6, "model": sum(sent.values()) / 1e6}
                 print(f"sent by a rank: {measured / 1e6:.1f} MB, by the model {sum(sent.values()) / 1e6:.1f} MB")
                 print(
                     {name: round(size / 1e6, 1) for name, size in sent.items()}, f"grids of {nodes:.0f} nodes squared"
                 )
+    return kept
 
 
 if __name__ == "__main__":
@@ -163,6 +171,8 @@ if __name__ == "__main__":
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--knn", action="store_true", help="uniform p on 15 neighbours")
     parser.add_argument("--steps", type=int, help="of a map at the most")
+    parser.add_argument("--threads", type=int, default=2, help="of one process")
+    parser.add_argument("--json", help="file to write")
     parser.add_argument("--model", action="store_true", help="only the model, of many rows")
     parser.add_argument("--fit", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -171,4 +181,7 @@ if __name__ == "__main__":
     elif options.model:
         tabulate()
     else:
-        compare(options.rows, options.columns, options.ranks, options.knn, options.steps)
+        given = options.rows, options.columns, options.ranks, options.knn, options.steps, options.threads
+        found = compare(*given)
+        if options.json:
+            Path(options.json).write_text(json.dumps(found, indent=1) + "\n")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import traceback
+import tracemalloc
 import warnings
 from functools import cache, partial
 from itertools import pairwise
@@ -38,7 +39,7 @@ from sklearn_icon._core.group import ALONE, group, together
 from sklearn_icon._core.group import Ranks as Ranks_
 from sklearn_icon._estimators import clustering
 from sklearn_icon._graph import mutual, ring, space
-from sklearn_icon._graph.neighbors import nearest_neighbors
+from sklearn_icon._graph.neighbors import _seed_of_ties, nearest_neighbors
 from sklearn_icon._objective.grid import GridPotential
 from sklearn_icon._objective.loss import Loss
 from sklearn_icon._optim.train import Run
@@ -333,6 +334,39 @@ def test_neighbors_are_those_of_one_process(n_ranks, request):
         supervisory.Gaussian(5).conditional(neighbor_cases()["few"][0]).toarray(),
         atol=1e-12,
     )
+
+
+@pytest.mark.parametrize("n_at_once", [150, 900])
+def test_neighbors_in_blocks_are_those_of_all_rows(monkeypatch, n_at_once):
+    monkeypatch.setattr(ring, "_MUTUAL_PAIRS", 1e6)
+    for name, (X, metric, k) in neighbor_cases().items():
+        if name in ("tree", "compiled"):
+            continue
+        rows = space.space_of(X, X, metric, None, ("X", "X"), True, _seed_of_ties(3))
+        found, one = ring.neighbors_in_blocks(rows, k, 1, n_at_once), of_one_process(neighbors_of, name)
+        np.testing.assert_array_equal(found.indices, one.indices, err_msg=name)
+        np.testing.assert_allclose(found.distances, one.distances, rtol=1e-12, err_msg=name)
+
+
+def test_a_map_of_rows_on_disk_takes_no_more_memory_than_is_allowed(tmp_path):
+    rng, allowed = np.random.RandomState(0), 95e6
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (8000, 600))
+    X[:] = rng.normal(size=(8, 600))[rng.randint(8, size=8000)] + rng.normal(size=(8000, 600))
+    usual = ICONEmbedding(supervisory="knn", random_state=0, max_iter=3, n_jobs=1)
+    bounded = clone(usual).set_params(max_memory=allowed)
+    assert bounded.estimate_memory(X) < allowed < usual.estimate_memory(X)
+    tracemalloc.start()
+    try:
+        bounded.fit(X)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < allowed
+    one = np.column_stack([np.arange(8000), nearest_neighbors(X, 15, random_state=0).indices])  # a graph has rows too
+    found = bounded.neighbors_graph_.indices.reshape(one.shape)
+    np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(one, axis=1))
+    with pytest.raises(MemoryError, match="above max_memory"):
+        clone(bounded).set_params(max_memory=50e6).fit(X)
 
 
 def blobs(n, dtype=np.float32):

@@ -13,7 +13,7 @@ from .group import group
 from .spec import shown
 from .types import Metric, Rows
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 4096, 1 << 18
 _COMPARED = 16  # digests up to which a comparison with all takes less time than sorting these
 _ORDINARY = {4: (1e-12, 1e12, 120), 8: (1e-30, 1e30, 1000)}  # sizes whose squares are; the largest exponent
 
@@ -32,8 +32,9 @@ def row_digests(X: Rows) -> np.ndarray:
         X.sum_duplicates()
         sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(_entry_digests(X.indices, X.data))])
         return np.diff(sums[X.indptr]).view(np.int64)
-    columns, starts = np.arange(X.shape[1]), range(0, max(X.shape[0], 1), _ROWS_AT_ONCE)
-    parts = [_entry_digests(columns, X[start : start + _ROWS_AT_ONCE]).sum(axis=1) for start in starts]
+    n_rows = min(_ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // max(X.shape[1], 1)))
+    columns, starts = np.arange(X.shape[1]), range(0, max(X.shape[0], 1), n_rows)
+    parts = [_entry_digests(columns, X[start : start + n_rows]).sum(axis=1) for start in starts]
     return np.concatenate(parts).view(np.int64)
 
 

@@ -305,10 +305,11 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def _memory(self, size):
         """See `estimate_memory`."""
         from .memory import libraries, of_ends, of_neighbors
+        from .over_ranks import of_products
 
         p_spec, _, encoder = self._resolve_specs()
-        n_edges = p_spec.most_edges(size.rows)
-        needed = libraries(not encoder.parametric) + of_neighbors(size, n_edges)
+        n_edges, allowed = p_spec.most_edges(size.rows), self.max_memory if of_products(p_spec) else None
+        needed = libraries(not encoder.parametric) + of_neighbors(size, n_edges, allowed)
         return needed + of_ends(size.rows * n_edges, self.n_components)
 
     def _default_specs(self) -> tuple:

@@ -11,13 +11,16 @@ import numpy as np
 from scipy import sparse
 
 from .._core.free_memory import free
+from .._core.pieces import OWN_COPY
+from .._graph.search import bytes_of_search
 
 MEGABYTE = 1 << 20
 _TORCH, _COMPILER = 195 * MEGABYTE, 145 * MEGABYTE  # resident once they are loaded
 _NEVER_TOLD = 32 * MEGABYTE  # the least of which it is asked whether it is free: a process takes as much to do anything
 _CERTAIN = 0.75  # of a prediction, below which no fit stays
 _EDGE = 80  # bytes of a neighbour, from its distance to its part of a gradient
-_NUMBER, _CANDIDATE, _SPARE = 21, 16, 8  # bytes of a number of X, and of a candidate, in a search
+_FOUND, _OF_BLOCKS = 20, 0.5  # bytes of a neighbour found in blocks, which take half of what is allowed
+_MOST_COMPARED = 2e14  # squared rows times columns, an hour or so
 _END, _EDGES_TOGETHER = 32, 1 << 17  # bytes of a coordinate: of both ends, their difference and its square
 _SCALED_ROWS = 1 << 14  # two pieces, by which inputs of networks are scaled
 _REMEDY = "fit fewer rows or columns, or rows in single precision"
@@ -29,6 +32,7 @@ class Size(NamedTuple):
     rows: int
     columns: float
     row_bytes: float
+    dense: bool = True
 
     @classmethod
     def of(cls, X: Any) -> "Size":
@@ -38,7 +42,7 @@ class Size(NamedTuple):
         single = given == np.float32 or (type(X) is not np.ndarray and str(given) == "torch.float32")
         dtype = np.dtype(np.float32 if single else np.float64)
         if sparse.issparse(X):
-            return cls(shape[0], X.nnz / max(shape[0], 1), X.nnz / max(shape[0], 1) * (dtype.itemsize + 4))
+            return cls(shape[0], X.nnz / max(shape[0], 1), X.nnz / max(shape[0], 1) * (dtype.itemsize + 4), False)
         columns = int(np.prod(shape[1:]))
         return cls(shape[0], columns, columns * dtype.itemsize)
 
@@ -48,10 +52,17 @@ def libraries(compiled: bool) -> int:
     return _TORCH * ("torch" not in sys.modules) + _COMPILER * (compiled and "numba" not in sys.modules)
 
 
-def of_neighbors(size: Size, n_neighbors: int) -> float:
-    """Bytes of p from neighbours and a map of it: of the search, or of edges, whose turn comes after."""
-    search = _NUMBER * size.columns + _CANDIDATE * (n_neighbors + _SPARE)
-    return 30 * MEGABYTE + size.rows * max(search, _EDGE * n_neighbors)
+def of_neighbors(size: Size, n_neighbors: int, allowed: float | None = None) -> float:
+    """Bytes of p from neighbours and a map of it: of the search, or of edges, whose turn comes after.
+
+    Of more than is allowed dense rows are searched in blocks, unless they are so many that it would take hours.
+    """
+    search = size.rows * bytes_of_search(size.columns, n_neighbors)
+    affordable = size.dense and size.rows**2 * size.columns <= _MOST_COMPARED
+    if allowed is not None and search > allowed and affordable:
+        copy = size.row_bytes * size.rows
+        search = size.rows * _FOUND * n_neighbors + _OF_BLOCKS * allowed + (copy if OWN_COPY * copy <= allowed else 0)
+    return 30 * MEGABYTE + max(search, size.rows * _EDGE * n_neighbors)
 
 
 def of_k_means(size: Size, n_clusters: int, allowed: float | None) -> float:

@@ -44,13 +44,18 @@ def of_few_rows(case: Any) -> Iterator[str]:
         yield "init is an array of rows, from which no map starts over ranks; use init='pca' or 'random'."
 
 
+def of_products(p: Any) -> bool:
+    """Whether p is of neighbours that products of rows of X find, so that ranks or blocks share the search."""
+    return p.neighborhood is p and not p.metric_params and p.metric in ROOTS
+
+
 def _map(case: Any) -> Iterator[str]:
     """Maps from a grid, each rank with its rows' edges."""
     given, p, q = case.given, case.p, case.q
     yield from of_few_rows(case)
     if given["init"] == "spectral":
         yield "init='spectral' needs eigenvectors of the graph of all rows; over ranks use 'pca' or 'random'."
-    if p.neighborhood is not p or p.metric_params or p.metric not in ROOTS:
+    if not of_products(p):
         yield (
             f"supervisory={p} is not computed over ranks, where neighbours are those of rows of X in metric="
             "'euclidean', 'sqeuclidean' or 'cosine'; use 'gaussian' or 'knn'."

@@ -26,6 +26,7 @@ from .brute_force import (
     _offer_to_rows,
     _Rows,
     _settle,
+    pair_sq_distances,
 )
 from .exact import SPARE, in_blocks, scan_all
 from .proposals import error_of_products, near_zero
@@ -78,7 +79,8 @@ class _Side:
     def _hand_block(self, take: Take, rows: Array) -> tuple[Array]:
         space, found = self.space, self.rows.keys[rows, : self.rows.n_candidates]
         found = found[:, : max(int((found >= 0).sum(axis=1).max()), 1)]
-        sq = space.pairs(np.repeat(rows, found.shape[1]), found.ravel()).reshape(found.shape)
+        ends = np.repeat(rows, found.shape[1]), found.ravel()
+        sq = pair_sq_distances(space.X, space.reference, *ends).reshape(found.shape)
         sq[found < 0] = np.inf
         near, keys = sq <= self.farthest[rows, None], found + np.int64(space.first_key)
         unsure = self._doubt(sq, rows)

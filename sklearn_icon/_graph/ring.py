@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +54,44 @@ def ring_neighbors(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
     rest, copied = copies(ranks.gathered(row_digests(rows)), space.seed, k, np.arange(len(rows)) + ranks.first)
     nearest.indices[~rest], nearest.sq[~rest] = copied[~rest], 0
     return Neighbors(nearest.indices, space.finished(nearest.sq), exact=True)
+
+
+def neighbors_in_blocks(space: Space, k: int, n_jobs: Jobs, n_at_once: int) -> Neighbors:
+    """The k nearest of dense rows among each other, of which two blocks are in memory at a time, each pair once."""
+    n = len(space.X)
+    squared = replace(space, root=np.positive, unit=1.0, dtype=np.float64, first_row=0)
+    n_blocks = int(np.clip(-(-n // max(n_at_once, 1)), 1, max(1, n // (k + 1))))  # of more rows than neighbours
+    nearest, cuts = _Nearest(squared, k), np.linspace(0, n, n_blocks + 1).astype(int)
+    blocks = [slice(int(first), int(last)) for first, last in pairwise(cuts)]
+    for block in blocks:
+        rows, n_known = np.array(space.X[block]), min(k, block.stop - block.start - 1)
+        visit = replace(squared, X=rows, reference=rows, first_row=block.start, first_key=block.start)
+        found = search(visit, n_known, n_jobs, 0)
+        nearest.indices[block, :n_known], nearest.sq[block, :n_known] = found.indices, found.distances
+        del found
+    for number, block in enumerate(blocks):
+        rows = np.array(space.X[block])
+        for other in blocks[number + 1 :]:
+            firsts = block.start, other.start
+            spaces = _facing(squared, rows, np.array(space.X[other]), firsts)
+            farthest = nearest.sq[block, -1].copy(), nearest.sq[other, -1].copy()
+            takes = (partial(_from, start, nearest.take) for start in firsts)
+            _find(spaces, k, farthest, tuple(takes), n_jobs, n**2)
+            del spaces
+    rest, copied = copies(row_digests(space.X), space.seed, k, np.arange(n))
+    nearest.indices[~rest], nearest.sq[~rest] = copied[~rest], 0
+    return Neighbors(nearest.indices, space.finished(nearest.sq), exact=True)
+
+
+def _from(start: int, take: Callable, first: int, *found: Array) -> None:
+    """Tell of rows that are numbered from a start on."""
+    take(start + first, *found)
+
+
+def _facing(space: Space, rows: Array, others: Array, firsts: tuple[int, int]) -> tuple[Space, Space]:
+    """Spaces of rows among others, and of these among the rows, from the numbers of the first of each on."""
+    one = replace(space, X=rows, reference=others, own=False, first_row=firsts[0], first_key=firsts[1])
+    return one, replace(one, X=others, reference=rows, first_row=firsts[1], first_key=firsts[0])
 
 
 class _Shard(NamedTuple):
@@ -126,11 +167,11 @@ def _visit(nearest: _Nearest, shards: list[_Shard], by: int, n_jobs: Jobs) -> No
     returned = _Returned(sum(shard.n for shard in shards))
     if len(visitors) and own.stop > own.start:
         firsts = here.first + own.start, guest.first + others.start
-        of_own = replace(space, X=space.X[own], reference=visitors, own=False, first_row=firsts[0], first_key=firsts[1])
-        back = replace(of_own, X=visitors, reference=of_own.X, first_row=firsts[1], first_key=firsts[0])
-        takes = lambda first, *found: nearest.take(own.start + first, *found), returned.take
-        _find(of_own, back, k, (nearest.sq[own, -1].copy(), farthest), takes, n_jobs)
-        del of_own, back
+        takes = partial(_from, own.start, nearest.take), returned.take
+        known = nearest.sq[own, -1].copy(), farthest
+        spaces = _facing(space, space.X[own], visitors, firsts)
+        _find(spaces, k, known, takes, n_jobs, len(visitors) * (own.stop - own.start))
+        del spaces
     del visitors
     counts, edges = (ranks.turned(part, -by) for part in returned.of_all())
     nearest.take(sent.start, counts, edges["key"], edges["sq"])
@@ -147,17 +188,18 @@ def _compared(host: _Shard, guest: _Shard, by: int, n_ranks: int) -> tuple[slice
     return slice(0, host.n), slice(half, guest.n)
 
 
-def _find(space: Space, back: Space, k: int, farthest: tuple[Array, Array], takes: tuple, n_jobs: Jobs) -> None:
-    """Tell takes the nearest of rows among others, and of these among the rows."""
-    sizes = len(space.X), len(space.reference)
+def _find(
+    spaces: tuple[Space, Space], k: int, farthest: tuple[Array, Array], takes: tuple, n_jobs: Jobs, n_pairs: int
+) -> None:
+    """Tell takes the nearest of rows among others, and of these among the rows; so many pairs are compared in all."""
     known = all(np.isfinite(part).all() for part in farthest)
-    if known and space.X.shape[1] > TREE_FEATURES and np.prod(sizes, dtype=float) >= _MUTUAL_PAIRS:
+    if known and spaces[0].X.shape[1] > TREE_FEATURES and n_pairs >= _MUTUAL_PAIRS:
         from .._core.team import n_threads
         from .mutual import nearest_of_both
 
-        nearest_of_both((space, back), k, farthest, takes, n_threads() if n_jobs is None else effective_n_jobs(n_jobs))
+        nearest_of_both(spaces, k, farthest, takes, n_threads() if n_jobs is None else effective_n_jobs(n_jobs))
         return
-    for one, most, take in zip((space, back), farthest, takes, strict=True):
+    for one, most, take in zip(spaces, farthest, takes, strict=True):
         keys, sq = search(one, min(k, len(one.reference)), n_jobs, 0)[:2]
         near = sq <= most[:, None]
         take(0, near.sum(axis=1), keys[near], sq[near])

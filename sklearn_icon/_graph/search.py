@@ -33,6 +33,7 @@ _TREE_ROWS, TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows a
 _DEVICE_ROWS, _DEVICE_LIMIT = 5_000, 1e15
 _FEW_ROWS = 1_000  # up to so many, all distances of a row are looked through
 _NUMBERS_A_CANDIDATE = 32  # that are held while candidates are ranked: blocks of a thousand rows or so
+_BYTES_OF_NUMBER, _BYTES_OF_CANDIDATE = 21, 16  # of X, and of a candidate
 _SCANNED_ROWS = 16  # new ones, up to which a scan takes less time than products need to begin
 
 
@@ -46,6 +47,11 @@ class Neighbors(NamedTuple):
     distances: Array
     exact: bool
     recall: float = 1.0
+
+
+def bytes_of_search(width: float, k: int) -> float:
+    """What a search holds of each row: numbers in the precisions it compares them in, and candidates."""
+    return _BYTES_OF_NUMBER * width + _BYTES_OF_CANDIDATE * (k + SPARE)
 
 
 def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool = True) -> Neighbors:

@@ -9,9 +9,11 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from sklearn.manifold import spectral_embedding
+from sklearn.utils import gen_batches
 
 from .._core.conditional import Conditional
 from .._core.group import group
+from .._core.pieces import at_once, is_above
 from .._core.rows import is_itself
 from .._core.types import Array, Rows
 
@@ -19,6 +21,7 @@ _SCALE = 1e-4
 _NOISE, _FLAT = 1e-2, 1e-4  # of a start's width: noise, and what is flat
 _WIDEST = 5.0  # times the root of the number of rows; from wider starts the loss hardly falls
 _FAR = 1e3  # widths from the origin
+_COPIES, _NUMBERS_AT_ONCE = 2, 1 << 20  # of X that PCA holds; numbers of a block where that is too much
 _EQUAL = 1e-12  # of the largest magnitude: what is rounding alone
 
 
@@ -121,8 +124,8 @@ def _found_map(
 
 def _principal_components(X: Rows, n_components: int, random_state: np.random.RandomState) -> Array | None:
     """Scores on the leading principal components, as many as there are; None where all rows are equal."""
-    if group().several:
-        return _scores_over_ranks(X, n_components)
+    if group().several or (not sparse.issparse(X) and is_above(_COPIES * X.nbytes)):
+        return _scores_of_sums(X, n_components)
     if (X.max(axis=0) != X.min(axis=0)).sum() == 0:
         return None
     n_found = min(n_components, *X.shape)
@@ -138,18 +141,22 @@ def _principal_components(X: Rows, n_components: int, random_state: np.random.Ra
     return pca.fit_transform(X / scale)
 
 
-def _scores_over_ranks(X: Array, n_components: int) -> Array | None:
-    """The same of the dense rows of all ranks, from their covariance; signs are those of scikit-learn's PCA."""
-    ranks = group()
-    n, scale = ranks.total(len(X)), ranks.largest(float(max(np.abs(X).max(), np.finfo(np.float64).tiny)))
-    X = X / 2.0 ** np.floor(np.log2(scale))
-    X = X - ranks.total(X.sum(axis=0, dtype=np.float64)) / n
-    values, vectors = np.linalg.eigh(ranks.total(X.T.astype(np.float64) @ X))
+def _scores_of_sums(X: Array, n_components: int) -> Array | None:
+    """The same of the dense rows of all ranks, from their covariance, a block at a time; signs are those of PCA."""
+    ranks, parts = group(), list(gen_batches(len(X), max(1, at_once(_NUMBERS_AT_ONCE) // X.shape[1])))
+    n, scale = ranks.total(len(X)), ranks.largest(float(max(X.max(), -X.min(), np.finfo(np.float64).tiny)))
+    unit = 2.0 ** np.floor(np.log2(scale))
+    sums: Any = sum((X[part] / unit).sum(axis=0, dtype=np.float64) for part in parts)
+    mean, moments = ranks.total(sums) / n, np.zeros((X.shape[1], X.shape[1]))
+    for part in parts:
+        block = X[part] / unit - mean
+        moments += block.T @ block
+    values, vectors = np.linalg.eigh(ranks.total(moments))
     if not values[-1] > 0:
         return None
     leading = vectors[:, ::-1][:, : min(n_components, X.shape[1], n)]
     leading = leading * np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(leading.shape[1])])
-    return ranks.gathered(X @ leading)
+    return ranks.gathered(np.concatenate([(X[part] / unit - mean) @ leading for part in parts]))
 
 
 def _eigenvectors(p: Conditional, n_components: int, random_state: np.random.RandomState) -> Array | None:
