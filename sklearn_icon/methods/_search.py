@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, log
 from numbers import Integral, Real
 from time import perf_counter
@@ -19,6 +20,7 @@ from sklearn.utils.validation import _num_samples, check_consistent_length
 
 from .._core.spec import shortened, shown
 from .._core.types import Array, Seed
+from .._graph.neighbors import cross_neighbors
 from .._graph.shared import sharing_searches
 from ._gaps import GAPS
 from ._published import PUBLISHED
@@ -26,6 +28,7 @@ from ._published import PUBLISHED
 _FACTOR = 3  # of candidates, one in so many goes on, to so many times the rows
 _FIRST_PART, _FIRST_ROWS = 0.25, 100  # of all rows, in the first round, where no budget is set
 _LEAST_ROWS = 30
+_NEIGHBORS = 10
 _CELLS = (*PUBLISHED, *GAPS)
 _READS = {
     "dimensionality reduction": "",
@@ -111,9 +114,8 @@ class _Candidate:
         """Its score on held-out rows; none where it fails, whatever the error, by which it is then dropped."""
         start = perf_counter()
         try:
-            found = cross_validate(
-                self.estimator(), data.X, data.y, cv=[(train, test)], scoring=data.scoring, error_score="raise"
-            )
+            how: dict[str, Any] = {"scoring": data.scoring_beside(train), "error_score": "raise"}
+            found = cross_validate(self.estimator(), data.X, data.y, cv=[(train, test)], **how)
             score = float(found["test_score"][0])
             if np.isnan(score):
                 raise ValueError("its score is NaN.")
@@ -172,8 +174,9 @@ def search(
         "clustering" where `n_clusters` is given, else "dimensionality reduction".
     scoring : str or callable, default=None
         As in scikit-learn, the higher, the better; clusters with y may be scored by "adjusted_rand_score". None is the
-        estimator's own score of held-out rows: accuracy, recall of partners at 1, or of maps recall of neighbours. Of
-        clusters it is the mutual information of the clusters at both ends of edges between held-out rows, ::
+        estimator's own score of held-out rows: accuracy, or recall of partners at 1. Of maps it is how many of the 10
+        fitted rows nearest to a held-out one are nearest on the map, by Euclidean distance. Of clusters it is the
+        mutual information of the clusters at both ends of edges between held-out rows, ::
 
             sum_cd J_cd log J_cd / (J_c J_d),     J_cd ~ sum_ij (p(j|i) + p(i|j)) 1[c_i = c, c_j = d]
 
@@ -240,6 +243,12 @@ class _Data(NamedTuple):
     def n(self) -> int:
         return _num_samples(self.X)
 
+    def scoring_beside(self, train: Array) -> Any:
+        """How held-out rows are scored, by what is told of the rows of the fit where that is read."""
+        if self.scoring is not _recall_among_fitted:
+            return self.scoring
+        return partial(_recall_among_fitted, rows=_safe_indexing(self.X, train))
+
     def order(self, seed: int) -> Array:
         """Rows in an order whose beginnings hold the classes in proportion."""
         drawn = np.random.RandomState(seed).permutation(self.n)
@@ -264,6 +273,8 @@ class _Data(NamedTuple):
 
 def _scoring(scoring: Any, family: str, params: dict[str, Any]) -> Any:
     """How held-out rows are scored; None is by the estimator's own score."""
+    if family == "dimensionality reduction" and scoring is None and params.get("metric") != "precomputed":
+        return _recall_among_fitted
     if family != "clustering" or scoring is not None:
         return scoring
     if params.get("metric") == "precomputed":
@@ -364,6 +375,17 @@ def _ranking(candidates: list[_Candidate]) -> dict[str, Array]:
         "dropped": lambda each: each.dropped,
     }
     return {title: np.array([value(each) for each in candidates]) for title, value in columns.items()}
+
+
+def _recall_among_fitted(estimator: Any, X: Any, y: Any = None, *, rows: Any) -> float:
+    """How many of the 10 fitted rows that are nearest to a held-out row are so on the map too.
+
+    Among held-out rows themselves, who are few, neighbours would be far ones.
+    """
+    k = min(_NEIGHBORS, len(estimator.embedding_))
+    near = cross_neighbors(X, rows, k).indices
+    found = cross_neighbors(np.asarray(estimator.transform(X)), np.asarray(estimator.embedding_), k).indices
+    return float((near[:, :, None] == found[:, None, :]).any(axis=2).mean())
 
 
 def _shared_information(estimator: Any, X: Any, y: Any = None) -> float:

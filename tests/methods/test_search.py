@@ -9,7 +9,7 @@ from sklearn.datasets import make_blobs
 
 from sklearn_icon import ICONClustering, methods
 from sklearn_icon.methods import _search
-from sklearn_icon.methods._search import _Candidate, _Data, _rounds, _shared_information
+from sklearn_icon.methods._search import _Candidate, _Data, _recall_among_fitted, _rounds, _shared_information
 
 X, Y = make_blobs([30, 24, 18], n_features=4, cluster_std=0.5, random_state=3)
 FEW = {"max_iter": 8, "random_state": 0}
@@ -170,6 +170,23 @@ def test_score_of_clusters_as_naive_sums():
     )
     assert expected > 0.1
     assert _shared_information(fitted, held_out) == pytest.approx(expected, abs=1e-10)
+
+
+def test_score_of_maps_as_naive_sums():
+    fitted = methods.get("pca").make_estimator(n_components=1).fit(X[:40])
+    expected = []
+    for row, placed in zip(X[40:], fitted.transform(X[40:]), strict=True):
+        near = np.argsort(np.linalg.norm(X[:40] - row, axis=1))[:10]
+        found = np.argsort(np.linalg.norm(fitted.embedding_ - placed, axis=1))[:10]
+        expected.append(len(set(near) & set(found)) / 10)
+    assert 0.3 < np.mean(expected) < 1
+    assert _recall_among_fitted(fitted, X[40:], rows=X[:40]) == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_maps_of_distances(cells):
+    cells("t-sne", "t-sne-uniform")
+    found = methods.search(np.linalg.norm(X[:, None] - X, axis=2), metric="precomputed", cv=2, init="random", **FEW)
+    assert found.best_estimator_.embedding_.shape == (len(X), 2)
 
 
 def test_tables_of_the_result(cells):
