@@ -58,6 +58,7 @@ def main():
             rows, target, params, plain, judge = make(X[drawn], y[drawn], seed)
             result = methods.search(rows, target, random_state=seed, **params)
             found.append(float(judge(result.best_estimator_)))
+            plain.set_params(random_state=result.best_estimator_.random_state)  # which starts depend on
             default.append(float(judge(plain.fit(rows, target))))
             chosen.append(" ".join(str(result.ranking_[key][0]) for key in ("name", "parameters")).strip())
             print(f"{task:28} {default[-1]:.3f} -> {found[-1]:.3f}  {chosen[-1]}", flush=True)
