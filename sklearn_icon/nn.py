@@ -207,6 +207,8 @@ class ICONLoss(torch.nn.Module):
         ValueError
             Shapes that do not fit, values of y that p cannot read, rows of zeros under the cosine, no row with a
             positive, a p that is zero on some keys where the divergence is infinite.
+        TypeError
+            `z` or `keys` that is no tensor.
         """
         self._check_shapes(z, keys)
         compiling = torch.compiler.is_compiling()
@@ -319,13 +321,15 @@ class ICONLoss(torch.nn.Module):
 
 
 def _refuse_zero_rows(rows: Tensor, name: str) -> None:
-    if rows.shape[1] and rows.detach()[:, 0].all():
+    tiny = torch.finfo(rows.dtype).tiny  # below which the gradient, one over the length, overflows
+    if rows.shape[1] and (rows.detach()[:, 0].abs() >= tiny).all():
         return
     top = rows.detach().abs().amax(1) if rows.shape[1] else rows.new_zeros(len(rows))
-    if not top.all():
-        zero = (top == 0).nonzero().ravel()
+    zero = (top < tiny).nonzero().ravel()
+    if len(zero):
+        what = "zero" if not top[zero].any() else f"zero or below {tiny:.2g}"
         listed = ", ".join(map(str, zero[:_LISTED].tolist())) + (", ..." if len(zero) > _LISTED else "")
         raise ValueError(
-            f"metric='cosine' is undefined for rows of zeros; rows [{listed}] ({len(zero)} in all) of {name} are zero: "
-            "drop them, or use metric='euclidean'."
+            f"metric='cosine' is undefined for rows of zeros; rows [{listed}] ({len(zero)} in all) of {name} are "
+            f"{what}: drop them, or use metric='euclidean'."
         )

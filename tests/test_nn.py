@@ -710,6 +710,18 @@ def test_rows_of_zeros_under_the_cosine():
     assert ICONLoss("positive_pairs", "gaussian")(z, VIEWS).isfinite()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cosines_of_rows_as_small_as_gradients_allow(dtype):
+    loss, tiny = ICONLoss("same_class", COSINE), torch.finfo(dtype).tiny
+    z = tiny * torch.tensor([[0, 1.0], [1, 0], [1, 1], [0, 2]], dtype=dtype)
+    y = torch.tensor([0, 0, 1, 1])
+    torch.testing.assert_close(loss(z.requires_grad_(), y), loss(z.detach() / tiny, y))
+    loss(z, y).backward()
+    assert z.grad.isfinite().all()
+    with pytest.raises(ValueError, match=r"rows \[1\] \(1 in all\) of z are zero or below [\d.]+e-3"):
+        loss(torch.stack([z[0], z[1] / 8, z[2], z[3]]), y)
+
+
 @pytest.mark.parametrize(
     "p, given, message",
     [
