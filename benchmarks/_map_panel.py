@@ -68,6 +68,21 @@ def _graph():
     return np.linalg.eigh(roots[:, None] * edges * roots)[1][:, -24:] * 10, y
 
 
+def _depths():
+    """Logarithms of negative binomial counts, 15 groups at unequal depths."""
+    rng = np.random.RandomState(12)
+    y, means = rng.randint(0, 15, 5000), rng.lognormal(-1.5, 1.5, (15, 300))
+    means = means[y] * rng.lognormal(0, 0.5, (5000, 1))
+    return np.log1p(rng.negative_binomial(1, 1 / (1 + means)).astype(float)), y
+
+
+def _walks():
+    """Centred windows of random walks, 50 of each."""
+    walks = np.cumsum(np.random.RandomState(14).standard_normal((100, 250)), axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(walks, 52, axis=1)[:, ::4][:, :50].reshape(-1, 52)
+    return windows - windows.mean(axis=1, keepdims=True), None
+
+
 def _images(path, n, n_components):
     _, X, y = load_images(path)
     X, y = X[:n], y[:n]
@@ -90,6 +105,8 @@ SETS = {
     "counts": _counts,
     "factors": _factors,
     "graph": _graph,
+    "depths": _depths,
+    "walks": _walks,
 }
 MANIFOLDS = ("swiss roll", "S-curve")
 STEPS = {
