@@ -331,8 +331,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             labels = recalled_p(lambda: given.conditional(rows_of(X), codes, **how))
             if codes.ndim == 1 and labels.shape[1] < len(classes):
                 labels = labels.with_keys(np.unique(codes[known]), len(classes))
-            unit = group().largest(sample_weight.max(initial=0))
-            sample_weight = sample_weight / unit  # neither sums nor squares overflow
+            sample_weight = sample_weight / (unit := group().largest(sample_weight.max(initial=0)))  # no sum overflows
             weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
             if not p_spec.over_rows:
                 labels = labels.mix(self.debias)
