@@ -147,7 +147,7 @@ def of_numbers(metric: Metric) -> Metric:
 
 def shape_of(items: Any) -> tuple[int, ...]:
     """The shape of what may be no array yet."""
-    return np.shape(items)
+    return items.shape if hasattr(items, "shape") else np.asarray(items).shape
 
 
 def refuse_hidden(items: Any, name: str) -> None:
