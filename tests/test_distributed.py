@@ -321,7 +321,8 @@ def _neighbors(rank, n_ranks):
     return found
 
 
-@pytest.mark.parametrize("n_ranks", [*BY, pytest.param("four", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n_ranks", ["two", "three", "four"])
 def test_neighbors_are_those_of_one_process(n_ranks, request):
     ranks = request.getfixturevalue(n_ranks)(_neighbors)
     for how, name in set(ranks[0]) - {"perplexity"}:
@@ -348,6 +349,7 @@ def test_neighbors_in_blocks_are_those_of_all_rows(monkeypatch, n_at_once):
         np.testing.assert_allclose(found.distances, one.distances, rtol=1e-12, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_map_of_rows_on_disk_takes_no_more_memory_than_is_allowed(tmp_path):
     rng, allowed = np.random.RandomState(0), 95e6
     X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (8000, 600))
@@ -460,6 +462,7 @@ def _map(rank, n_ranks):
     return found
 
 
+@pytest.mark.slow
 def test_maps(two):
     ranks = two(_map)
     for n in (300, 3600):

@@ -60,18 +60,22 @@ def moved(init: Any, unit: float, offset: Any = 0.0) -> Any:
 
     What a function returns may be a view of the rows that it is given, which k-means would overwrite.
     """
+
+    def less(centers: Any) -> Any:
+        """Less the offset, but for centres of other columns, which k-means refuses."""
+        return centers - offset if centers.shape[1:] == np.shape(offset) else centers
+
     if callable(init):
 
         def started(X: Any, k: int, random_state: Any) -> Any:
             X = X.copy() if unit == 1 and not np.any(offset) else (X + offset if np.any(offset) else X) / unit
             centers = init(X, k, random_state=random_state)
-            return centers if sparse.issparse(centers) else np.array(centers, dtype=np.float64) * unit - offset
+            return centers if sparse.issparse(centers) else less(np.array(centers, dtype=np.float64) * unit)
 
         return started
     if not is_itself(init) or (unit == 1 and not np.any(offset)):
         return init
-    init = np.asarray(init, dtype=np.float64) * unit
-    return init - offset if init.shape[1:] == np.shape(offset) else init
+    return less(np.asarray(init, dtype=np.float64) * unit)
 
 
 def solve_soft_k_means(

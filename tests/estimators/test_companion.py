@@ -134,7 +134,7 @@ def test_neighbors_are_those_of_the_companion(name, encoder):
 # --- labels -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("encoder", "gain"), [("lookup", 0.005), ("mlp", 0.02)])
+@pytest.mark.parametrize(("encoder", "gain"), [pytest.param("lookup", 0.005, marks=pytest.mark.slow), ("mlp", 0.02)])
 def test_some_labels_help_rows_that_were_held_out(encoder, gain):
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(X))

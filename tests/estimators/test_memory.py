@@ -299,7 +299,7 @@ except MemoryError as error:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is of Linux")
-@pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize("cls", [*ALL[:-1], pytest.param(ALL[-1], marks=pytest.mark.slow)])
 def test_a_limit_of_address_space(cls):
     done = subprocess.run([sys.executable, "-c", LIMITED, cls.__name__], capture_output=True, text=True)
     assert "are free (the limit of address space, RLIMIT_AS); " in done.stdout, done.stderr

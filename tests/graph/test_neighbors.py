@@ -491,7 +491,7 @@ def test_approximate_search():
 
 
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("n_threads", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_fit_on_an_approximate_search_leaves_the_threads(n_threads):
     numba.get_num_threads()  # the first call starts numba's threads, and sets OpenMP's count, which torch reads
     with torch_threads(n_threads), threadpool_limits(n_threads):
