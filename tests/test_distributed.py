@@ -354,6 +354,7 @@ def test_a_map_of_rows_on_disk_takes_no_more_memory_than_is_allowed(tmp_path):
     rng, allowed = np.random.RandomState(0), 95e6
     X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (8000, 600))
     X[:] = rng.normal(size=(8, 600))[rng.randint(8, size=8000)] + rng.normal(size=(8000, 600))
+    X = np.load(tmp_path / "X.npy", mmap_mode="r")
     usual = ICONEmbedding(supervisory="knn", random_state=0, max_iter=3, n_jobs=1)
     bounded = clone(usual).set_params(max_memory=allowed)
     assert bounded.estimate_memory(X) < allowed < usual.estimate_memory(X)

@@ -18,7 +18,7 @@ T = TypeVar("T")
 _LEAST = 1 << 16  # numbers of a piece
 _BYTES = 64  # of a fit for each number of a piece: some eight arrays of double precision
 _ALWAYS_FREE = 1 << 24  # bytes, up to which it is not asked what is free
-OWN_COPY = 8  # times the bytes of dense rows are allowed, or a fit keeps rows as they were given, without a copy
+OWN_COPY = 8  # times the bytes of dense rows are allowed, or a fit keeps rows that nobody can write to without a copy
 _HALVINGS = 12  # after which the largest piece is one of the least
 
 

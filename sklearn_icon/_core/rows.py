@@ -145,6 +145,14 @@ def of_numbers(metric: Metric) -> Metric:
     return distance
 
 
+def is_fixed(X: Any) -> bool:
+    """Whether dense rows cannot be written to, as those of a file that is opened to be read."""
+    try:
+        return memoryview(X).readonly
+    except TypeError:
+        return False
+
+
 def shape_of(items: Any) -> tuple[int, ...]:
     """The shape of what may be no array yet."""
     return items.shape if hasattr(items, "shape") else np.asarray(items).shape

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from .._core.free_memory import free
 from .._core.pieces import OWN_COPY
+from .._core.rows import is_fixed
 from .._graph.search import bytes_of_search
 
 MEGABYTE = 1 << 20
@@ -33,6 +34,7 @@ class Size(NamedTuple):
     columns: float
     row_bytes: float
     dense: bool = True
+    fixed: bool = False  # whether nobody can write to it, so that no copy is kept of what is large
 
     @classmethod
     def of(cls, X: Any) -> "Size":
@@ -44,7 +46,7 @@ class Size(NamedTuple):
         if sparse.issparse(X):
             return cls(shape[0], X.nnz / max(shape[0], 1), X.nnz / max(shape[0], 1) * (dtype.itemsize + 4), False)
         columns = int(np.prod(shape[1:]))
-        return cls(shape[0], columns, columns * dtype.itemsize)
+        return cls(shape[0], columns, columns * dtype.itemsize, fixed=is_fixed(X))
 
 
 def libraries(compiled: bool) -> int:
@@ -61,7 +63,11 @@ def of_neighbors(size: Size, n_neighbors: int, allowed: float | None = None) -> 
     affordable = size.dense and size.rows**2 * size.columns <= _MOST_COMPARED
     if allowed is not None and search > allowed and affordable:
         copy = size.row_bytes * size.rows
-        search = size.rows * _FOUND * n_neighbors + _OF_BLOCKS * allowed + (copy if OWN_COPY * copy <= allowed else 0)
+        search = (
+            size.rows * _FOUND * n_neighbors
+            + _OF_BLOCKS * allowed
+            + copy * (not size.fixed or OWN_COPY * copy <= allowed)
+        )
     return 30 * MEGABYTE + max(search, size.rows * _EDGE * n_neighbors)
 
 

@@ -219,6 +219,8 @@ def _of_clustering(case: Case) -> Iterator[str]:
         yield f"{q} is no distribution over clusters; use learned='cluster', or ICONEmbedding."
     if encoder.parametric and case.holds != "features":
         yield f"X holds {case.holds} and no features for {encoder} to read; use encoder='lookup'."
+    if q.tilted and case.given["divergence"] != "kl":
+        yield f"{q} has a prior, which is a cost beside KL; use divergence='kl', or prior=None."
     if not terms_of(case.given["divergence"]).additive:
         yield (
             f"divergence={case.given['divergence']!r} is no sum over pairs, which the search over hard partitions adds "

@@ -10,6 +10,7 @@ from typing import Any
 import joblib
 import numpy as np
 
+from .._core.types import Metric
 from .search import Neighbors
 
 
@@ -30,14 +31,15 @@ def sharing_searches() -> Iterator[None]:
         _CURRENT.found = before
 
 
-def shared(X: Any, how: Any, k: int, search: Callable[[bool], Neighbors], ranked: bool) -> Neighbors:
+def shared(X: Any, how: tuple[Metric, Any], k: int, search: Callable[[bool], Neighbors], ranked: bool) -> Neighbors:
     """What a search gives, which is told whether to rank; or the k nearest of what was found before.
 
-    Where a row has others as far as its k-th neighbour it is searched anew, as these are drawn among.
+    `how` is the metric, a name or a function, and its parameters. Where a row has others as far as its k-th neighbour
+    it is searched anew, as these are drawn among.
     """
     if _CURRENT.found is None:
         return search(ranked)
-    key = joblib.hash((X, how))
+    key = joblib.hash(X), how[0], joblib.hash(how[1])  # functions need not pickle
     found = _CURRENT.found.get(key)
     if found is None or not _holds(found.distances, k):
         found = search(True)

@@ -14,7 +14,7 @@ from .. import supervisory
 from .._core.conditional import Conditional
 from .._core.group import group
 from .._core.pieces import OWN_COPY, is_above
-from .._core.rows import match_rows, row_digests
+from .._core.rows import is_fixed, match_rows, row_digests
 from .._core.types import Array, Jobs, Rows
 from .._graph.neighbors import cross_neighbors
 
@@ -82,7 +82,7 @@ class FittedRows:
         n_positives, kernel = np.diff(p.weights.indptr)[p_spec.like_new(y)], p_spec.neighborhood
         few = _NEIGHBORS if kernel is not None and kernel.narrow else 0  # among which the nearest ones are sought
         self.n_positives = max(few, int(group().largest(n_positives.max(initial=0)))) or _NEIGHBORS
-        in_place = kind == "features" and not sparse.issparse(X) and is_above(OWN_COPY * X.nbytes)
+        in_place = kind == "features" and is_fixed(X) and is_above(OWN_COPY * X.nbytes)
         self.X = None if kind != "features" else X if in_place else X.copy()
         self.digests: Any = row_digests(X) if kind != "distances" else None
 

@@ -15,6 +15,7 @@ from sklearn_icon._core.conditional import Conditional
 from sklearn_icon._objective.objective import Objective
 from sklearn_icon.learned import SharedCluster, UniformMixture
 from sklearn_icon.nn import ICONLoss
+from sklearn_icon.supervisory import Gaussian
 from sklearn_icon.testing import check_learned
 
 N, K = 12, 3
@@ -143,3 +144,10 @@ def test_a_prior_is_a_cost_beside_kl(other):
     rows = np.random.default_rng(0).normal(size=(20, 2))
     with pytest.raises(ValueError, match="prior"):
         ICONClustering(3, learned=learned.SharedCluster(prior=1.0), **other).fit(rows)
+
+
+@pytest.mark.parametrize("sigma", [0, 1.0])
+def test_k_means_has_no_prior(sigma):
+    how = {"divergence": "reverse_kl", "encoder": "lookup", "supervisory": Gaussian(sigma=sigma)}
+    with pytest.raises(ValueError, match="has a prior"):
+        ICONClustering(3, learned=SharedCluster(prior=1.0), **how).fit(np.random.default_rng(0).normal(size=(20, 2)))

@@ -17,6 +17,7 @@ from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmb
 from sklearn_icon._core import free_memory, pieces
 from sklearn_icon._estimators import memory
 from sklearn_icon._objective.objective import Objective
+from sklearn_icon._training.new_rows import FittedRows
 
 ALL = [ICONEmbedding, ICONClustering, ICONClassifier, ICONCrossModal]
 
@@ -323,3 +324,15 @@ def test_errors_of_libraries_are_memory_errors(error, monkeypatch):
     with pytest.raises(MemoryError, match=r"ICONClassifier needs about .* are free") as told:
         ICONClassifier().fit(np.eye(4), [0, 1, 0, 1])
     assert told.value.__cause__ is error
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_only_rows_that_nobody_can_write_to_are_kept_without_a_copy(fixed):
+    rows, p_spec = np.random.RandomState(0).standard_normal((300, 8)), supervisory.UniformKNN(5)
+    p = p_spec.conditional(rows)
+    rows.flags.writeable = not fixed
+    with pieces.within(4.0 * rows.nbytes):
+        kept = FittedRows(rows, "features", p, p_spec, None)
+    assert np.shares_memory(kept.X, rows) == fixed
+    assert not np.shares_memory(FittedRows(rows, "features", p, p_spec, None).X, rows)
+    assert [memory.Size.of(each).fixed for each in (rows, rows.tolist(), rows[:, 0])] == [fixed, False, fixed]

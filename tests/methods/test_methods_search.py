@@ -199,3 +199,10 @@ def test_tables_of_the_result(cells):
     odd = methods.Search(None, {"name": np.array(["<b>"]), "score": np.array([0.5]), "dropped": np.array(["a\nb"])})
     assert "&lt;b&gt;" in odd._repr_html_()
     assert "a b" in repr(odd)
+
+
+def test_a_metric_may_be_any_function():
+    rows = make_blobs(60, 3, centers=2, random_state=0)[0]
+    found = methods.search(rows, n_clusters=2, metric=lambda a, b: np.abs(a - b).sum(), cv=2, random_state=0)
+    assert np.isfinite(found.ranking_["score"]).any()
+    assert not any("pickle" in why.lower() for why in found.ranking_["dropped"])
