@@ -28,6 +28,11 @@ def test_named_tests_exist():
     named = re.findall(r"tests/[\w/]+\.py", (DOCS / "limits.rst").read_text())
     assert len(named) > 8
     assert not [name for name in named if not (DOCS.parent / name).exists()]
+    functions = re.findall(r"``(tests/[\w/]+\.py)``: ((?:``test_\w+``(?:, )?)+)", (DOCS / "limits.rst").read_text())
+    assert len(functions) > 30
+    for name, tests in functions:
+        defined = re.findall(r"^def (test_\w+)", (DOCS.parent / name).read_text(), re.M)
+        assert set(re.findall(r"test_\w+", tests)) <= set(defined), name
 
 
 def test_every_method_has_formulas(monkeypatch):
