@@ -101,6 +101,15 @@ class Group:
         """One generator for all ranks."""
         return random_state
 
+    def begin(self, what: str) -> None:
+        """Refuse to begin where others begin something else."""
+
+    def end(self) -> None:
+        """Wait until all others are done."""
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the others why this rank cannot go on."""
+
 
 class Ranks(Group):
     """The processes of torch.distributed's default group. `exchanges` and `n_bytes` count what this rank sent."""
@@ -194,17 +203,15 @@ class Ranks(Group):
         return [received[rank] for rank in range(self.size)]
 
     def begin(self, what: str) -> None:
-        """Refuse to begin where others begin something else."""
+        """See `Group.begin`."""
         self.agree("the estimator", what)
 
     def end(self) -> None:
-        """Wait until all others are done."""
+        """See `Group.end`."""
         self._open(_END)
 
     def fail(self, error: BaseException) -> None:
-        """Tell the others why this rank cannot go on."""
-        if isinstance(error, RankFailure):
-            return
+        """See `Group.fail`."""
         told = f"{type(error).__name__}: {error}".encode()
         self._heads("a failure", len(told), failed=True, told=told)
 
@@ -313,7 +320,7 @@ def _shown(estimator: Any) -> str:
 def together(estimator: Any) -> Iterator[Group]:
     """A fit of an estimator by all ranks: it ends well on all of them, or on none."""
     ranks = present() if group() is ALONE else ALONE
-    if not isinstance(ranks, Ranks):
+    if ranks is ALONE:
         yield ranks
         return
     token = _AT_WORK.set(ranks)
@@ -321,6 +328,8 @@ def together(estimator: Any) -> Iterator[Group]:
         ranks.begin(_shown(estimator))
         yield ranks
         ranks.end()
+    except RankFailure:
+        raise
     except BaseException as error:
         ranks.fail(error)
         raise

@@ -34,7 +34,7 @@ def whole(fit):
             try:
                 if current() is None and "_progress" not in vars(self):
                     refuse(self, *args, **kwargs)
-                with together(self), following(self, fit, args, kwargs), _bounded(self):
+                with _named(self), together(self), following(self, fit, args, kwargs), _bounded(self):
                     if not self.get_params(deep=False).get("warm_start"):
                         for name in [name for name in before if name.endswith("_") and not name.startswith("_")]:
                             delattr(self, name)
@@ -42,8 +42,6 @@ def whole(fit):
             except BaseException as error:
                 vars(self).clear()
                 vars(self).update(before)
-                if isinstance(error, FloatingPointError):
-                    raise ValueError(f"{type(self).__name__}: {error}") from error
                 of_memory = as_memory_error(self, error, *args, **kwargs)
                 if of_memory is not None:
                     raise of_memory from error
@@ -61,6 +59,15 @@ def _bounded(estimator):
     """The usual state of a training, within the memory that it may take."""
     with _usual_state(training=True), within(estimator.max_memory):
         yield
+
+
+@contextmanager
+def _named(estimator):
+    """Numbers that are not finite are an error of the estimator's input or parameters, by its name."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise ValueError(f"{type(estimator).__name__}: {error}") from error
 
 
 def _shorten(error):
