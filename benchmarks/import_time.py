@@ -1,7 +1,8 @@
 """Import time of sklearn_icon next to the scikit-learn modules it stands beside, in fresh processes.
 
 `import sklearn_icon` alone loads its parts at their first use, so naming the estimators is timed too. All are
-alternated, after one uncounted run of each to warm the file cache and write bytecode.
+alternated, after one uncounted run of each to warm the file cache and write bytecode. `--against FOLDER`, a checkout of
+another version, times that one's imports between ours.
 """
 
 import argparse
@@ -20,23 +21,30 @@ HEAVY = ("torch", "numba", "pynndescent", "matplotlib")
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-n", type=int, default=10, help="fresh processes of each (default 10)")
+    parser.add_argument("--against", type=Path, help="a folder that holds another version of sklearn_icon")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
 
-    times = {PEER: [], OURS: [], NAMES: []}
+    runs = {PEER: (PEER, None)}
+    for code in (OURS, NAMES):
+        runs[code] = (code, None)
+        if args.against:
+            runs[f"{code}  # {args.against.name}"] = (code, {"PYTHONPATH": str(args.against.resolve())})
+    times = {label: [] for label in runs}
     for turn in range(args.n + 1):
-        for code, record in times.items():
-            elapsed = seconds(code)[0]
+        for label, run in runs.items():
+            elapsed = seconds(*run)[0]
             if turn:
-                record.append(elapsed)
+                times[label].append(elapsed)
     listing = f"import json, sys; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     result = {}
     print(f"medians of {args.n} fresh processes, and their ratio to the first\n")
-    for code, record in times.items():
+    for label, (code, env) in runs.items():
+        record = times[label]
         ratio = median(record) / median(times[PEER])
-        loaded = json.loads(seconds(f"{code}; {listing}")[1])
-        print(f"{median(record):6.3f} s {ratio:6.2f}  {code}  (heavy modules: {', '.join(loaded) or 'none'})")
-        result[code] = {"seconds": record, "ratio": ratio, "heavy": loaded}
+        loaded = json.loads(seconds(f"{code}; {listing}", env)[1])
+        print(f"{median(record):6.3f} s {ratio:6.2f}  {label}  (heavy modules: {', '.join(loaded) or 'none'})")
+        result[label] = {"seconds": record, "ratio": ratio, "heavy": loaded}
     if args.json:
         args.json.write_text(json.dumps({**result, "machine": machine()}, indent=1) + "\n")
 

@@ -286,7 +286,8 @@ def test_saved_estimators_answer_alike(name, data, tmp_path_factory):
 @pytest.mark.parametrize("name", ["map", "clusters", "classes", "pairs"])
 @drawn(60)
 @given(data=st.data())
-def test_parameters_are_set_or_refused(name, data):
+def test_parameters_are_set_or_refused(name, data, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.getbasetemp())  # a drawn checkpoint is a file, whatever its name
     model = clone(ESTIMATORS[name])
     known = sorted(model.get_params())
     key = data.draw(

@@ -13,6 +13,8 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
 
+from .versions import SITE
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -52,6 +54,8 @@ def of_base(name: str, base: str = "base") -> Any:
 class RememberedNames(BaseEstimator):
     """A base that looks through the signature of a class once, where scikit-learn does at each `get_params`."""
 
+    _doc_link_module = "sklearn_icon"  # in HTML, a link to the page of the class
+    _doc_link_template = SITE + "/generated/{estimator_module}.{estimator_name}.html"
     _parameter_constraints: dict
     _param_names: tuple
 

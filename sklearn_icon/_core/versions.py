@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 __version__ = "0.2.0"
+SITE = "https://sklearn-icon.readthedocs.io/en/stable"  # as in pyproject.toml; RELEASING.md says what is set up there
 
 _LIBRARIES = (
     "numpy",

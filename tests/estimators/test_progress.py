@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, learned, methods
+from sklearn_icon._core.versions import SITE
 
 try:
     from sklearn.callback import ProgressBar, ScoringMonitor
@@ -152,7 +153,9 @@ def test_html_tells_what_none_stands_for(model, shown):
         assert "p, q and encoder" in page
         assert all(text in page for text in shown)
         assert "Fit report" not in page
-    assert 'href="https://scikit-learn.org' not in estimator_html_repr(model)
+    page = estimator_html_repr(model)
+    assert 'href="https://scikit-learn.org' not in page
+    assert f'href="{SITE}/generated/sklearn_icon.{type(model).__name__}.html' in page
 
 
 @tables
