@@ -31,6 +31,7 @@ from .._core.types import Array, Rows
 from .._core.versions import __version__
 from .._objective.divergences import ALLOWED
 from .progress import CallbackSupportMixin, table_html
+from .routes import Case, refuse, route_of
 from .whole import undisturbed, whole
 
 if TYPE_CHECKING:
@@ -369,6 +370,7 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         shared = ranks.objects({name: value for name, value in fitted.items() if name not in own})[0]
         for name, value in shared.items():
             setattr(self, name, value)
+        self._progress.carry(shared["fit_report_"])
         self._gathered(lambda rows: ranks.own(rows, count))
         return self
 
@@ -379,6 +381,12 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         module = load_module(encoder, prod(X.shape[1:]), n_outputs, state)
         with self._threads(prod((block_rows(X), *X.shape[1:])) if encoder.flat or X.ndim == 2 else None):
             return encode(module, X)
+
+    def _route(self, estimator: str, case: Case) -> str:
+        """The route that takes a combination, which the report names; what none takes is refused."""
+        refuse(estimator, case)
+        self._progress.facts["route"] = name = route_of(estimator, case)
+        return name
 
     def _on_step(self, stage: str, total: int | None = None, of: int = 1) -> Callable[[int, float], None] | None:
         """A reporter (n_iter, loss) of the stage that begins, or None where nobody is told.

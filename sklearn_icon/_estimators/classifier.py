@@ -28,7 +28,8 @@ from .._graph.recalled import recalled_p
 from .._training.given import Labelled
 from .base import Drawn, ICon
 from .linear import LinearPart, linear_map
-from .routes import Case, refuse, route_of
+from .progress import counted
+from .routes import Case, route_of
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -151,7 +152,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     device_ : str
         Where the fit ran.
     fit_report_ : dict
-        What is known of the fit: seed, specs, device, iterations, loss, seconds of each stage and in all.
+        What is known of the fit: seed, specs, route, device, iterations, loss, why it stopped, repeated rows (unless
+        there are many), seconds of each stage and in all.
     supervisory_, learned_, encoder_ : specs
         What None and short names stood for.
     n_features_in_ : int
@@ -309,7 +311,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         case = Case(p_spec, q_spec, encoder, self.get_params(deep=False))
-        refuse("ICONClassifier", case)
+        self._route("ICONClassifier", case)
         y, names = self._validate_y(y, p_spec)
         X = self._validate_items(X, encoder, reset=True)
         check_consistent_length(X, y)
@@ -337,12 +339,14 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
                 labels = labels.mix(self.debias)
                 warn_rows_without_positives(labels)
             rows = Labelled(labels, X, weights)
+            self._progress.facts |= counted(None, X)
             solution = self._solve(rows, codes, known, unit, case, device, random_state)
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, solution.learned, encoder, str(device)
         self.n_iter_, self.loss_curve_ = np.array([solution.result.n_iter], dtype=np.int32), solution.result.loss_curve
         self.classes_, self.validation_loss_curve_ = classes, np.asarray(solution.held_losses)
         self.prototypes_, self._state = solution.prototypes, solution.state
         self._coef, self._intercept = solution.coef, solution.intercept
+        self._progress.facts["stop_reason"] = solution.result.why
         self._warn_unless_converged(solution.result, "raise max_iter, or scale X")
         return self
 

@@ -30,7 +30,7 @@ from .._graph.recalled import recalled_p
 from .._training.new_rows import FittedRows, held_by
 from .base import Drawn, ICon
 from .progress import counted
-from .routes import Case, refuse, route_of
+from .routes import Case, route_of
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -228,7 +228,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     device_ : str
         Where the fit ran.
     fit_report_ : dict
-        What is known of the fit: seed, specs, device, iterations, loss, seconds of each stage and in all.
+        What is known of the fit: seed, specs, route, device, iterations, loss, why it stopped or what was chosen,
+        recall of neighbours, connected components of p and repeated rows (unless there are many), seconds of each
+        stage and in all.
     supervisory_, learned_, encoder_ : specs
         What None and short names stood for, `n_components` and `affinity` of a `supervisory.Spectral` included.
     n_features_in_ : int
@@ -416,10 +418,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if X_holds == "features" and group().total(int(not sample_weight.all())) and not few:
             return self._fit_counted(items, y, sample_weight, p_spec)
         case = self._case(p_spec, q_spec, encoder, holds=X_holds, X=X, chosen=automatic, few_rows=few)
-        refuse("ICONClustering", case)
+        route = self._route("ICONClustering", case)
         if few:
             return self._fit_by_first(items, y, sample_weight if given else None)
-        if route_of("ICONClustering", case) == "chosen":
+        if route == "chosen":
             if group().several:
                 return self._fit_draw(X, sample_weight, random_state)
             return self._fit_chosen(X, X_holds, sample_weight, device, random_state, p_spec, known)
@@ -458,6 +460,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.debias_ = self._uniform(loss.q_spec)
         self.loss_, self.loss_curve_ = solution.loss, solution.result.loss_curve
         self.n_iter_ = solution.result.n_iter
+        self._progress.facts["stop_reason"] = solution.result.why
         self._state, self._by_center = solution.state, loss.by_center and has_features
         memberships = softmax(solution.logits, axis=1).astype(X.dtype, copy=False)
         self._set_partition(memberships, X if has_features else None, sample_weight, p_spec.known(y))
@@ -517,9 +520,12 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             if known is not None:
                 asked = asked._replace(p_of=lambda *_: p_spec.unlabelled, n_steps=p_spec.unlabelled.step()[1])
                 settings.refuse_k_means("known classes say where clusters begin")
-            kept = fit_chosen(asked, Distinct.of(X, X_holds, sample_weight, codes), device, random_state)
+            distinct = Distinct.of(X, X_holds, sample_weight, codes)
+            kept = fit_chosen(asked, distinct, device, random_state)
         self.supervisory_ = kept.p_spec if known is None else p_spec
         self.learned_, self.encoder_ = learned.SharedCluster(), kept.encoder
+        if kept.p.shape[0] == len(distinct.first):  # else p is of a draw
+            self._progress.facts |= counted(kept.p, X if X_holds == "features" else None)
         self._keep_graph(kept.p, kept.p_spec, X_holds == "features" and kept.p.shape[0] == X.shape[0])
         self.device_, self.debias_ = kept.device, self._uniform(self.learned_)
         self.chosen_, self.candidates_ = kept.chosen, kept.candidates
@@ -585,6 +591,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """Have learned what another has."""
         own = self.get_params(deep=False)
         self.__dict__.update({name: value for name, value in vars(fitted).items() if name not in own})
+        self._progress.carry(fitted.fit_report_)
 
     _columns_found = 0  # in pickles of 0.1.0
     _columns: Array

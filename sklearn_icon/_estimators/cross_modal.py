@@ -34,7 +34,8 @@ from .._objective.divergences import terms_of
 from .._training.given import Modalities
 from .base import Drawn, ICon
 from .linear_maps import LinearMaps, PairOfModalities
-from .routes import Case, refuse
+from .progress import counted
+from .routes import Case
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -126,7 +127,8 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
     device_ : str
         Where the fit ran.
     fit_report_ : dict
-        What is known of the fit: seed, specs, device, iterations, loss, seconds of each stage and in all.
+        What is known of the fit: seed, specs, route, device, iterations, loss, why it stopped, repeated rows (unless
+        there are many), seconds of each stage and in all.
     supervisory_, learned_, encoder_, encoder_y_ : specs
         What None and short names stood for; `learned_` with the temperature that was learned.
     n_features_in_ : int
@@ -269,7 +271,7 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         encoder_y = resolve(
             encoder if self.encoder_y is None else self.encoder_y, encoders.Encoder, encoders.NAMES, "encoder_y"
         )
-        refuse("ICONCrossModal", Case(p_spec, q_spec, encoder, self.get_params(deep=False), encoder_y=encoder_y))
+        self._route("ICONCrossModal", Case(p_spec, q_spec, encoder, self.get_params(deep=False), encoder_y=encoder_y))
         X = self._validate_items(X, encoder, reset=True)
         refuse_hidden(y, "y")
         one_dimensional = not issparse(y) and np.asarray(y).ndim == 1
@@ -282,11 +284,13 @@ class ICONCrossModal(LinearMaps, ClassNamePrefixFeaturesOutMixin, TransformerMix
         with working_on(device):
             p = recalled_p(lambda: p_spec.conditional(X, y, n_jobs=self.n_jobs, random_state=random_state))
             p = p.mix(self.debias)
+        self._progress.facts |= counted(None, X)
         solution = self._solve(Modalities(X, y), p.uniform, q_spec, (encoder, encoder_y), device, random_state)
         self.supervisory_, self.learned_, self.device_ = p_spec, solution.learned, str(device)
         self.encoder_, self.encoder_y_ = encoder, encoder_y
         self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
         self.n_features_y_, self._item_shape_y = prod(y.shape[1:]), y.shape[1:]
+        self._progress.facts["stop_reason"] = solution.result.why
         self._states, self._columns_found = solution.states, self.n_components
         self._keep_linear(X, y, one_dimensional)
         return self

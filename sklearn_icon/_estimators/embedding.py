@@ -23,7 +23,7 @@ from .._training.initialization import given_map, initial_map
 from .._training.new_rows import FittedRows, held_by
 from .base import Drawn, ICon
 from .progress import counted
-from .routes import Case, refuse, route_of
+from .routes import Case, route_of
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -186,8 +186,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     device_ : str
         Where the fit ran.
     fit_report_ : dict
-        What is known of the fit: seed, specs, device, method, iterations, loss, why it stopped, recall of neighbours,
-        connected components of p and repeated rows (unless there are many), seconds of each stage and in all.
+        What is known of the fit: seed, specs, route, device, method, iterations, loss, why it stopped, recall of
+        neighbours, connected components of p and repeated rows (unless there are many), seconds of each stage and in
+        all.
     supervisory_, learned_, encoder_ : specs
         What None and short names stood for; `learned_` with the degrees of freedom that were learned.
     n_features_in_ : int
@@ -376,7 +377,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             X, y = self._with_copies(X, X_holds), p_spec.take(y, with_copies(np.arange(X.shape[0]), self._counts))
         few = group().several and group().total(X.shape[0]) <= _EXACT_LIMIT
         case = Case(p_spec, q_spec, encoder, self.get_params(deep=False), X_holds, X, few_rows=few)
-        refuse("ICONEmbedding", case)
+        self._route("ICONEmbedding", case)
         if few:
             self._fit_by_first(X, y)
             self._shard = (group().rank, group().size) if self._fitted_rows is not None else None
@@ -405,7 +406,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             how = {"n_jobs": self.n_jobs, "random_state": random_state}
             p = recalled_p(lambda: case.p.conditional(rows_of(X), y, **how))
             warn_rows_without_positives(p)
-            self._progress.facts |= counted(p, X if X_holds == "features" and X.ndim == 2 else None)
+            self._progress.facts |= counted(p, X if X_holds == "features" else None)
             p = self._keep_graph(p, case.p, X_holds == "features" and self._counts is None)
             features = X if X_holds == ("features" if case.p.over_rows else "counts") else None
             specs = case.p, case.q, case.encoder

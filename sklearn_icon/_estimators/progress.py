@@ -27,7 +27,8 @@ _LINES_EVERY = {1: 50, 2: 10}  # iterations, by `verbose`; all beyond
 _TASKS = 500  # of a stage, at which callbacks are called
 _COUNTED = 2_000_000  # numbers of X, and edges of p, up to which components and duplicates cost little
 _FINAL = ("kl_divergence_", "loss_")  # of the fit as it is; the last loss of others is that of their last step
-_REPORTED = ("device_", "method_", "chosen_", "n_iter_", "stop_reason_", "neighbor_recall_")
+_REPORTED = ("device_", "method_", "chosen_", "n_iter_", "stop_reason_")
+_CARRIED = ("route", "stop_reason", "neighbor_recall", "components", "duplicates")
 
 
 def say(line: str) -> None:
@@ -56,6 +57,10 @@ class Progress:
         self.stages.append(_Stage(self, name, total, of))
         return self.stages[-1]
 
+    def carry(self, report):
+        """Report what a fit within this one found."""
+        self.facts |= {name: report[name] for name in _CARRIED if name in report}
+
     def finish(self):
         """End the last stage and leave the report on the estimator."""
         self.stages[-1].end()
@@ -75,7 +80,7 @@ class Progress:
         report |= self.facts | group().facts | {"stages": self._seconds(), "seconds": round(seconds, 3)}
         self.estimator.fit_report_ = report
         if self.estimator.verbose:
-            parts = [f"{report['n_iter']} iterations"]
+            parts = [f"{report['n_iter']} iteration{'s' if report['n_iter'] != 1 else ''}"]
             parts += [f"loss {report['loss']:.6f}"] * ("loss" in report) + [str(report.get("stop_reason", ""))]
             self.say(f"fitted in {seconds:.2f} s: {', '.join(part for part in parts if part)}")
 
@@ -135,14 +140,14 @@ class _Stage:
 
 
 def counted(p, X):
-    """How many parts the graph of p falls into, and how many rows of X (None where it has no features) repeat others.
+    """The recall of neighbours, the parts that the graph of p falls into, and the rows of X that repeat others.
 
-    Of much data neither is counted.
+    p is None where it is not over rows, X where it has no features. Of much data parts and rows are not counted.
     """
-    facts = {}
-    if p.shape[0] == p.shape[1] and p.weights.nnz <= _COUNTED:
+    facts = {} if p is None else {"neighbor_recall": float(p.recall)}
+    if p is not None and p.shape[0] == p.shape[1] and p.weights.nnz <= _COUNTED:
         facts["components"] = int(connected_components(p.weights, directed=False, return_labels=False))
-    if X is not None and np.prod(X.shape) <= _COUNTED:
+    if X is not None and X.ndim == 2 and np.prod(X.shape) <= _COUNTED:
         facts["duplicates"] = X.shape[0] - len(np.unique(row_digests(X)))
     return facts
 

@@ -41,6 +41,11 @@ class SolverResult(NamedTuple):
     iterations: np.ndarray = np.zeros(0, dtype=int)
     reason: str = ""
 
+    @property
+    def why(self) -> str:
+        """The reason, or the status where it says all."""
+        return self.reason or self.status
+
 
 def minimize(
     objective: Callable[[], torch.Tensor] | None,

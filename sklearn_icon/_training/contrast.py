@@ -95,7 +95,7 @@ def solve_representation(
     tensors: dict[str, Any] = {"params": trained.params, "kept": trained.kept, "after_step": trained.follow}
     problem = Problem(loss_of, batches=batches, per_pass=batches.per_pass, draws=encoder.draws, **tensors)
     solver, steps = adam_of_passes(batches.per_pass, training.max_iter, training.tol, training.learning_rate)
-    result = train(problem, solver, steps, run)
+    result = train(problem, solver, steps, run, "contrast")
     trained.eval()
     with seeded_if(encoder.draws, run.seed, run.device):
         embedding = encode(module, rows.X)

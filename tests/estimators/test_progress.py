@@ -17,6 +17,7 @@ from sklearn.utils import estimator_html_repr
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, learned, methods
 from sklearn_icon._core.versions import SITE
+from sklearn_icon._estimators.routes import ROUTES
 
 try:
     from sklearn.callback import ProgressBar, ScoringMonitor
@@ -64,7 +65,7 @@ def test_lines_of_every_fit(kind, capsys):
         lines = [line for line in lines if line.startswith("[")]
     assert len(lines) >= 2
     assert all(line.startswith(f"[{type(model).__name__}] ") for line in lines)
-    assert re.search(r"fitted in \d+\.\d\d s: \d+ iterations", lines[-1])
+    assert re.search(r"fitted in \d+\.\d\d s: (1 iteration|\d+ iterations)\b", lines[-1])
     steps = [line for line in lines if ": iteration " in line]
     assert all(re.search(r": iteration \d+, loss -?\d+\.\d+, \d+\.\d\d s$", line) for line in steps)
     fit(kind, verbose=2)
@@ -102,6 +103,12 @@ def test_reports(kind):
     assert report["seed"] == 0
     assert report["p"] == str(model.supervisory_)
     assert report["device"] == "cpu"
+    assert report["route"] in {route.name for route in ROUTES if route.estimator == type(model).__name__}
+    assert report.get("stop_reason") or report["chosen"]
+    over_rows = isinstance(model, (ICONEmbedding, ICONClustering))
+    assert report.get("neighbor_recall") == (1.0 if over_rows else None)
+    assert ("components" in report) == (over_rows and kind != "word map")
+    assert report.get("duplicates", 0) == 0 and ("duplicates" in report or kind == "word map")
     assert report["n_iter"] == np.ravel(model.n_iter_)[0]
     assert next(iter(report["stages"])) == "preparation"
     assert sum(report["stages"].values()) == pytest.approx(report["seconds"], abs=0.05)
