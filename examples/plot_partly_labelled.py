@@ -20,18 +20,22 @@ known = np.random.RandomState(0).uniform(size=len(y)) < 1 / 3
 partly = np.where(known, y, -1)
 
 p = supervisory.SameClass(unlabelled=supervisory.Gaussian(perplexity=15))
-maps = {
-    "no labels": ICONEmbedding(perplexity=15, random_state=0).fit(X),
-    "a third of the labels": ICONEmbedding(supervisory=p, random_state=0).fit(X, partly),
-    "all labels": ICONEmbedding(supervisory="same_class", random_state=0).fit(X, y),
-}
+without = ICONEmbedding(perplexity=15, random_state=0).fit(X)
+model = ICONEmbedding(supervisory=p, random_state=0).fit(X, partly)
 
 # %%
-# All rows are coloured by their class. With all labels the map shows classes and nothing within them: that is what
+# With a third of the labels the classes part, and rows without one lie with their like: some in another class, which no
+# label kept them from. With all labels, ``supervisory="same_class"``, each class would shrink to a point: that is what
 # :math:`p` asks for, and no evidence that the classes can be told apart.
 
 fig, axes = plt.subplots(1, 3, figsize=(13, 4.5), layout="constrained")
-for ax, (title, embedding) in zip(axes, maps.items(), strict=True):
-    EmbeddingDisplay.from_estimator(embedding, y=y, ax=ax)
+for ax, fitted, shown, title in zip(
+    axes,
+    (without, model, model),
+    (y, partly, y),
+    ("no labels", "a third of the labels, as they were given", "the same map, all rows by their class"),
+    strict=True,
+):
+    EmbeddingDisplay.from_estimator(fitted, y=shown, ax=ax)
     ax.set_title(title)
 plt.show()

@@ -24,6 +24,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import sklearn
+from matplotlib.patheffects import withStroke
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
@@ -68,10 +69,10 @@ model = ICONEmbedding(
     max_iter=150,
     random_state=0,
 ).fit(counts)
-shares = frequencies / frequencies.sum()
+fractions = frequencies / frequencies.sum()
 present = counts.tocoo()
 of_p = np.log(present.data / counts.sum(axis=1)[present.row])
-of_frequencies = present.data @ (of_p - np.log(shares[present.col])) / counts.sum()
+of_frequencies = present.data @ (of_p - np.log(fractions[present.col])) / counts.sum()
 print(f"KL {model.kl_divergence_:.3f}; of a model that knows the words' frequencies alone {of_frequencies:.3f}")
 
 # %%
@@ -83,10 +84,10 @@ directions = np.linalg.svd(centred, full_matrices=False)
 print(f"correlation with log frequency: {abs(np.corrcoef(directions[0][:, 0], np.log(frequencies))[0, 1]):.2f}")
 vectors = (directions[0] * directions[1])[:, 1:]
 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-place = {word: row for row, word in enumerate(words)}
+row_of = {word: row for row, word in enumerate(words)}
 for word in ["cluster", "ridge", "tree", "kernel", "probability", "sparse", "image", "eigenvalues"]:
-    if word in place:  # another version of the text may lack it
-        nearest = np.argsort(-vectors @ vectors[place[word]])[1:7]
+    if word in row_of:  # another version of the text may lack it
+        nearest = np.argsort(-vectors @ vectors[row_of[word]])[1:7]
         print(f"{word:12s}", ", ".join(words[nearest]))
 
 # %%
@@ -112,11 +113,14 @@ ax.scatter(*plane.T, s=4, color="0.8")
 written = np.empty((0, 2))
 spacing = np.ptp(plane, axis=0) * [0.07, 0.016]
 for number, (name, members) in enumerate(groups.items()):
-    found = [place[word] for word in members.split() if word in place]
+    found = [row_of[word] for word in members.split() if word in row_of]
     ax.scatter(*plane[found].T, s=16, color=f"C{number}", label=name)
     for row in found:
         if not (abs(written - plane[row]) < spacing).all(axis=1).any():
-            ax.annotate(words[row], plane[row], (3, 2), textcoords="offset points", fontsize=8, color=f"C{number}")
+            text = ax.annotate(
+                words[row], plane[row], (6, 3), textcoords="offset points", fontsize=8, color=f"C{number}"
+            )
+            text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # to be read above points
             written = np.vstack([written, plane[row]])
 ax.legend(loc="best", fontsize=8)
 ax.set(title="Words of scikit-learn's docstrings", xticks=[], yticks=[])

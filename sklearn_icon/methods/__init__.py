@@ -1,4 +1,4 @@
-"""The periodic table of I-Con as data: published methods, and gaps that the table predicts, as choices of specs.
+"""The periodic table of I-Con as data: published methods, and unpublished combinations, as choices of specs.
 
 A record says which p, q, encoder, divergence and estimator make a method, and what that equals. No method has code of
 its own: `make_estimator` puts the specs together. The table is that of Alshammari et al., ICLR 2025 (table 1).
@@ -29,7 +29,7 @@ def names(family: str | None = None, published: bool | None = None) -> list[str]
     family : str, default=None
         One of `FAMILIES`; None for all.
     published : bool, default=None
-        True for published methods, False for predicted gaps, None for both.
+        True for published methods, False for unpublished combinations, None for both.
 
     Returns
     -------

@@ -90,7 +90,7 @@ class Method:
     debias : float, default=0.0
         Uniform mass.
     published : bool, default=True
-        False for a gap that the table predicts.
+        False for a combination of specs that no paper has.
     aliases : tuple of str, default=()
         Other names.
     parameters : tuple of (str, value), default=()

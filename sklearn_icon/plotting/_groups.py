@@ -367,7 +367,7 @@ class SilhouetteDisplay:
             middles.append(top + len(band) / 2)
             top += len(band) + gap
         mean = float(silhouettes.mean())
-        self.line_ = self.ax_.axvline(mean, ls="--", lw=1, color=DARK, label=f"mean {mean:.2f}")
+        self.line_ = self.ax_.axvline(mean, ls="--", lw=1, color=DARK)
         self.ax_.axvline(0, lw=0.8, color=DARK)
         sizes = np.array([(labels == label).sum() for label in found])
         shown = [i for i, size in enumerate(sizes) if size >= _TOO_SMALL * len(labels)]
@@ -375,10 +375,9 @@ class SilhouetteDisplay:
         self.ax_.set_yticks([middles[i] for i in shown], [f"{titles[i]}  ({sizes[i]})" for i in shown])
         self.ax_.set_ylim(top, -gap)
         self.ax_.set_xlim(min(-0.1, 1.05 * float(silhouettes.min())), 1)
-        self.ax_.set(xlabel="Silhouette", ylabel="Cluster (rows)")
+        self.ax_.set(xlabel=f"Silhouette (dashed: mean {mean:.2f})", ylabel="Cluster (rows)")
         self.ax_.tick_params(axis="y", length=0)
         self.ax_.spines[["left", "top", "right"]].set_visible(False)
-        self.ax_.legend(frameon=False, loc="lower right")
         return self
 
 

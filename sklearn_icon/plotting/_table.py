@@ -32,8 +32,8 @@ _FAMILY_COLORS = dict(zip(table.FAMILIES, [*COLORS[:4], COLORS[6], "#27aeb3"], s
 class PeriodicTableDisplay:
     """The periodic table of methods: a column for each p, a row for each q, a tile for each method.
 
-    Tiles are coloured by family. A published method has a plain tile; a gap that the table predicts a hatched one. The
-    ground and the letters are those of matplotlib's style, such as ``"dark_background"``.
+    Tiles are coloured by family. A published method has a plain tile, a combination that no paper has a hatched one.
+    The ground and the letters are those of matplotlib's style, such as ``"dark_background"``.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class PeriodicTableDisplay:
             itself
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        self.ax_, self.figure_ = new_axes(ax, figsize=(9, 6.3))
+        self.ax_, self.figure_ = new_axes(ax, figsize=(9, 7.6))
         shown = {table.get(name).name for name in np.atleast_1d(highlight)}
         columns = [title for title in table.COLUMNS.values() if any(m.column == title for m in self.methods)]
         rows = [title for title in dict.fromkeys(table.ROWS.values()) if any(m.row == title for m in self.methods)]
@@ -187,13 +187,13 @@ def _titles(ax: Axes, columns: list[str], rows: list[str], tops: Array, size: fl
 
 
 def _legend(ax: Axes, methods: Sequence[table.Method], size: float) -> Legend:
-    """Name the families, and tell published methods from gaps."""
+    """Name the families, and tell published methods from others."""
     from matplotlib.patches import Patch
 
     families = [family for family in table.FAMILIES if any(m.family == family for m in methods)]
     handles = [Patch(facecolor=_on_ground(_FAMILY_COLORS[family], _TINT), label=family) for family in families]
     if not all(method.published for method in methods):
-        handles.append(Patch(facecolor=_text_color(0.0), edgecolor="grey", hatch="////", label="predicted gap"))
+        handles.append(Patch(facecolor=_text_color(0.0), edgecolor="grey", hatch="////", label="unpublished"))
     return ax.legend(
         handles=handles,
         loc="upper center",

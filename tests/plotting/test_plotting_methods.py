@@ -77,7 +77,7 @@ def test_families_have_a_colour_each():
     assert all(len(found) == 1 for found in of_family.values())
     assert len(set.union(*of_family.values())) == len(methods.FAMILIES)
     legend = [text.get_text() for text in display.legend_.get_texts()]
-    assert legend == [*methods.FAMILIES, "predicted gap"]
+    assert legend == [*methods.FAMILIES, "unpublished"]
 
 
 def test_highlights_and_selections():
@@ -87,7 +87,7 @@ def test_highlights_and_selections():
     display = PeriodicTableDisplay.from_methods(["kmeans", "SNE", "pca"], highlight=["pca", "sne"])
     assert set(display.tiles_) == {"k-means", "sne", "pca"}
     assert display.tiles_["k-means"].get_alpha() < 1 == display.tiles_["pca"].get_alpha()
-    assert "predicted gap" not in [text.get_text() for text in display.legend_.get_texts()]
+    assert "unpublished" not in [text.get_text() for text in display.legend_.get_texts()]
     with pytest.raises(ValueError, match="method 'tsnee' is not known"):
         PeriodicTableDisplay.from_methods(highlight="tsnee")
 
