@@ -326,7 +326,7 @@ def one_map(X, device, **options):
         sync()
         seconds = time.perf_counter() - start
     found = {"seconds": seconds, "stages": stages | {"other": seconds - sum(stages.values())}}
-    found |= {"method": model.method_, "iterations": model.n_iter_, "KL": model.kl_divergence_}
+    found |= {"method": model.method_, "iterations": model.n_iter_ + 1, "KL": model.kl_divergence_}
     found["recall of p's neighbours"] = model.neighbor_recall_
     if device.type == "cuda":
         found["GPU MB"] = torch.cuda.max_memory_allocated() / 2**20

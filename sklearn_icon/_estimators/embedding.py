@@ -19,7 +19,7 @@ from .._core.journal import recalled
 from .._core.rows import copy_counts, is_itself, mean_of_copies, rows_of, with_copies
 from .._core.types import Jobs, Metric, Rows, Seed
 from .._graph.recalled import recalled_p
-from .._training.initialization import given_map, initial_map
+from .._training.initialization import check_start, given_map, initial_map
 from .._training.new_rows import FittedRows, held_by
 from .base import Drawn, ICon
 from .progress import counted
@@ -110,11 +110,11 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         Distance of rows in p; "precomputed" where X holds distances, dense or a sparse neighbour graph.
     metric_params : dict, default=None
         Further arguments of the metric.
-    init : {"pca", "spectral", "random"} or array-like of shape (n_samples, n_components), default="pca"
-        Where a lookup map starts. Without features "pca" stands for "spectral", the eigenvectors of p's graph. Under
-        "counts" a map starts at random unless an array is given. An array is taken as it is, unless it is narrower than
-        1e-4 or wider than any map of as many rows, where it is scaled to 1e-4; where a start is flat, as all on one
-        line, it gets a little noise across.
+    init : {"auto", "pca", "spectral", "random"} or array-like of shape (n_samples, n_components), default="auto"
+        Where a lookup map starts: "pca" needs features, "spectral" is the eigenvectors of p's graph. "auto" is "pca"
+        where X holds features, "spectral" where distances or a graph, and "random" under "counts". An array is
+        taken as it is, unless it is narrower than 1e-4 or wider than any map of as many rows, where it is scaled to
+        1e-4; where a start is flat, as all on one line, it gets a little noise across.
     method : {"auto", "exact", "interpolation", "sampled", "barnes_hut"}, default="auto"
         How the sum over all pairs is computed: exactly in tiles; by interpolation on a grid, for lookup maps of one or
         two dimensions; by a tree, for those of three ("barnes_hut", accepted for "auto" in fewer); or from some of the
@@ -169,7 +169,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     phases_ : list of (str, int, str)
         Name of each phase of the descent, its iterations, and why it ended, as `stop_reason_`.
     n_iter_ : int
-        Iterations run.
+        The number of the last iteration, from 0 as in scikit-learn's TSNE: one less than ran, which `phases_` tells.
     stop_reason_ : str
         Why the last phase ended: a lookup map has "settled", as `max_iter` says, or reached "n_iter_without_progress",
         "min_grad_norm" or "max_iter"; L-BFGS has "converged", Adam "completed" its schedule; or it was "interrupted".
@@ -234,7 +234,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         "min_grad_norm": [Interval(Real, 0, None, closed="left")],
         "metric": [str, callable],
         "metric_params": [dict, None],
-        "init": [StrOptions({"pca", "random", "spectral"}), "array-like"],
+        "init": [StrOptions({"auto", "pca", "random", "spectral"}), "array-like"],
         "method": [StrOptions({"auto", "exact", "interpolation", "sampled", "barnes_hut"})],
         "angle": [Interval(Real, 0, 1, closed="both")],
         "warm_start": ["boolean"],
@@ -261,7 +261,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         min_grad_norm: float = 1e-7,
         metric: Metric = "euclidean",
         metric_params: dict[str, Any] | None = None,
-        init: Any = "pca",
+        init: Any = "auto",
         method: str = "auto",
         angle: float = 0.5,
         device: Any = "auto",
@@ -366,9 +366,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         X = self._validate_items(X, encoder, reset=True)
+        if not encoder.parametric:
+            check_start(self.init, (X.shape[0], self.n_components), p_spec, p_spec.reads(X, y))
         X_holds = held_by(p_spec, X, y)
-        if is_itself(self.init) and not encoder.parametric:
-            given_map(self.init, (X.shape[0], self.n_components))
         if sample_weight is not None and group().several:
             raise ValueError("sample_weight is not read by maps over ranks; pass None, or copies of the rows.")
         given, self._counts = X, copy_counts(sample_weight, X)
@@ -394,7 +394,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         if self._counts is not None and not self._counts.all():
             self.embedding_[self._counts == 0] = self._transform(given[self._counts == 0])
         if self.verbose:
-            self._progress.say(f"Iteration {self.n_iter_}: error = {self.kl_divergence_:.7f}, {self._ended()}")
+            self._progress.say(f"Iteration {self.n_iter_ + 1}: error = {self.kl_divergence_:.7f}, {self._ended()}")
         return self.embedding_.copy()
 
     def _solve(self, case, y, device, random_state):
@@ -415,7 +415,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def _keep(self, solution, dtype):
         """Have what a solution tells beside the coordinates."""
         self.learning_rate_ = solution.learning_rate
-        self.n_iter_, self.loss_curve_ = solution.result.n_iter, solution.result.loss_curve
+        self.n_iter_, self.loss_curve_ = max(solution.result.n_iter - 1, 0), solution.result.loss_curve
         self.loss_iterations_, self.phases_ = solution.result.iterations, solution.phases
         self.stop_reason_ = solution.phases[-1][2]
         self.kl_divergence_ = float(group().total(solution.losses.sum()))

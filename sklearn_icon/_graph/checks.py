@@ -30,7 +30,7 @@ _PARAMS: dict = {
 _ROUNDING = 1e-8  # of the largest distance: what rounding leaves of a zero
 _ASYMMETRY = 1e-3  # of the largest distance
 _DEPENDENT = 1e-10  # of a column's own length, what others leave of it
-_PEAKS = 1e-140, 1e140  # of rows whose squares are numbers of full precision
+_PEAKS = 1e-140, 1e140  # of columns whose squares are numbers of full precision
 _BLOCK = 512
 
 
@@ -70,7 +70,7 @@ def compared(metric: Metric, shift: Array | int, rows: Rows, name: str) -> Rows:
     check_defined(metric, rows, name)
     if metric != "cosine":
         return rows - shift if np.any(shift) else rows
-    return _unit_rows(rows, _largest(rows))
+    return _unit_rows(rows)
 
 
 def check_defined(metric: Metric, rows: Rows, name: str) -> None:
@@ -96,16 +96,22 @@ def _largest(rows: Rows) -> Array:
     return np.maximum(rows.max(axis=1), -rows.min(axis=1)).astype(np.float64)
 
 
-def _unit_rows(rows: Rows, peaks: Array) -> Rows:
-    """Rows of unit length, of any scale."""
-    far = (peaks < _PEAKS[0]) | (peaks > _PEAKS[1])
-    if far.any():
-        scale = np.where(far, peaks, 1.0)
-        if sp.issparse(rows):
-            data = rows.data / np.repeat(scale, np.diff(rows.indptr))
-            rows = type(rows)((data, rows.indices, rows.indptr), shape=rows.shape)
-        else:
-            rows = rows / scale[:, None]
+def in_range(rows: Rows) -> Rows:
+    """Rows of which those whose squares are not all numbers of full precision are divided by a power of two."""
+    peaks, limits = _largest(rows), np.finfo(rows.dtype)
+    far = (peaks < np.sqrt(limits.tiny / limits.eps)) | (peaks > np.sqrt(limits.max) * limits.eps)
+    if not far.any():
+        return rows
+    scale = np.where(far, np.ldexp(1.0, np.frexp(peaks)[1] - 1), 1.0)
+    if sp.issparse(rows):
+        data = rows.data / np.repeat(scale, np.diff(rows.indptr))
+        return type(rows)((data.astype(rows.dtype), rows.indices, rows.indptr), shape=rows.shape)
+    return (rows / scale[:, None]).astype(rows.dtype)
+
+
+def _unit_rows(rows: Rows) -> Rows:
+    """Rows of unit length, in double precision and of any scale."""
+    rows = in_range(rows)
     if sp.issparse(rows):
         norms = np.sqrt(np.asarray(rows.astype(np.float64).power(2).sum(axis=1)).ravel())
         return rows.multiply((1 / norms)[:, None]).tocsr()

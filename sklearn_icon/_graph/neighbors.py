@@ -24,7 +24,7 @@ from .checks import checked_matrix, without_negatives
 from .ring import neighbors_in_blocks, ring_neighbors
 from .search import Neighbors, bytes_of_search, search
 from .shared import shared
-from .space import space_of
+from .space import as_scikit_learn, space_of
 
 
 def nearest_neighbors(
@@ -39,6 +39,8 @@ def nearest_neighbors(
     name: str = "X",
 ) -> Neighbors:
     """The n_neighbors smallest distances `d(x_i, x_j)`, j != i, of each row i, in single precision where X is.
+
+    Those of up to 2,048 rows to all others are in the precision of scikit-learn's `pairwise_distances`.
 
     A row is excluded by its index: its copies are neighbours, at distance 0. The result is exact, and the same for any
     number of threads, up to some 100,000 rows (the more, the fewer features), in metrics that lack an approximate
@@ -59,6 +61,7 @@ def nearest_neighbors(
     if metric == "precomputed":
         X = checked_matrix(X)
     space = space_of(X, X, metric, metric_params, (name, name), True, _seed_of_ties(random_state))
+    space = as_scikit_learn(space, X, n_neighbors)
     if group().several:
         return ring_neighbors(space, n_neighbors, n_jobs)
     n, width = space.X.shape
@@ -105,13 +108,11 @@ def cross_neighbors(
     return search(space, n_neighbors, n_jobs, random_state)
 
 
-def graph_neighbors(X: Rows) -> int:
-    """How many other rows each row of a graph of distances has as neighbours, or all others where X is dense."""
-    if not sp.issparse(X):
-        return X.shape[0] - 1
+def graph_neighbors(X: Rows) -> Array:
+    """How many other rows each row of a sparse graph of distances has as neighbours."""
     graph = _validated(X, "X")
     r = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
-    return int(np.bincount(r[r != graph.indices], minlength=graph.shape[0]).min())
+    return np.bincount(r[r != graph.indices], minlength=graph.shape[0])
 
 
 def _seed_of_ties(random_state: Seed) -> int:

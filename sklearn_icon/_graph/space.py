@@ -2,7 +2,8 @@
 
 Squared euclidean distances are `sum_f (x_f - y_f)^2` in double precision, from differences, so that copies lie at
 distance 0, and neither a common offset nor the other rows of a batch change a result. Of sparse rows they are
-`|x|^2 + |y|^2 - 2 x.y`, summed in the order of the columns, and from differences where that cancels.
+`|x|^2 + |y|^2 - 2 x.y`, summed in the order of the columns, and from differences where that cancels. Of few rows to all
+others they are scikit-learn's to the bit, but in euclidean metrics; cosines that cancel come from differences.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 from sklearn.metrics import pairwise_distances
+from sklearn.metrics.pairwise import cosine_distances
 
 from .._core.group import group
 from .._core.rows import of_numbers, row_digests
@@ -26,6 +28,7 @@ from .checks import (
     checked_distances,
     compared,
     covariance_inverse,
+    in_range,
     plain_metric,
     variances,
 )
@@ -35,6 +38,7 @@ _COMPILED_ROWS = 10_000  # from so many rows on, compiled loops do the work
 _SCALES = 1e-140, 1e150  # of the largest number; beyond, squares are not numbers of full precision
 _LARGE = 2.0**490  # where larger numbers are brought
 _CANCELLED = 1e-3  # of the squared norms, below which a sparse squared distance comes from differences
+_FEW_ROWS, _FEW_CANCELLED = 2048, 0.1  # of which cosines are scikit-learn's, where no more of them cancel
 _DENSE = 0.25  # from this fraction of numbers that are not zero on, sparse rows take more time than dense ones
 
 
@@ -173,6 +177,23 @@ def space_of(
         reference = reference * unit
         X = reference if own else X * unit
     return Space(X, reference, metric, params, root, unit, dtype, own, seed, names, shift=shift)
+
+
+def as_scikit_learn(space: Space, X: Rows, n_neighbors: int) -> Space:
+    """Of few rows and all others: the same by scikit-learn's distances, to the bit, where these are as good."""
+    n = X.shape[0]
+    if n_neighbors != n - 1 or n > _FEW_ROWS or group().several or space.metric == "precomputed":
+        return space
+    if not space.root:
+        return replace(space, dtype=np.dtype(np.float64))
+    if space.metric != "cosine":
+        return space
+    d = cosine_distances(in_range(X))
+    r, c = np.nonzero(d < np.sqrt(np.finfo(d.dtype).eps))
+    if len(r) > n + _FEW_CANCELLED * n**2:
+        return space
+    d[r, c] = space.root(space.pairs(r, c))
+    return replace(space, X=d, reference=d, metric="precomputed", root=None, dtype=d.dtype)
 
 
 def _exact_shift(rows: Array) -> Array:

@@ -32,8 +32,8 @@ def initial_map(
 
     Parameters
     ----------
-    init : {"pca", "spectral", "random"} or array-like of shape (n_samples, n_components)
-        "pca" becomes "spectral" where there are no features (`X` is None).
+    init : {"auto", "pca", "spectral", "random"} or array-like of shape (n_samples, n_components)
+        "auto" is "pca", or "spectral" where there are no features (`X` is None).
     n_components : int
     X : array or sparse matrix of shape (n_samples, n_features) or None
     p : Conditional
@@ -60,6 +60,23 @@ def initial_map(
     return _spread_out(_found_map(init, shape, X, p, random_state), random_state)
 
 
+def check_start(init: Any, shape: tuple[int, int], p_spec: Any, holds: str) -> None:
+    """Refuse an array that is no start, and a start that X, which holds what `holds` says, has nothing for."""
+    if is_itself(init):
+        given_map(init, shape)
+    elif p_spec.keys == "tokens" and init in ("pca", "spectral"):
+        raise ValueError(f"init={init!r} is no start of a map of {p_spec}; use 'auto', 'random' or an array.")
+    elif init == "pca" and holds == "distances":
+        raise ValueError(
+            'The parameter init="pca" cannot be used with metric="precomputed". X holds distances and no features; use '
+            "'auto' or 'spectral', which start from the graph of neighbours, 'random' or an array."
+        )
+    elif init == "pca" and holds != "features":
+        raise ValueError(
+            f"init='pca' needs features, but X holds a {holds}; use 'auto', 'spectral', 'random' or an array."
+        )
+
+
 def given_map(init: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
     """An array-like start as float64; refused unless it is finite and of this shape."""
     try:
@@ -69,8 +86,8 @@ def given_map(init: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
         start = start.astype(np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"init must be 'pca', 'spectral', 'random' or real numbers of shape {shape} (n_samples, n_components), but "
-            f"a {type(init).__name__} holds others: {error}"
+            f"init must be 'auto', 'pca', 'spectral', 'random' or real numbers of shape {shape} (n_samples, "
+            f"n_components), but a {type(init).__name__} holds others: {error}"
         ) from error
     if start.shape != shape:
         raise ValueError(f"init has shape {start.shape}, but the map has shape {shape} (n_samples, n_components).")
@@ -108,9 +125,9 @@ def _found_map(
     """A start from the data, or at random."""
     n_components = shape[1]
     start = random_state.standard_normal(shape)
-    if init == "pca" and X is not None:
+    if init in ("auto", "pca") and X is not None:
         found = _principal_components(X, n_components, random_state)
-    elif init in ("pca", "spectral"):
+    elif init in ("auto", "spectral"):
         found = _eigenvectors(p, n_components, random_state)
     else:
         found = None
@@ -129,10 +146,8 @@ def _principal_components(X: Rows, n_components: int, random_state: np.random.Ra
     if (X.max(axis=0) != X.min(axis=0)).sum() == 0:
         return None
     n_found = min(n_components, *X.shape)
-    if sparse.issparse(X):
-        n_found = min(n_found, min(X.shape) - 1)
-        if n_found < 1:
-            return None
+    if sparse.issparse(X) and n_found == min(X.shape):  # arpack finds all but one
+        X = X.toarray()
     solver = "arpack" if sparse.issparse(X) else "auto"
     # A power of two, so that the division is exact; squares of wide scales stay finite.
     scale = 2.0 ** np.floor(np.log2(max(abs(X).max(), np.finfo(np.float64).tiny)))
@@ -172,7 +187,8 @@ def _eigenvectors(p: Conditional, n_components: int, random_state: np.random.Ran
             stacklevel=4,
         )
         return None
-    if n_components >= graph.shape[0] - 1:
+    n_found = min(n_components, graph.shape[0] - 2)
+    if n_found < 1:
         return None
     seed = random_state.randint(np.iinfo(np.int32).max)
-    return spectral_embedding(sparse.csr_matrix(graph), n_components=n_components, random_state=seed)
+    return spectral_embedding(sparse.csr_matrix(graph), n_components=n_found, random_state=seed)

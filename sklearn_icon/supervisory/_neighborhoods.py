@@ -157,7 +157,7 @@ class Neighborhood(Supervisory):
         n = group().total(features.shape[0])
         if self.metric != "precomputed" or not sparse.issparse(features):
             return n - 1, f"{n} samples"
-        most = max(1, graph_neighbors(features))
+        most = int(graph_neighbors(features).min())
         return most, f"a graph of {most} neighbors a row"
 
     @staticmethod
@@ -202,8 +202,8 @@ class _DistanceKernel(Neighborhood):
         limit = most if self.n_neighbors is None else self.n_neighbors
         perplexity = self.perplexity
         if self.sigma is not None:
-            return None, limit
-        if perplexity > limit and type(perplexity) is float and perplexity == _DEFAULT_PERPLEXITY:
+            return None, max(1, limit)
+        if perplexity > limit > 0 and type(perplexity) is float and perplexity == _DEFAULT_PERPLEXITY:
             data = data if self.n_neighbors is None else f"n_neighbors={limit}"
             perplexity = shrink("perplexity", perplexity, max(1.0, limit / 3), data)
         if n - 1 == limit < perplexity < n:
@@ -214,25 +214,29 @@ class _DistanceKernel(Neighborhood):
             )
             perplexity = float(limit)
         if perplexity > limit:
-            if self.n_neighbors is not None and self.n_neighbors < n - 1:
-                raise ValueError(
-                    f"perplexity={perplexity:g} needs at least that many neighbors, but n_neighbors="
-                    f"{self.n_neighbors}; lower perplexity or raise n_neighbors."
-                )
-            if most < n - 1:
-                raise ValueError(
-                    f"perplexity={perplexity:g} needs at least that many neighbors, but X is {data}; lower perplexity, "
-                    "or build the graph by KNeighborsTransformer(mode='distance', "
-                    f"n_neighbors={int(3 * perplexity) + 1})."
-                )
-            bound = f"perplexity ({perplexity:g}) must be less than n_samples ({n}): " if perplexity >= n else ""
-            raise ValueError(
-                f"{bound}perplexity={perplexity:g} needs at least {int(np.ceil(perplexity)) + 1} samples, got {n}; "
-                f"set perplexity to at most {n - 1}."
-            )
+            raise self._too_large(perplexity, features, most)
         if self.n_neighbors is not None or n <= _FULL_ROWS:
             return perplexity, limit
         return perplexity, min(limit, int(3 * perplexity) + 1)
+
+    def _too_large(self, perplexity: float, features: Rows, most: int) -> ValueError:
+        """The error of a perplexity above the neighbours that there are."""
+        n = group().total(features.shape[0])
+        needs = f"perplexity={perplexity:g} needs at least that many neighbors, but"
+        if self.n_neighbors is not None and self.n_neighbors < n - 1:
+            return ValueError(f"{needs} n_neighbors={self.n_neighbors}; lower perplexity or raise n_neighbors.")
+        if most < n - 1:
+            usual, row = min(int(3 * perplexity) + 1, n - 1), graph_neighbors(features).argmin()
+            return ValueError(
+                f"{needs} X is a graph of {most} neighbors a row, no more in row {row}; lower perplexity, or build the "
+                f"graph by KNeighborsTransformer(mode='distance', n_neighbors={usual}). For as many, and each row "
+                f"itself, {usual + 1} neighbors per samples are required, but some samples have only {most + 1}."
+            )
+        bound = f"perplexity ({perplexity:g}) must be less than n_samples ({n}): " if perplexity >= n else ""
+        return ValueError(
+            f"{bound}perplexity={perplexity:g} needs at least {int(np.ceil(perplexity)) + 1} samples, got {n}; "
+            f"set perplexity to at most {n - 1}."
+        )
 
     def conditional(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Conditional:
         """Compute p on the nearest neighbours of each row; see `Supervisory.conditional`."""

@@ -232,7 +232,7 @@ class Spectral(Wrapper):
         n, n_neighbors = X.shape[0], self.n_neighbors
         metric = "precomputed" if self.pairwise else "euclidean"
         most, data = UniformKNN(metric=metric)._most_neighbors(X)
-        if n_neighbors == _DEFAULT_N_NEIGHBORS > most + 1:
+        if n_neighbors == _DEFAULT_N_NEIGHBORS > most + 1 > 1:
             n_neighbors = shrink("n_neighbors", n_neighbors, most + 1, data)
         how: dict[str, Any] = {"metric": metric, "n_jobs": n_jobs, "random_state": random_state, "ranked": False}
         others = nearest_neighbors(X, n_neighbors - 1, **how).indices

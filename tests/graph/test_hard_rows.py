@@ -331,7 +331,7 @@ def test_a_graph_of_few_neighbours():
             spec.set_params(metric="precomputed").conditional(graph)
     lone = graph.tolil()
     lone[17] = 0
-    with pytest.raises(ValueError, match="row 17 of the precomputed graph has 0 neighbours"):
+    with pytest.raises(ValueError, match="a graph of 0 neighbors a row, no more in row 17; lower"):
         Gaussian(perplexity=1, metric="precomputed").conditional(lone.tocsr())
 
 

@@ -139,7 +139,7 @@ def test_attributes_agree():
     value = cross_entropy_and_gradients(COUNTS, embedding.embedding_, embedding.prototypes_)[0]
     assert embedding.kl_divergence_ == pytest.approx(value - entropy(COUNTS), rel=1e-9)
     assert embedding.kl_per_sample_.mean() == pytest.approx(embedding.kl_divergence_, rel=1e-12)
-    assert embedding.loss_curve_.shape == (embedding.n_iter_,)
+    assert embedding.loss_curve_.shape == (embedding.n_iter_ + 1,)
     assert embedding.method_ == "exact"
     np.testing.assert_array_equal(COUNTS, make_counts())
 
