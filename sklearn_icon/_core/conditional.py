@@ -9,8 +9,20 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from sklearn.utils import gen_batches
 
-from .types import Rows
+from .types import Array, Rows
+
+_ROWS_AT_ONCE = 1 << 16
+
+
+def rows_of_table(values: Array, columns: Array, n_columns: int) -> sparse.csr_array:
+    """Sparse rows of equally many entries, with 32-bit indices where they suffice."""
+    narrow = np.int32 if max(values.size, n_columns) <= np.iinfo(np.int32).max else np.int64
+    indptr = np.arange(0, values.size + 1, values.shape[1], dtype=narrow)
+    return sparse.csr_array(
+        (values.ravel(), columns.ravel().astype(narrow, copy=False), indptr), shape=(len(values), n_columns)
+    )
 
 
 def no_positives() -> ValueError:
@@ -88,13 +100,15 @@ class Conditional:
         weights = sparse.csr_array(weights, copy=True)
         if weights.dtype not in (np.float32, np.float64):
             weights = weights.astype(np.float64)
-        if exclude_self:
+        if exclude_self and weights.diagonal(first).any():
             rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
             weights.data[rows + first == weights.indices] = 0
         weights.sum_duplicates()
         weights.eliminate_zeros()
-        sums = np.asarray(weights.sum(axis=1)).ravel()
-        weights.data /= np.repeat(sums, np.diff(weights.indptr))
+        sums, indptr = np.asarray(weights.sum(axis=1)).ravel(), weights.indptr
+        for part in gen_batches(weights.shape[0], _ROWS_AT_ONCE):
+            counts = np.diff(indptr[part.start : part.stop + 1])
+            weights.data[indptr[part.start] : indptr[part.stop]] /= np.repeat(sums[part], counts)
         if max(weights.nnz, *weights.shape) <= np.iinfo(np.int32).max:  # half the memory, and what scikit-learn accepts
             weights.indices, weights.indptr = weights.indices.astype(np.int32), weights.indptr.astype(np.int32)
         return cls(weights, uniform, exclude_self, sums, recall, first=first)

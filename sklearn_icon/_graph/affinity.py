@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import ModuleType
 
 import numpy as np
+from sklearn.utils import gen_batches
 
 from .._core.device import accelerator
-from .._core.types import Array, ArrayOrTensor
+from .._core.types import Array, ArrayOrTensor, Jobs
 
 _MAX_STEPS = 64
 _CHUNK = 1 << 17
 _CHUNK_ON_GPU, _ROWS_ON_GPU = 1 << 24, 5_000  # distances at a time; rows from which on a GPU is the sooner
+_ROWS_IN_THREADS = 20_000
 _ENTROPY_TOLERANCE = 1e-5
 _FIRST_STEP = 4.0  # in log s^2, outside a bracket
 _LEAST_SCALE, _LARGEST_SCALE = 1e-3, 1e6  # of local exponentials, of a row's mean distance
@@ -58,7 +61,10 @@ def _rows_and_entropies(log_affinities: ArrayOrTensor, xp: ModuleType) -> tuple[
 
 
 def perplexity_rows(
-    sq_distances: Array, perplexity: float, log_affinity: Callable[..., ArrayOrTensor] = gaussian_log_affinity
+    sq_distances: Array,
+    perplexity: float,
+    log_affinity: Callable[..., ArrayOrTensor] = gaussian_log_affinity,
+    n_jobs: Jobs = None,
 ) -> Array:
     """Rows p(.|i), float64, with exp(entropy) = perplexity, by a search for the row's bandwidth.
 
@@ -74,9 +80,19 @@ def perplexity_rows(
     probabilities, target = np.empty(sq_distances.shape), np.log(perplexity)
     step = max(1, (_CHUNK if device is None else _CHUNK_ON_GPU) // sq_distances.shape[1])
     search = _search if device is None else partial(_search_on, device)
-    for start in range(0, len(sq_distances), step):
-        part = slice(start, start + step)
+
+    def fill(part: slice) -> None:
         probabilities[part] = search(np.asarray(sq_distances[part], np.float64), target, log_affinity)
+
+    parts = gen_batches(len(sq_distances), step)
+    if device is None and len(sq_distances) >= _ROWS_IN_THREADS:
+        from .._core.team import n_threads
+
+        with ThreadPoolExecutor(n_threads(n_jobs)) as pool:
+            list(pool.map(fill, parts))
+    else:
+        for part in parts:
+            fill(part)
     return probabilities
 
 

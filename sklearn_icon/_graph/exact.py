@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from threading import Lock
 from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 from joblib import Parallel, delayed
 from scipy.spatial.distance import cdist
+from sklearn.utils import gen_batches
 
 from .._core.interrupts import raise_if_interrupted
 from .._core.rows import mixed_bits, row_digests
@@ -26,11 +28,20 @@ Run: TypeAlias = Callable[[Callable[[Array], tuple], Array], Any]
 
 def in_blocks(n: int, n_jobs: Jobs, function: Callable[[Array], tuple], rows: Array) -> Any:
     """Arrays = function(rows), in threads that take a block of rows at a time."""
-    size = int(np.clip(_BLOCK // n, 32, 4096))
-    blocks = (delayed(function)(rows[start : start + size]) for start in range(0, len(rows), size))
-    found = Parallel(n_jobs=n_jobs, require="sharedmem")(blocks)
+    whole: list[Array] = []
+    lock = Lock()
+
+    def enter(part: slice) -> None:
+        found = function(rows[part])
+        with lock:
+            whole.extend(np.empty((len(rows), *one.shape[1:]), one.dtype) for one in found if len(whole) < len(found))
+        for one, all_rows in zip(found, whole, strict=True):
+            all_rows[part] = one
+
+    parts = gen_batches(len(rows), int(np.clip(_BLOCK // n, 32, 4096)))
+    Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(enter)(part) for part in parts)
     raise_if_interrupted()
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+    return tuple(whole)
 
 
 def _keys_at(space: Space, rows: Array, at: Array) -> Array:

@@ -91,7 +91,7 @@ class _Side:
             keys[unsure, : self.k], sq[unsure, : self.k] = scanned
             near[unsure] = np.arange(near.shape[1]) < self.k
         take(self.first + int(rows[0]), near.sum(axis=1), keys[near], sq[near])
-        return (rows[:0],)
+        return (rows,)
 
     def _doubt(self, sq: Array, rows: Array) -> Array:
         """Which rows may lack neighbours, by the squared distances of the candidates."""

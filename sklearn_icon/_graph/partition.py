@@ -102,9 +102,10 @@ def partition_candidates(X: Array, partition: Partition, n_cells: int, n_candida
         rows.count[:] = n_candidates
         rows.count[rows.keys[:, n_candidates - 1] < 0] = 0  # too few to look at others
         list(pool.map(lambda p: _look_further(p.start, X, nearest, *rows.buffers(p), n_candidates), parts))
-    found = rows.keys[:, :n_candidates]
-    candidates = np.empty((len(partition.cell), n_candidates), dtype=np.int64)
-    candidates[order[~padding]] = np.where(found < 0, -1, order[found])[~padding]
+    candidates = np.empty((len(partition.cell), n_candidates), dtype=np.int32)
+    for part in parts:
+        own, found = order[part], rows.keys[part, :n_candidates]
+        candidates[own[own >= 0]] = np.where(found < 0, -1, order[found])[own >= 0]
     return candidates
 
 

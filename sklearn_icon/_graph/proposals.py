@@ -16,7 +16,7 @@ from .._core.pools import library_threads
 from .._core.quiet import quiet
 from .._core.types import Array, Jobs, Seed
 from .checks import SHIFT_FREE
-from .exact import SPARE, Run, scan_all
+from .exact import SPARE
 from .space import Space, sq_norms
 
 _TREE_PAIRS = 2e9  # compared for the sake of ties; beyond, the order of the tree settles them
@@ -86,13 +86,16 @@ def error_of_products(norm: Array, reach: Array, width: int) -> Array:
     return (width + 16) * (2 * single.eps * (norm**2 + reach**2) + single.tiny)
 
 
-def propose_by_partition(space: Space, k: int, n_jobs: Jobs, run: Run) -> Array | None:
-    """Candidates in the nearest cells of a partition, or None where that would compare most rows with most others."""
+def propose_by_partition(space: Space, k: int, n_jobs: Jobs, exact: Callable[[Array], Any]) -> Array | None:
+    """Candidates in the nearest cells of a partition, or None where that would compare most rows with most others.
+
+    `exact` finds the neighbours of some rows among all.
+    """
     from .partition import cells_needed, part, partition_candidates
 
     X, n = near_zero(space)[0], len(space.X)
     partition, sample = part(X, space.seed), np.linspace(0, n - 1, min(n, SAMPLE) + 2, dtype=np.intp)[1:-1:2]
-    n_cells = cells_needed(partition, sample, scan_all(space, k, sample, run)[0])
+    n_cells = cells_needed(partition, sample, exact(sample).indices)
     if n_cells is None:
         return None
     return partition_candidates(X, partition, n_cells, min(k + 1 + SPARE, n), effective_n_jobs(n_jobs))

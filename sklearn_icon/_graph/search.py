@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -92,7 +93,8 @@ def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool 
     elif affordable:
         candidates, doubt = propose_compiled(space, k, n_jobs)
     else:
-        candidates = propose_by_partition(space, k, n_jobs, run) if space.compiled else None
+        sample = partial(_exact_neighbors, space, k, n_jobs)
+        candidates = propose_by_partition(space, k, n_jobs, sample) if space.compiled else None
         if candidates is None:
             candidates = descend(space, k, n_jobs, random_state)
         doubt = partial(missing_or_copies, bool(space.root) and not sparse)
@@ -121,9 +123,20 @@ def _nearest_of(
     if exact:
         return Neighbors(indices, distances, exact=True)
     sample = np.linspace(0, n - 1, min(n, SAMPLE), dtype=np.intp)
-    farthest = scan_all(space, k, sample, run)[1][:, -1:]
+    farthest = _exact_neighbors(space, k, n_jobs, sample).distances[:, -1:]
     near = distances[sample] <= farthest * (1 + 16 * np.finfo(space.dtype).eps)
     return Neighbors(indices, distances, exact=False, recall=float(near.mean()))
+
+
+def _exact_neighbors(space: Space, k: int, n_jobs: Jobs, rows: Array) -> Neighbors:
+    """Of some rows among all others, each row without itself or, beside as many copies, without one of these."""
+    if not space.compiled:
+        n = space.reference.shape[0]
+        return Neighbors(*scan_all(space, k, rows, partial(in_blocks, n, n_jobs)), exact=True)
+    found = search(replace(space, X=space.X[rows], own=False), k + 1, n_jobs, None)
+    others = found.indices != rows[:, None]
+    others[others.all(axis=1), 0] = False
+    return Neighbors(*(part[others].reshape(len(rows), k) for part in found[:2]), exact=True)
 
 
 def _search_on(device: str, space: Space, k: int, rows: Array, run: Run) -> Neighbors:

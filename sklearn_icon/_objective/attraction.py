@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
+from sklearn.utils import gen_batches
 
 from .._core.group import group
 from .._core.quiet import quiet
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _DENSE = 0.2
 _COMPILED_EDGES = 300_000  # below, torch takes less time than loading compiled loops
+_WEIGHTS_AT_ONCE = 1 << 22
 _HEAVY = 0.9  # of all weight, by the heaviest edges: some two fifths of those of a perplexity
 
 
@@ -100,20 +102,15 @@ class CompiledEdges:
     is_dense = False
 
     def __init__(self, weights: sparse.csr_array, dtype: torch.dtype, n_components: int = 2) -> None:
+        from .many_edges import each_pair_once
+
         self.order = reverse_cuthill_mckee(sparse.csr_matrix(weights), symmetric_mode=True)
-        rank = np.empty_like(self.order)
-        rank[self.order] = np.arange(len(rank), dtype=rank.dtype)
-        rows = np.repeat(np.arange(len(rank), dtype=rank.dtype), np.diff(weights.indptr))
-        once = rows < weights.indices
-        a, b = rank[rows[once]], rank[weights.indices[once]]
-        values = weights.data[once].astype(torch.zeros((), dtype=dtype).numpy().dtype)
-        upper = sparse.coo_array((values, (np.minimum(a, b), np.maximum(a, b))), shape=weights.shape).tocsr()
-        upper.sort_indices()
-        self.graph = (upper.indptr, upper.indices, upper.data)
+        kind = torch.zeros((), dtype=dtype).numpy().dtype
+        self.graph = each_pair_once(weights, self.order, kind)
         self.team: Team = Team()
         width = max(n_components, 2)
-        self.points = np.zeros((len(rank), width), dtype=values.dtype)
-        self.pulls = np.zeros((self.team.size, len(rank), width), dtype=values.dtype)
+        self.points = np.zeros((len(self.order), width), dtype=kind)
+        self.pulls = np.zeros((self.team.size, len(self.order), width), dtype=kind)
         self._tasks = self._parts_of(self.graph)
 
     def _parts_of(self, graph: tuple[Array, Array, Array]) -> list[tuple]:
@@ -124,7 +121,8 @@ class CompiledEdges:
         """The graph of the heaviest edges, which take the weight of the others too."""
         indptr, indices, weights = self.graph
         kept, heavier = _heaviest(weights)
-        before = np.concatenate([[0], np.cumsum(kept)]).astype(indptr.dtype)
+        before = np.zeros(len(kept) + 1, dtype=indptr.dtype)
+        np.cumsum(kept, out=before[1:])
         return before[indptr], indices[kept], weights[kept] * weights.dtype.type(heavier)
 
     @cached_property
@@ -159,8 +157,9 @@ def _heaviest(weights: Array) -> tuple[Array, float]:
 
     Positive numbers of single precision have the order of their bits, of which each count reads half.
     """
-    bits, ranks, above, half = weights.astype(np.float32).view(np.uint32), group(), 0.0, 1 << 16
-    sums = ranks.total(np.bincount(bits >> 16, weights, half))
+    bits, ranks, above, half = weights.astype(np.float32, copy=False).view(np.uint32), group(), 0.0, 1 << 16
+    parts = list(gen_batches(len(bits), _WEIGHTS_AT_ONCE))
+    sums = ranks.total(sum(np.bincount(bits[part] >> 16, weights[part], half) for part in parts))
     whole, least = sums.sum(), 0
     for shift in (16, 0):
         falling = above + np.cumsum(sums[::-1])

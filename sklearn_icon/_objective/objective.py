@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in half a second
 _EDGES_AT_ONCE, _EDGES_OF_A_VALUE = 1 << 20, 1 << 17  # the second where no gradient is wanted: some 200 bytes each
+_MANY_EDGES = 1 << 22  # from so many on compiled loops add them; below, loading these takes more time
 _PAIRS_GIVEN_P = 1 << 26  # of rows and keys, where the normaliser reads p: half a gigabyte a matrix
 _PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
 _SMALLEST_KERNEL = 1e-7  # that a weight is multiplied by, as a rule
@@ -411,6 +412,10 @@ def without_tiny(weights: sparse.csr_array, smallest: float) -> sparse.csr_array
 
 def _symmetric(weights: sparse.csr_array, row_mass: Array) -> sparse.csr_array:
     """(m_i w_ij + m_j w_ji) / 2."""
+    if weights.nnz >= _MANY_EDGES and weights.has_canonical_format:
+        from .many_edges import mean_with_transpose
+
+        return mean_with_transpose(weights, row_mass)
     halves = weights.data * np.repeat(row_mass / 2, np.diff(weights.indptr))
     weighted = sparse.csr_array((halves, weights.indices, weights.indptr), shape=weights.shape)
     return sparse.csr_array(weighted + weighted.T)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from .. import supervisory
-from .._core.conditional import Conditional
+from .._core.conditional import Conditional, rows_of_table
 from .._core.group import group
 from .._core.pieces import OWN_COPY, is_above
 from .._core.rows import is_fixed, match_rows, row_digests
@@ -51,12 +51,11 @@ def neighbor_graph(p: Conditional) -> sparse.csr_array:
         nearest = np.take_along_axis(nearest, np.take_along_axis(distances, nearest, axis=1).argsort(axis=1), axis=1)
         indices, distances = (np.take_along_axis(part, nearest, axis=1) for part in (indices, distances))
     with_self = (
-        np.empty((n, indices.shape[1] + 1), dtype=np.int32),
+        np.empty((n, indices.shape[1] + 1), dtype=np.int32 if p.shape[1] <= np.iinfo(np.int32).max else np.int64),
         np.zeros((n, indices.shape[1] + 1), distances.dtype),
     )
     with_self[0][:, 0], with_self[0][:, 1:], with_self[1][:, 1:] = np.arange(n) + p.first, indices, distances
-    indptr = np.arange(0, with_self[0].size + 1, with_self[0].shape[1])
-    return sparse.csr_array((with_self[1].ravel(), with_self[0].ravel(), indptr), shape=p.shape)
+    return rows_of_table(with_self[1], with_self[0], p.shape[1])
 
 
 class FittedRows:
@@ -138,8 +137,7 @@ class FittedRows:
             kept=self.kept,
         )
         rows = kernel.rows_at(neighbors.distances)
-        indptr = np.arange(0, rows.size + 1, rows.shape[1])
-        weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(X.shape[0], self.n_rows))
+        weights = rows_of_table(rows, neighbors.indices, self.n_rows)
         if self.kind == "features":
             return weights, self.seen(X)
         return weights, np.where(neighbors.distances[:, 0] == 0, neighbors.indices[:, 0], -1)

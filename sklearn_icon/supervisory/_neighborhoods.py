@@ -17,7 +17,7 @@ from sklearn.metrics import pairwise_distances
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._core.conditional import Conditional
+from .._core.conditional import Conditional, rows_of_table
 from .._core.group import group
 from .._core.rows import of_numbers
 from .._core.spec import answer
@@ -46,10 +46,12 @@ _SQ_RANGE = np.finfo(np.float64).tiny, 1e300  # of squares in full precision
 _TIED = 8  # neighbours that are searched for the nearest ones, before twice as many
 
 
-def _kernel_rows(distances: Array, perplexity: Any, sigma: float | None, log_affinity: Callable[..., Array]) -> Array:
+def _kernel_rows(
+    distances: Array, perplexity: Any, sigma: float | None, log_affinity: Callable[..., Array], n_jobs: Jobs = None
+) -> Array:
     """Rows of a kernel over distances, of fixed width `sigma` or of given perplexity."""
     if sigma is None:
-        return perplexity_rows(_squared(distances), perplexity, log_affinity)
+        return perplexity_rows(_squared(distances), perplexity, log_affinity, n_jobs)
     return normalize_log_rows(log_affinity(_plain_squares(distances, sigma), _sq_sigma(sigma)))
 
 
@@ -163,8 +165,7 @@ class Neighborhood(Supervisory):
     @staticmethod
     def _on_neighbors(neighbors: Neighbors, rows: Array, n: int) -> Conditional:
         """Sparse weights, of all rows to all of n rows, from per-row weights over the neighbours."""
-        indptr = np.arange(0, rows.size + 1, rows.shape[1])
-        weights = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(rows.shape[0], n))
+        weights = rows_of_table(rows, neighbors.indices, n)
         p = Conditional.from_weights(weights, exclude_self=True, recall=neighbors.recall, first=group().first)
         return replace(p, neighbors=neighbors)
 
@@ -246,7 +247,7 @@ class _DistanceKernel(Neighborhood):
             neighbors = self._nearest(features, n_neighbors, n_jobs, random_state)
         else:
             neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
-        rows = _kernel_rows(neighbors.distances, perplexity, self.sigma, self._log_affinity())
+        rows = _kernel_rows(neighbors.distances, perplexity, self.sigma, self._log_affinity(), n_jobs)
         return self._on_neighbors(neighbors, rows, group().total(features.shape[0]))
 
     def _nearest(self, features: Rows, most: int, n_jobs: Jobs, random_state: Seed) -> Neighbors:
@@ -524,9 +525,7 @@ class FuzzyUnion(UniformKNN):
         if k == _DEFAULT_N_NEIGHBORS > most + 1 > 1:
             k = shrink("n_neighbors", k, most + 1, data)
         neighbors = self._neighbors(features, k - 1, n_jobs, random_state)
-        rows = local_exponentials(neighbors.distances)
-        indptr = np.arange(0, rows.size + 1, rows.shape[1])
-        near = sparse.csr_array((rows.ravel(), neighbors.indices.ravel(), indptr), shape=(n, n))
+        near = rows_of_table(local_exponentials(neighbors.distances), neighbors.indices, n)
         p = Conditional.from_weights(near + near.T - near * near.T, exclude_self=True, recall=neighbors.recall)
         return replace(p, neighbors=neighbors, weighs_rows=True)
 

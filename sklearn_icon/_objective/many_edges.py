@@ -1,0 +1,104 @@
+"""Sparse rows of many edges, by compiled loops in threads and without arrays of their ends: the bits of scipy's."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from .._core.compiled import njit
+from .._core.team import Team
+from .._core.types import Array
+
+
+def mean_with_transpose(weights: sparse.csr_array, row_mass: Array) -> sparse.csr_array:
+    """(m_i w_ij + m_j w_ji) / 2 of square weights whose rows are in order."""
+    team, n = Team(), weights.shape[0]
+    turned = weights.T.tocsr()
+    ends = weights.indptr, weights.indices, turned.indptr, turned.indices
+    counts, parts = np.zeros(n + 1, dtype=np.int64), team.split(n)
+    team.run(_count, [(*ends, part.start, part.stop, counts) for part in parts])
+    indptr = np.cumsum(counts)
+    narrow = np.int32 if indptr[-1] <= np.iinfo(np.int32).max else np.int64
+    indptr = indptr.astype(narrow)
+    indices, data = np.empty(indptr[-1], dtype=narrow), np.empty(indptr[-1], dtype=row_mass.dtype)
+    values, out = (weights.data, turned.data, row_mass / 2), (indptr, indices, data)
+    team.run(_join, [(*ends, values, out, part.start, part.stop) for part in parts])
+    joined = sparse.csr_array((data, indices, indptr), shape=weights.shape)
+    if not data.all():  # of products too small for a number
+        joined.eliminate_zeros()
+    return joined
+
+
+def each_pair_once(weights: sparse.csr_array, order: Array, dtype: np.dtype) -> tuple[Array, Array, Array]:
+    """(indptr, indices, data) of the upper half of symmetric weights, row and column a being row order[a] of theirs."""
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order), dtype=order.dtype)
+    indptr = np.zeros(len(order) + 1, dtype=weights.indptr.dtype)
+    _count_upper(weights.indptr, weights.indices, order, rank, indptr)
+    np.cumsum(indptr, out=indptr)
+    indices, data = np.empty(indptr[-1], dtype=weights.indices.dtype), np.empty(indptr[-1], dtype=dtype)
+    _fill_upper(weights.indptr, weights.indices, weights.data, order, rank, indptr[:-1].copy(), indices, data)
+    return indptr, indices, data
+
+
+@njit(nogil=True)
+def _count(
+    indptr: Array, indices: Array, of_indptr: Array, of_indices: Array, first: int, last: int, counts: Array
+) -> None:
+    """counts[i + 1] = entries of row i of a matrix or of another, rows in order."""
+    for i in range(first, last):
+        a, b, end, of_end = indptr[i], of_indptr[i], indptr[i + 1], of_indptr[i + 1]
+        both = 0
+        while a < end and b < of_end:
+            both += indices[a] == of_indices[b]
+            a, b = a + (indices[a] <= of_indices[b]), b + (indices[a] >= of_indices[b])
+        counts[i + 1] = end - indptr[i] + of_end - of_indptr[i] - both
+
+
+@njit(nogil=True)
+def _join(
+    indptr: Array,
+    indices: Array,
+    of_indptr: Array,
+    of_indices: Array,
+    values: tuple,
+    out: tuple,
+    first: int,
+    last: int,
+) -> None:
+    """Rows of a matrix and its transpose, each entry times the factor of the row that it is of, added."""
+    (data, turned, factor), (out_indptr, out_indices, out_data) = values, out
+    for i in range(first, last):
+        a, b, end, of_end = indptr[i], of_indptr[i], indptr[i + 1], of_indptr[i + 1]
+        for at in range(out_indptr[i], out_indptr[i + 1]):
+            own = a < end and (b == of_end or indices[a] <= of_indices[b])
+            other = b < of_end and (a == end or of_indices[b] <= indices[a])
+            value, j = 0.0, 0
+            if own:
+                value, j = data[a] * factor[i], indices[a]
+            if other:
+                j = of_indices[b]
+                value += turned[b] * factor[j]
+            out_indices[at], out_data[at] = j, value
+            a, b = a + own, b + other
+
+
+@njit(nogil=True)
+def _count_upper(indptr: Array, indices: Array, order: Array, rank: Array, counts: Array) -> None:
+    """counts[a + 1] = entries of row a, in the new order, that lie right of the diagonal."""
+    for a in range(len(order)):
+        for e in range(indptr[order[a]], indptr[order[a] + 1]):
+            counts[a + 1] += rank[indices[e]] > a
+
+
+@njit(nogil=True)
+def _fill_upper(
+    indptr: Array, indices: Array, data: Array, order: Array, rank: Array, at: Array, columns: Array, values: Array
+) -> None:
+    """Enter columns one after the other, so that each row's are in order; `at` is where those of each row begin."""
+    for b in range(len(order)):
+        for e in range(indptr[order[b]], indptr[order[b] + 1]):
+            a = rank[indices[e]]
+            if a < b:
+                columns[at[a]], values[at[a]] = b, data[e]
+                at[a] += 1

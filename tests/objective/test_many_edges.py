@@ -1,0 +1,53 @@
+"""Loops over many edges give the bits of scipy's operations."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy import sparse
+
+from sklearn_icon._core.conditional import Conditional
+from sklearn_icon._objective import objective
+from sklearn_icon._objective.many_edges import each_pair_once
+
+PARTS = ("indptr", "indices", "data")
+
+
+def rows_at_random(n, dtype):
+    rng = np.random.RandomState(n)
+    weights = sparse.csr_array(sparse.random(n, n, density=0.2, random_state=n) + sparse.eye(n))
+    weights.data = rng.lognormal(0, 3, len(weights.data)).astype(dtype)
+    return weights
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_mean_with_transpose(monkeypatch, dtype):
+    weights, mass = rows_at_random(40, dtype), np.random.RandomState(0).rand(40)
+    weights.data[3], mass[7] = 1e-30, 0  # a row that does not count
+    mass[[4, 5]] = 1e-310  # products that vanish
+    expected = objective._symmetric(weights, mass)
+    assert expected.nnz < (weights + weights.T).nnz
+    monkeypatch.setattr(objective, "_MANY_EDGES", 1)
+    found = objective._symmetric(weights, mass)
+    for part in PARTS:
+        assert_array_equal(getattr(found, part), getattr(expected, part))
+        assert getattr(found, part).dtype == getattr(expected, part).dtype
+
+
+def test_each_pair_once():
+    weights, order = rows_at_random(30, np.float64), np.random.RandomState(1).permutation(30).astype(np.int32)
+    weights = sparse.csr_array(weights + weights.T)
+    upper = sparse.csr_array(sparse.triu(weights[order][:, order], 1), dtype=np.float32)
+    for part, found in zip(PARTS, each_pair_once(weights, order, np.dtype(np.float32)), strict=True):
+        assert_array_equal(found, getattr(upper, part))
+
+
+def test_rows_are_normalised_alike_in_parts(monkeypatch):
+    from sklearn_icon._core import conditional
+
+    weights = rows_at_random(33, np.float64)
+    expected = Conditional.from_weights(weights, exclude_self=True).weights
+    assert not expected.diagonal().any()
+    monkeypatch.setattr(conditional, "_ROWS_AT_ONCE", 5)
+    found = Conditional.from_weights(weights, exclude_self=True).weights
+    for part in PARTS:
+        assert_array_equal(getattr(found, part), getattr(expected, part))
