@@ -136,7 +136,8 @@ def _exact_neighbors(space: Space, k: int, n_jobs: Jobs, rows: Array) -> Neighbo
     found = search(replace(space, X=space.X[rows], own=False), k + 1, n_jobs, None)
     others = found.indices != rows[:, None]
     others[others.all(axis=1), 0] = False
-    return Neighbors(*(part[others].reshape(len(rows), k) for part in found[:2]), exact=True)
+    indices, distances = (part[others].reshape(len(rows), k) for part in found[:2])
+    return Neighbors(indices, distances, exact=True)
 
 
 def _search_on(device: str, space: Space, k: int, rows: Array, run: Run) -> Neighbors:
