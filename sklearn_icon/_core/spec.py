@@ -65,6 +65,37 @@ class RememberedNames(BaseEstimator):
             cls._param_names = tuple(super()._get_param_names())
         return list(cls._param_names)
 
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, those of specs as `learned__df` and the like.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name.
+
+        Returns
+        -------
+        estimator or spec
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            An unknown name, or a parameter of a spec where there is none yet: None and short names have no parameters.
+        """
+        own = self.get_params(deep=False)
+        for key in params:
+            name, _, parameter = key.partition("__")
+            value = params.get(name, own.get(name))
+            if parameter and name in own and not isinstance(value, BaseEstimator):
+                remedy = self._spec_with(name, parameter.partition("__")[0])
+                raise ValueError(f"{key} cannot be set, as {name}={shown(value)} has no parameters{remedy}.")
+        return super().set_params(**params)
+
+    def _spec_with(self, name: str, parameter: str) -> str:
+        """What to pass for a parameter so that it has this one, in words."""
+        return "; pass a spec first"
+
     def _other_than(self, known: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters whose values are not these."""
         given = self.get_params(deep=False).items()

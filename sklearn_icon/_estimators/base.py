@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval
@@ -26,7 +26,7 @@ from .._core.device import resolve_device
 from .._core.group import apart, group
 from .._core.journal import current, recalled, remembered
 from .._core.rows import check_item_shape, refuse_hidden, rows_of, shape_of, with_int32_indices
-from .._core.spec import RememberedNames, defaults, resolve, shown
+from .._core.spec import RememberedNames, defaults, resolve
 from .._core.types import Array, Rows
 from .._core.versions import __version__
 from .._objective.divergences import ALLOWED
@@ -216,33 +216,6 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
     def _memory(self, size: Any) -> float:
         """Bytes that a fit adds, of X of a size."""
 
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters, those of specs as `learned__df` and the like.
-
-        Parameters
-        ----------
-        **params : dict
-            Parameters by name.
-
-        Returns
-        -------
-        ICon
-            The estimator itself.
-
-        Raises
-        ------
-        ValueError
-            An unknown name, or a parameter of a spec where there is none yet: None and short names have no parameters.
-        """
-        own = self.get_params(deep=False)
-        for key in params:
-            name, _, parameter = key.partition("__")
-            value = params.get(name, own.get(name))
-            if parameter and name in own and not isinstance(value, BaseEstimator):
-                remedy = self._spec_with(name, parameter.partition("__")[0])
-                raise ValueError(f"{key} cannot be set, as {name}={shown(value)} has no parameters{remedy}.")
-        return super().set_params(**params)
-
     def _spec_with(self, name: str, parameter: str) -> str:
         """What to pass for a choice so that it has a parameter, in words: its default, or what a short name makes."""
         of_names = {"supervisory": supervisory.NAMES, "learned": self._learned_names()}
@@ -431,6 +404,8 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         return shown
 
     def _warn_unless_converged(self, result: Any, remedy: str) -> None:
+        """Report why the fit stopped."""
+        self._progress.facts["stop_reason"] = result.why
         if result.status == "max_iter":
             warnings.warn(
                 f"{type(self).__name__} stopped after {result.n_iter} iterations before it converged; {remedy}.",

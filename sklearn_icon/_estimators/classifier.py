@@ -346,7 +346,6 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.classes_, self.validation_loss_curve_ = classes, np.asarray(solution.held_losses)
         self.prototypes_, self._state = solution.prototypes, solution.state
         self._coef, self._intercept = solution.coef, solution.intercept
-        self._progress.facts["stop_reason"] = solution.result.why
         self._warn_unless_converged(solution.result, "raise max_iter, or scale X")
         return self
 

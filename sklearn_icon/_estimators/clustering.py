@@ -520,19 +520,16 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             if known is not None:
                 asked = asked._replace(p_of=lambda *_: p_spec.unlabelled, n_steps=p_spec.unlabelled.step()[1])
                 settings.refuse_k_means("known classes say where clusters begin")
-            distinct = Distinct.of(X, X_holds, sample_weight, codes)
-            kept = fit_chosen(asked, distinct, device, random_state)
+            kept = fit_chosen(asked, rows := Distinct.of(X, X_holds, sample_weight, codes), device, random_state)
         self.supervisory_ = kept.p_spec if known is None else p_spec
         self.learned_, self.encoder_ = learned.SharedCluster(), kept.encoder
-        if kept.p.shape[0] == len(distinct.first):  # else p is of a draw
-            self._progress.facts |= counted(kept.p, X if X_holds == "features" else None)
+        features, of_all = X if X_holds == "features" else None, kept.p.shape[0] == len(rows.first)
+        self._progress.facts |= counted(kept.p if of_all else None, features)  # else p is of a draw
         self._keep_graph(kept.p, kept.p_spec, X_holds == "features" and kept.p.shape[0] == X.shape[0])
-        self.device_, self.debias_ = kept.device, self._uniform(self.learned_)
-        self.chosen_, self.candidates_ = kept.chosen, kept.candidates
+        self.chosen_, self.candidates_, self.device_ = kept.chosen, kept.candidates, kept.device
         self.loss_, self.loss_curve_, self.n_iter_ = kept.loss, kept.loss_curve, len(kept.loss_curve)
-        self._state, self._by_center = kept.state, False
-        memberships, features = kept.memberships.astype(X.dtype, copy=False), X if X_holds == "features" else None
-        self._set_partition(memberships, features, sample_weight, known)
+        self.debias_, self._state, self._by_center = self._uniform(self.learned_), kept.state, False
+        self._set_partition(kept.memberships.astype(X.dtype, copy=False), features, sample_weight, known)
         self._fitted_rows = None
         if kept.rows is not None:
             self._memberships = self._memberships[kept.first]

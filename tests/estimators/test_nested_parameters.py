@@ -49,6 +49,14 @@ def test_what_is_told_to_pass_helps(cls, name, value):
     assert model.set_params(**{name: value}).get_params()[name] == value
 
 
+def test_a_wrapper_tells_what_to_pass_too():
+    model = ICONEmbedding(supervisory=supervisory.RandomWalk("knn", 2))
+    with pytest.raises(
+        ValueError, match="base__n_neighbors cannot be set, as base='knn' has no parameters; pass a spec"
+    ):
+        model.set_params(supervisory__base__n_neighbors=7)
+
+
 def test_specs_that_are_there_take_parameters():
     model = ICONEmbedding().set_params(learned=learned.StudentT(), learned__df=2.0)
     assert model.learned.df == 2.0
