@@ -4,6 +4,7 @@ import time
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.special import softmax
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
@@ -12,9 +13,10 @@ from sklearn.neighbors import KNeighborsClassifier, kneighbors_graph
 
 from sklearn_icon import methods
 from sklearn_icon.metrics import clustering_accuracy
+from sklearn_icon.supervisory import PositivePairs
 
 _NEIGHBORS, _CLASSES = 10, 10
-_WHOLE_ITEMS = {"dhel", "mv-infonce"}  # which read all views of an item at once
+_WHOLE_ITEMS = {"dhel", "mv-infonce"}  # which read all views of an item at once, so that batches draw them
 _NOISE = 2.0  # of views, in grey levels of 16
 
 
@@ -40,10 +42,14 @@ def run(name, n=None, seed=0, **params):
     if method.estimator == "ICONClustering":
         params = {"n_clusters": _CLASSES} | params
     if method.family == "contrastive" and method.estimator == "ICONEmbedding":
-        how = {"method": "exact"} if name in _WHOLE_ITEMS else {"method": "sampled", "batch_size": 256}
-        params = how | params
+        drawn = {"supervisory": PositivePairs(augment=_noisy), "batch_size": 128}
+        params = (drawn if name in _WHOLE_ITEMS else {"method": "sampled", "batch_size": 256}) | params
     estimator = method.make_estimator(random_state=seed, **params)
     return task[method.estimator](method, estimator, X, y, seed)
+
+
+def _noisy(batch):
+    return batch + _NOISE * torch.randn_like(batch)
 
 
 def _fit(estimator, *data):
@@ -66,7 +72,10 @@ def graph_of(X):
 
 def _map(method, estimator, X, y, seed):
     """Maps: how often the nearest places have a row's class, by cross-validation."""
-    if method.reads.startswith("y: which item"):
+    if estimator.supervisory.views:
+        seconds = _fit(estimator, X)
+        places = estimator.transform(X)
+    elif method.reads.startswith("y: which item"):
         noise = np.random.RandomState(seed).normal(scale=_NOISE, size=(2 * len(X), X.shape[1]))
         views = np.concatenate([X, X]) + noise.astype(X.dtype)
         seconds = _fit(estimator, views, np.tile(np.arange(len(X)), 2))

@@ -36,7 +36,7 @@ _CONSTRAINTS = {
     "symmetric": ["boolean"],
 }
 _LISTED = 5
-_USER = 6  # frames from the warning to the caller's line
+_USER = 7  # frames from the warning to the caller's line
 
 
 class ICONLoss(torch.nn.Module):
@@ -92,7 +92,8 @@ class ICONLoss(torch.nn.Module):
 
     Notes
     -----
-    Half precision is raised to single, inside of `torch.autocast` too. Under `torch.compile` values are not looked at:
+    Half precision is raised to single, inside of `torch.autocast` too, and single to double where squares of large rows
+    are no numbers of single precision. Under `torch.compile` values are not looked at:
     nothing is said of rows without positives, and 0 returned where there are no others. `Gaussian`, `StudentT`,
     `UniformKNN` and `RandomWalk` compute p on the CPU, which breaks the graph, as do batches gathered over processes;
     all else compiles with `fullgraph`. Outside torch.compile no matrix of a large batch and its keys is held: gradients
@@ -161,15 +162,16 @@ class ICONLoss(torch.nn.Module):
         self._has_prototypes = self.supervisory.keys in ("classes", "tokens")
         if symmetric and self._has_prototypes:
             raise ValueError(f"symmetric=True needs keys that stand for rows, but those of {self.supervisory} do not.")
-        self._reads_degrees = self.learned.by_degree and self.supervisory.over_rows
+        self._reads_degrees = self.learned.by_degree
+        if self._reads_degrees and not self.supervisory.over_rows:
+            raise ValueError(
+                f"{self.learned} weighs keys by their degrees, but those of {self.supervisory} are no rows of p, and "
+                "have none; use weights=None."
+            )
         self._has_warned = False
         for name, first in _FIRST.items():
             if name in self.learned.learns:
                 self.register_parameter(f"log_{name}", torch.nn.Parameter(torch.tensor(log(first))))
-        if "tau" in self.learned.learns and self.learned.affinity == "distance":
-            raise ValueError(
-                f"learned={self.learned.unmixed()} reads no tau; use metric='cosine' or metric='dot' to learn it."
-            )
 
     @property
     def tau(self) -> Tensor:
@@ -205,8 +207,9 @@ class ICONLoss(torch.nn.Module):
         Raises
         ------
         ValueError
-            Shapes that do not fit, values of y that p cannot read, rows of zeros under the cosine, no row with a
-            positive, a p that is zero on some keys where the divergence is infinite.
+            Shapes that do not fit, values of y that p cannot read, rows of zeros under the cosine, of NaN or infinity,
+            or so large that the loss is beyond the rows' precision, no row with a positive, a p that is zero on some
+            keys where the divergence is infinite.
         TypeError
             `z` or `keys` that is no tensor.
         """
@@ -217,16 +220,29 @@ class ICONLoss(torch.nn.Module):
             dtype = torch.promote_types(z.dtype, torch.float32)
             if keys is not None:
                 dtype = torch.promote_types(dtype, keys.dtype)
-            z = z.to(dtype)
-            keys = z if keys is None else keys.to(dtype)
-            if self._is_cosine and not compiling:
-                _refuse_zero_rows(z, "z")
-                if keys is not z:
-                    _refuse_zero_rows(keys, "keys")
             y = as_targets(self.supervisory, y, len(z), z.device)
-            if self.symmetric and (self.gather_distributed or self.learned.normalized):
-                return (self._mean(z, y, keys) + self._mean(keys, y, z)) / 2
-            return self._mean(z, y, keys, both_ways=self.symmetric)
+            value = self._in_precision(dtype, z, y, keys)
+            if compiling or value.isfinite():
+                return value
+            _refuse_numbers_that_are_none(z, "z")
+            if keys is not None:
+                _refuse_numbers_that_are_none(keys, "keys")
+            value = self._in_precision(torch.float64, z, y, keys).to(dtype)  # whose squares are numbers
+            if not value.isfinite():
+                raise ValueError(_too_large(z, keys, dtype))
+            return value
+
+    def _in_precision(self, dtype: torch.dtype, z: Tensor, y: Tensor | None, keys: Tensor | None) -> Tensor:
+        """L of a batch, computed in a precision."""
+        z = z.to(dtype)
+        keys = z if keys is None else keys.to(dtype)
+        if self._is_cosine and not torch.compiler.is_compiling():
+            _refuse_zero_rows(z, "z")
+            if keys is not z:
+                _refuse_zero_rows(keys, "keys")
+        if self.symmetric and (self.gather_distributed or self.learned.normalized):
+            return (self._mean(z, y, keys) + self._mean(keys, y, z)) / 2
+        return self._mean(z, y, keys, both_ways=self.symmetric)
 
     def _check_shapes(self, z: Tensor, keys: Tensor | None) -> None:
         for name, given in (("z", z), ("keys", keys)):
@@ -320,6 +336,32 @@ class ICONLoss(torch.nn.Module):
             )
 
 
+def _listed(rows: Tensor) -> str:
+    """The numbers of the rows that are marked."""
+    found = rows.nonzero().ravel()
+    return f"[{', '.join(map(str, found[:_LISTED].tolist()))}{', ...' if len(found) > _LISTED else ''}]"
+
+
+def _refuse_numbers_that_are_none(rows: Tensor, name: str) -> None:
+    bad = ~rows.detach().isfinite().all(1)
+    if bad.any():
+        first = rows.detach()[bad].ravel()
+        raise ValueError(
+            f"{name} holds {first[~first.isfinite()][0].item()} in rows {_listed(bad)} ({int(bad.sum())} in all); look "
+            "for a division by zero or a learning rate that is too large, or leave these rows out."
+        )
+
+
+def _too_large(z: Tensor, keys: Tensor | None, dtype: torch.dtype) -> str:
+    """What a loss of finite rows is beyond."""
+    far = [rows.detach().abs().amax(1) for rows in (z, keys) if rows is not None and rows.shape[1]]
+    name, tops = max(zip(("z", "keys"), far, strict=False), key=lambda each: float(each[1].max()))
+    return (
+        f"the loss is beyond {str(dtype).removeprefix('torch.')}: rows {_listed(tops > tops.max() / 10)} of {name} hold "
+        f"values up to {float(tops.max()):.2g}; scale them, or use metric='cosine'."
+    )
+
+
 def _refuse_zero_rows(rows: Tensor, name: str) -> None:
     tiny = torch.finfo(rows.dtype).tiny  # below which the gradient, one over the length, overflows
     if rows.shape[1] and (rows.detach()[:, 0].abs() >= tiny).all():
@@ -328,8 +370,7 @@ def _refuse_zero_rows(rows: Tensor, name: str) -> None:
     zero = (top < tiny).nonzero().ravel()
     if len(zero):
         what = "zero" if not top[zero].any() else f"zero or below {tiny:.2g}"
-        listed = ", ".join(map(str, zero[:_LISTED].tolist())) + (", ..." if len(zero) > _LISTED else "")
         raise ValueError(
-            f"metric='cosine' is undefined for rows of zeros; rows [{listed}] ({len(zero)} in all) of {name} are "
+            f"metric='cosine' is undefined for rows of zeros; rows {_listed(top < tiny)} ({len(zero)} in all) of {name} are "
             f"{what}: drop them, or use metric='euclidean'."
         )

@@ -85,6 +85,10 @@ def value_and_gradients(build, z, keys, *y):
 @pytest.mark.parametrize("p", list(P))
 def test_equals_the_objective(p, q, divergence):
     spec, y, keys = P[p]
+    if Q[q].by_degree and not spec.over_rows:
+        with pytest.raises(ValueError, match="weighs keys by their degrees"):
+            ICONLoss(spec, Q[q], divergence)
+        return
     conditional = spec.conditional(Z.numpy(), None if y is None else y.numpy())
     tokens = {"sample_weight": conditional.degrees} if p == "counts" else {}
     for debias in (0.0, 0.2):
@@ -760,12 +764,42 @@ def test_shapes_that_do_not_fit(p, given, message):
         (("knn", "narrow_gaussian", "total_variation"), ValueError, r"NarrowGaussian\(\) is the limit"),
         (("propagated_label", "gaussian"), ValueError, "graph of all rows"),
         ((supervisory.UniformKNN(), "gaussian"), ValueError, "set source='y'"),
-        (("knn", learned.Gaussian(tau="learn")), ValueError, "reads no tau; use metric='cosine' or metric='dot'"),
+        (("cross_modal", learned.SharedCluster("degree")), ValueError, "have none; use weights=None"),
+        (("knn", learned.Gaussian(2.0, "dot", 0.5)), ValueError, "sigma=2.0 and tau=0.5 both set the temperature"),
+        (("knn", learned.Gaussian(tau="learn")), ValueError, "reads no tau, got tau='learn'; use metric='cosine' or"),
     ],
 )
 def test_parameters_that_do_not_fit(parameters, error, message):
     with pytest.raises(error, match=message):
         ICONLoss(*parameters)
+
+
+@pytest.mark.parametrize("q", ["student_t", learned.Rational(), learned.NegativeSampling(learned.StudentT())], ids=str)
+def test_squares_beyond_single_precision(q):
+    z = (3e25 * Z.float()).requires_grad_()
+    value = ICONLoss("same_class", q)(z, LABELS)
+    expected = ICONLoss("same_class", q)(3e25 * Z, LABELS)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=0)
+    value.backward()
+    assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype, large", [(torch.float32, 4e29), (torch.float64, 2e200)], ids=str)
+@pytest.mark.parametrize("q", ["gaussian", "wide_gaussian", learned.Gaussian(metric="dot")], ids=str)
+def test_rows_too_large_for_the_loss_are_named(q, dtype, large):
+    z = Z.to(dtype, copy=True)
+    z[5] *= large / z[5].abs().max()
+    with pytest.raises(ValueError, match=r"beyond float(32|64): rows \[5\] of keys hold .*; scale them"):
+        ICONLoss("cross_modal", q, debias=0.1)(-z, keys=1.5 * z)
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_rows_that_hold_no_numbers_are_named(number):
+    z = Z.float().clone()
+    z[[2, 6], 1] = number
+    with pytest.raises(ValueError, match=rf"z holds {number} in rows \[2, 6\] \(2 in all\); look for"):
+        ICONLoss("same_class", COSINE)(z, LABELS)
 
 
 def test_infinite_divergence():

@@ -188,6 +188,11 @@ def _of_embedding(case: Case) -> Iterator[str]:
             f"late_exaggeration={late} multiplies the attraction of plain KL; use divergence='kl' and debias=0, or "
             "late_exaggeration=1."
         )
+    elif late > 1 and encoder.parametric:
+        yield (
+            f"late_exaggeration={late} is of maps by a lookup, got {encoder}; use late_exaggeration=1, or "
+            "encoder='lookup'."
+        )
     if given["method"] == "barnes_hut" and not encoder.parametric and given["n_components"] > 3:
         yield f"'n_components' should be at most 3 under method='barnes_hut', got {given['n_components']}; use 'auto'."
     if p.views and given["method"] == "exact":
@@ -221,6 +226,8 @@ def _of_clustering(case: Case) -> Iterator[str]:
         yield f"X holds {case.holds} and no features for {encoder} to read; use encoder='lookup'."
     if q.tilted and case.given["divergence"] != "kl":
         yield f"{q} has a prior, which is a cost beside KL; use divergence='kl', or prior=None."
+    if q.by_degree and case.given["divergence"] == "reverse_kl":
+        yield f"{q} weighs keys, which all count alike under reverse KL; use divergence='kl', or weights=None."
     if not terms_of(case.given["divergence"]).additive:
         yield (
             f"divergence={case.given['divergence']!r} is no sum over pairs, which the search over hard partitions adds "

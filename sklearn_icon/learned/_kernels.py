@@ -14,6 +14,8 @@ from .._core.spec import answer
 from ._base import DistanceKernel, Gradients, Learned, Pull, SlopeTerms
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from torch import Tensor
 
 _LEAST = 1e-18  # width: its square, and one over it, are numbers of single precision
@@ -63,6 +65,17 @@ class Gaussian(DistanceKernel):
         self.sigma = sigma
         self.metric = metric
         self.tau = tau
+
+    def validate(self) -> Self:
+        """Also refuse a temperature that is not read, or given twice; see `Spec.validate`."""
+        super().validate()
+        if self.euclidean and self.tau is not None:
+            raise ValueError(
+                f"metric='euclidean' reads no tau, got tau={self.tau!r}; use metric='cosine' or metric='dot', or sigma."
+            )
+        if self.tau is not None and self.sigma != 1:
+            raise ValueError(f"sigma={self.sigma!r} and tau={self.tau!r} both set the temperature; leave one out.")
+        return self
 
     @answer
     def scale_free(self) -> bool:

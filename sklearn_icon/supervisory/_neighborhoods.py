@@ -261,7 +261,12 @@ class _DistanceKernel(Neighborhood):
             n_neighbors = min(2 * n_neighbors, most)
 
     def measured_rows(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Rows:
-        """The rows between which p measures distances: those of X, or of the companion features."""
+        """The rows between which p measures distances, all pairs: those of X, or of the companion features."""
+        if self.n_neighbors is not None:
+            raise ValueError(
+                f"divergence='reverse_kl' compares all pairs of rows, among which n_neighbors={self.n_neighbors} of "
+                f"{self} has no say; leave it out, or use divergence='kl'."
+            )
         return self._features(X, y)
 
     def log_rows_with_self(self, X: Rows, y: Any = None, *, n_jobs: Jobs = None, random_state: Seed = None) -> Array:
@@ -274,7 +279,7 @@ class _DistanceKernel(Neighborhood):
                 "divergence='reverse_kl' with debias=0 compares all rows under one width, but sigma=None in "
                 f"{self}; set sigma, or debias > 0."
             )
-        features, more = self._features(X, y), self.metric_params or {}
+        features, more = self.measured_rows(X, y), self.metric_params or {}
         with np.errstate(over="ignore", invalid="ignore"):
             distances = pairwise_distances(features, metric=of_numbers(self.metric), **more)
         log_p = self._log_affinity()(_plain_squares(distances, self.sigma), _sq_sigma(self.sigma))

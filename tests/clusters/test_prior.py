@@ -147,7 +147,13 @@ def test_a_prior_is_a_cost_beside_kl(other):
 
 
 @pytest.mark.parametrize("sigma", [0, 1.0])
-def test_k_means_has_no_prior(sigma):
+def test_what_k_means_does_not_read_is_refused(sigma):
+    rows = np.random.default_rng(0).normal(size=(20, 2))
     how = {"divergence": "reverse_kl", "encoder": "lookup", "supervisory": Gaussian(sigma=sigma)}
     with pytest.raises(ValueError, match="has a prior"):
-        ICONClustering(3, learned=SharedCluster(prior=1.0), **how).fit(np.random.default_rng(0).normal(size=(20, 2)))
+        ICONClustering(3, learned=SharedCluster(prior=1.0), **how).fit(rows)
+    with pytest.raises(ValueError, match="weighs keys, which all count alike under reverse KL"):
+        ICONClustering(3, learned=SharedCluster("degree"), **how).fit(rows)
+    how["supervisory"] = Gaussian(sigma=sigma, n_neighbors=5)
+    with pytest.raises(ValueError, match="n_neighbors=5 of .* has no say"):
+        ICONClustering(3, **how).fit(rows)
