@@ -1,8 +1,10 @@
 """`methods.search` beside the defaults: what it finds by scores of its own, judged by others.
 
 Clusters are judged by their agreement with classes that the search never sees, classifiers by accuracy and maps by
-recall of neighbours on a half that is held out. Rows are drawn anew for each seed, and so are folds and starts; of each
-set the mean difference and its standard error are given. `--files`: sets of clusters, `.npz` with X and y.
+recall of neighbours on other rows. Rows are drawn anew for each seed, and so are folds and starts; of each
+set the mean difference and its standard error are given. `--files`: further sets, `.npz` with X and y, or section, of
+which those of less than 800 rows are left out. `--more`: the sets that were looked at once, after candidates were
+chosen.
 """
 
 import argparse
@@ -13,50 +15,72 @@ from pathlib import Path
 
 import numpy as np
 from _fresh import machine
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.model_selection import train_test_split
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, methods
 from sklearn_icon.metrics import clustering_accuracy
 
+_LEAST, _MOST = 800, 4000  # rows of a class of a file; rows of a draw, the search's and those that judge
 
-def of_clusters(X, y, seed):
+
+def of_clusters(X, y, n, seed):
+    X, y = X[:n], y[:n]
     k = len(np.unique(y))
     default = ICONClustering(k, random_state=seed)
     return X, None, {"n_clusters": k}, default, lambda model: clustering_accuracy(y, model.labels_)
 
 
-def of_classes(X, y, seed):
-    X, X_test, y, y_test = train_test_split(X, y, test_size=0.5, stratify=y, random_state=seed)
+def of_classes(X, y, n, seed):
+    n = min(n, len(X) // 2)
+    X, X_test, y, y_test = train_test_split(X, y, train_size=n, stratify=y, random_state=seed)
     return X, y, {}, ICONClassifier(random_state=seed), lambda model: model.score(X_test, y_test)
 
 
-def of_maps(X, y, seed):
-    X, X_test = train_test_split(X, test_size=0.5, random_state=seed)
+def of_maps(X, y, n, seed):
+    X, X_test = X[:n], X[n : 2 * n]
     return X, None, {}, ICONEmbedding(random_state=seed), lambda model: model.score(X_test)
+
+
+TASKS = {"classes": of_classes, "maps": of_maps, "clusters": of_clusters}
+
+
+def rows_of(path):
+    """(X, y) of a file."""
+    held = np.load(path)
+    X, y = held["X"].astype(np.float32), held["y"] if "y" in held else held["section"]
+    _, of_rows, sizes = np.unique(y, return_inverse=True, return_counts=True)
+    large = (sizes >= _LEAST)[of_rows]
+    return X[large], y[large]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=Path, nargs="*", default=[])
-    parser.add_argument("-n", type=int, default=800, help="rows that are drawn for each seed (default 800)")
+    parser.add_argument("--tasks", default="classes", help=f"of {', '.join(TASKS)}, separated by commas")
+    parser.add_argument("--data", help="names of sets, separated by commas (default all)")
+    parser.add_argument("--more", action="store_true", help="breast cancer and iris in place of digits and wine")
+    parser.add_argument("-n", type=int, default=150, help="rows of a search, drawn for each seed (default 150)")
+    parser.add_argument("--cv", type=int, default=5, help="folds (default 5)")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures here too, after each set")
+    parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument("--json", type=Path, help="write the figures here too, after each set, in place of those of it")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    digits = load_digits(return_X_y=True)
-    tasks = {"map, digits": (of_maps, digits), "clusters, digits": (of_clusters, digits)}
-    for path in args.files:
-        held = np.load(path)
-        tasks[f"clusters, {path.stem}"] = of_clusters, (held["X"].astype(np.float32), held["y"])
-    tasks["classes, breast cancer"] = of_classes, load_breast_cancer(return_X_y=True)
-    figures = []
+    loaders = {"breast cancer": load_breast_cancer, "iris": load_iris} if args.more else {}
+    data = {
+        name: load(return_X_y=True) for name, load in (loaders or {"digits": load_digits, "wine": load_wine}).items()
+    }
+    data |= {path.stem: rows_of(path) for path in args.files}
+    chosen = args.data.split(",") if args.data else list(data)
+    tasks = {f"{kind}, {name}": (TASKS[kind], data[name]) for kind in args.tasks.split(",") for name in chosen}
+    figures = json.loads(args.json.read_text())["figures"] if args.json and args.json.exists() else []
     for task, (make, (X, y)) in tasks.items():
         found, default, chosen, start = [], [], [], time.process_time()
-        for seed in range(args.seeds):
-            drawn = np.random.RandomState(seed).permutation(len(X))[: args.n]
-            rows, target, params, plain, judge = make(X[drawn], y[drawn], seed)
-            result = methods.search(rows, target, random_state=seed, **params)
+        for seed in range(args.first, args.first + args.seeds):
+            drawn = np.random.RandomState(seed).permutation(len(X))[:_MOST]
+            rows, target, params, plain, judge = make(X[drawn], y[drawn], args.n, seed)
+            result = methods.search(rows, target, cv=args.cv, random_state=seed, **params)
             found.append(float(judge(result.best_estimator_)))
             plain.set_params(random_state=result.best_estimator_.random_state)  # which starts depend on
             default.append(float(judge(plain.fit(rows, target))))
@@ -65,7 +89,10 @@ def main():
         more = np.subtract(found, default)
         error, seconds = more.std(ddof=1) / np.sqrt(len(more)), (time.process_time() - start) / args.seeds
         print(f"{task:28} {more.mean():+.4f} +- {error:.4f}, {seconds:.0f} s", flush=True)
-        figures.append({"task": task, "rows": len(drawn), "default": default, "search": found, "chosen": chosen})
+        figures = [each for each in figures if each["task"] != task]
+        figures.append(
+            {"task": task, "rows": len(rows), "cv": args.cv, "default": default, "search": found, "chosen": chosen}
+        )
         figures[-1] |= {"difference": more.mean(), "standard error": error, "CPU seconds": seconds}
         if args.json:
             args.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")

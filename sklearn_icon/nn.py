@@ -357,8 +357,8 @@ def _too_large(z: Tensor, keys: Tensor | None, dtype: torch.dtype) -> str:
     far = [rows.detach().abs().amax(1) for rows in (z, keys) if rows is not None and rows.shape[1]]
     name, tops = max(zip(("z", "keys"), far, strict=False), key=lambda each: float(each[1].max()))
     return (
-        f"the loss is beyond {str(dtype).removeprefix('torch.')}: rows {_listed(tops > tops.max() / 10)} of {name} hold "
-        f"values up to {float(tops.max()):.2g}; scale them, or use metric='cosine'."
+        f"the loss is beyond {str(dtype).removeprefix('torch.')}: rows {_listed(tops > tops.max() / 10)} of {name} "
+        f"hold values up to {float(tops.max()):.2g}; scale them, or use metric='cosine'."
     )
 
 
@@ -371,6 +371,6 @@ def _refuse_zero_rows(rows: Tensor, name: str) -> None:
     if len(zero):
         what = "zero" if not top[zero].any() else f"zero or below {tiny:.2g}"
         raise ValueError(
-            f"metric='cosine' is undefined for rows of zeros; rows {_listed(top < tiny)} ({len(zero)} in all) of {name} are "
-            f"{what}: drop them, or use metric='euclidean'."
+            f"metric='cosine' is undefined for rows of zeros; rows {_listed(top < tiny)} ({len(zero)} in all) of "
+            f"{name} are {what}: drop them, or use metric='euclidean'."
         )

@@ -162,9 +162,9 @@ class Method:
         Examples
         --------
         >>> from sklearn_icon import methods
-        >>> methods.get("harmonic").make_estimator(C=10.0, learned__n=2.0)
-        ICONClassifier(C=10.0, encoder=Linear(), learned=Harmonic(n=2.0),
-                       supervisory=DataLabel())
+        >>> methods.get("harmonic").make_estimator(tol=1e-6, learned__n=2.0)
+        ICONClassifier(encoder=Linear(), learned=Harmonic(n=2.0),
+                       supervisory=DataLabel(), tol=1e-06)
         """
         import sklearn_icon  # which imports an estimator where it is asked for
 

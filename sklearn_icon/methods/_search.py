@@ -40,11 +40,11 @@ _DEFAULTS = {"dimensionality reduction": "t-sne", "supervised": "cross-entropy",
 _ABSOLUTE = {"t-k-means"}  # whose width is one in the units of X, whatever these are
 _PARAMETERS: dict[str, list[dict[str, Any]]] = {
     "sne": [{"perplexity": 10}],
-    "t-sne": [{"perplexity": 10}, {"perplexity": 100}, {"learned__df": 0.5}],
+    "t-sne": [{"perplexity": 10}, {"perplexity": 100}, {"learned__df": 0.5}, {"perplexity": 10, "learned__df": 0.5}],
     "umap": [{"n_neighbors": 30}],
     "infonc-t-sne": [{"n_neighbors": 30}],
-    "cross-entropy": [{"C": 0.01}, {"C": 0.1}, {"C": 10.0}],
-    "harmonic": [{"C": 0.1}, {"C": 10.0}],
+    "cross-entropy": [{"C": 0.01}, {"C": 0.1}, {"C": 10.0}, {"C": 100.0}, {"encoder": "mlp"}],
+    "harmonic": [{"encoder": "mlp"}],
     "supcon": [{"learned__tau": 0.5}],
     "cmc": [{"learned__tau": 0.2}],
     "dcd": [{"n_neighbors": 30}],
@@ -159,9 +159,10 @@ def search(
         fits * rows = sum_r (c_r + 1) (k - 1) n_r + n <= budget * n,     k folds
 
     Candidates are the cells of a family whose estimator reads what is there, and for some a few of their parameters:
-    perplexity, neighbours, uniform mass, temperature, `C`. The best third of a round goes on, and the default of the
-    family's estimator with them. It is kept in the end unless another beats it, on average over folds of all rows, by
-    more than the standard error of the difference. Neighbours are searched once for all candidates of a fold.
+    perplexity, neighbours, uniform mass, temperature, `C`, a network. The best third of a round goes on, and the
+    default of the family's estimator with them. It is kept in the end unless another beats it, on average over folds of
+    all rows, by more than the standard error of the difference. Neighbours are searched once for all candidates of a
+    fold.
 
     Parameters
     ----------

@@ -155,5 +155,5 @@ def test_what_k_means_does_not_read_is_refused(sigma):
     with pytest.raises(ValueError, match="weighs keys, which all count alike under reverse KL"):
         ICONClustering(3, learned=SharedCluster("degree"), **how).fit(rows)
     how["supervisory"] = Gaussian(sigma=sigma, n_neighbors=5)
-    with pytest.raises(ValueError, match="n_neighbors=5 of .* has no say"):
+    with pytest.raises(ValueError, match=r"n_neighbors=5 of .* has no say"):
         ICONClustering(3, **how).fit(rows)
