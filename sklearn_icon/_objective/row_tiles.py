@@ -159,9 +159,11 @@ def _with_gradients(batch: Batch, ends: tuple[Tensor, ...], part: slice, wanted:
     log_k, pull = learned.pairwise_and_pull(rows, keys)
     back = log_k.T.contiguous() if batch.both_ways else None
     cost, slope = _cost_and_slope(batch, part, log_k)
+    del log_k  # of which no more than is read is held
     if back is not None:
         cost_back, slope_back = _cost_and_slope(batch, part, back)
         cost, slope = (cost + cost_back) / 2, slope.add_(slope_back.T).div_(2)
+        del back, slope_back
     return cost, [*pull(slope, wanted), *(None for _ in values)]
 
 

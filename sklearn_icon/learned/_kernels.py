@@ -139,9 +139,9 @@ class Gaussian(DistanceKernel):
 
         def pull(weights: Tensor, wanted: Sequence[bool]) -> Gradients:
             if keys is z:
-                return (weights + weights.T) @ z / self.temperature, None
-            of_z = weights @ keys / self.temperature if wanted[0] else None
-            return of_z, weights.T @ z / self.temperature if wanted[1] else None
+                return ((weights + weights.T) @ z).div_(self.temperature), None
+            of_z = (weights @ keys).div_(self.temperature) if wanted[0] else None
+            return of_z, (weights.T @ z).div_(self.temperature) if wanted[1] else None
 
         return self.pairwise(z, keys), pull
 
