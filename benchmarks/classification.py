@@ -9,6 +9,10 @@ semi-supervised ones then read -1, and the others fit what is left.
 otherwise; there the seeds of a system share a process, whose seconds are no benchmark. "overconfidence" is the mean
 greatest probability less the accuracy, "spread" the variance of `transform` within classes over that between them.
 With `--json` each run is saved as it ends, and not repeated.
+
+`OMP_NUM_THREADS=1 python benchmarks/classification.py --cpu` prints CPU of `ICONClassifier` over that of
+`LogisticRegression`, both at their defaults, on five small sets, as they are and standardised (text: TF-IDF): medians
+of fits by turns in this process.
 """
 
 import argparse
@@ -25,12 +29,15 @@ import numpy as np
 from _fresh import machine, peak_mb
 from _images import load_images
 from scipy import sparse
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.svm import SVC
 
@@ -186,6 +193,36 @@ def table(of_data):
             print(f"| {system}{note} | " + " | ".join(cells) + " |")
 
 
+def small_sets():
+    """Yield (name, rows, classes) of scikit-learn's small sets and of made-up text, as they are and standardised."""
+    for load_set in (load_iris, load_wine, load_breast_cancer, load_digits):
+        X, y = load_set(return_X_y=True)
+        name = load_set.__name__.removeprefix("load_")
+        yield name, X, y
+        yield f"{name}, standardised", StandardScaler().fit_transform(X), y
+    X, y = _counts(1500, n_tokens=5000, n_classes=4, length=60)
+    yield "text, counts", X, y
+    yield "text, TF-IDF", TfidfTransformer().fit_transform(X), y
+
+
+def cpu_ratios(n_pairs):
+    """Print milliseconds of CPU of both, and the median ratio of pairs."""
+    warnings.simplefilter("ignore")  # LogisticRegression's, of iterations that do not suffice
+    print(f"{'':<28}{'ours ms':>9}{'theirs ms':>11}{'ratio':>7}   accuracy of the fitted rows")
+    for name, X, y in small_sets():
+        spent, accuracy = {"icon": [], "LogisticRegression": []}, {}
+        for pair in range(n_pairs + 1):
+            for system in sorted(spent, reverse=pair % 2):
+                model = SYSTEMS[system](0, None)
+                start = time.process_time()
+                model.fit(X, y)
+                spent[system].append(time.process_time() - start)
+                accuracy[system] = model.score(X, y)
+        ours, theirs = (1000 * np.array(seconds[1:]) for seconds in spent.values())  # the first ones import
+        told = f"{np.median(ours):9.2f}{np.median(theirs):11.2f}{np.median(ours / theirs):7.2f}"
+        print(f"{name:<28}{told}   {accuracy['icon']:.3f} {accuracy['LogisticRegression']:.3f}", flush=True)
+
+
 def run_seeds(args, system, seeds, rows):
     """Yield (seed, figures) of fits in one process."""
     command = [sys.executable, __file__, "--fit", system, "--rows", rows, "--seed", ",".join(map(str, seeds))]
@@ -233,6 +270,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5, help="splits and random states 0, 1, ... (default 5)")
     parser.add_argument("--labels", type=float, default=1.0, help="share of the training rows whose label is known")
     parser.add_argument("--warm", action="store_true", help="time a second fit in each process")
+    parser.add_argument("--cpu", action="store_true", help="CPU beside LogisticRegression's on small sets, and no more")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path, help="save each run here, and do not repeat it")
     for name in ("--fit", "--rows", "--seed"):
@@ -240,6 +278,8 @@ def main():
     args = parser.parse_args()
     if args.fit:
         return fit_here(args)
+    if args.cpu:
+        return cpu_ratios(15)
     runs = json.loads(args.json.read_text())["runs"] if args.json and args.json.exists() else {}
     if not args.losses:
         return report(run_data(args, args.data, runs)[1])
