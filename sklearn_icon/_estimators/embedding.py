@@ -23,7 +23,7 @@ from .._training.initialization import check_start, given_map, initial_map
 from .._training.new_rows import FittedRows, held_by
 from .base import Drawn, ICon
 from .progress import counted
-from .routes import Case, route_of
+from .routes import Case, no_draws, no_grid, route_of
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -556,17 +556,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         gridded = lookup and can_interpolate(p, q_spec, self.n_components)
         drawn = lookup and can_sample(p, q_spec) and not q_spec.learns
         if self.method == "interpolation" and not gridded:
-            raise ValueError(
-                "method='interpolation' needs encoder='lookup', n_components of 1 or 2, debias=0 and a learned kernel "
-                f"of Euclidean distance that is smooth at zero ('student_t', 'gaussian'); got {encoder}, "
-                f"n_components={self.n_components} and {q_spec}. Use method='auto'."
-            )
+            raise ValueError(no_grid(q_spec, encoder, self.n_components))
         if self.method == "sampled" and lookup and not (drawn and self.divergence == "kl"):
-            raise ValueError(
-                "method='sampled' needs an encoder to train, or divergence='kl', debias=0 and a given kernel of "
-                f"Euclidean distance ('student_t', 'gaussian'); got {encoder}, divergence={self.divergence!r} and "
-                f"{q_spec}. Use method='auto'."
-            )
+            raise ValueError(no_draws(q_spec, encoder, self.divergence))
         if self.method not in ("auto", "barnes_hut"):
             return self.method
         if not lookup:

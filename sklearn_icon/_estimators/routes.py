@@ -197,6 +197,37 @@ def _of_embedding(case: Case) -> Iterator[str]:
         yield f"'n_components' should be at most 3 under method='barnes_hut', got {given['n_components']}; use 'auto'."
     if p.views and given["method"] == "exact":
         yield f"method='exact' sums over all rows at once, but {p} draws views; use method='auto'."
+    if p.keys != "tokens":
+        yield from _of_sums(case)
+
+
+def _of_sums(case: Case) -> Iterator[str]:
+    """Sums over all pairs that a map, whatever p, has not got as asked."""
+    q, encoder, given = case.q, case.encoder, case.given
+    plain = q.euclidean and not q.mixture and not given["debias"]
+    grid = plain and q.smooth_at_zero and given["n_components"] <= 2 and not encoder.parametric
+    if given["method"] == "interpolation" and not grid:
+        yield no_grid(q, encoder, given["n_components"])
+    drawn = plain and not q.learns and given["divergence"] == "kl"
+    if given["method"] == "sampled" and not encoder.parametric and not drawn:
+        yield no_draws(q, encoder, given["divergence"])
+
+
+def no_grid(q: Any, encoder: Any, n_components: int) -> str:
+    """Why there is no grid."""
+    return (
+        "method='interpolation' needs encoder='lookup', n_components of 1 or 2, debias=0 and a learned kernel of "
+        f"Euclidean distance that is smooth at zero ('student_t', 'gaussian'); got {encoder}, n_components="
+        f"{n_components} and {q}. Use method='auto'."
+    )
+
+
+def no_draws(q: Any, encoder: Any, divergence: Any) -> str:
+    """Why keys cannot be drawn."""
+    return (
+        "method='sampled' needs an encoder to train, or divergence='kl', debias=0 and a given kernel of Euclidean "
+        f"distance ('student_t', 'gaussian'); got {encoder}, divergence={divergence!r} and {q}. Use method='auto'."
+    )
 
 
 def _of_tokens(case: Case) -> Iterator[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import qr
 from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS
+from sklearn.utils._param_validation import Interval
 
+from .._core.spec import shortened
 from .._core.types import Array, Metric, Rows
 
 NAMES: dict[Any, str] = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan"}
@@ -27,6 +30,7 @@ _PARAMS: dict = {
     **{name: {"w"} for name in ("cosine", "correlation", "canberra", "braycurtis", "hamming")},
     **{name: {"w"} for name in PAIRWISE_BOOLEAN_FUNCTIONS},
 }
+_EXPONENTS = Interval(Real, 0, None, closed="right")
 _ROUNDING = 1e-8  # of the largest distance: what rounding leaves of a zero
 _ASYMMETRY = 1e-3  # of the largest distance
 _DEPENDENT = 1e-10  # of a column's own length, what others leave of it
@@ -37,6 +41,8 @@ _BLOCK = 512
 def plain_metric(metric: Metric, metric_params: dict | None) -> tuple[Metric, dict]:
     """(the metric's plain name, its parameters), of names that stand for the same."""
     metric, params = NAMES.get(metric, metric), dict(metric_params or {})
+    if metric == "minkowski" and not _EXPONENTS.is_satisfied_by(p := params.get("p", 2)):
+        raise ValueError(f"p in metric_params must be a number above zero, got {shortened(repr(p))}; 2 is euclidean.")
     if metric == "minkowski" and set(params) <= {"p"} and params.get("p", 2) in (1, 2, np.inf):
         metric = {1: "manhattan", 2: "euclidean", np.inf: "chebyshev"}[params.pop("p", 2)]
     return metric, params
@@ -55,6 +61,12 @@ def allowed_params(metric: Metric, params: dict, X: Rows) -> None:
     if unknown:
         takes = f"takes {sorted(known)}" if known else "takes no parameters"
         raise ValueError(f"metric_params={unknown} are unknown: metric={metric!r} {takes}.")
+    w = params.get("w")
+    if w is not None and (np.shape(w) != X.shape[1:] or not (np.asarray(w, dtype=np.float64) >= 0).all()):
+        raise ValueError(
+            f"w in metric_params must hold a weight of each of the {X.shape[1]} columns, positive or zero, got "
+            f"{shortened(repr(w))}."
+        )
 
 
 def listed(numbers: Array) -> str:

@@ -133,3 +133,16 @@ def test_sparse_new_rows_under_a_metric_of_dense_ones(metric):
     model = ICONEmbedding(metric=metric, perplexity=4, max_iter=30, random_state=0).fit(ROWS)
     with pytest.raises(ValueError, match=f"metric='{metric}' does not work on sparse rows"):
         model.transform(sparse.csr_array(ROWS[:4] + 0.1))
+
+
+@pytest.mark.parametrize(
+    "params, said",
+    [({"p": p}, "p in metric_params must be a number above zero") for p in (-1, 0, "a", np.nan, [1, 2])]
+    + [
+        ({"p": 3, "w": w}, "w in metric_params must hold a weight of each of the 5 columns")
+        for w in ([1, 2], -np.ones(5))
+    ],
+)
+def test_parameters_of_minkowski_that_make_no_distance(params, said):
+    with pytest.raises(ValueError, match=said):
+        ICONEmbedding(metric="minkowski", metric_params=params, perplexity=5).fit(ROWS)

@@ -83,6 +83,13 @@ REFUSED = {
     "a loss without bound": ICONEmbedding(learned=learned.WideGaussian(), encoder="linear"),
     "late exaggeration of another divergence": ICONEmbedding(divergence="jensen_shannon", late_exaggeration=2.0),
     "late exaggeration of a network": ICONEmbedding(late_exaggeration=2.0, encoder="mlp"),
+    "a grid of a kernel that is not smooth": ICONEmbedding(learned="harmonic", method="interpolation"),
+    "a grid of three dimensions": ICONEmbedding(3, method="interpolation"),
+    "a grid of a debiased p": ICONEmbedding(method="interpolation", debias=0.1),
+    "a grid of a network": ICONEmbedding(encoder="mlp", method="interpolation"),
+    "drawn keys of another divergence": ICONEmbedding(method="sampled", divergence="jensen_shannon"),
+    "drawn keys of learned degrees of freedom": ICONEmbedding(learned=learned.StudentT(df="learn"), method="sampled"),
+    "a start without features": ICONEmbedding(supervisory=supervisory.UniformKNN(2, "precomputed"), init="pca"),
     "classes as keys of a map": ICONEmbedding(supervisory="data_label"),
     "a kernel as clusters": ICONClustering(2, learned=learned.StudentT()),
     "walks of views": ICONClustering(2, supervisory=supervisory.RandomWalk(VIEWS, 2), encoder="linear"),
@@ -100,7 +107,8 @@ REFUSED = {
 def test_what_no_line_takes_is_refused_before_p_is_computed(why, monkeypatch):
     estimator = clone(REFUSED[why])
     rows = COUNTS if estimator.supervisory == "counts" else X
-    rows = np.abs(rows @ rows.T - np.diag(np.square(rows).sum(1))) if why.startswith("distances") else rows
+    distances = "precomputed" in repr(estimator)
+    rows = np.abs(rows @ rows.T - np.diag(np.square(rows).sum(1))) if distances else rows
     computed = []
     for spec in _classes():
         monkeypatch.setattr(spec, "conditional", lambda *_, **__: computed.append(1))
