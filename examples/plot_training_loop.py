@@ -15,6 +15,7 @@ from sklearn_icon.nn import ICONLoss
 
 digits = load_digits()
 X, y = torch.as_tensor(digits.data, dtype=torch.float32) / 16, torch.as_tensor(digits.target)
+torch.set_num_threads(1)  # of so small batches threads would only wait for each other
 generator = torch.Generator().manual_seed(0)
 torch.manual_seed(0)
 network = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 16))
