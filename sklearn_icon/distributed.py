@@ -7,6 +7,7 @@ hold the rows of the rank. Every rank has to call it. A rank that fails makes al
 
 import copy
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -56,13 +57,27 @@ def shard(data: Any, *, rank: int | None = None, n_ranks: int | None = None) -> 
         raise ValueError(f"rank={rank} must be from 0 to n_ranks - 1 = {n_ranks - 1}.")
     if isinstance(data, str | os.PathLike):
         data = _opened(os.fspath(data))
-    data = data.to_dask_array(lengths=True) if hasattr(data, "to_dask_array") else data  # of a frame of dask
-    data = data if hasattr(data, "shape") else np.asarray(data)
-    rows, n = data.iloc if hasattr(data, "iloc") else data, data.shape[0]
+    read = next((read for name, read in _READERS.items() if hasattr(data, name)), _of_list)
+    n, rows_at = read(data)
     if n < 2 * n_ranks:
         raise ValueError(f"data has {n} rows, fewer than two for each of {n_ranks} ranks; start fewer.")
-    part = rows[n * rank // n_ranks : n * (rank + 1) // n_ranks]
-    return part.compute() if hasattr(part, "compute") else part  # of dask
+    return rows_at(slice(n * rank // n_ranks, n * (rank + 1) // n_ranks))
+
+
+def _of_dask(array: Any) -> tuple[int, Callable]:
+    return array.shape[0], lambda rows: array[rows].compute()
+
+
+def _of_list(items: Any) -> tuple[int, Callable]:
+    return len(items), np.asarray(items).__getitem__
+
+
+_READERS: dict[str, Callable[[Any], tuple[int, Callable]]] = {  # by what data have: (rows, what takes a slice of them)
+    "to_dask_array": lambda frame: _of_dask(frame.to_dask_array(lengths=True)),
+    "compute": _of_dask,
+    "iloc": lambda frame: (len(frame), frame.iloc.__getitem__),
+    "shape": lambda array: (array.shape[0], array.__getitem__),
+}
 
 
 def _opened(path: str) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import gen_batches
 
+from .pieces import room
 from .types import Array, Rows
 
 _ROWS_AT_ONCE = 1 << 16
@@ -97,9 +98,7 @@ class Conditional:
         cls, weights: Rows, *, uniform: float = 0.0, exclude_self: bool = False, recall: float = 1.0, first: int = 0
     ) -> Conditional:
         """Normalise the rows of any non-negative matrix, dense or sparse; empty rows stay empty."""
-        weights = sparse.csr_array(weights, copy=True)
-        if weights.dtype not in (np.float32, np.float64):
-            weights = weights.astype(np.float64)
+        weights = _copied(sparse.csr_array(weights))
         if exclude_self and weights.diagonal(first).any():
             rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
             weights.data[rows + first == weights.indices] = 0
@@ -110,7 +109,8 @@ class Conditional:
             counts = np.diff(indptr[part.start : part.stop + 1])
             weights.data[indptr[part.start] : indptr[part.stop]] /= np.repeat(sums[part], counts)
         if max(weights.nnz, *weights.shape) <= np.iinfo(np.int32).max:  # half the memory, and what scikit-learn accepts
-            weights.indices, weights.indptr = weights.indices.astype(np.int32), weights.indptr.astype(np.int32)
+            parts = weights.indices, weights.indptr
+            weights.indices, weights.indptr = (part.astype(np.int32, copy=False) for part in parts)
         return cls(weights, uniform, exclude_self, sums, recall, first=first)
 
     @property
@@ -172,6 +172,17 @@ class Conditional:
             own = np.arange(min(self.shape[0], self.shape[1] - self.first))
             dense[own, own + self.first] = 0
         return dense * self.has_positives[:, None]
+
+
+def _copied(weights: sparse.csr_array) -> sparse.csr_array:
+    """A copy of floating-point numbers, wherever there is room for it."""
+    single = weights.dtype == np.float32
+    data, indices = (
+        room((weights.nnz,), np.float32 if single else np.float64),
+        room((weights.nnz,), weights.indices.dtype),
+    )
+    data[:], indices[:] = weights.data, weights.indices
+    return sparse.csr_array((data, indices, weights.indptr.copy()), shape=weights.shape)
 
 
 def warn_rows_without_positives(p: Conditional, counted: np.ndarray | bool = True) -> None:

@@ -2,23 +2,31 @@
 
 Pieces follow `max_memory`, and otherwise are as large whatever else the machine does: sums in other pieces round
 otherwise. They are smaller where one of the usual size is more than what is free as the fit first asks, and are halved
-where CUDA runs out of memory.
+where CUDA runs out of memory. Arrays that a bounded fit has no room for lie in temporary files.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from math import prod
+from typing import Any, TypeVar
+
+import numpy as np
 
 from .free_memory import free
+from .types import Array
 
 T = TypeVar("T")
 _LEAST = 1 << 16  # numbers of a piece
 _BYTES = 64  # of a fit for each number of a piece: some eight arrays of double precision
 _ALWAYS_FREE = 1 << 24  # bytes, up to which it is not asked what is free
 OWN_COPY = 8  # times the bytes of dense rows are allowed, or a fit keeps rows that nobody can write to without a copy
+_IN_MEMORY = 1 / 64  # of what is allowed, up to which an array has room in memory
 _HALVINGS = 12  # after which the largest piece is one of the least
 
 
@@ -57,6 +65,30 @@ def at_once(numbers: int) -> int:
 def is_above(n_bytes: float) -> bool:
     """Whether so many are more than the fit may take."""
     return _CURRENT.max_memory is not None and n_bytes > _CURRENT.max_memory
+
+
+def room(shape: tuple[int, ...], dtype: Any) -> Array:
+    """An array to be filled: in memory, or of what is large for a bounded fit in a file that ends with the array.
+
+    The file has no name, and is in the folder of temporary files, `tempfile.gettempdir()`; its pages are the system's
+    to write out and to read again.
+    """
+    n_bytes = prod(shape) * np.dtype(dtype).itemsize
+    if not is_above(n_bytes / _IN_MEMORY):
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(prefix="sklearn_icon") as file:
+        try:
+            if sys.platform == "linux":  # a disk that fills up later would end the process
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            else:
+                file.truncate(n_bytes)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"max_memory leaves {n_bytes / 1e9:.1f} GB of this fit to a temporary file in {tempfile.gettempdir()}, "
+                f"which has no room for it ({error.strerror}); set TMPDIR to a folder of a larger disk",
+            ) from error
+        return np.memmap(file, dtype, "r+", shape=shape).view(np.ndarray)
 
 
 def in_less(compute: Callable[[], T]) -> T:

@@ -147,8 +147,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         of a grid search have files of their own beside it.
     max_memory : float, default=None
         Bytes that a fit may add to what the process has, as `estimate_memory` counts them: one that needs more is a
-        MemoryError before anything is computed, and what is computed in pieces is in smaller ones. None: as many as
-        are free.
+        MemoryError before anything is computed, and what is computed in pieces is in smaller ones. Of dense rows what
+        is above it lies in temporary files, whose folder `TMPDIR` sets. None: as many as are free.
 
     Attributes
     ----------

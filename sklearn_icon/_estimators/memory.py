@@ -13,7 +13,7 @@ from scipy import sparse
 from .._core.free_memory import free
 from .._core.pieces import OWN_COPY
 from .._core.rows import is_fixed
-from .._graph.search import bytes_of_search
+from .._graph.search import bytes_of_search, is_short
 
 MEGABYTE = 1 << 20
 _TORCH, _COMPILER = 195 * MEGABYTE, 145 * MEGABYTE  # resident once they are loaded
@@ -21,7 +21,8 @@ _NEVER_TOLD = 32 * MEGABYTE  # the least of which it is asked whether it is free
 _CERTAIN = 0.75  # of a prediction, below which no fit stays
 _EDGE = 60  # bytes of a neighbour, from its distance to its part of a gradient
 _FOUND, _OF_BLOCKS = 20, 0.5  # bytes of a neighbour found in blocks, which take half of what is allowed
-_MOST_COMPARED = 2e14  # squared rows times columns, an hour or so
+_OF_MAP, _OF_EDGE = 200, 24  # bytes of a row, and of its neighbour, of a map whose edges are in files
+_BY_CELLS, _OF_CELL = 100, 400  # bytes of a row that is searched in cells, and of a column of a cell's sample
 _END, _EDGES_TOGETHER = 32, 1 << 17  # bytes of a coordinate: of both ends, their difference and its square
 _SCALED_ROWS = 1 << 14  # two pieces, by which inputs of networks are scaled
 _REMEDY = "fit fewer rows or columns, or rows in single precision"
@@ -57,18 +58,22 @@ def libraries(compiled: bool) -> int:
 def of_neighbors(size: Size, n_neighbors: int, allowed: float | None = None) -> float:
     """Bytes of p from neighbours and a map of it: of the search, or of edges, whose turn comes after.
 
-    Of more than is allowed dense rows are searched in blocks, unless they are so many that it would take hours.
+    Of more than is allowed dense rows are searched in blocks or in cells, and arrays of edges are in files.
     """
-    search = size.rows * bytes_of_search(size.columns, n_neighbors)
-    affordable = size.dense and size.rows**2 * size.columns <= _MOST_COMPARED
-    if allowed is not None and search > allowed and affordable:
-        copy = size.row_bytes * size.rows
-        search = (
-            size.rows * _FOUND * n_neighbors
-            + _OF_BLOCKS * allowed
-            + copy * (not size.fixed or OWN_COPY * copy <= allowed)
-        )
-    return 30 * MEGABYTE + max(search, size.rows * _EDGE * n_neighbors)
+    search, edges = size.rows * bytes_of_search(size.columns, n_neighbors), size.rows * _EDGE * n_neighbors
+    if allowed is not None and size.dense:
+        search = _on_disk(size, n_neighbors, allowed) if search > allowed else search
+        edges = size.rows * (_OF_MAP + _OF_EDGE * n_neighbors) if edges > allowed else edges
+    return 30 * MEGABYTE + max(search, edges)
+
+
+def _on_disk(size: Size, n_neighbors: int, allowed: float) -> float:
+    """Bytes of a search in blocks, or of very many rows in cells, whose centres are those of a sample."""
+    copy = size.row_bytes * size.rows
+    found = size.rows * _FOUND * n_neighbors
+    if not is_short(size.rows, size.columns):
+        found = size.rows * _BY_CELLS + size.rows**0.5 * _OF_CELL * size.columns
+    return found + _OF_BLOCKS * allowed + copy * (not size.fixed or OWN_COPY * copy <= allowed)
 
 
 def of_k_means(size: Size, n_clusters: int, allowed: float | None) -> float:

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from .._core.compiled import njit
+from .._core.pieces import room
 from .._core.pools import blas_in_one_thread
 from .._core.types import Array
 
@@ -65,7 +66,7 @@ class _Rows:
     def __init__(self, left: Array, n_candidates: int) -> None:
         self.left, self.n_candidates = left, n_candidates
         shape = (len(left), 2 * n_candidates)
-        self.sq, self.keys = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.int32)
+        self.sq, self.keys = room(shape, np.float32), room(shape, np.int32)
         self.count, self.sq_limit = np.zeros(len(left), dtype=np.int32), np.full(len(left), _FAR)
 
     def buffers(self, rows: slice) -> tuple[Array, Array, Array, Array]:

@@ -18,10 +18,11 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.utils import check_array, check_random_state
 
 from .._core.group import group
-from .._core.pieces import at_once, is_above
+from .._core.pieces import is_above
 from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .checks import checked_matrix, without_negatives
-from .ring import neighbors_in_blocks, ring_neighbors
+from .on_disk import neighbors_on_disk
+from .ring import ring_neighbors
 from .search import Neighbors, bytes_of_search, search
 from .shared import shared
 from .space import as_scikit_learn, space_of
@@ -66,7 +67,7 @@ def nearest_neighbors(
         return ring_neighbors(space, n_neighbors, n_jobs)
     n, width = space.X.shape
     if space.root and not sp.issparse(space.X) and is_above(n * bytes_of_search(width, n_neighbors)):
-        return neighbors_in_blocks(space, n_neighbors, n_jobs, at_once(n * width) // width)
+        return neighbors_on_disk(space, n_neighbors, n_jobs)
     how = metric, metric_params
     return shared(X, how, n_neighbors, lambda rank: search(space, n_neighbors, n_jobs, random_state, rank), ranked)
 

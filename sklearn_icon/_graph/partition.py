@@ -11,19 +11,21 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_argmin
+from sklearn.utils import gen_batches
 
 from .._core.compiled import njit
 from .._core.interrupts import raise_if_interrupted
+from .._core.pieces import at_once, room
 from .._core.pools import blas_in_one_thread
 from .._core.quiet import quiet
 from .._core.types import Array
-from .brute_force import _FAR, _FINITE, _RUN, _TILE, _enter, _factors, _keep_smallest, _offer_to_rows, _Rows, _settle
+from .brute_force import _FAR, _FINITE, _RUN, _TILE, FAR_NORM, _enter, _keep_smallest, _offer_to_rows, _Rows, _settle
 
 _SAMPLE_OF_A_CELL = 32  # rows from which its centre is found
 _STEPS = 10  # of k-means
@@ -31,6 +33,7 @@ _USUAL = 1e3  # norms that are not outliers, where half of all are below one
 _FOUND = 0.97  # of the neighbours, in the cells that are compared
 _MOST = 0.3  # of all rows to compare a row with; beyond, the partition tells too little
 _NEAREST = 12  # neighbours whose as many nearest are looked at
+_NUMBERS_AT_ONCE, _ROWS_AT_ONCE = 1 << 22, 4096  # of rows that are read, and that are looked at
 
 
 class Partition(NamedTuple):
@@ -45,26 +48,26 @@ class Partition(NamedTuple):
     near: Array
 
 
-def part(X: Array, seed: int) -> Partition:
-    """Cells of about as many rows as there are cells."""
-    n = len(X)
+def part(X: Any, seed: int) -> Partition:
+    """Cells of about as many rows as there are cells; X gives rows in single precision by slices and numbers."""
+    n, blocks = len(X), list(gen_batches(len(X), max(1, at_once(_NUMBERS_AT_ONCE) // X.shape[1])))
     n_cells = max(1, int(np.sqrt(n)))
     rng = np.random.RandomState(seed)
-    usual = np.flatnonzero(np.einsum("ij,ij->i", X, X) < _USUAL**2)  # k-means takes the mean from all rows
+    sq = np.concatenate([_sq_norms(X[block]) for block in blocks])
+    usual = np.flatnonzero(sq < _USUAL**2)  # k-means takes the mean from all rows
     sample = X[rng.choice(usual, min(len(usual), _SAMPLE_OF_A_CELL * n_cells), replace=False)]
     n_cells = min(n_cells, len(sample))
     centres = sample[rng.choice(len(sample), n_cells, replace=False)]
     means = KMeans(n_cells, init=centres, n_init=1, max_iter=_STEPS, tol=0)
     with quiet(category=ConvergenceWarning):  # fewer distinct rows
         centres = means.fit(sample).cluster_centers_
-    cell = pairwise_distances_argmin(X, centres)
+    cell = np.concatenate([pairwise_distances_argmin(X[block], centres) for block in blocks])
     sizes = np.bincount(cell, minlength=n_cells)
     starts = np.r_[0, np.cumsum(-(-sizes // _RUN) * _RUN)]
     by_cell = np.argsort(cell, kind="stable")
     order = np.full(starts[-1], -1)
     order[np.arange(n) - np.repeat(np.r_[0, np.cumsum(sizes)[:-1]], sizes) + np.repeat(starts[:-1], sizes)] = by_cell
-    sq = np.einsum("ij,ij->i", centres, centres)
-    gaps = sq - 2 * centres @ centres.T
+    gaps = _sq_norms(centres) - 2 * centres @ centres.T
     gaps[np.arange(n_cells), np.arange(n_cells)] = -np.inf
     return Partition(order, starts, cell, np.argsort(gaps, axis=1, kind="stable"))
 
@@ -80,41 +83,56 @@ def cells_needed(partition: Partition, rows: Array, neighbors: Array) -> int | N
     return n_cells if compared <= _MOST * len(partition.cell) else None
 
 
-def partition_candidates(X: Array, partition: Partition, n_cells: int, n_candidates: int, n_threads: int) -> Array:
+def _sq_norms(X: Array) -> Array:
+    return np.einsum("ij,ij->i", X, X)
+
+
+def partition_candidates(X: Any, partition: Partition, n_cells: int, n_candidates: int, n_threads: int) -> Array:
     """The keys nearest to each row among those of the nearest cells and among neighbours' neighbours; -1 is none."""
     order, starts, _, near = partition
-    padding = order < 0
-    X = X[np.maximum(order, 0)]
-    left, right = _factors(X)
-    right[-1, : len(order)][padding] = _FAR
-    rows = _Rows(left, n_candidates)
+    rows = _Rows(_by_cell(X, order), n_candidates)
     cells = [slice(start, stop) for start, stop in pairwise(starts)]
     blocks = [range(start, min(start + 8 * n_threads, len(cells))) for start in range(0, len(cells), 8 * n_threads)]
     with blas_in_one_thread(), ThreadPoolExecutor(n_threads) as pool:
         for block in blocks:
             others = [[cells[c] for c in near[own, :n_cells]] for own in block]
-            list(pool.map(partial(_meet, rows, right), [cells[own] for own in block], others))
+            list(pool.map(partial(_meet, rows), [cells[own] for own in block], others))
             raise_if_interrupted()
         _settle(rows.sq_limit, rows.count, rows.sq, rows.keys, n_candidates)
-        parts = [slice(start, start + 4096) for start in range(0, len(order), 4096)]
+        parts = list(gen_batches(len(order), _ROWS_AT_ONCE))
         list(pool.map(lambda p: _bring_nearest(rows.sq[p], rows.keys[p], n_candidates), parts))
         nearest = rows.keys[:, : min(_NEAREST, n_candidates)].copy()
         rows.count[:] = n_candidates
         rows.count[rows.keys[:, n_candidates - 1] < 0] = 0  # too few to look at others
-        list(pool.map(lambda p: _look_further(p.start, X, nearest, *rows.buffers(p), n_candidates), parts))
-    candidates = np.empty((len(partition.cell), n_candidates), dtype=np.int32)
+        list(pool.map(lambda p: _look_further(p.start, rows.left, nearest, *rows.buffers(p), n_candidates), parts))
+    candidates = room((len(partition.cell), n_candidates), np.int32)
     for part in parts:
-        own, found = order[part], rows.keys[part, :n_candidates]
-        candidates[own[own >= 0]] = np.where(found < 0, -1, order[found])[own >= 0]
+        there, found = order[part] >= 0, rows.keys[part, :n_candidates]
+        candidates[order[part][there]] = np.where(found < 0, -1, order[found])[there]
     return candidates
 
 
-def _meet(rows: _Rows, right: Array, cell: slice, others: list[slice]) -> None:
+def _by_cell(X: Any, order: Array) -> Array:
+    """(-2 x, |x|^2, 1) of the rows in an order, of which -1 and rows that are too far for products are far from all."""
+    left = room((len(order), X.shape[1] + 2), np.float32)
+    for part in gen_batches(len(order), _ROWS_AT_ONCE):
+        rows = X[np.maximum(order[part], 0)]
+        sq = _sq_norms(rows)
+        far = (sq > FAR_NORM**2) | (order[part] < 0)
+        rows[far], sq[far] = 0, _FAR
+        np.multiply(rows, -2, out=left[part, :-2])
+        left[part, -2], left[part, -1] = sq, 1
+    return left
+
+
+def _meet(rows: _Rows, cell: slice, others: list[slice]) -> None:
     """Offer the keys of other cells to the rows of a cell."""
+    own = rows.left[cell] * np.float32(-0.5)
+    own[:, -2], own[:, -1] = 1, rows.left[cell, -2]
     for start in range(cell.start, cell.stop, _TILE):
         part = slice(start, min(start + _TILE, cell.stop))
         for number, keys in enumerate(others):
-            tile = rows.left[part] @ right[:, keys]
+            tile = own[start - cell.start : part.stop - cell.start] @ rows.left[keys].T
             if number == 0 and tile.shape[1] > rows.n_candidates:
                 nearest = np.partition(tile, rows.n_candidates - 1, axis=1)[:, rows.n_candidates - 1]
                 rows.sq_limit[part] = np.nextafter(nearest, _FAR)
@@ -131,10 +149,10 @@ def _bring_nearest(sq: Array, keys: Array, n_candidates: int) -> None:
 
 @njit(nogil=True, fastmath=_FINITE)
 def _look_further(
-    first: int, X: Array, nearest: Array, limit: Array, count: Array, sq: Array, keys: Array, n_candidates: int
+    first: int, left: Array, nearest: Array, limit: Array, count: Array, sq: Array, keys: Array, n_candidates: int
 ) -> None:
     """Offer to rows the nearest of their nearest, of those that are not yet in their buffers."""
-    seen = np.full(len(X), -1, dtype=np.int32)
+    seen = np.full(len(left), -1, dtype=np.int32)
     for i in range(len(limit)):
         if count[i] < n_candidates:
             continue
@@ -147,9 +165,10 @@ def _look_further(
                     continue
                 seen[b] = i
                 total = np.float32(0)
-                for f in range(X.shape[1]):
-                    difference = X[first + i, f] - X[b, f]
+                for f in range(left.shape[1] - 2):
+                    difference = left[first + i, f] - left[b, f]
                     total += difference * difference
+                total /= np.float32(4)
                 if total < limit[i]:
                     _enter(i, total, b, limit, count, sq, keys, n_candidates)
         if count[i] > n_candidates:

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from joblib import effective_n_jobs
 from sklearn.neighbors import NearestNeighbors
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, gen_batches
 
 from .._core.pools import library_threads
 from .._core.quiet import quiet
@@ -93,7 +93,7 @@ def propose_by_partition(space: Space, k: int, n_jobs: Jobs, exact: Callable[[Ar
     """
     from .partition import cells_needed, part, partition_candidates
 
-    X, n = near_zero(space)[0], len(space.X)
+    n, X = len(space.X), NearZero(space)
     partition, sample = part(X, space.seed), np.linspace(0, n - 1, min(n, SAMPLE) + 2, dtype=np.intp)[1:-1:2]
     n_cells = cells_needed(partition, sample, exact(sample).indices)
     if n_cells is None:
@@ -103,21 +103,33 @@ def propose_by_partition(space: Space, k: int, n_jobs: Jobs, exact: Callable[[Ar
 
 def near_zero(space: Space) -> tuple[Array, Array, float]:
     """(rows, reference, scale): in single precision, about the centre and in units of a usual distance from it."""
-    sample = space.reference[:: max(1, len(space.reference) // 1024)]
-    centre = np.median(sample, axis=0).astype(np.float64)
-    norms = np.sqrt(sq_norms(sample - centre))
-    scale = 2.0 ** np.ceil(np.log2(np.median(norms[norms > 0]) if norms.any() else 1.0))
-    reference = _rescaled(space.reference, centre, scale)
-    return (reference if space.own else _rescaled(space.X, centre, scale)), reference, scale
+    near = NearZero(space)
+    reference = near.of(space.reference)
+    return (reference if space.own else near.of(space.X)), reference, near.scale
 
 
-def _rescaled(rows: Array, centre: Array, scale: float) -> Array:
-    """(rows - centre) / scale in single precision; the farthest, which are no neighbours, are brought nearer."""
-    out = np.empty(rows.shape, dtype=np.float32)
-    for start in range(0, len(rows), 4096):
-        part = slice(start, start + 4096)
-        out[part] = np.clip((rows[part] - centre) / scale, -_FARTHEST, _FARTHEST)
-    return out
+class NearZero:
+    """Rows of a reference by slices and numbers, about its centre, in units of a usual distance: single precision."""
+
+    def __init__(self, space: Space) -> None:
+        self.rows, self.shape = space.reference, space.reference.shape
+        sample = self.rows[:: max(1, len(self.rows) // 1024)]
+        self.centre = np.median(sample, axis=0).astype(np.float64)
+        norms = np.sqrt(sq_norms(sample - self.centre))
+        self.scale = 2.0 ** np.ceil(np.log2(np.median(norms[norms > 0]) if norms.any() else 1.0))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> Array:
+        return self.of(self.rows[rows])
+
+    def of(self, rows: Array) -> Array:
+        """(rows - centre) / scale; the farthest, which are no neighbours, are brought nearer."""
+        out = np.empty(rows.shape, dtype=np.float32)
+        for part in gen_batches(len(rows), 4096):
+            out[part] = np.clip((rows[part] - self.centre) / self.scale, -_FARTHEST, _FARTHEST)
+        return out
 
 
 def _descent_class() -> Any:

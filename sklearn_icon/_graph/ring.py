@@ -42,7 +42,7 @@ def ring_neighbors(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
     if not 1 <= k <= n - 1:
         raise ValueError(f"n_neighbors={k!r} must be an integer from 1 to n - 1 = {n - 1}")
     squared = replace(space, root=np.positive, unit=1.0, dtype=np.float64, first_row=ranks.first)
-    nearest = _Nearest(squared, k)
+    nearest = Nearest(squared, k)
     if len(rows) > 1:
         visit = replace(squared, own=True, first_key=ranks.first)
         found, n_known = search(visit, min(k, len(rows) - 1), n_jobs, 0), min(k, len(rows) - 1)
@@ -61,7 +61,7 @@ def neighbors_in_blocks(space: Space, k: int, n_jobs: Jobs, n_at_once: int) -> N
     n = len(space.X)
     squared = replace(space, root=np.positive, unit=1.0, dtype=np.float64, first_row=0)
     n_blocks = int(np.clip(-(-n // max(n_at_once, 1)), 1, max(1, n // (k + 1))))  # of more rows than neighbours
-    nearest, cuts = _Nearest(squared, k), np.linspace(0, n, n_blocks + 1).astype(int)
+    nearest, cuts = Nearest(squared, k), np.linspace(0, n, n_blocks + 1).astype(int)
     blocks = [slice(int(first), int(last)) for first, last in pairwise(cuts)]
     for block in blocks:
         rows, n_known = np.array(space.X[block]), min(k, block.stop - block.start - 1)
@@ -102,7 +102,7 @@ class _Shard(NamedTuple):
     n: int
 
 
-class _Nearest:
+class Nearest:
     """The nearest so far of each row of this rank, with squared distances, infinite ones of none."""
 
     def __init__(self, space: Space, k: int) -> None:
@@ -157,7 +157,7 @@ class _Returned:
         return np.concatenate(counts), np.concatenate(edges)
 
 
-def _visit(nearest: _Nearest, shards: list[_Shard], by: int, n_jobs: Jobs) -> None:
+def _visit(nearest: Nearest, shards: list[_Shard], by: int, n_jobs: Jobs) -> None:
     """Find the neighbours among the rows of this rank and of that which is so many before, of both; hear of another."""
     ranks, space, k = group(), nearest.space, nearest.k
     here, guest, host = (shards[(ranks.rank + step) % len(shards)] for step in (0, -by, by))

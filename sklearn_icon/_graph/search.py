@@ -55,19 +55,23 @@ def bytes_of_search(width: float, k: int) -> float:
     return _BYTES_OF_NUMBER * width + _BYTES_OF_CANDIDATE * (k + SPARE)
 
 
+def is_short(n: int, cost: float) -> bool:
+    """Whether a search among n rows, of so many columns or the cost of as many, is exact."""
+    return n**2 * (40.0 + cost) <= _EXACT_LIMIT
+
+
 def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool = True) -> Neighbors:
     """Propose candidates, rank them by distances computed afresh, and scan all rows where that leaves a doubt.
 
     Of rows of one rank among several the search is exact, however many there are.
     """
-    (n, width), sparse, limit = space.reference.shape, sp.issparse(space.X), _most_neighbors(space, k)
+    (n, width), sparse, limit = space.reference.shape, sp.issparse(space.X), most_neighbors(space, k)
     if sparse and space.metric == "precomputed":
         return Neighbors(*nearest_of_graph(space, k), exact=True)
     cost = _OTHER_COST * space.X.nnz / n if sparse else width * (1 if space.root else _OTHER_COST)
     descent = space.own and space.metric in DESCENT and set(space.params) <= {"p", "V", "VI"}
-    total = n**2 * (40.0 + cost)
     alone = space.first_row is None
-    affordable = total <= _EXACT_LIMIT or not (descent and alone)
+    affordable = is_short(n, cost) or not (descent and alone)
     least = _TREE_ROWS if space.own else min(_TREE_ROWS, _FEW_ROWS)
     tree = bool(space.root) and not sparse and width <= TREE_FEATURES and n >= max(least, 20 * k)
     if space.compiled and n_jobs is None:
@@ -80,7 +84,7 @@ def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool 
         return Neighbors(indices, distances, exact=True)
     large = n >= _DEVICE_ROWS and not (sparse or tree)
     device = accelerator() if alone and space.own and space.root and large else None
-    if device is not None and total <= _DEVICE_LIMIT:
+    if device is not None and n**2 * (40.0 + cost) <= _DEVICE_LIMIT:
         return _search_on(device, space, k, rows, run)
     by_products = bool(space.root) and not sparse and n >= max(_FEW_ROWS, 4 * (k + SPARE))
     scanned = space.compiled and not space.own and len(rows) <= _SCANNED_ROWS
@@ -101,7 +105,7 @@ def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool 
     return _nearest_of(space, k, candidates, doubt, run, n_jobs, exact=affordable or tree)
 
 
-def _most_neighbors(space: Space, k: int) -> int:
+def most_neighbors(space: Space, k: int) -> int:
     """How many neighbours a row can have; refuses more."""
     n = space.reference.shape[0]
     limit, name = (n - 1, "n - 1") if space.own else (n, "n_reference")

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from .._core.compiled import njit
+from .._core.pieces import room
 from .._core.team import Team
 from .._core.types import Array
 
@@ -20,7 +21,7 @@ def mean_with_transpose(weights: sparse.csr_array, row_mass: Array) -> sparse.cs
     indptr = np.cumsum(counts)
     narrow = np.int32 if indptr[-1] <= np.iinfo(np.int32).max else np.int64
     indptr = indptr.astype(narrow)
-    indices, data = np.empty(indptr[-1], dtype=narrow), np.empty(indptr[-1], dtype=row_mass.dtype)
+    indices, data = room((int(indptr[-1]),), narrow), room((int(indptr[-1]),), row_mass.dtype)
     values, out = (weights.data, turned.data, row_mass / 2), (indptr, indices, data)
     team.run(_join, [(*ends, values, out, part.start, part.stop) for part in parts])
     joined = sparse.csr_array((data, indices, indptr), shape=weights.shape)
@@ -36,7 +37,7 @@ def each_pair_once(weights: sparse.csr_array, order: Array, dtype: np.dtype) -> 
     indptr = np.zeros(len(order) + 1, dtype=weights.indptr.dtype)
     _count_upper(weights.indptr, weights.indices, order, rank, indptr)
     np.cumsum(indptr, out=indptr)
-    indices, data = np.empty(indptr[-1], dtype=weights.indices.dtype), np.empty(indptr[-1], dtype=dtype)
+    indices, data = room((int(indptr[-1]),), weights.indices.dtype), room((int(indptr[-1]),), dtype)
     _fill_upper(weights.indptr, weights.indices, weights.data, order, rank, indptr[:-1].copy(), indices, data)
     return indptr, indices, data
 

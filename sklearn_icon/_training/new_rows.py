@@ -13,7 +13,7 @@ from scipy import sparse
 from .. import supervisory
 from .._core.conditional import Conditional, rows_of_table
 from .._core.group import group
-from .._core.pieces import OWN_COPY, is_above
+from .._core.pieces import OWN_COPY, is_above, room
 from .._core.rows import is_fixed, match_rows, row_digests
 from .._core.types import Array, Jobs, Rows
 from .._graph.neighbors import cross_neighbors
@@ -50,11 +50,13 @@ def neighbor_graph(p: Conditional) -> sparse.csr_array:
         nearest = np.argpartition(distances, min(_LISTED, k) - 1, axis=1)[:, :_LISTED]
         nearest = np.take_along_axis(nearest, np.take_along_axis(distances, nearest, axis=1).argsort(axis=1), axis=1)
         indices, distances = (np.take_along_axis(part, nearest, axis=1) for part in (indices, distances))
+    shape = n, indices.shape[1] + 1
     with_self = (
-        np.empty((n, indices.shape[1] + 1), dtype=np.int32 if p.shape[1] <= np.iinfo(np.int32).max else np.int64),
-        np.zeros((n, indices.shape[1] + 1), distances.dtype),
+        room(shape, np.int32 if p.shape[1] <= np.iinfo(np.int32).max else np.int64),
+        room(shape, distances.dtype),
     )
-    with_self[0][:, 0], with_self[0][:, 1:], with_self[1][:, 1:] = np.arange(n) + p.first, indices, distances
+    with_self[0][:, 0], with_self[0][:, 1:] = np.arange(n) + p.first, indices
+    with_self[1][:, 0], with_self[1][:, 1:] = 0, distances
     return rows_of_table(with_self[1], with_self[0], p.shape[1])
 
 

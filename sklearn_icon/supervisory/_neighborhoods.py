@@ -14,11 +14,12 @@ import numpy as np
 from scipy import sparse
 from scipy.special import logsumexp
 from sklearn.metrics import pairwise_distances
-from sklearn.utils import check_array
+from sklearn.utils import check_array, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._core.conditional import Conditional, rows_of_table
 from .._core.group import group
+from .._core.pieces import at_once, room
 from .._core.rows import of_numbers
 from .._core.spec import answer
 from .._core.types import Array, Jobs, Metric, Rows, Seed
@@ -43,6 +44,7 @@ _DEFAULT_PERPLEXITY = 30.0
 _DEFAULT_N_NEIGHBORS = 15
 _FULL_ROWS = 2000
 _SQ_RANGE = np.finfo(np.float64).tiny, 1e300  # of squares in full precision
+_NUMBERS_AT_ONCE = 1 << 24  # of distances, whose squares are in double precision
 _TIED = 8  # neighbours that are searched for the nearest ones, before twice as many
 
 
@@ -50,9 +52,13 @@ def _kernel_rows(
     distances: Array, perplexity: Any, sigma: float | None, log_affinity: Callable[..., Array], n_jobs: Jobs = None
 ) -> Array:
     """Rows of a kernel over distances, of fixed width `sigma` or of given perplexity."""
-    if sigma is None:
-        return perplexity_rows(_squared(distances), perplexity, log_affinity, n_jobs)
-    return normalize_log_rows(log_affinity(_plain_squares(distances, sigma), _sq_sigma(sigma)))
+    rows = room(distances.shape, np.float64)
+    for part in gen_batches(len(rows), max(1, at_once(_NUMBERS_AT_ONCE) // rows.shape[1])):
+        if sigma is None:
+            rows[part] = perplexity_rows(_squared(distances[part]), perplexity, log_affinity, n_jobs)
+        else:
+            rows[part] = normalize_log_rows(log_affinity(_plain_squares(distances[part], sigma), _sq_sigma(sigma)))
+    return rows
 
 
 def _plain_squares(distances: Array, sigma: float) -> Array:
@@ -477,7 +483,8 @@ class UniformKNN(Neighborhood):
         if n_neighbors == _DEFAULT_N_NEIGHBORS > most > 0:
             n_neighbors = shrink("n_neighbors", n_neighbors, most, data)
         neighbors = self._neighbors(features, n_neighbors, n_jobs, random_state)
-        rows = np.ones(neighbors.indices.shape)
+        rows = room(neighbors.indices.shape, np.float64)
+        rows.fill(1)
         return self._on_neighbors(neighbors, rows, group().total(features.shape[0]))
 
     def rows_at(self, distances: Array) -> Array:

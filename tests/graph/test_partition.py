@@ -1,5 +1,6 @@
 """Neighbours by partition: most are found, their distances are right, and data that cannot be parted go elsewhere."""
 
+import errno
 import sys
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.metrics import pairwise_distances
 
-from sklearn_icon._graph import partition, search, space
+from sklearn_icon._core import pieces
+from sklearn_icon._graph import on_disk, partition, search, space
 from sklearn_icon._graph.neighbors import nearest_neighbors
 
 
-def clumps(n=3000, d=6, dtype=np.float64, seed=0):
+def clumps(n=2000, d=6, dtype=np.float64, seed=0):
     rng = np.random.default_rng(seed)
     return (3 * rng.normal(size=(40, d))[rng.integers(40, size=n)] + rng.normal(size=(n, d))).astype(dtype)
 
@@ -97,3 +99,39 @@ def test_rows_without_structure_are_left_to_another_search():
     X = np.random.default_rng(0).normal(size=(2000, 60))
     with pytest.raises(ImportError):
         nearest_neighbors(X, 12)
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("kind", ["rows", "copies", "far rows"])
+def test_rows_on_disk_are_searched_in_cells(kind, tmp_path):
+    X = clumps(1500, dtype=np.float32, seed=4)
+    if kind == "copies":
+        X[300:500] = X[7]
+    elif kind == "far rows":
+        X[[3, 700], 2] = [1e16, -9.97e36]
+    np.save(tmp_path / "X.npy", X)
+    rows = np.load(tmp_path / "X.npy", mmap_mode="r")
+    with pieces.within(1e5):
+        found = nearest_neighbors(rows, 12)
+    check(found, X, 12, 0.95)
+    assert type(found.indices.base) is type(found.distances.base) is np.memmap
+
+
+@pytest.mark.usefixtures("large")
+def test_rows_on_disk_without_structure_are_searched_exactly_unless_that_takes_hours(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(700, 60))
+    with pieces.within(1e5):
+        assert nearest_neighbors(X, 12).exact
+        monkeypatch.setattr(on_disk, "_MOST_COMPARED", 1e6)
+        with pytest.raises(MemoryError, match=r"700 rows of 60 columns .* max_memory, or reduce the columns"):
+            nearest_neighbors(X, 12)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="room is made beforehand on Linux")
+def test_a_full_disk_is_said(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pieces.os, "posix_fallocate", full)
+    with pieces.within(1e5), pytest.raises(OSError, match=r"8.0 GB .* set TMPDIR to a folder of a larger disk"):
+        pieces.room((1000, 1_000_000), np.float64)

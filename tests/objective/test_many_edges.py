@@ -5,9 +5,10 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import sparse
 
+from sklearn_icon._core import pieces
 from sklearn_icon._core.conditional import Conditional
 from sklearn_icon._objective import objective
-from sklearn_icon._objective.many_edges import each_pair_once
+from sklearn_icon._objective.many_edges import each_pair_once, mean_with_transpose
 
 PARTS = ("indptr", "indices", "data")
 
@@ -51,3 +52,22 @@ def test_rows_are_normalised_alike_in_parts(monkeypatch):
     found = Conditional.from_weights(weights, exclude_self=True).weights
     for part in PARTS:
         assert_array_equal(getattr(found, part), getattr(expected, part))
+
+
+def is_in_a_file(part):
+    return type(part) is np.memmap or (part is not None and is_in_a_file(part.base))
+
+
+def test_edges_of_a_bounded_fit_lie_in_files(monkeypatch):
+    weights = Conditional.from_weights(sparse.random(300, 300, density=0.1, random_state=2), exclude_self=True).weights
+    order, mass = np.random.RandomState(3).permutation(300).astype(np.int32), np.full(300, 1 / 300)
+    usual = mean_with_transpose(weights, mass)
+    with pieces.within(1.0):
+        copied = Conditional.from_weights(weights).weights
+        bounded = mean_with_transpose(weights, mass)
+        upper = each_pair_once(bounded, order, np.dtype(np.float32))
+    assert all(map(is_in_a_file, (copied.data, bounded.data, bounded.indices, *upper[1:])))
+    for name in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(vars(bounded)[name], vars(usual)[name])
+    for found, of_memory in zip(upper, each_pair_once(usual, order, np.dtype(np.float32)), strict=True):
+        np.testing.assert_array_equal(found, of_memory)
