@@ -1,7 +1,8 @@
 """Fits of rows in a file larger than the memory they may take: shifted Fashion-MNIST, anonymous memory measured.
 
     python benchmarks/larger_than_memory.py --gigabytes 1 --bound 0.5 --json benchmarks/results/larger_than_memory.json
-    python benchmarks/larger_than_memory.py --gigabytes 8.2 --bound 3
+    python benchmarks/larger_than_memory.py --gigabytes 8.2 --bound 3 --fits classifier k-means --steps 4
+    python benchmarks/larger_than_memory.py --gigabytes 0.47 --bound 0.4 --fits map
 
 Rows are the 60,000 training images of Debian's dataset-fashion-mnist, each shifted by up to four pixels, drawn by
 seed, in single precision, in a `.npy` file that is mapped. Each fit has a process of its own, in which 900 rows were
@@ -21,6 +22,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from ranks import recall
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 SHIFT, CHUNK = 4, 20_000
@@ -70,15 +72,16 @@ class Watch(threading.Thread):
             self.peak = max(self.peak, self.now())
 
 
-def fit(folder, name, bound):
+def fit(folder, name, bound, steps):
     """Fit, and print what it took as JSON."""
-    from sklearn_icon import ICONClassifier, ICONClustering, supervisory
+    from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, supervisory
 
     warnings.simplefilter("ignore")
     k_means = {"supervisory": supervisory.Gaussian(sigma=0), "encoder": "lookup", "divergence": "reverse_kl"}
     model = {
         "classifier": ICONClassifier(encoder="mlp", max_iter=1, random_state=0, n_jobs=1),
-        "k-means": ICONClustering(10, max_iter=20, random_state=0, n_jobs=1, **k_means),
+        "k-means": ICONClustering(10, max_iter=steps, random_state=0, n_jobs=1, **k_means),
+        "map": ICONEmbedding(supervisory="knn", random_state=0, n_jobs=1),
     }[name]
     X, y = np.load(folder / "X.npy", mmap_mode="r"), np.load(folder / "y.npy")
     model.fit(X[:900], y[:900]).set_params(max_memory=bound)
@@ -87,13 +90,25 @@ def fit(folder, name, bound):
     model.fit(X, y if name == "classifier" else None)
     watch.over.set()
     watch.join()
-    cpu, (pictures, labels) = time.process_time() - start, images("t10k")
+    cpu = time.process_time() - start
+    told = {"rows": len(X), "GB of rows": X.nbytes / 1e9, "GB, anonymous, at the most": watch.peak / 1e9}
+    told |= {"CPU seconds": round(cpu, 1)}
+    if name == "map":
+        told |= {"recall of neighbours": model.neighbor_recall_, "KL": model.kl_divergence_, "steps": model.n_iter_}
+        told |= {"recall": recall(X, model.embedding_)}
+    else:
+        told |= {"of the test images": of_test_images(model, name)}
+    told |= {"steps": int(np.max(model.n_iter_))} if name == "k-means" else {}
+    print("JSON" + json.dumps(told))
+
+
+def of_test_images(model, name):
+    """The fraction that is predicted, or lies in clusters of mostly its own class."""
+    pictures, labels = images("t10k")
     predicted = model.predict(pictures.reshape(-1, 784).astype(np.float32) / 255)
     if name == "k-means":
         predicted = np.array([np.bincount(labels[predicted == c], minlength=10).argmax() for c in range(10)])[predicted]
-    told = {"rows": len(X), "GB of rows": X.nbytes / 1e9, "GB, anonymous, at the most": watch.peak / 1e9}
-    told |= {"CPU seconds": round(cpu, 1), "of the test images": round(float((predicted == labels).mean()), 4)}
-    print("JSON" + json.dumps(told))
+    return round(float((predicted == labels).mean()), 4)
 
 
 def main():
@@ -102,19 +117,22 @@ def main():
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--bound", type=float, default=0.5, help="gigabytes, as max_memory")
     parser.add_argument("--folder", type=Path, help="that the file is kept in; else a temporary one")
+    parser.add_argument("--fits", nargs="+", default=["classifier", "k-means"], help="of classifier, k-means, map")
+    parser.add_argument("--steps", type=int, default=20, help="of k-means at the most")
     parser.add_argument("--json")
     parser.add_argument("--fit", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.fit:
-        fit(args.folder, args.fit, args.bound * 1e9)
+        fit(args.folder, args.fit, args.bound * 1e9, args.steps)
         return
     found = {"max_memory in GB": args.bound}
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         if not (folder / "y.npy").exists():
             write(folder, args.gigabytes)
-        for name in ("classifier", "k-means"):
+        for name in args.fits:
             command = [sys.executable, __file__, "--fit", name, "--folder", folder, "--bound", str(args.bound)]
+            command += ["--steps", str(args.steps)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(done.stderr)

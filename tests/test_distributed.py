@@ -37,7 +37,8 @@ from sklearn_icon._clusters import automatic
 from sklearn_icon._core import journal
 from sklearn_icon._core.group import ALONE, group, together
 from sklearn_icon._core.group import Ranks as Ranks_
-from sklearn_icon._estimators import clustering
+from sklearn_icon._estimators import classifier as classifier_module
+from sklearn_icon._estimators import clustering, embedding
 from sklearn_icon._graph import mutual, ring, space
 from sklearn_icon._graph.neighbors import _seed_of_ties, nearest_neighbors
 from sklearn_icon._objective.grid import GridPotential
@@ -446,14 +447,12 @@ def _map(rank, n_ranks):
     X = blobs(3600)[rank::n_ranks]
     maps = {
         "divergence": ICONEmbedding(divergence="jensen_shannon"),
-        "normalization": ICONEmbedding(normalization="conditional"),
         "debias": ICONEmbedding(debias=0.1),
         "n_components": ICONEmbedding(n_components=3),
         "init": ICONEmbedding(init="spectral"),
         "array": ICONEmbedding(init=X[:, :2]),
         "method": ICONEmbedding(method="exact"),
         "metric": ICONEmbedding(metric="manhattan"),
-        "encoder": ICONEmbedding(encoder="mlp"),
         "warm_start": ICONEmbedding(warm_start=True),
         "supervisory": ICONEmbedding(supervisory="walk"),
     }
@@ -619,6 +618,50 @@ def test_a_checkpoint_of_ranks(two, tmp_path):
     np.testing.assert_array_equal(*both)
 
 
+def fit_by_first(part):
+    """What ranks do not share: representations of classes, rows without a label, encoders of maps, conditional maps."""
+    X, y, weight = classes()
+    words = y[part].tolist()  # of unlike lengths, and as objects below
+    rows, few = X[part], {"max_iter": 3, "random_state": 0}
+    unknown = np.where(np.arange(len(X)) % 3, np.unique(y, return_inverse=True)[1], -1)[part]
+    return {
+        "same_class": ICONClassifier(supervisory="same_class", encoder="mlp", **few).fit(rows, words, weight[part]),
+        "words": ICONClassifier(supervisory="same_class", encoder="mlp", **few).fit(rows, y[part].astype(object)),
+        "unknown": ICONClassifier(supervisory="propagated_label", **few).fit(rows, unknown),
+        "encoder": ICONEmbedding(encoder="mlp", perplexity=10, **few).fit(rows),
+        "conditional": ICONEmbedding(normalization="conditional", perplexity=10, **few).fit(rows),
+    }
+
+
+def _by_first(rank, n_ranks):
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        patch.setattr(embedding, "_EXACT_LIMIT", 200)
+        fitted = fit_by_first(_cuts(300, n_ranks)[rank])
+    new = classes()[0][:9] + 0.1
+    found = {name: each.predict_proba(new) for name, each in fitted.items() if hasattr(each, "classes_")}
+    return found | {
+        "encoder": fitted["encoder"].transform(new),
+        "conditional": fitted["conditional"].embedding_,
+        "classes": fitted["same_class"].classes_,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["two", "three"])
+def test_what_ranks_do_not_share_is_solved_by_rank_0(by, request):
+    ranks, new = request.getfixturevalue(by)(_by_first), classes()[0][:9] + 0.1
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        patch.setattr(embedding, "_EXACT_LIMIT", 200)
+        one = fit_by_first(slice(None))
+    for found in ranks:
+        np.testing.assert_array_equal(found["classes"], one["same_class"].classes_)
+        np.testing.assert_array_equal(found["encoder"], one["encoder"].transform(new))
+        for name in ("same_class", "words", "unknown"):
+            np.testing.assert_array_equal(found[name], one[name].predict_proba(new))
+    of_ranks = np.concatenate([found["conditional"] for found in ranks])
+    np.testing.assert_array_equal(of_ranks, one["conditional"].embedding_)
+
+
 def _fail(rank, n_ranks):
     X, y, _ = classes()
     part = slice(rank, None, n_ranks)
@@ -634,7 +677,9 @@ def _fail(rank, n_ranks):
     found["one class"] = refusal(lambda: ICONClassifier().fit(X[part], np.zeros(len(X[part]))))
     found["stopping"] = refusal(lambda: ICONClassifier(early_stopping=True).fit(X[part], y[part]))
     found["divergence"] = refusal(lambda: ICONClassifier(divergence="jensen_shannon").fit(X[part], y[part]))
-    found["network"] = refusal(lambda: ICONClassifier(supervisory="same_class", encoder="mlp").fit(X[part], y[part]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifier_module, "_MOST_BY_FIRST", 100)
+        found["network"] = refusal(lambda: ICONClassifier(supervisory="same_class").fit(X[part], y[part]))
     found["pairs"] = refusal(lambda: ICONCrossModal(encoder="linear").fit(X[part], X[part, :3]))
     found["items"] = refusal(lambda: ICONCrossModal(encoder="mlp").fit(X[part], X[part, : 3 + rank]))
     module = encoders.Module(torch.nn.Linear)

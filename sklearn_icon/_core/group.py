@@ -157,16 +157,19 @@ class Ranks(Group):
 
     def to_first(self, rows: Any) -> Any:
         """See `Group.to_first`."""
-        dense = not sparse.issparse(rows)
-        own = np.ascontiguousarray(rows) if dense else np.frombuffer(pickle.dumps(rows), dtype=np.uint8)
-        self.agree("the type and shape of a row", f"{type(rows).__name__} of {rows.dtype} {rows.shape[1:]}")
+        words = rows.dtype.kind in "OSU"  # of unlike lengths on the ranks
+        numbers = not (sparse.issparse(rows) or words)
+        own = np.ascontiguousarray(rows) if numbers else np.frombuffer(pickle.dumps(rows), dtype=np.uint8)
+        kind = "words" if words else rows.dtype
+        self.agree("the type and shape of a row", f"{type(rows).__name__} of {kind} {rows.shape[1:]}")
         nothing = own.reshape(-1)[:0]
         parts = self.swapped([own.reshape(-1), *[nothing] * (self.size - 1)])
         if self.rank:
             return None
-        if dense:
+        if numbers:
             return np.concatenate(parts).reshape(-1, *rows.shape[1:])
-        return sparse.vstack([pickle.loads(part.tobytes()) for part in parts], format="csr")
+        parts = [pickle.loads(part.tobytes()) for part in parts]
+        return np.concatenate(parts) if words else sparse.vstack(parts, format="csr")
 
     def objects(self, value: Any, what: str = "values") -> list[Any]:
         """See `Group.objects`."""

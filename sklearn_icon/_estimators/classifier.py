@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _MAX_REPRESENTATION = 64
+_MOST_BY_FIRST = 10_000  # rows of all ranks, of what rank 0 alone solves
 _FAR, _FARTHEST = 1e6, 1e100  # times the prototypes, where distances round; and where their squares overflow
 _NAMED = {
     "gaussian": partial(learned.Gaussian, metric="dot"),
@@ -310,11 +311,18 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             Fewer than two classes, rows of y that are no probabilities, or specs that do not classify.
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
-        case = Case(p_spec, q_spec, encoder, self.get_params(deep=False))
+        few = group().several and (p_spec.over_rows or p_spec.allows_unknown)  # rows among each other
+        few = few and group().total(shape_of(X)[0]) <= _MOST_BY_FIRST
+        case = Case(p_spec, q_spec, encoder, self.get_params(deep=False), few_rows=few)
         self._route("ICONClassifier", case)
         y, names = self._validate_y(y, p_spec)
         X = self._validate_items(X, encoder, reset=True)
         check_consistent_length(X, y)
+        if few:
+            self._fit_by_first(X, y, None if sample_weight is None else np.asarray(sample_weight))
+            if names is not None:
+                self.classes_ = names
+            return self
         if sample_weight is None:
             sample_weight = np.ones(X.shape[0])
         else:
