@@ -32,10 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         params = json.loads(given.params) | _options(rest)
     except (ValueError, TypeError) as error:
-        parser.error(f"parameters are JSON, or pairs of --name and value: {error}")
+        parser.error(f"parameters are pairs of --name and value, or --params '{{\"name\": value}}' as JSON: {error}")
     began = _begin()
     try:
         with together(f"{given} {params}"):
+            _check_folders(given.out, given.model)
             (_transform if given.what == "transform" else _fit)(given, params)
     except RankFailure as error:
         print(f"sklearn_icon {given.what}: {error}", file=sys.stderr)
@@ -49,6 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             torch.distributed.destroy_process_group()
     return 0
+
+
+def _check_folders(*paths: str | None) -> None:
+    """Refuse to compute what cannot be written."""
+    for path in filter(None, paths):
+        if not Path(path).absolute().parent.is_dir():
+            raise ValueError(f"there is no folder {Path(path).absolute().parent} for {path}; make it first.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -83,7 +83,13 @@ _READERS: dict[str, Callable[[Any], tuple[int, Callable]]] = {  # by what data h
 def _opened(path: str) -> Any:
     """The rows of a file, none of which is read yet."""
     if path.endswith(".npy"):
-        return np.load(path, mmap_mode="r")
+        try:
+            return np.load(path, mmap_mode="r")
+        except ValueError as error:
+            raise ValueError(
+                f"{path} holds no array of numbers or words as numpy.save writes it; save labels that are objects by "
+                "np.save(path, np.array(labels, dtype=str))."
+            ) from error
     if path.endswith(".parquet"):
         return _Parquet(path)
     if path.endswith(".zarr"):

@@ -801,6 +801,7 @@ def test_command(by, tmp_path, request, monkeypatch):
 
 def test_command_refuses(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(files(tmp_path))
+    np.save("objects.npy", np.array([["a", 1.0]] * 9, dtype=object))
     for line, words in {
         "map X.npy": "pass --out",
         "cluster X.npy --out a.npy --labels y.npy": "--labels is for classify",
@@ -808,6 +809,8 @@ def test_command_refuses(tmp_path, monkeypatch, capsys):
         "map X.npy --out a.npy --learned StudentT(3)": "must read Name(parameter=value",
         "map X.npy --out a.npy --perplexities 3": "Invalid parameter 'perplexities'",
         "map nothing.npy --out a.npy": "No such file",
+        "map objects.npy --out a.npy": "holds no array of numbers or words",
+        "map X.npy --out no/a.npy": "there is no folder",
         "transform X.npy --out a.npy": "reads --model",
     }.items():
         assert main([*line.split(), "--quiet"]) == 1, line
