@@ -41,7 +41,8 @@ class Gaussian(DistanceKernel):
         The affinity of a pair.
     tau : float or "learn", default=None
         Temperature of cosine and dot products. None: sigma^2, for which the cosine kernel is the Euclidean one
-        on unit rows. "learn": `ICONClassifier`, `ICONCrossModal` and `nn.ICONLoss` fit it, of a cosine.
+        on unit rows. "learn": `ICONClassifier`, `ICONCrossModal` and `nn.ICONLoss` fit it, of a cosine. It is refused
+        beside distances, which do not read it, and beside another sigma than 1.
 
     References
     ----------

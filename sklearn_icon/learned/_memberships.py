@@ -35,7 +35,8 @@ class SharedCluster(Learned):
     Parameters
     ----------
     weights : {"degree"} or None, default=None
-        "degree" weighs each key by its degree, the kernel of normalised cuts.
+        "degree" weighs each key by its degree, the kernel of normalised cuts; refused beside reverse KL, where keys
+        count alike.
     prior : None, float or array-like of shape (n_clusters,), default=None
         The masses pi that clusters are expected to have. None: even ones. An array: these, over their sum, such as
         `np.arange(1, 11) ** -1.0` for a power law. A positive number a: learned ones, pi_c = (m_c + a / k) / (1 + a),

@@ -317,7 +317,8 @@ class Gaussian(_DistanceKernel):
         that limit the reverse KL of clusters, times s^2, is the inertia of k-means.
     n_neighbors : int, default=None
         How many nearest neighbours carry the row. None: all other rows where `sigma` is given or there are no more
-        than 2,000; else 3 * perplexity + 1; no more than each row of a sparse graph of distances has.
+        than 2,000; else 3 * perplexity + 1; no more than each row of a sparse graph of distances has. Refused beside
+        reverse KL, which compares all pairs.
     metric : str or callable, default="euclidean"
         A metric of scikit-learn and pynndescent, or "precomputed": X then holds the distances between all rows, or is a
         sparse graph of those to neighbours, as by `sklearn.neighbors.KNeighborsTransformer(mode="distance")`, and a
