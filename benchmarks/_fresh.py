@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def seconds(code, env=None):
-    """Wall seconds of `python -c code`, and its last line of output."""
+def seconds(code, env=None, folder=None):
+    """Wall seconds of `python -c code`, and its last line of output; what a folder holds is imported from there."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -19,6 +19,7 @@ def seconds(code, env=None):
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **(env or {})},
+        cwd=folder,
     )
     elapsed = time.perf_counter() - start
     return elapsed, (done.stdout.strip().splitlines() or [""])[-1]

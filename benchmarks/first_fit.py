@@ -37,8 +37,7 @@ X, y = load_digits(return_X_y=True)
 {constructor}.fit(X / 16.0, y)
 """
     with tempfile.TemporaryDirectory() as empty:
-        env = {"NUMBA_CACHE_DIR": empty} if cold else {}
-        return seconds(code, env | ({"PYTHONPATH": str(folder.resolve())} if folder else {}))[0]
+        return seconds(code, {"NUMBA_CACHE_DIR": empty} if cold else None, folder)[0]
 
 
 def main():

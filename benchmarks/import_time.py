@@ -29,7 +29,7 @@ def main():
     for code in (OURS, NAMES):
         runs[code] = (code, None)
         if args.against:
-            runs[f"{code}  # {args.against.name}"] = (code, {"PYTHONPATH": str(args.against.resolve())})
+            runs[f"{code}  # {args.against.name}"] = (code, None, args.against)
     times = {label: [] for label in runs}
     for turn in range(args.n + 1):
         for label, run in runs.items():
@@ -39,10 +39,10 @@ def main():
     listing = f"import json, sys; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     result = {}
     print(f"medians of {args.n} fresh processes, and their ratio to the first\n")
-    for label, (code, env) in runs.items():
+    for label, (code, *where) in runs.items():
         record = times[label]
         ratio = median(record) / median(times[PEER])
-        loaded = json.loads(seconds(f"{code}; {listing}", env)[1])
+        loaded = json.loads(seconds(f"{code}; {listing}", *where)[1])
         print(f"{median(record):6.3f} s {ratio:6.2f}  {label}  (heavy modules: {', '.join(loaded) or 'none'})")
         result[label] = {"seconds": record, "ratio": ratio, "heavy": loaded}
     if args.json:

@@ -1,9 +1,5 @@
 """Which versions run, for reports of faults."""
 
-import platform
-import sys
-from importlib.metadata import PackageNotFoundError, version
-
 __version__ = "0.2.0"
 SITE = "https://sklearn-icon.readthedocs.io/en/stable"  # as in pyproject.toml; RELEASING.md says what is set up there
 
@@ -29,6 +25,10 @@ def show_versions() -> None:
     >>> sklearn_icon.show_versions()  # doctest: +ELLIPSIS
     sklearn_icon: ...
     """
+    import platform
+    import sys
+    from importlib.metadata import PackageNotFoundError, version
+
     import torch
     from threadpoolctl import threadpool_info
 
