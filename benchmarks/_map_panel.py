@@ -130,15 +130,18 @@ def sets_of(names, paths):
     return {name: sets[name] for name in names or sets}
 
 
-def run_panel(sets, systems, fit, judge, path, most_rows):
+def run_panel(sets, systems, fit, judge, path, most_rows, run_name=None):
     """Fit each system with each number of steps to each set; figures that the file at `path` has are not made anew.
 
+    Each figure has the name of its run; where one is given, figures of the systems from other runs are made anew.
     `fit` takes (system, X, options) and gives (figures, map), `judge` takes (X, y) and gives scores of a map.
     Returns {set: {system: [figures of each number of steps]}}.
     """
     report = json.loads(path.read_text()) if path and path.exists() else {"figures": {}}
     for name, make in sets.items():
         of_set, of_map = report["figures"].setdefault(name, {}), None
+        for system in systems if run_name else []:
+            of_set[system] = [found for found in of_set.get(system, []) if found.get("run") == run_name]
         left = [(s, o) for s in systems for o in STEPS.get(s, [{}])]
         left = [(s, o) for s, o in left if not any(found["options"] == o for found in of_set.get(s, []))]
         if left:
@@ -147,7 +150,7 @@ def run_panel(sets, systems, fit, judge, path, most_rows):
         for system, options in left:
             run, Z = fit(system, X, options)
             of_map = of_map or judge(X, y)
-            found = {"options": options, "rows": len(X), **run, **of_map(Z)}
+            found = {"options": options, "rows": len(X), "run": run_name, **run, **of_map(Z)}
             if name in MANIFOLDS:
                 found["pieces"] = n_pieces(X, Z)
             of_set.setdefault(system, []).append(found)

@@ -96,7 +96,9 @@ STAGES = {
     "neighbours": ("sklearn_icon.supervisory._neighborhoods", "nearest_neighbors"),
     "affinities": ("sklearn_icon.supervisory._neighborhoods", "_kernel_rows"),
     "start": ("sklearn_icon._estimators.embedding", "initial_map"),
+    "edges": ("sklearn_icon._training.maps", "_Lookup"),
     "descent": ("sklearn_icon._training.maps", "minimize"),
+    "losses": ("sklearn_icon._training.maps", "losses_of"),
 }
 
 
@@ -234,7 +236,7 @@ def panel(args):
 
         args.jobs, args.first = 1, 150
         sets = sets_of(args.data.split(",") if args.data else [], args.panel)
-        figures = run_panel(sets, args.systems.split(","), fit, judge, args.json, args.n)
+        figures = run_panel(sets, args.systems.split(","), fit, judge, args.json, args.n, args.run)
     if args.json:
         args.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")
     if args.plot:
@@ -254,6 +256,7 @@ def main():
     parser.add_argument("--no-kl", action="store_true", help="skip KL, which takes all pairs of each map")
     of_panel = "unlike sets, and rows of these folders of images and npz; --data names some, --json goes on"
     parser.add_argument("--panel", nargs="*", metavar="path", help=of_panel)
+    parser.add_argument("--run", help="name of a run of --panel: figures of --systems from others are made anew")
     parser.add_argument("--first", type=int, default=0, help="fit about so many rows first, untimed")
     parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="write the figures here too")
