@@ -143,6 +143,13 @@ class LinearPart:
 
     @coef_.setter
     def coef_(self, coef: Any) -> None:
+        coef, width = coef if sparse.issparse(coef) else np.asarray(coef), vars(self).get("n_features_in_")
+        if coef.ndim != 2 or width not in (None, coef.shape[1]):
+            raise ValueError(
+                f"coef_ has shape {coef.shape}, but is of (n_classes, or 1 of two, {width or 'n_features'})."
+            )
+        if self._predicts_as_given():
+            self.n_features_in_, self._item_shape = coef.shape[1], coef.shape[1:]
         self._coef = coef
 
     @property
@@ -152,7 +159,19 @@ class LinearPart:
 
     @intercept_.setter
     def intercept_(self, intercept: Any) -> None:
-        self._intercept = intercept
+        self._predicts_as_given()
+        self._intercept = np.asarray(intercept)
+
+    def _predicts_as_given(self) -> bool:
+        """Let coefficients that are assigned before any fit predict, or begin one, as those of LogisticRegression."""
+        if "loss_curve_" in vars(self):
+            self._linear_part("_coef")
+            return False
+        if not self._may_be_linear():
+            raise AttributeError(f"{self} is not linear in X, and has no coefficients.")
+        self.supervisory_, self.learned_, self.encoder_ = self._resolve_specs()
+        self._state: dict = {}
+        return True
 
     def _linear_part(self, name: str) -> Any:
         check_is_fitted(self, "classes_")

@@ -228,3 +228,18 @@ def test_where_newtons_method_does_not_run_few_coefficients_are_the_same(monkeyp
     exact = ICONClassifier().fit(rows, labels)
     monkeypatch.setattr(_prototypes, "solves_exactly", lambda *_: False)
     np.testing.assert_allclose(ICONClassifier().fit(rows, labels).coef_, exact.coef_, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*stopped after")
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_coefficients_that_are_assigned_before_a_fit(n_classes):
+    X, y = np.random.RandomState(3).normal(size=(60, 4)), np.arange(60) % n_classes
+    fitted, given = ICONClassifier().fit(X, y), ICONClassifier(warm_start=True, max_iter=1)
+    given.intercept_, given.coef_, given.classes_ = fitted.intercept_, fitted.coef_.tolist(), fitted.classes_
+    np.testing.assert_array_equal(given.predict_proba(X), fitted.predict_proba(X))
+    assert given.fit(X, y).loss_curve_[0] == pytest.approx(fitted.loss_curve_[-1], rel=1e-12)
+    with pytest.raises(ValueError, match=r"coef_ has shape \(1, 3\), but is of \(n_classes, or 1 of two, 4\)"):
+        given.coef_ = np.ones((1, 3))
+    for other in (ICONClassifier(encoder="mlp", max_iter=1), ICONClassifier(encoder="mlp", max_iter=1).fit(X, y)):
+        with pytest.raises(AttributeError, match="is not linear in X"):
+            other.coef_ = fitted.coef_
