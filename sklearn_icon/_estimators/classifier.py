@@ -28,7 +28,6 @@ from .._graph.recalled import recalled_p
 from .._training.given import Labelled
 from .base import Drawn, ICon
 from .linear import LinearPart, linear_map
-from .progress import counted
 from .routes import Case, route_of
 
 if TYPE_CHECKING:
@@ -153,8 +152,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     device_ : str
         Where the fit ran.
     fit_report_ : dict
-        What is known of the fit: seed, specs, route, device, iterations, loss, why it stopped, repeated rows (unless
-        there are many), seconds of each stage and in all.
+        What is known of the fit: seed, specs, route, device, iterations, loss, why it stopped, seconds of each stage
+        and in all.
     supervisory_, learned_, encoder_ : specs
         What None and short names stood for.
     n_features_in_ : int
@@ -347,7 +346,6 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
                 labels = labels.mix(self.debias)
                 warn_rows_without_positives(labels)
             rows = Labelled(labels, X, weights)
-            self._progress.facts |= counted(None, X)
             solution = self._solve(rows, codes, known, unit, case, device, random_state)
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, solution.learned, encoder, str(device)
         self.n_iter_, self.loss_curve_ = np.array([solution.result.n_iter], dtype=np.int32), solution.result.loss_curve
