@@ -100,8 +100,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         encoders on minibatches each minibatch is one: a pass over the rows takes n_samples / batch_size of them,
         rounded up.
     batch_size : int or "auto", default="auto"
-        Rows of an encoder's minibatch, to which as many positives come; or items, where p draws views of them. "auto"
-        is 2,048 rows or 256 items.
+        Rows of an encoder's minibatch, to which as many positives come, where `method` is or stands for "sampled"; or
+        items, where p draws views of them. "auto" is 2,048 rows or 256 items.
     n_iter_without_progress : int, default=300
         A phase ends after more iterations than these without a lower loss, checked every 50 iterations; -1 ends it at
         the first check that finds none.
