@@ -45,7 +45,7 @@ def of_method(name, defaults, only):
     base, values = type(of_row), of_row.get_params(deep=False)
     p_has = of_row.supervisory.get_params(deep=False)
     more = {key: value for key, value in p_has.items() if key not in values} | only
-    of_p = p_has.keys() & (more.keys() | {"n_neighbors"})
+    of_p = p_has.keys() & (more.keys() | {"n_neighbors"} if p_has.get("n_neighbors") else more.keys())
     signature = inspect.signature(base.__init__)
     parameters = [p if p.name == "self" else p.replace(default=values[p.name]) for p in signature.parameters.values()]
     parameters += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=more[key]) for key in more]
