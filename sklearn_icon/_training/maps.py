@@ -30,6 +30,7 @@ _MOST_STEPS, _DRAWN_STEPS = 1000, 250  # unless max_iter says how many
 _EXPLORATION = 40, 40, 0.8, 40
 _TRIAL = 40, 40, 0.8, 0  # of each of several maps
 _UNFOLDING = 80, 120, 0.9, 50  # of up to 10,000 rows: sheets unfold, and steps cost little
+_SHEET, _ONCE_MORE = 4.0, (80, 60)  # neighbours near while exaggerated, of ten; steps of a sheet's second unfolding
 _GATHERING = 250, 0, 0.5, 200  # of few rows, whose neighbours a longer way at the falling exaggeration would part
 _PARTING = 0.8  # momentum
 _TRIAL_STEPS = 150  # of maps side by side, after which their losses tell which is best
@@ -111,7 +112,8 @@ def solve_lookup(
     """Free coordinates by momentum descent: exaggerated phases under KL, then the objective itself until it settles.
 
     The exaggeration falls in two steps of equal ratio, so that clusters grow before they part: in one step they tear.
-    Of few rows, up to 1,000, it falls in one. Then rows part slowly before the descent goes at its full rate. Equal
+    Of few rows, up to 1,000, it falls in one; of up to 10,000, where four of ten neighbours are near by then, as in a
+    sheet, rows go through it once more. Then rows part slowly before the descent goes at its full rate. Equal
     rows of X, where it holds features, have equal coordinates. Maps of few rows descend side by side from starts that
     `explore` draws.
     """
@@ -170,15 +172,26 @@ class _Lookup:
         n_several = min(_TRIAL_STEPS, (most - n_early) // 2) if self.several is not None else 0
         n_fine = most // 4 if self.refined else 0
         momentum = _MOMENTUM if len(self.z) > _FEW_ROWS else _MOMENTUM_OF_FEW
-        for phase in (
+        exaggerated = (
             Phase("early exaggeration", n_first, early, explores),
             Phase("falling exaggeration", n_early - n_first, (early * final) ** 0.5, explores),
+        )
+        for phase in exaggerated:
+            yield phase._replace(n_steps=min(phase.n_steps, self.left))
+        if n_early == n_all and journal.recalled("sheet", self._is_sheet):
+            for phase, n_steps in zip(exaggerated, _ONCE_MORE, strict=True):
+                yield phase._replace(n_steps=min(n_steps, self.left))
+        for phase in (
             Phase("parting", n_parting, final, _PARTING),
             Phase("descent side by side", n_several, final, explores),
             Phase("descent", most - n_early - n_parting - n_several - n_fine, final, momentum),
             Phase("refinement", most if n_fine else 0, final, momentum),
         ):
             yield phase._replace(n_steps=min(phase.n_steps, self.left))
+
+    def _is_sheet(self) -> bool:
+        """Whether as many neighbours are near while rows are exaggerated as in a sheet, which tears as it unfolds."""
+        return self._exploration() is _UNFOLDING and self.settled.measured_recall() >= _SHEET
 
     def _exploration(self) -> tuple[int, int, float, int]:
         """(early steps, falling ones, their momentum, parting ones)."""
@@ -321,13 +334,13 @@ class _Settled:
 
     def __call__(self, loss: float) -> bool:
         """Tell whether it has settled since the last call."""
-        recall = self._recall()
+        recall = self.measured_recall()
         gain, self.recall = recall - self.recall, recall
         fall, self.loss = (self.loss - loss) / max(abs(loss), _LEAST_LOSS), loss
         return fall * self.patience < self.least_fall and gain * self.patience < self.least_gain
 
-    def _recall(self) -> float:
-        """The fraction of p's nearest neighbours of some rows that are nearest in the map."""
+    def measured_recall(self) -> float:
+        """How many of p's ten nearest neighbours of some rows are among the nearest in the map, on average."""
         z = self.z.detach().cpu().numpy()
         found = cKDTree(z).query(z[self.rows], k=min(_JUDGED_NEIGHBORS + 1, len(z)))[1]
         common = sum(len(near.intersection(row)) for near, row in zip(self.nearest, found, strict=True))

@@ -51,6 +51,34 @@ def test_rows_part_at_the_rate_of_the_early_exaggeration():
     assert "parting" not in [name for name, *_ in early.set_params(early_exaggeration=1).fit(A).phases_]
 
 
+class _Parting(Exception):
+    """Raised where exaggerated phases end."""
+
+
+@pytest.mark.parametrize("max_iter", [None, 300])
+def test_a_sheet_unfolds_once_more(max_iter, monkeypatch):
+    phases = []
+    solve = _maps._Lookup.solve
+
+    def noted(lookup, phase):
+        if phase.name == "parting":
+            raise _Parting
+        phases.append((phase.name[:5], phase.n_steps))
+        return solve(lookup, phase)
+
+    monkeypatch.setattr(_maps._Lookup, "solve", noted)
+    rng = np.random.RandomState(7)
+    sheet = np.c_[rng.uniform(0, 9, (1010, 2)), rng.standard_normal((1010, 1)) / 20]
+    bent = np.c_[np.sin(sheet[:, 0] / 2), np.cos(sheet[:, 0] / 2), sheet[:, 1:] / 3]
+    blobs = datasets.make_blobs(1010, 8, centers=20, random_state=3)[0]
+    once, once_more = [("early", 80), ("falli", 120)], [("early", 80), ("falli", 60)]
+    for A, is_sheet in ((sheet, True), (bent, True), (rng.standard_normal((1010, 12)), False), (blobs, False)):
+        phases.clear()
+        with pytest.raises(_Parting):
+            ICONEmbedding(perplexity=12, max_iter=max_iter, random_state=0).fit(A)
+        assert phases == ([("early", 40), ("falli", 60)] if max_iter else once + once_more * is_sheet)
+
+
 @pytest.mark.parametrize("kernel", [StudentT(), StudentT(df=0.5), Gaussian(2.0)], ids=repr)
 @pytest.mark.parametrize("n_components", [1, 2, 3])
 def test_maps_side_by_side_have_the_loss_and_gradient_of_each(kernel, n_components):
