@@ -130,7 +130,7 @@ def _put(sources: Array, number: int, point: Array, charge: float) -> None:
     block[len(point), place] = charge
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy")
+@njit(nogil=True, fastmath=True, error_model="numpy", inline="always")
 def _sum_sources(point: Array, sources: Array, n_sources: int, kernel: tuple, pushes: Array, out: Array) -> None:
     """Add (sum_j c_j k_j, its gradient at a point) of some sources."""
     (a, b, c), width, number = kernel, len(point), point.dtype.type

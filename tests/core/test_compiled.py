@@ -66,3 +66,25 @@ def run(environment):
     )
     assert not done.returncode, done.stderr
     return done.stdout.strip()
+
+
+BITS = """
+import hashlib
+import numpy as np
+from sklearn_icon import ICONEmbedding
+X = np.random.RandomState(0).standard_normal((600, 6))
+for settings in ({"method": "sampled"}, {"n_components": 3, "method": "barnes_hut"}, {"method": "interpolation"}, {}):
+    m = ICONEmbedding(max_iter=30, random_state=0, **settings).fit(X)
+    print(hashlib.sha256(m.embedding_.tobytes() + m.transform(X[:5] + 0.1).tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_loops_that_are_compiled_now_have_the_bits_of_those_kept_on_disk(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)}
+    command = [sys.executable, "-W", "ignore", "-c", BITS]
+    first, second = (
+        subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout for _ in range(2)
+    )
+    assert first.count("\n") == 4
+    assert first == second
