@@ -511,7 +511,7 @@ def fit_clusters(part):
 def fit_drawn(X, part):
     """The default where the limits are so low that a draw is what is chosen on."""
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in ((clustering, "_FEW_ROWS"), (automatic, "_MOST_ROWS")):
+        for module, name in ((clustering, "MOST_BY_FIRST"), (automatic, "_MOST_ROWS")):
             patch.setattr(module, name, 450)
         return ICONClustering(7, random_state=0).fit(X[:1300][part])
 
@@ -678,7 +678,7 @@ def _fail(rank, n_ranks):
     found["stopping"] = refusal(lambda: ICONClassifier(early_stopping=True).fit(X[part], y[part]))
     found["divergence"] = refusal(lambda: ICONClassifier(divergence="jensen_shannon").fit(X[part], y[part]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifier_module, "_MOST_BY_FIRST", 100)
+        patch.setattr(classifier_module, "MOST_BY_FIRST", 100)
         found["network"] = refusal(lambda: ICONClassifier(supervisory="same_class").fit(X[part], y[part]))
     found["pairs"] = refusal(lambda: ICONCrossModal(encoder="linear").fit(X[part], X[part, :3]))
     found["items"] = refusal(lambda: ICONCrossModal(encoder="mlp").fit(X[part], X[part, : 3 + rank]))

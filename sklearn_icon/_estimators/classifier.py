@@ -26,7 +26,7 @@ from .._core.rows import refuse_hidden, rows_of, shape_of
 from .._core.types import Array, Jobs, Rows, Seed
 from .._graph.recalled import recalled_p
 from .._training.given import Labelled
-from .base import Drawn, ICon
+from .base import MOST_BY_FIRST, Drawn, ICon
 from .linear import LinearPart, linear_map
 from .routes import Case, route_of
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 _MAX_REPRESENTATION = 64
-_MOST_BY_FIRST = 10_000  # rows of all ranks, of what rank 0 alone solves
 _FAR, _FARTHEST = 1e6, 1e100  # times the prototypes, where distances round; and where their squares overflow
 _NAMED = {
     "gaussian": partial(learned.Gaussian, metric="dot"),
@@ -310,25 +309,19 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             Fewer than two classes, rows of y that are no probabilities, or specs that do not classify.
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
-        few = group().several and (p_spec.over_rows or p_spec.allows_unknown)  # rows among each other
-        few = few and group().total(shape_of(X)[0]) <= _MOST_BY_FIRST
+        among_rows = p_spec.over_rows or p_spec.allows_unknown  # which ranks do not share
+        few = group().several and among_rows and group().total(shape_of(X)[0]) <= MOST_BY_FIRST
         case = Case(p_spec, q_spec, encoder, self.get_params(deep=False), few_rows=few)
         self._route("ICONClassifier", case)
         y, names = self._validate_y(y, p_spec)
         X = self._validate_items(X, encoder, reset=True)
         check_consistent_length(X, y)
+        sample_weight = self._validate_weights(sample_weight, X)
         if few:
-            self._fit_by_first(X, y, None if sample_weight is None else np.asarray(sample_weight))
+            self._fit_by_first(X, y, sample_weight)
             if names is not None:
                 self.classes_ = names
             return self
-        if sample_weight is None:
-            sample_weight = np.ones(X.shape[0])
-        else:
-            refuse_hidden(sample_weight, "sample_weight")
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if not group().total(sample_weight.sum()):  # older scikit-learn lets this pass
-            raise ValueError("Sample weights must contain at least one non-zero number.")
         known = is_known(y) if p_spec.allows_unknown else np.ones(len(y), dtype=bool)
         classes, codes = classes_and_codes(y, known, names)
         kept = np.flatnonzero(sample_weight)
@@ -354,6 +347,15 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._coef, self._intercept = solution.coef, solution.intercept
         self._warn_unless_converged(solution.result, "raise max_iter, or scale X")
         return self
+
+    @staticmethod
+    def _validate_weights(sample_weight, X):
+        """A weight of each row."""
+        refuse_hidden(sample_weight, "sample_weight")
+        sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not group().total(sample_weight.sum()):  # older scikit-learn lets this pass
+            raise ValueError("Sample weights must contain at least one non-zero number.")
+        return sample_weight
 
     def _validate_y(self, y, p_spec):
         """(y, names of its columns or None): labels, or rows of probabilities."""

@@ -28,7 +28,7 @@ from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
 from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .._graph.recalled import recalled_p
 from .._training.new_rows import FittedRows, held_by
-from .base import Drawn, ICon
+from .base import MOST_BY_FIRST, Drawn, ICon
 from .progress import counted
 from .routes import Case, route_of
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _DEFAULT_NEIGHBORS = 15
 _UNIFORM_UNDER_KL = 0.3
-_FEW_ROWS = 10_000  # of all ranks together, that rank 0 solves
 _ROWS_AT_ONCE = 1 << 16  # new ones, that are related to fitted ones
 _ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
 
@@ -414,7 +413,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         p_spec.settle(X_holds)
         given = sample_weight is not None
         sample_weight = row_weights(sample_weight, X)
-        few = group().several and n_samples <= _FEW_ROWS
+        few = group().several and n_samples <= MOST_BY_FIRST
         if X_holds == "features" and group().total(int(not sample_weight.all())) and not few:
             return self._fit_counted(items, y, sample_weight, p_spec)
         case = self._case(p_spec, q_spec, encoder, holds=X_holds, X=X, chosen=automatic, few_rows=few)
@@ -540,7 +539,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """Fit a draw of the rows of all ranks by rank 0, as one process chooses; give each rank's rows what it says."""
         ranks, seed = group(), random_state.randint(np.iinfo(np.int32).max)
         first, n = ranks.first_of(X.shape[0])
-        drawn = np.sort(np.random.RandomState(seed).permutation(n)[:_FEW_ROWS]) - first
+        drawn = np.sort(np.random.RandomState(seed).permutation(n)[:MOST_BY_FIRST]) - first
         drawn = drawn[(drawn >= 0) & (drawn < X.shape[0])]
         self._fit_by_first(X[drawn], None, sample_weight[drawn])
         self.__dict__.pop("neighbors_graph_", None)  # which is of the draw

@@ -21,7 +21,7 @@ from .._core.types import Jobs, Metric, Rows, Seed
 from .._graph.recalled import recalled_p
 from .._training.initialization import check_start, given_map, initial_map
 from .._training.new_rows import FittedRows, held_by
-from .base import Drawn, ICon
+from .base import MOST_BY_FIRST, Drawn, ICon
 from .progress import counted
 from .routes import Case, no_draws, no_grid, route_of
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 _FULL_BATCH_LIMIT = 5000
-_MOST_BY_FIRST = 10_000  # rows of all ranks, of what rank 0 alone solves
 _EXACT_LIMIT, _EXACT_WITHOUT_LOOPS = 3000, 500  # the second of kernels without compiled loops over all pairs
 _SUMMED_LIMIT = 10_000
 _SCORED_NEIGHBORS = 10
@@ -377,7 +376,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             check_consistent_length(X, y)
             X, y = self._with_copies(X, X_holds), p_spec.take(y, with_copies(np.arange(X.shape[0]), self._counts))
         by_first = encoder.parametric or self.normalization == "conditional"  # which ranks do not share
-        few = group().several and group().total(X.shape[0]) <= (_MOST_BY_FIRST if by_first else _EXACT_LIMIT)
+        few = group().several and group().total(X.shape[0]) <= (MOST_BY_FIRST if by_first else _EXACT_LIMIT)
         case = Case(p_spec, q_spec, encoder, self.get_params(deep=False), X_holds, X, few_rows=few)
         self._route("ICONEmbedding", case)
         if few:
