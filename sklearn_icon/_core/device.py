@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from .group import group
 from .spec import shown
 
 if TYPE_CHECKING:
@@ -33,14 +34,14 @@ def accelerator() -> str | None:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The torch device that `device` asks for: "auto" is CUDA where there is one, else the CPU.
+    """The torch device that `device` asks for: "auto" is CUDA where there is one, else the CPU; over ranks the CPU.
 
     A ValueError where there is no such device, or this machine or this build of torch has not got it.
     """
     import torch
 
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() and not group().several else "cpu")
     try:
         resolved = torch.device(device)
     except RuntimeError as error:

@@ -72,8 +72,8 @@ def _map(case: Any) -> Iterator[str]:
             f"learned={q} with n_components={given['n_components']} has no grid to be added over ranks; use "
             "'student_t' or 'gaussian' and one or two components."
         )
-    if resolve_device(given["device"]).type != "cpu":
-        yield f"device={given['device']!r}: over ranks maps are solved on the CPU; use device='cpu'."
+    if resolve_device(given["device"]).type not in ("cpu", "cuda"):
+        yield f"device={given['device']!r}: over ranks maps are solved on the CPU or CUDA; use device='cpu'."
 
 
 def _k_means(case: Any) -> Iterator[str]:

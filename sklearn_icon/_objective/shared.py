@@ -68,7 +68,7 @@ class SharedObjective(Objective):
             self._pushed = self._pushed_at = None
             if len(state) == 1:  # one process keeps the repulsion itself
                 ((z, rough),) = state
-                self._renew(torch.as_tensor(z, dtype=self.dtype), rough)
+                self._renew(torch.as_tensor(z, dtype=self.dtype, device=self.device), rough)
 
         def get() -> list:
             at = self._pushed_at
