@@ -502,8 +502,9 @@ def fit_clusters(part):
     return {
         "few": ICONClustering(5, random_state=0).fit(X[few][_within(part, 400)]),
         "drawn": fit_drawn(X, _within(part, 1300)),
-        "k-means": ICONClustering(7, random_state=0, **K_MEANS).fit(X[part]),
-        "weights": ICONClustering(7, random_state=0, **K_MEANS).fit(X[part], sample_weight=weight[part]),
+        "k-means": ICONClustering(11, n_init=4, random_state=0, **K_MEANS).fit(np.float64(X[part])),  # with many minima
+        "random": ICONClustering(9, init="random", n_init=2, random_state=1, **K_MEANS).fit(np.float64(X[part])),
+        "weights": ICONClustering(7, n_init=2, random_state=0, **K_MEANS).fit(X[part], sample_weight=weight[part]),
         "given": ICONClustering(3, init=X[[5, 6, 7]], n_init=1, **K_MEANS).fit(X[part]),
     }
 
@@ -521,7 +522,7 @@ def _within(part, n):
     return part if part.start is None else slice(part.start * n // 13_000, part.stop * n // 13_000)
 
 
-CLUSTERS = ("few", "drawn", "k-means", "weights", "given")
+CLUSTERS = ("few", "drawn", "k-means", "random", "weights", "given")
 
 
 def _cluster(rank, n_ranks):
@@ -576,7 +577,7 @@ def _go_on(rank, n_ranks, folder):
     maps = {"supervisory": "knn", "random_state": 2, "max_iter": 30}
     cases = {
         "map": (ICONEmbedding(**maps), blobs(3600), 45),
-        "k-means": (ICONClustering(9, random_state=0, **K_MEANS), blobs(11_000), 30),
+        "k-means": (ICONClustering(9, random_state=0, **K_MEANS), blobs(11_000), 400),
     }
     found = {}
     for name, (model, X, n_calls) in cases.items():

@@ -1,17 +1,24 @@
-"""k-means in blocks of rows, of one process or several: starts on a draw, then Lloyd's steps of all, by sums."""
+"""k-means in blocks of rows, of one process or several: starts, then Lloyd's steps of all rows, by sums.
+
+Ranks try the starts of scikit-learn's KMeans, by its random numbers, on all rows. Rows on disk and very many have the
+best of several starts on a draw.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from sklearn.cluster import KMeans
-from sklearn.metrics import pairwise_distances_argmin
+from sklearn.metrics import euclidean_distances, pairwise_distances_argmin
 from sklearn.utils import gen_batches
 
 from .._core.group import group
 from .._core.journal import current, recalled
-from .._core.pieces import at_once
+from .._core.pieces import at_once, is_above
 from .._core.rows import in_units, is_itself, unit_of
 from .._optim.solver import SolverResult
 from .local_search import quiet
@@ -19,36 +26,58 @@ from .multistart import SURE, Partition
 from .soft_k_means import moved
 
 _DRAWN_ROWS = 10_000  # of all ranks, among which rank 0 finds the best of several starts
+_TRIED_ROWS = 1_000_000  # of all ranks, up to which starts are tried on all of them
 _NUMBERS_AT_ONCE = 1 << 22
 
 
-def solve_in_blocks(rows: np.ndarray, sample_weight: np.ndarray, k_means: KMeans, seed: int) -> Partition:
-    """Hard clusters of the least inertia, as far as the best start of a draw leads.
+def solve_in_blocks(
+    rows: np.ndarray, sample_weight: np.ndarray, k_means: KMeans, random_state: np.random.RandomState
+) -> Partition:
+    """Hard clusters of the least inertia, as far as the best of several starts leads.
 
     Centres that are given are the start, and what a KMeans of all rows ends at from there. Steps end where no row
     changes its cluster. A centre that has no row any more stays where it is. Of rows on disk a block is read at a time.
     """
-    ranks, data = group(), _Blocks(rows, sample_weight)
-    centers = recalled("start", lambda: _start(data, k_means, seed))
+    data = _Blocks(rows, sample_weight)
     least = k_means.tol and k_means.tol * data.variance()
-    labels, status, steps = np.full(len(rows), -1), "max_iter", _Steps(centers)
-    centers, n_iter = steps.centers, steps.n_iter
+    centers, n_before = _start(data, k_means, random_state, least)
+    end = _descended(data, k_means.max_iter, least, centers)
+    loss = data.inertia(end.labels, end.centers)
+    hard = np.zeros((len(rows), len(centers)), dtype=rows.dtype)
+    hard[np.arange(len(rows)), end.labels] = SURE
+    report = SolverResult(loss, n_before + end.n_iter, np.array([loss]), end.status)
+    return Partition(hard, loss, report, {"centers": (end.centers + data.offset) / data.unit})
+
+
+class _End(NamedTuple):
+    """Where Lloyd's steps ended, and the centres before the last of them."""
+
+    labels: np.ndarray
+    centers: np.ndarray
+    before: np.ndarray
+    n_iter: int
+    status: str
+
+
+def _descended(data: _Blocks, max_iter: int, least: float, start: np.ndarray) -> _End:
+    """Go on from centres until no row changes its cluster, or centres hardly move."""
+    labels, status, steps = np.full(len(data.rows), -1), "max_iter", _Steps(start)
+    centers, before, n_iter, settled = steps.centers, steps.before, steps.n_iter, False
     if n_iter:
-        data.assign(labels, steps.before)
-    while n_iter < k_means.max_iter:
+        data.assign(labels, before)
+    while n_iter < max_iter:
         n_iter += 1
         n_moved, sums = data.assign(labels, centers)
         moved = np.where(sums[:, -1:] > 0, sums[:, :-1] / np.maximum(sums[:, -1:], np.finfo(float).tiny), centers)
-        shift, used, centers = float(np.square(moved - centers).sum()), centers, moved
-        if not ranks.total(n_moved) or shift <= least:
+        shift, before, centers = float(np.square(moved - centers).sum()), centers, moved
+        settled = not n_moved
+        if settled or shift <= least:
             status = "converged"
             break
-        steps.note(used, centers, n_iter)
-    loss = data.inertia(labels, centers)
-    hard = np.zeros((len(rows), len(centers)), dtype=rows.dtype)
-    hard[np.arange(len(rows)), labels] = SURE
-    report = SolverResult(loss, n_iter, np.array([loss]), status)
-    return Partition(hard, loss, report, {"centers": (centers + data.offset) / data.unit})
+        steps.note(before, centers, n_iter)
+    if not settled:
+        data.assign(labels, centers)
+    return _End(labels, centers, before, n_iter, status)
 
 
 class _Blocks:
@@ -86,7 +115,19 @@ class _Blocks:
             labels[part] = nearest
             members = sparse.csr_array((weight, nearest, np.arange(len(block) + 1)), (len(block), len(centers))).T
             sums += np.column_stack([members @ block, members.sum(axis=1)])
-        return n_moved, group().total(sums)
+        of_all = group().total(np.append(sums.ravel(), n_moved))
+        return int(of_all[-1]), of_all[:-1].reshape(sums.shape)
+
+    def at(self, numbers: np.ndarray) -> np.ndarray:
+        """Rows by their numbers among those of all ranks."""
+        own = numbers - group().first
+        here, found = (own >= 0) & (own < len(self.rows)), np.zeros((len(own), self.rows.shape[1]), self.rows.dtype)
+        found[here] = self.of(self.rows[own[here]])
+        return group().total(found)
+
+    def sq_distances(self, centers: np.ndarray) -> np.ndarray:
+        """Of centres to the rows of this rank."""
+        return np.concatenate([euclidean_distances(centers, block, squared=True) for _, block in self], axis=1)
 
     def inertia(self, labels: np.ndarray, centers: np.ndarray) -> float:
         """The mean squared distance of rows to their centres."""
@@ -110,11 +151,54 @@ class _Steps:
             self.journal.step(lambda: [before, centers, n_iter])
 
 
-def _start(data: _Blocks, k_means: KMeans, seed: int) -> np.ndarray:
-    """Centres that are given, or those of a draw of the rows of all ranks."""
+def _start(data: _Blocks, k_means: KMeans, random_state: np.random.RandomState, least: float) -> tuple[np.ndarray, int]:
+    """(centres that are given, those of a draw, or those before the last step from the best start, steps before)."""
     k_means.init = moved(k_means.init, data.unit, data.offset)
     if is_itself(k_means.init):
-        return np.asarray(k_means.init, dtype=np.float64)
+        return np.asarray(k_means.init, dtype=np.float64), 0
+    ranks, rows = group(), data.rows
+    too_many = is_above(2 * rows.nbytes) or ranks.total(len(rows)) > _TRIED_ROWS
+    if ranks.largest(float(too_many or callable(k_means.init) or not ranks.several)):
+        return recalled("start", lambda: _of_draw(data, k_means, random_state.randint(2**31 - 1))), 0
+    firsts = recalled("starts", lambda: [_drawn_centers(data, k_means) for _ in range(k_means.n_init)])
+    tried = [
+        recalled(f"start {number}", partial(_tried, data, k_means.max_iter, least, centers))
+        for number, centers in enumerate(firsts)
+    ]
+    _, centers, n_iter = min(tried, key=lambda each: each[0])
+    return centers, n_iter
+
+
+def _tried(data: _Blocks, max_iter: int, least: float, start: np.ndarray) -> list:
+    """[inertia at the end of a start, centres before the last step, steps until there]."""
+    end = _descended(data, max_iter, least, start)
+    return [data.inertia(end.labels, end.centers), end.before, end.n_iter - 1]
+
+
+def _drawn_centers(data: _Blocks, k_means: KMeans) -> np.ndarray:
+    """Centres by the random numbers that scikit-learn's KMeans draws for the rows of all ranks."""
+    ranks, k, rng = group(), k_means.n_clusters, k_means.random_state
+    own = data.weight.astype(data.rows.dtype)
+    weight = ranks.gathered(own)
+    p = weight / weight.sum()
+    if k_means.init == "random":
+        return data.at(rng.choice(len(p), size=k, replace=False, p=p)).astype(np.float64)
+    centers = [data.at(np.array([rng.choice(len(p), p=p)]))[0]]
+    closest = data.sq_distances(np.array(centers))
+    pots, best, n_trials = ranks.total(closest @ own), 0, 2 + int(np.log(k))
+    while len(centers) < k:
+        marks = rng.uniform(size=n_trials) * pots[best]
+        candidates = np.searchsorted(np.cumsum(weight * ranks.gathered(closest[best])), marks)
+        rows = data.at(np.minimum(candidates, len(p) - 1))
+        closest = np.minimum(closest[best], data.sq_distances(rows))
+        pots = ranks.total(closest @ own)
+        best = int(np.argmin(pots))
+        centers.append(rows[best])
+    return np.array(centers, dtype=np.float64)
+
+
+def _of_draw(data: _Blocks, k_means: KMeans, seed: int) -> np.ndarray:
+    """The best centres of a draw of the rows of all ranks."""
     ranks, rows = group(), data.rows
     first, n = ranks.first_of(len(rows))
     drawn = np.sort(np.random.RandomState(seed).permutation(n)[:_DRAWN_ROWS]) - first

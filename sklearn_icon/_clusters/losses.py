@@ -296,7 +296,7 @@ class Inertia(ReverseKL):
         if group().several or (not sparse.issparse(rows) and is_above(_COPIES * rows.nbytes)):
             from .k_means_in_blocks import solve_in_blocks
 
-            return solve_in_blocks(rows, data.sample_weight, k_means, data.random_state.randint(2**31 - 1))
+            return solve_in_blocks(rows, data.sample_weight, k_means, data.random_state)
         return solve_k_means(rows, data.X, data.sample_weight, k_means)
 
     def value(self, X: Any, y: Any, memberships: np.ndarray) -> float:
