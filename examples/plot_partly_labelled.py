@@ -1,9 +1,9 @@
 """
-Labels of some rows
-===================
+Supervised and partly labelled maps
+===================================
 
 Where labels are known, :math:`p` may say "the other rows of my class"; where they are not, "my nearest rows". A third
-of the wines keep their label here, and the others, -1, are placed by what they are like.
+of the wines keep their label here, and the others, labelled -1, are placed by what they resemble.
 """
 
 import matplotlib.pyplot as plt
@@ -22,18 +22,19 @@ partly = np.where(known, y, -1)
 p = supervisory.SameClass(unlabelled=supervisory.Gaussian(perplexity=15))
 without = ICONEmbedding(perplexity=15, random_state=0).fit(X)
 model = ICONEmbedding(supervisory=p, random_state=0).fit(X, partly)
+supervised = ICONEmbedding(supervisory="same_class", random_state=0).fit(X, y)
 
 # %%
-# With a third of the labels the classes part, and rows without one lie with their like: some in another class, which no
-# label kept them from. With all labels, ``supervisory="same_class"``, each class would shrink to a point: that is what
-# :math:`p` asks for, and no evidence that the classes can be told apart.
+# A third of the labels separate the classes, and rows without a label lie beside those that they resemble, some of them
+# in another class. With all labels each class shrinks to a spot: that is what :math:`p` asks for, and no evidence that
+# the classes can be told apart. Held-out rows and ``transform`` would show whether they can.
 
-fig, axes = plt.subplots(1, 3, figsize=(13, 4.5), layout="constrained")
+fig, axes = plt.subplots(2, 2, figsize=(10, 9), layout="constrained")
 for ax, fitted, shown, title in zip(
-    axes,
-    (without, model, model),
-    (y, partly, y),
-    ("no labels", "a third of the labels, as they were given", "the same map, all rows by their class"),
+    axes.flat,
+    (without, model, model, supervised),
+    (y, partly, y, y),
+    ("no labels", "a third of the labels, as they were given", "the same map, all rows by their class", "all labels"),
     strict=True,
 ):
     EmbeddingDisplay.from_estimator(fitted, y=shown, ax=ax)
