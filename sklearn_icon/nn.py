@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from math import log
+from math import isfinite, log
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,10 @@ from . import supervisory as of_p
 from ._core.ranks import JointBatch
 from ._core.spec import resolve
 from ._objective.divergences import ALLOWED, terms_of
-from ._objective.row_tiles import Batch, summed_divergence
+from ._objective.row_tiles import Batch, Listed, summed_divergence
 from ._objective.ways import check_limit
 from .divergences import Divergence
 from .learned import NAMES, Learned
-from .supervisory._base import Partners
 from .supervisory._batch import as_targets
 
 if TYPE_CHECKING:
@@ -93,7 +92,8 @@ class ICONLoss(torch.nn.Module):
     Notes
     -----
     Half precision is raised to single, inside of `torch.autocast` too, and single to double where squares of large rows
-    are no numbers of single precision. Under `torch.compile` values are not looked at:
+    are no numbers of single precision; where all rows are of bfloat16, gradients of cosines and dot products are
+    multiplied with rows in that. Under `torch.compile` values are not looked at:
     nothing is said of rows without positives, and 0 returned where there are no others. `Gaussian`, `StudentT`,
     `UniformKNN` and `RandomWalk` compute p on the CPU, which breaks the graph, as do batches gathered over processes;
     all else compiles with `fullgraph`. Outside torch.compile no matrix of a large batch and its keys is held: gradients
@@ -134,7 +134,7 @@ class ICONLoss(torch.nn.Module):
     """
 
     symmetric = False  # of losses that were pickled before there was such a parameter
-    _paired: Any = None
+    _kept: Any = None
     log_tau: torch.nn.Parameter
     log_df: torch.nn.Parameter
 
@@ -222,7 +222,7 @@ class ICONLoss(torch.nn.Module):
                 dtype = torch.promote_types(dtype, keys.dtype)
             y = as_targets(self.supervisory, y, len(z), z.device)
             value = self._in_precision(dtype, z, y, keys)
-            if compiling or value.isfinite():
+            if compiling or self._is_sound(value, *(z,) if keys is None else (z, keys)):
                 return value
             _refuse_numbers_that_are_none(z, "z")
             if keys is not None:
@@ -234,15 +234,23 @@ class ICONLoss(torch.nn.Module):
 
     def _in_precision(self, dtype: torch.dtype, z: Tensor, y: Tensor | None, keys: Tensor | None) -> Tensor:
         """L of a batch, computed in a precision."""
-        z = z.to(dtype)
+        given, z = {z.dtype, z.dtype if keys is None else keys.dtype}, z.to(dtype)
         keys = z if keys is None else keys.to(dtype)
-        if self._is_cosine and not torch.compiler.is_compiling():
-            _refuse_zero_rows(z, "z")
-            if keys is not z:
-                _refuse_zero_rows(keys, "keys")
+        is_half = dtype == torch.float32 and given == {torch.bfloat16} and self.learned.pulls_in_half
+        half = torch.bfloat16 if is_half else None
         if self.symmetric and (self.gather_distributed or self.learned.normalized):
-            return (self._mean(z, y, keys) + self._mean(keys, y, z)) / 2
-        return self._mean(z, y, keys, both_ways=self.symmetric)
+            return (self._mean(z, y, keys, half) + self._mean(keys, y, z, half)) / 2
+        return self._mean(z, y, keys, half, both_ways=self.symmetric)
+
+    def _is_sound(self, value: Tensor, *given: Tensor) -> bool:
+        """Whether a loss is a number; refuses rows of zeros under the cosine. A GPU is waited for once."""
+        has_first = self._is_cosine and given[0].shape[1] > 0
+        firsts = [rows.detach()[:, 0].abs().amin() for rows in given] if has_first else []
+        found, *least = torch.stack([value.detach(), *firsts]).tolist()
+        if self._is_cosine and not (has_first and min(least) >= torch.finfo(value.dtype).tiny):
+            for rows, name in zip(given, ("z", "keys"), strict=False):
+                _refuse_zero_rows(rows.to(value.dtype), name)
+        return isfinite(found)
 
     def _check_shapes(self, z: Tensor, keys: Tensor | None) -> None:
         for name, given in (("z", z), ("keys", keys)):
@@ -261,7 +269,9 @@ class ICONLoss(torch.nn.Module):
         if keys is not None and not self._has_prototypes and len(keys) != len(z):
             raise ValueError(f"{name}() needs a key for each of the {len(z)} rows of z, got {len(keys)}.")
 
-    def _mean(self, z: Tensor, y: Tensor | None, keys: Tensor, both_ways: bool = False) -> Tensor:
+    def _mean(
+        self, z: Tensor, y: Tensor | None, keys: Tensor, half: torch.dtype | None, both_ways: bool = False
+    ) -> Tensor:
         """The average over the rows, of all processes, that have a positive."""
         joint = JointBatch(len(z), z.device, self.gather_distributed)
         keys = keys if self._has_prototypes else joint.gather(keys)
@@ -283,6 +293,7 @@ class ICONLoss(torch.nn.Module):
             uniform=self._uniform,
             skips_self=self.supervisory.excludes_self and not self.learned.includes_self,
             first=joint.rows.start,
+            half=half,
         )
         values = [getattr(self, name) for name in self.learned.learns]
         total = summed_divergence(batch, rows, keys, *values, both_ways=both_ways)
@@ -306,13 +317,13 @@ class ICONLoss(torch.nn.Module):
 
         return of
 
-    def _partners_of(self, y: Tensor | None, rows: slice, n_keys: int, like: Tensor) -> Partners:
+    def _partners_of(self, y: Tensor | None, rows: slice, n_keys: int, like: Tensor) -> Listed | None:
         """`Supervisory.partners_of_batch`; those of the batch before where y is the same, as that of views often is."""
-        about, kept = (rows, n_keys, like.device, None if y is None else y.dtype), self._paired
+        about, kept = (rows, n_keys, like.device, None if y is None else y.dtype), self._kept
         if kept is None or kept[0] != about or not (y is None or torch.equal(kept[1], y)):
             found = self.supervisory.partners_of_batch(y, rows, n_keys, like)
-            self._paired = about, None if y is None else y.clone(), found
-        return self._paired[2]
+            self._kept = about, None if y is None else y.clone(), None if found is None else Listed(*found)
+        return self._kept[2]
 
     def _mass(self, sums: Tensor) -> Tensor:
         """How much rows count in the average."""
@@ -364,8 +375,6 @@ def _too_large(z: Tensor, keys: Tensor | None, dtype: torch.dtype) -> str:
 
 def _refuse_zero_rows(rows: Tensor, name: str) -> None:
     tiny = torch.finfo(rows.dtype).tiny  # below which the gradient, one over the length, overflows
-    if rows.shape[1] and (rows.detach()[:, 0].abs() >= tiny).all():
-        return
     top = rows.detach().abs().amax(1) if rows.shape[1] else rows.new_zeros(len(rows))
     zero = (top < tiny).nonzero().ravel()
     if len(zero):

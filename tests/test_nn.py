@@ -589,6 +589,22 @@ def test_half_precision_is_raised(dtype):
     assert_allclose(value, loss(z.double(), LABELS, keys.double()), rtol=1e-6)
 
 
+@pytest.mark.parametrize("p", ["positive_pairs", "cross_modal"])
+def test_gradients_of_bfloat16_are_multiplied_in_it(p, monkeypatch):
+    """Where there are many pairs: the value stays that of single precision, gradients within a rounding."""
+    monkeypatch.setattr(row_tiles, "_PAIRS_AT_ONCE", 50)
+    draw = torch.Generator().manual_seed(3)
+    z, keys = (torch.randn(64, 16, generator=draw).bfloat16() for _ in range(2))
+    y, keys = (torch.arange(32).repeat(2), None) if p == "positive_pairs" else (None, keys)
+    loss = ICONLoss(p, COSINE, symmetric=keys is not None)
+    value, *found = value_and_gradients(lambda: loss, z, keys, y)
+    exact, *expected = value_and_gradients(lambda: loss, z.double(), None if keys is None else keys.double(), y)
+    assert_allclose(value, exact, rtol=1e-6)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert 0 < (ours.double() - theirs).norm() < 2**-8 * theirs.norm()
+
+
 @pytest.mark.parametrize("q", [q for q in Q if q not in ("wide", "narrow")])
 def test_autocast(q):
     net = torch.nn.Linear(DIM, DIM)

@@ -56,4 +56,4 @@ def _plain_lengths(z: torch.Tensor) -> torch.Tensor | None:
         return None
     length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
     least, most = torch.aminmax(length)
-    return length if least > _PLAIN[0] and most < _PLAIN[1] else None
+    return length if least.item() > _PLAIN[0] and most.item() < _PLAIN[1] else None

@@ -13,6 +13,7 @@ computed by torch's own operations.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import log
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -29,6 +30,39 @@ _PAIRS_AT_ONCE = 1 << 18  # of rows and keys, without tiles
 _PAIRS_OF_A_TILE, _PAIRS_ELSEWHERE = 1 << 19, 1 << 25  # on the CPU; on a GPU, which 2^22 left waiting
 
 
+class Listed:
+    """p by keys of equal weight: pairs of a row and a key in order of rows, and the count of each row."""
+
+    def __init__(self, rows: Tensor, keys: Tensor, counts: Tensor) -> None:
+        self.rows, self.keys, self.counts = rows, keys, counts
+        self._whole: Any = None  # what `of` found for all rows
+
+    def of(self, part: slice, n_keys: int, like: Tensor, fraction: float, rest: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(fraction * w of the pairs of a slice of rows, where they are among all pairs, sum of p log p over them).
+
+        p = fraction * w + rest.
+        """
+        rows, keys, counts = self.rows, self.keys, self.counts
+        n_rows, about = counts.shape[0], (n_keys, like.dtype, like.device, fraction, rest)
+        is_whole = part.stop - part.start == n_rows
+        if is_whole and self._whole is not None and self._whole[0] == about:
+            return self._whole[1]
+        if not is_whole:
+            ends = torch.tensor([part.start, part.stop], device=rows.device)
+            of_tile = slice(*torch.searchsorted(rows, ends).tolist())
+            rows, keys = rows[of_tile], keys[of_tile]
+        at = torch.add(keys, rows, alpha=n_keys)
+        if part.start:
+            at -= part.start * n_keys
+        weights = fraction / counts.to(like.dtype)
+        weights = weights if rows.shape[0] == n_rows else weights[rows]
+        p = weights + rest
+        found = weights, at, p @ p.log()
+        if is_whole:
+            self._whole = about, found
+        return found
+
+
 class Batch(NamedTuple):
     """A batch but for its representations."""
 
@@ -37,14 +71,16 @@ class Batch(NamedTuple):
     divergence: Any
     weights_of: Callable[[slice], tuple[torch.Tensor, torch.Tensor]]
     """(p without its uniform mass, m) of a slice of rows."""
-    partners: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
-    """p by keys of equal weight, where these are few: pairs of a row and a key in order of rows, count of each row."""
+    partners: Listed | None
+    """p by keys of equal weight, where these are few."""
     uniform: float
     skips_self: bool
     first: int
     """The key that is row 0 itself."""
     both_ways: bool = False
     """Whether of all pairs at once the mean both ways is wanted."""
+    half: torch.dtype | None = None
+    """In which precision the products of gradients are taken, where it is a lower one."""
 
     def p_of(self, part: slice, n_keys: int) -> tuple[Tensor, Tensor]:
         """(p, m) of a slice of rows; a row's entry of itself does not count where it is skipped."""
@@ -164,7 +200,8 @@ def _with_gradients(batch: Batch, ends: tuple[Tensor, ...], part: slice, wanted:
         cost_back, slope_back = _cost_and_slope(batch, part, back)
         cost, slope = (cost + cost_back) / 2, slope.add_(slope_back.T).div_(2)
         del back, slope_back
-    return cost, [*pull(slope, wanted), *(None for _ in values)]
+    is_half = batch.half is not None and slope.numel() > _PAIRS_AT_ONCE  # of fewer, conversions take as long
+    return cost, [*pull(slope.to(batch.half) if is_half else slope, wanted), *(None for _ in values)]
 
 
 class _Tiles(torch.autograd.Function):
@@ -172,20 +209,20 @@ class _Tiles(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, batch: Batch, wanted: list[bool], rows: Tensor, keys: Tensor, *values: Tensor) -> Tensor:
-        ctx.batch, ctx.wanted, tensors = batch, wanted, (rows, keys, *values)
-        step = max(1, at_once(_PAIRS_OF_A_TILE if rows.device.type == "cpu" else _PAIRS_ELSEWHERE) // len(keys))
-        if len(rows) * len(keys) <= _PAIRS_AT_ONCE:
-            step = len(rows)
+        ctx.batch, ctx.wanted, tensors, n_rows = batch, wanted, (rows, keys, *values), rows.shape[0]
+        step = max(1, at_once(_PAIRS_OF_A_TILE if rows.device.type == "cpu" else _PAIRS_ELSEWHERE) // keys.shape[0])
+        if step >= n_rows or n_rows * keys.shape[0] <= _PAIRS_AT_ONCE:
+            total, gradients = _with_gradients(batch, tensors, slice(0, n_rows), wanted)
+            ctx.save_for_backward(*tensors, *gradients)
+            return total
         total, of_rows, slopes = rows.new_zeros(()), list[Any](), list[Any]([None] * len(tensors[1:]))
-        for start in range(0, len(rows), step):
-            part = slice(start, min(start + step, len(rows)))
-            some = rows if step >= len(rows) else rows[part]
-            cost, (of_part, *gradients) = _with_gradients(batch, (some, keys, *values), part, wanted)
+        for start in range(0, n_rows, step):
+            part = slice(start, min(start + step, n_rows))
+            cost, (of_part, *gradients) = _with_gradients(batch, (rows[part], keys, *values), part, wanted)
             total += cost
             of_rows.append(of_part)
             slopes = [_added(*pair) for pair in zip(slopes, gradients, strict=True)]
-        of_all = of_rows[0] if len(of_rows) == 1 else torch.cat(of_rows) if wanted[0] else None
-        ctx.save_for_backward(*tensors, of_all, *slopes)
+        ctx.save_for_backward(*tensors, torch.cat(of_rows) if wanted[0] else None, *slopes)
         return total
 
     @staticmethod
@@ -255,25 +292,11 @@ def _from_all(batch: Batch, log_q: Tensor, part: slice) -> tuple[Tensor, Tensor]
     return cost, log_q.exp_().sub_(p).mul_(mass[:, None])
 
 
-def _partners_of(batch: Batch, part: slice, n_keys: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(p of the pairs of a slice of rows without its uniform mass, where they are among all pairs)."""
-    partners: Any = batch.partners
-    rows, keys, counts = partners
-    if part.stop - part.start < len(counts):
-        ends = torch.tensor([part.start, part.stop], device=rows.device)
-        of_tile = slice(*torch.searchsorted(rows, ends).tolist())
-        rows, keys = rows[of_tile], keys[of_tile]
-    at = torch.add(keys, rows, alpha=n_keys)
-    if part.start:
-        at -= part.start * n_keys
-    weights = counts.to(like.dtype).reciprocal_()
-    return weights if len(rows) == len(counts) else weights[rows], at
-
-
 def _from_partners(batch: Batch, log_q: Tensor, part: slice) -> tuple[Tensor, Tensor]:
     """The same from the partners of each row, where p is zero on all other keys; `log_q` is overwritten."""
-    weights, at = _partners_of(batch, part, log_q.shape[1], log_q)
-    cost = weights @ (weights.log() - log_q.view(-1)[at])
+    partners: Any = batch.partners
+    weights, at, negentropy = partners.of(part, log_q.shape[1], log_q, 1.0, 0.0)
+    cost = negentropy - weights @ log_q.view(-1)[at]
     slope = log_q.exp_()
     slope.view(-1).index_add_(0, at, weights, alpha=-1)
     return cost, slope
@@ -281,13 +304,12 @@ def _from_partners(batch: Batch, log_q: Tensor, part: slice) -> tuple[Tensor, Te
 
 def _from_partners_and_all(batch: Batch, log_q: Tensor, part: slice) -> tuple[Tensor, Tensor]:
     """The same where all other keys have the uniform mass."""
-    n_rows, n_keys = log_q.shape
-    n_choices, (weights, at) = batch.n_choices(n_keys), _partners_of(batch, part, n_keys, log_q)
-    weights = weights.mul_(1 - batch.uniform)
-    background = log_q.new_tensor(batch.uniform / n_choices)
-    at_partners = log_q.view(-1)[at]
-    cost = (kl(weights + background, at_partners) - kl(background, at_partners)).sum() - background * log_q.sum()
-    cost += n_rows * n_choices * background.xlogy(background)
+    partners: Any = batch.partners
+    (n_rows, n_keys), n_choices = log_q.shape, batch.n_choices(log_q.shape[1])
+    background = batch.uniform / n_choices
+    weights, at, negentropy = partners.of(part, n_keys, log_q, 1 - batch.uniform, background)
+    of_others = (n_rows * n_choices - at.shape[0]) * background * log(background)
+    cost = (negentropy + of_others).sub_(weights @ log_q.view(-1)[at]).sub_(log_q.sum(), alpha=background)
     slope = log_q.exp_().sub_(background)
     slope.view(-1).index_add_(0, at, weights, alpha=-1)
     return cost, slope

@@ -13,6 +13,7 @@
 | `tilted` | they are so up to a factor for each row | KL alone |
 | `centred` | what stands for log q sums to zero over a row's keys | no sum over uniform mass on p |
 | `mixture` | `finish` adds it after the normaliser | no way by formula |
+| `pulls_in_half` | `pairwise_and_pull` takes weights of half precision | products of gradients of half precision |
 
 `testing.check_learned` holds kernels to the first four.
 """

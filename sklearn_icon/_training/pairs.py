@@ -18,7 +18,7 @@ from .._core.group import group
 from .._core.unit_rows import unit_rows
 from .._objective.batches import batch_count, shuffled
 from .._objective.loss import Loss
-from .._objective.row_tiles import Batch, of_affinity
+from .._objective.row_tiles import Batch, Listed, of_affinity
 from .._objective.ways import check_limit, has_rational_tail, is_plain_kl
 from .._optim.methods import Adam
 from .._optim.solver import SolverResult
@@ -28,6 +28,7 @@ from ..encoders._networks import as_tensor, build_module, state_arrays
 from ..learned import Learned
 from ..learned._base import sq_distances
 from ..supervisory import CrossModalPairs
+from ..supervisory._batch import own_partners
 from .given import Modalities
 
 _RATE = 2e-3
@@ -62,7 +63,7 @@ def batch_of_pairs(n_rows: int, learned: Learned, divergence: str, uniform: floa
     def weights_of(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         return own.of_batch(None, part, n_rows, like)
 
-    partners = own.partners_of_batch(None, slice(0, n_rows), n_rows, like)
+    partners = Listed(*own_partners(slice(0, n_rows), like))
     return Batch(lambda: learned, divergence, weights_of, partners, uniform, skips_self=False, first=0)
 
 

@@ -65,6 +65,8 @@ class Learned(Spec):
     """Uniform mass on q."""
     affinity = "distance"
     """What the kernel is a function of: "distance", "cosine", "dot" or "memberships"."""
+    pulls_in_half = False
+    """Whether `pairwise_and_pull` also takes weights of half precision, for products in that."""
     by_degree = False
     """Whether keys are weighed by their degrees."""
     learns: tuple[str, ...] = ()

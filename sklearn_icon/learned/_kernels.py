@@ -89,6 +89,11 @@ class Gaussian(DistanceKernel):
         return self.metric == "euclidean"
 
     @answer
+    def pulls_in_half(self) -> bool:
+        """Products may be; differences of near rows would be lost."""
+        return not self.euclidean
+
+    @answer
     def affinity(self) -> str:
         """As the metric says."""
         return "distance" if self.euclidean else self.metric
@@ -138,11 +143,13 @@ class Gaussian(DistanceKernel):
         if self.euclidean:
             return super().pairwise_and_pull(z, keys)
 
+        def pulled(weights: Tensor, rows: Tensor) -> Tensor:
+            return (weights @ rows.to(weights.dtype)).to(rows.dtype).div_(self.temperature)
+
         def pull(weights: Tensor, wanted: Sequence[bool]) -> Gradients:
             if keys is z:
-                return ((weights + weights.T) @ z).div_(self.temperature), None
-            of_z = (weights @ keys).div_(self.temperature) if wanted[0] else None
-            return of_z, (weights.T @ z).div_(self.temperature) if wanted[1] else None
+                return pulled(weights + weights.T, z), None
+            return pulled(weights, keys) if wanted[0] else None, pulled(weights.T, z) if wanted[1] else None
 
         return self.pairwise(z, keys), pull
 
