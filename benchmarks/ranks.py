@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 NEIGHBORS, STEPS, SHARED = 91, 500, 12  # of a row; of a map; bytes of an edge that is sent
+EXACT, NEAR = 5e12, 30  # most pairs of a rank, times columns and 40; of very many rows, roots of n that meet each row
 FLOPS = {"CPU core": 40e9, "GPU": 20e12}  # of matrix products in single precision, half of what is on paper
 BYTES = {"CPU core": 5e9, "GPU": 50e9}  # a second between two of them: memory of one machine, links of GPUs
 
@@ -25,16 +26,17 @@ def model(n, columns, ranks, steps=STEPS, refreshed=None, nodes=None, width=4):
     """What a rank sends, by part, in bytes; messages; flops of its part; bytes that it holds."""
     rows, refreshed = n / ranks, steps / 2 if refreshed is None else refreshed
     nodes = min(1400, 550 * max(1, n / 2e5) ** 0.25) if nodes is None else nodes  # measured up to 2e5 rows
-    others = ranks - 1
+    others, in_cells = ranks - 1, n * rows * (40 + columns) > EXACT
+    trips = others / ranks + others if in_cells else others / 2  # home, and at the most to every other rank
     sent = {
-        "rows": others / 2 * rows * columns * width,
-        "neighbours back": others / 2 * rows * NEIGHBORS * SHARED,
+        "rows": trips * rows * columns * width,
+        "neighbours back": trips * rows * NEIGHBORS * (SHARED + 4 * in_cells),
         "edges": rows * NEIGHBORS * others / ranks * SHARED,
         "gradients": steps * 8 * n * (ranks > 1),
         "grids": refreshed * 4 * nodes**2 * (ranks > 1),
     }
     flops = {
-        "neighbours": n * rows * columns,
+        "neighbours": min(n, NEAR * n**0.5 if in_cells else n) * rows * columns,
         "attraction": steps * rows * 1.6 * NEIGHBORS / 2 * 20,
         "repulsion": refreshed * (rows * 150 + 60 * nodes**2 * np.log2(max(nodes, 2))),
     }

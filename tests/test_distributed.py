@@ -39,7 +39,7 @@ from sklearn_icon._core.group import ALONE, group, together
 from sklearn_icon._core.group import Ranks as Ranks_
 from sklearn_icon._estimators import classifier as classifier_module
 from sklearn_icon._estimators import clustering, embedding
-from sklearn_icon._graph import mutual, ring, space
+from sklearn_icon._graph import mutual, ring, search, space
 from sklearn_icon._graph.neighbors import _seed_of_ties, nearest_neighbors
 from sklearn_icon._objective.grid import GridPotential
 from sklearn_icon._objective.loss import Loss
@@ -336,6 +336,56 @@ def test_neighbors_are_those_of_one_process(n_ranks, request):
         supervisory.Gaussian(5).conditional(neighbor_cases()["few"][0]).toarray(),
         atol=1e-12,
     )
+
+
+def cell_cases():
+    """Rows by name, and a metric: unlike ones, many copies, far rows, rows without structure."""
+    rng = np.random.RandomState(2)
+    X = 3 * rng.normal(size=(40, 8))[rng.randint(40, size=1800)] + rng.normal(size=(1800, 8))
+    turn = 9 * rng.uniform(size=1800)
+    sheet = np.column_stack([turn * np.cos(turn), 20 * rng.uniform(size=1800), turn * np.sin(turn), X[:, :4] / 20])
+    copies, far = X.copy(), X.copy()
+    copies[300:700], copies[900:1500] = X[0], X[rng.randint(200, size=600)]
+    far[[3, 1700], 2] = [1e16, -9.97e36]
+    return {
+        "clumps": (X.astype(np.float32), "euclidean"),
+        "angles": (X, "cosine"),
+        "sheet": (sheet, "sqeuclidean"),
+        "copies": (copies, "euclidean"),
+        "far": (far, "euclidean"),
+        "no structure": (rng.normal(size=(900, 60)), "euclidean"),
+    }
+
+
+def _in_cells(rank, n_ranks):
+    """What is found where every data set is large; in the last of the cases a rank has no row."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_EXACT_LIMIT", 0)
+        for name, (X, metric) in cell_cases().items():
+            part = (_lone_rows if name == "sheet" else _cuts)(len(X), n_ranks)[rank]
+            with together(name) as ranks:
+                ranks.number(len(X[part]))
+                found[name] = tuple(nearest_neighbors(X[part], 12, metric=metric, random_state=3))
+    return found
+
+
+@pytest.mark.parametrize("n_ranks", BY)
+def test_neighbors_of_very_many_rows_are_searched_in_cells(n_ranks, request):
+    ranks = request.getfixturevalue(n_ranks)(_in_cells)
+    for name, (X, metric) in cell_cases().items():
+        one = nearest_neighbors(X, 12, metric=metric, random_state=3)
+        indices, distances = (np.concatenate([found[name][part] for found in ranks]) for part in (0, 1))
+        near = distances <= one.distances[:, -1:] * (1 + 1e-6)
+        assert {found[name][2:] for found in ranks} == {(name == "no structure", ranks[0][name][3])}
+        assert ranks[0][name][3] == pytest.approx(near.mean(), abs=0.03) and near.mean() > 0.95, name
+        assert all(len(set(row)) == 12 and i not in row for i, row in enumerate(indices))
+        assert (distances[:, 0] >= one.distances[:, 0]).all()
+        same = indices == one.indices
+        np.testing.assert_allclose(distances[same], one.distances[same], rtol=1e-6, atol=1e-7)
+        assert same.mean() > (0.9 if name != "copies" else 0.5), name
+        if name == "copies":
+            assert np.bincount(indices.ravel(), minlength=len(X))[300:700].max() < 60  # 12 on average
 
 
 @pytest.mark.parametrize("n_at_once", [150, 900])

@@ -62,6 +62,11 @@ def at_once(numbers: int) -> int:
     return max(wanted if most is None else min(wanted, int(most // _BYTES)), min(_LEAST, numbers))
 
 
+def slices(n: int, most: int) -> Iterator[slice]:
+    """Slices of so many rows at the most; none of no rows, as a rank may have."""
+    return (slice(start, min(start + most, n)) for start in range(0, n, most))
+
+
 def is_above(n_bytes: float) -> bool:
     """Whether so many are more than the fit may take."""
     return _CURRENT.max_memory is not None and n_bytes > _CURRENT.max_memory

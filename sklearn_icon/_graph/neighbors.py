@@ -50,8 +50,8 @@ def nearest_neighbors(
     fit works on CUDA, the euclidean neighbours of 5,000 and more dense rows are exact up to some millions.
 
     Where metric is "precomputed", X holds distances (n, n), dense, or sparse with each row's candidates as its explicit
-    entries. In a fit by several ranks X holds those of this one, and indices are numbers among the rows of all: always
-    exact, of dense rows in euclidean, squared euclidean and cosine distance alone.
+    entries. In a fit by several ranks X holds those of this one, and indices are numbers among the rows of all, of
+    dense rows in euclidean, squared euclidean and cosine distance alone: exact, or of very many in cells (`cells`).
 
     On sparse rows metrics are "euclidean", "sqeuclidean", "manhattan", "cosine" or a callable. `V` (seuclidean) and
     `VI` (mahalanobis) default to those of the rows searched. `random_state` seeds the permutations that settle ties,

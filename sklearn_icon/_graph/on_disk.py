@@ -6,8 +6,6 @@ precision; what is compared then lies together in it. See `partition`.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.utils import gen_batches
@@ -18,13 +16,12 @@ from .._core.rows import row_digests
 from .._core.types import Array, Jobs
 from .exact import SPARE, copies, rank
 from .proposals import SAMPLE, NearZero, missing_or_copies
-from .ring import Nearest, neighbors_in_blocks
-from .search import Neighbors, is_short, most_neighbors, search
+from .ring import neighbors_in_blocks, scanned
+from .search import Neighbors, is_short, most_neighbors
 from .space import Space
 
 _MOST_COMPARED = 2e14  # squared rows times columns, an hour or so
 _RANKED = 1024  # rows of a thread
-_NUMBERS_AT_ONCE = 1 << 24
 
 
 def neighbors_on_disk(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
@@ -47,7 +44,7 @@ def _neighbors_by_cells(space: Space, k: int, n_jobs: Jobs) -> Neighbors | None:
 
     n, near = len(space.X), NearZero(space)
     sample = np.linspace(0, n - 1, min(n, 2 * SAMPLE), dtype=np.intp)
-    indices, sq = _scanned(space, k, sample, n_jobs)
+    indices, sq = scanned(space, k, space.X[sample], sample, n_jobs)
     partition = part(near, space.seed)
     n_cells = cells_needed(partition, sample[1::2], indices[1::2])
     if n_cells is None:
@@ -74,19 +71,7 @@ def _ranked(space: Space, candidates: Array, order: Array, k: int, n_jobs: Jobs)
     if unsure.size:
         few, copied = copies(row_digests(space.X), space.seed, k, unsure)
         indices[unsure[~few]], distances[unsure[~few]] = copied[~few], 0
-        indices[unsure[few]], sq = _scanned(space, k, unsure[few], n_jobs)
-        distances[unsure[few]] = space.finished(sq)
+        rest = unsure[few]
+        indices[rest], sq = scanned(space, k, space.X[rest], rest, n_jobs)
+        distances[rest] = space.finished(sq)
     return Neighbors(indices, distances, exact=False)
-
-
-def _scanned(space: Space, k: int, rows: Array, n_jobs: Jobs) -> tuple[Array, Array]:
-    """(indices, squared distances) of the k nearest to some rows of all others, which are read once, by blocks."""
-    some = replace(space, root=np.positive, unit=1.0, dtype=np.float64, own=False, first_row=0, X=space.X[rows])
-    nearest = Nearest(some, k + 1)
-    for part in gen_batches(len(space.X), max(1, at_once(_NUMBERS_AT_ONCE) // space.X.shape[1])):
-        visit = replace(some, reference=np.array(space.X[part]), first_key=part.start)
-        keys, sq = search(visit, min(k + 1, len(visit.reference)), n_jobs, 0)[:2]
-        nearest.take(0, np.full(len(rows), keys.shape[1]), keys.ravel(), sq.ravel())
-    others = nearest.indices != rows[:, None]
-    others[others.all(axis=1), -1] = False
-    return nearest.indices[others].reshape(-1, k), nearest.sq[others].reshape(-1, k)

@@ -8,6 +8,7 @@ all, where that is worth it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -21,7 +22,7 @@ from sklearn.utils import gen_batches
 
 from .._core.compiled import njit
 from .._core.interrupts import raise_if_interrupted
-from .._core.pieces import at_once, room
+from .._core.pieces import at_once, room, slices
 from .._core.pools import blas_in_one_thread
 from .._core.quiet import quiet
 from .._core.types import Array
@@ -50,26 +51,58 @@ class Partition(NamedTuple):
 
 def part(X: Any, seed: int) -> Partition:
     """Cells of about as many rows as there are cells; X gives rows in single precision by slices and numbers."""
-    n, blocks = len(X), list(gen_batches(len(X), max(1, at_once(_NUMBERS_AT_ONCE) // X.shape[1])))
-    n_cells = max(1, int(np.sqrt(n)))
-    rng = np.random.RandomState(seed)
-    sq = np.concatenate([_sq_norms(X[block]) for block in blocks])
-    usual = np.flatnonzero(sq < _USUAL**2)  # k-means takes the mean from all rows
-    sample = X[rng.choice(usual, min(len(usual), _SAMPLE_OF_A_CELL * n_cells), replace=False)]
-    n_cells = min(n_cells, len(sample))
+    rng, n_sampled = np.random.RandomState(seed), _SAMPLE_OF_A_CELL * max(1, int(np.sqrt(len(X))))
+    usual = np.flatnonzero(np.concatenate([is_usual(X[block]) for block in _blocks_of(X)]))
+    sample = X[rng.choice(usual, min(len(usual), n_sampled), replace=False)]
+    centres = centres_of(sample, len(X), rng)
+    cell = cells_of(X, centres)
+    starts, order = in_runs(cell, len(centres))
+    return Partition(order, starts, cell, nearest_cells(centres))
+
+
+def _blocks_of(X: Any) -> Iterator[slice]:
+    return slices(len(X), max(1, at_once(_NUMBERS_AT_ONCE) // X.shape[1]))
+
+
+def is_usual(rows: Array) -> Array:
+    """Which rows lie not so far away that k-means, which takes the mean from all rows, would see nothing else."""
+    return _sq_norms(rows) < _USUAL**2
+
+
+def sampled(n: int, rng: np.random.RandomState) -> Array:
+    """Numbers of the rows from which centres of n are found, in order."""
+    return np.sort(rng.permutation(n)[: _SAMPLE_OF_A_CELL * max(1, int(np.sqrt(n)))])
+
+
+def centres_of(sample: Array, n: int, rng: np.random.RandomState) -> Array:
+    """Centres of the cells of n rows, by k-means of a sample."""
+    n_cells = min(max(1, int(np.sqrt(n))), len(sample))
     centres = sample[rng.choice(len(sample), n_cells, replace=False)]
     means = KMeans(n_cells, init=centres, n_init=1, max_iter=_STEPS, tol=0)
     with quiet(category=ConvergenceWarning):  # fewer distinct rows
-        centres = means.fit(sample).cluster_centers_
-    cell = np.concatenate([pairwise_distances_argmin(X[block], centres) for block in blocks])
+        return means.fit(sample).cluster_centers_
+
+
+def cells_of(X: Any, centres: Array) -> Array:
+    """The cell of each row: that of the nearest centre."""
+    parts = [pairwise_distances_argmin(X[block], centres) for block in _blocks_of(X)]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.intp)
+
+
+def in_runs(cell: Array, n_cells: int) -> tuple[Array, Array]:
+    """(where each cell starts, rows by cell), each cell filled up to whole runs by -1."""
     sizes = np.bincount(cell, minlength=n_cells)
-    starts = np.r_[0, np.cumsum(-(-sizes // _RUN) * _RUN)]
-    by_cell = np.argsort(cell, kind="stable")
-    order = np.full(starts[-1], -1)
-    order[np.arange(n) - np.repeat(np.r_[0, np.cumsum(sizes)[:-1]], sizes) + np.repeat(starts[:-1], sizes)] = by_cell
+    starts, by_cell = np.r_[0, np.cumsum(-(-sizes // _RUN) * _RUN)], np.argsort(cell, kind="stable")
+    order, within = np.full(starts[-1], -1), np.arange(len(cell)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    order[within + np.repeat(starts[:-1], sizes)] = by_cell
+    return starts, order
+
+
+def nearest_cells(centres: Array) -> Array:
+    """All cells by the distance of their centres from that of each, itself first."""
     gaps = _sq_norms(centres) - 2 * centres @ centres.T
-    gaps[np.arange(n_cells), np.arange(n_cells)] = -np.inf
-    return Partition(order, starts, cell, np.argsort(gaps, axis=1, kind="stable"))
+    np.fill_diagonal(gaps, -np.inf)
+    return np.argsort(gaps, axis=1, kind="stable")
 
 
 def cells_needed(partition: Partition, rows: Array, neighbors: Array) -> int | None:
@@ -90,13 +123,13 @@ def _sq_norms(X: Array) -> Array:
 def partition_candidates(X: Any, partition: Partition, n_cells: int, n_candidates: int, n_threads: int) -> Array:
     """The keys nearest to each row among those of the nearest cells and among neighbours' neighbours; -1 is none."""
     order, starts, _, near = partition
-    rows = _Rows(_by_cell(X, order), n_candidates)
+    rows = _Rows(by_cell(X, order), n_candidates)
     cells = [slice(start, stop) for start, stop in pairwise(starts)]
     blocks = [range(start, min(start + 8 * n_threads, len(cells))) for start in range(0, len(cells), 8 * n_threads)]
     with blas_in_one_thread(), ThreadPoolExecutor(n_threads) as pool:
         for block in blocks:
             others = [[cells[c] for c in near[own, :n_cells]] for own in block]
-            list(pool.map(partial(_meet, rows), [cells[own] for own in block], others))
+            list(pool.map(partial(meet, rows, rows.left), [cells[own] for own in block], others))
             raise_if_interrupted()
         _settle(rows.sq_limit, rows.count, rows.sq, rows.keys, n_candidates)
         parts = list(gen_batches(len(order), _ROWS_AT_ONCE))
@@ -112,10 +145,10 @@ def partition_candidates(X: Any, partition: Partition, n_cells: int, n_candidate
     return candidates
 
 
-def _by_cell(X: Any, order: Array) -> Array:
+def by_cell(X: Any, order: Array) -> Array:
     """(-2 x, |x|^2, 1) of the rows in an order, of which -1 and rows that are too far for products are far from all."""
     left = room((len(order), X.shape[1] + 2), np.float32)
-    for part in gen_batches(len(order), _ROWS_AT_ONCE):
+    for part in slices(len(order), _ROWS_AT_ONCE):
         rows = X[np.maximum(order[part], 0)]
         sq = _sq_norms(rows)
         far = (sq > FAR_NORM**2) | (order[part] < 0)
@@ -125,14 +158,14 @@ def _by_cell(X: Any, order: Array) -> Array:
     return left
 
 
-def _meet(rows: _Rows, cell: slice, others: list[slice]) -> None:
-    """Offer the keys of other cells to the rows of a cell."""
+def meet(rows: _Rows, reference: Array, cell: slice, others: list[slice]) -> None:
+    """Offer the keys of other cells of a reference to the rows of a cell."""
     own = rows.left[cell] * np.float32(-0.5)
     own[:, -2], own[:, -1] = 1, rows.left[cell, -2]
     for start in range(cell.start, cell.stop, _TILE):
         part = slice(start, min(start + _TILE, cell.stop))
         for number, keys in enumerate(others):
-            tile = own[start - cell.start : part.stop - cell.start] @ rows.left[keys].T
+            tile = own[start - cell.start : part.stop - cell.start] @ reference[keys].T
             if number == 0 and tile.shape[1] > rows.n_candidates:
                 nearest = np.partition(tile, rows.n_candidates - 1, axis=1)[:, rows.n_candidates - 1]
                 rows.sq_limit[part] = np.nextafter(nearest, _FAR)

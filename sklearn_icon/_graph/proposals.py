@@ -10,8 +10,9 @@ import numpy as np
 import scipy.sparse as sp
 from joblib import effective_n_jobs
 from sklearn.neighbors import NearestNeighbors
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import check_random_state
 
+from .._core.pieces import slices
 from .._core.pools import library_threads
 from .._core.quiet import quiet
 from .._core.types import Array, Jobs, Seed
@@ -127,7 +128,7 @@ class NearZero:
     def of(self, rows: Array) -> Array:
         """(rows - centre) / scale; the farthest, which are no neighbours, are brought nearer."""
         out = np.empty(rows.shape, dtype=np.float32)
-        for part in gen_batches(len(rows), 4096):
+        for part in slices(len(rows), 4096):
             out[part] = np.clip((rows[part] - self.centre) / self.scale, -_FARTHEST, _FARTHEST)
         return out
 

@@ -1,4 +1,7 @@
-"""Exact neighbours of the rows of several ranks: each pair of rows is compared by one of the ranks that hold them."""
+"""Exact neighbours of the rows of several ranks: each pair of rows is compared by one of the ranks that hold them.
+
+Those of very many rows are searched in cells; see `cells`.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,25 @@ from joblib import effective_n_jobs
 from scipy import sparse
 
 from .._core.group import group
+from .._core.pieces import at_once, slices
 from .._core.rows import row_digests
 from .._core.types import Array, Jobs
 from .exact import copies
-from .search import TREE_FEATURES, Neighbors, search
+from .search import TREE_FEATURES, Neighbors, is_short, search
 from .space import Space
 from .ties import k_smallest, row_keys
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 4096, 1 << 24
 _MUTUAL_PAIRS = 5e7  # of rows of two ranks, compared for both at once: fewer take less time than loading compiled loops
 
 
 def ring_neighbors(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
     """The k nearest of the rows of all ranks for those of this one: what one process finds, ties included.
 
-    Of two ranks one sends its rows to the other, which finds the nearest of both among each other and sends back what
-    is of these; two that are opposite in the ring do half of it each. Held at a time are the rows of another rank, the
-    k nearest of each row, and a digest of every row.
+    Where each rank would compare more pairs than one process does in an exact search, rows are searched in `cells`.
+    Else, of two ranks one sends its rows to the other, which finds the nearest of both among each other and sends back
+    what is of these; two that are opposite in the ring do half of it each. Held at a time are the rows of another rank,
+    the k nearest of each row, and a digest of every row.
     """
     ranks, rows = group(), space.X
     n = ranks.total(rows.shape[0])
@@ -41,6 +46,18 @@ def ring_neighbors(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
         )
     if not 1 <= k <= n - 1:
         raise ValueError(f"n_neighbors={k!r} must be an integer from 1 to n - 1 = {n - 1}")
+    if rows.shape[1] > TREE_FEATURES and not is_short(n / ranks.size**0.5, rows.shape[1]):
+        from .cells import cell_neighbors
+
+        found = cell_neighbors(space, k, n_jobs)
+        if found is not None:
+            return found
+    return _ring(space, k, n_jobs)
+
+
+def _ring(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
+    """All pairs of rows of all ranks."""
+    ranks, rows = group(), space.X
     squared = replace(space, root=np.positive, unit=1.0, dtype=np.float64, first_row=ranks.first)
     nearest = Nearest(squared, k)
     if len(rows) > 1:
@@ -100,6 +117,28 @@ class _Shard(NamedTuple):
     rank: int
     first: int
     n: int
+
+
+def scanned(space: Space, k: int, rows: Array, numbers: Array, n_jobs: Jobs) -> tuple[Array, Array]:
+    """(indices, squared distances) of the k nearest of some rows, by their numbers, among all others of all ranks.
+
+    Rows that are searched are read once, by blocks.
+    """
+    ranks, X = group(), space.X
+    some = replace(space, root=np.positive, unit=1.0, dtype=np.float64, own=False, first_row=0, X=rows)
+    nearest, parts = Nearest(some, k + 1), slices(len(X), max(1, at_once(_NUMBERS_AT_ONCE) // X.shape[1]))
+    for part in parts:
+        visit = replace(some, reference=np.array(X[part]), first_key=ranks.first + part.start)
+        keys, sq = search(visit, min(k + 1, len(visit.reference)), n_jobs, 0)[:2]
+        nearest.take(0, np.full(len(rows), keys.shape[1]), keys.ravel(), sq.ravel())
+    if ranks.several:
+        of_ranks = [ranks.gathered(found[None]) for found in (nearest.indices, nearest.sq)]
+        nearest = Nearest(some, k + 1)
+        for keys, sq in zip(*of_ranks, strict=True):
+            nearest.take(0, np.full(len(rows), k + 1), keys.ravel(), sq.ravel())
+    others = nearest.indices != numbers[:, None]
+    others[others.all(axis=1), -1] = False
+    return nearest.indices[others].reshape(-1, k), nearest.sq[others].reshape(-1, k)
 
 
 class Nearest:
