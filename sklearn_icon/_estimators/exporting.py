@@ -35,9 +35,9 @@ def _scale(z, shift, factor):
 
 
 def _cut(z, limit):
-    largest = np.finfo(z.dtype).max ** 0.5
-    z = np.clip(z, -largest, largest)
-    size = np.linalg.norm(z / z.shape[1] ** 0.5, axis=1, keepdims=True)
+    z = np.clip(z, np.finfo(z.dtype).min, np.finfo(z.dtype).max)
+    top = np.maximum(np.abs(z).max(axis=1, keepdims=True), 1)
+    size = top * (np.linalg.norm(z / top, axis=1, keepdims=True) / z.shape[1] ** 0.5)
     return z * (limit / np.maximum(size, limit))
 
 
@@ -177,9 +177,10 @@ class _Graph:
         return self.add("Mul", [self.add("Sub", [z, self.number(shift)]), self.number(factor)])
 
     def cut(self, z: str, limit: Any) -> str:
-        largest = np.finfo(np.float64).max ** 0.5
+        largest = np.finfo(np.float64).max
         z, width = self.add("Clip", [z, self.number(-largest), self.number(largest)]), self.number(sqrt(self.width))
-        size = self._length(self.add("Div", [z, width]))
+        top = self.add("Max", [self._top(z), self.number(1)])
+        size = self.add("Mul", [top, self.add("Div", [self._length(self.add("Div", [z, top])), width])])
         return self.add("Mul", [z, self.add("Div", [self.number(limit), self.add("Max", [size, self.number(limit)])])])
 
     def affine(self, z: str, weight: Any, bias: Any) -> str:
@@ -189,8 +190,7 @@ class _Graph:
         return self.add("Relu", [z])
 
     def unit(self, z: str) -> str:
-        top = self.add("ReduceMax", [self.add("Abs", [z]), self.constant(np.array([1]))], keepdims=1)
-        z = self.add("Div", [z, self.add("Max", [top, self.number(np.finfo(np.float64).tiny)])])
+        z = self.add("Div", [z, self.add("Max", [self._top(z), self.number(np.finfo(np.float64).tiny)])])
         return self.add("Div", [z, self.add("Max", [self._length(z), self.number(1)])])
 
     def pick(self, z: str, columns: Any) -> str:
@@ -221,6 +221,9 @@ class _Graph:
         model.producer_name, model.producer_version = "sklearn_icon", __version__
         self.onnx.checker.check_model(model)
         return model
+
+    def _top(self, z: str) -> str:
+        return self.add("ReduceMax", [self.add("Abs", [z]), self.constant(np.array([1]))], keepdims=1)
 
     def _length(self, z: str) -> str:
         return self.add("ReduceL2", [z, self.constant(np.array([1]))], keepdims=1)

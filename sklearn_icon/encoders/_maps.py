@@ -154,7 +154,8 @@ class Module(Encoder):
 
     The module is in training mode in `fit`, in evaluation mode afterwards. It reads items in the shape in which X holds
     them, scaled so that X has mean zero and unit spread; items that are more than ten times as long as that are
-    shortened, so that a few extreme ones leave the others theirs.
+    shortened, so that a few extreme ones leave the others theirs. In rows of features a column of more than ten times
+    the median spread of all columns is divided down to that.
 
     Parameters
     ----------

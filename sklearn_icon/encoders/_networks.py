@@ -12,7 +12,7 @@ from scipy import sparse
 from .._core.quiet import quiet
 from .._core.types import Array, Rows
 from .._core.unit_rows import unit_rows
-from ._scaling import FAR, FARTHEST, ROWS_AT_ONCE, input_scale, may_exceed
+from ._scaling import FAR, FARTHEST, ROWS_AT_ONCE, column_factors, input_scale, may_exceed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def torch_dtype(X: Rows) -> torch.dtype:
 
 
 class _InputScale(torch.nn.Module):
-    """(x - shift) * factor, so that encoders see rows around zero and of unit spread.
+    """(x - shift) * factor, one for each column or all, so that encoders see rows around zero and of unit spread.
 
     Rows whose root mean square is then above `limit` are shortened to it.
     """
@@ -51,9 +51,11 @@ class _InputScale(torch.nn.Module):
         z = (x - self.shift) * self.factor
         if self.limit is None:
             return z
-        largest = torch.finfo(z.dtype).max ** 0.5
-        z = z.clamp(-largest, largest)
-        size = (z.flatten(1) / z.shape[1:].numel() ** 0.5).norm(dim=1)
+        numbers, n = torch.finfo(z.dtype), z.shape[1:].numel()
+        z = z.clamp(numbers.min, numbers.max)
+        rows = z.flatten(1)
+        top = rows.abs().amax(dim=1, keepdim=True).clamp_min(1)
+        size = top * ((rows / top).norm(dim=1, keepdim=True) / n**0.5)  # at most the largest entry
         return z * (self.limit / size.clamp_min(self.limit)).view(-1, *[1] * (z.ndim - 1))
 
 
@@ -114,7 +116,9 @@ def build_module(
     """
     parts, scale = [encoder.build(prod(X.shape[1:]), n_outputs, seed=seed, dtype=dtype)], None
     if not encoder.orthonormal:
-        shift, factor = input_scale(X, sample_weight, by_column and X.ndim == 2)
+        by_column = by_column and X.ndim == 2
+        columns = column_factors(X, sample_weight) if by_column and not encoder.is_linear else None
+        shift, factor = input_scale(X, sample_weight, by_column, columns)
         limit = FARTHEST if encoder.is_linear else FAR
         limits = () if encoder.is_linear and not may_exceed(X, shift, factor, limit) else (limit,)
         scale = _InputScale(*(torch.as_tensor(number, dtype=dtype) for number in (shift, factor, *limits)))

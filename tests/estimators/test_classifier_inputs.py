@@ -140,7 +140,8 @@ def test_maps_and_pairs_by_networks_beside_outliers(size):
     assert contrast.score(rows[3:], labels[3:]) > 0.95
     pairs = ICONCrossModal(encoder="mlp", encoder_y="mlp", random_state=0).fit(rows, rows[:, ::-1] / 7)
     assert pairs.score(rows[3:], rows[3:, ::-1] / 7) > 0.5
-    places = ICONEmbedding(encoder="mlp", supervisory="same_class", random_state=0).fit_transform(rows, labels)
+    model = ICONEmbedding(encoder="mlp", supervisory="same_class", max_iter=40, random_state=0)
+    places = model.fit_transform(rows, labels)
     centres = np.stack([places[3:][labels[3:] == c].mean(axis=0) for c in range(4)])
     nearest = np.square(places[3:, None] - centres).sum(axis=2).argmin(axis=1)
     assert (nearest == labels[3:]).mean() > 0.9

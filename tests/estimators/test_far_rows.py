@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding, encoders, learned
 from sklearn_icon._estimators.classifier import _FAR, _log_kernel
-from sklearn_icon.encoders._networks import build_module, encode
-from sklearn_icon.encoders._scaling import FARTHEST, nearer
+from sklearn_icon.encoders._networks import build_module, encode, torch_dtype
+from sklearn_icon.encoders._scaling import FARTHEST, column_factors, nearer
 
 each_precision = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -85,6 +86,57 @@ def test_rows_are_brought_nearer_in_their_direction(container):
     assert 2 * np.linalg.norm(offset) / 3**0.5 == pytest.approx(1e3)
 
 
+def with_extremes(kind, size, dtype=np.float64):
+    """Three groups, some numbers that are extreme, and which rows are not."""
+    X, y = three_groups(dtype=dtype)
+    rng, ordinary = np.random.default_rng(5), np.arange(len(y)) > 3
+    if kind == "rows":
+        X[:4] = size * rng.uniform(-1, 1, size=(4, X.shape[1]))
+        return X, y, ordinary
+    extra = {"noise": rng.normal(size=len(y)) / 9, "constant": np.ones(len(y)), "few": 1.0 - ordinary}[kind] * size
+    return np.column_stack([X, extra]).astype(dtype), y, ordinary if kind == "few" else ordinary | True
+
+
+@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(1e7, np.float32), (3e37, np.float32), (1e16, np.float64), (1e306, np.float64)]
+)
+@pytest.mark.parametrize("kind", ["rows", "noise", "constant", "few"])
+def test_a_network_sees_what_is_beside_extremes(kind, size, dtype, container):
+    X, y, ordinary = with_extremes(kind, size, dtype)
+    scale = build_module(encoders.MLP((4,)), container(X), 2, 0, torch_dtype(X))[0]
+    seen = scale(torch.from_numpy(X)).numpy().astype(np.float64)
+    assert np.isfinite(seen).all() and np.abs(seen).max() < 10.1 * X.shape[1] ** 0.5
+    means = np.stack([seen[ordinary][y[ordinary] == c, :3].mean(axis=0) for c in range(3)])
+    nearest = np.square(seen[:, None, :3] - means).sum(axis=2).argmin(axis=1)
+    assert (nearest == y)[ordinary].mean() > 0.95
+    assert np.ptp(means, axis=0).min() > 0.05
+
+
+@pytest.mark.parametrize(("kind", "size"), [("noise", 1e200), ("rows", 1e250)])
+def test_networks_of_all_kinds_beside_extremes(kind, size):
+    X, y, ordinary = with_extremes(kind, size)
+    assert ICONClassifier(encoder="mlp", random_state=0).fit(X, y).score(X[ordinary], y[ordinary]) > 0.95
+    pairs = ICONCrossModal(encoder="mlp", encoder_y="mlp", random_state=0).fit(X, three_groups()[0])
+    assert pairs.score(X[ordinary], three_groups()[0][ordinary]) > 0.5
+    model = ICONEmbedding(encoder="mlp", supervisory="same_class", max_iter=40, random_state=0)
+    embedding = model.fit_transform(X, y)[ordinary]
+    means = np.stack([embedding[y[ordinary] == c].mean(axis=0) for c in range(3)])
+    assert (np.square(embedding[:, None] - means).sum(axis=2).argmin(axis=1) == y[ordinary]).mean() > 0.95
+
+
+@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
+def test_spreads_of_columns_are_cut_at_ten_times_their_median(container):
+    X = np.random.default_rng(1).uniform(0.5, 1.5, size=(300, 5)) * np.array([0.1, 1, 1, 9, 5000.0])
+    factors = column_factors(container(X))
+    np.testing.assert_array_equal(factors[:4], 1)
+    assert 0.5 < 5000 * factors[4] / 10 < 2
+    copied = column_factors(container(np.repeat(X, 3, axis=0)))
+    weighted = column_factors(container(X), np.full(300, 3.0))
+    np.testing.assert_allclose([copied, weighted], [factors] * 2, rtol=0.1)
+    assert column_factors(container(X[:, :4])) is None and column_factors(container(np.zeros((5, 2)))) is None
+
+
 def test_linear_maps_of_ordinary_rows_have_no_limit():
     X, _ = three_groups()
     assert build_module(encoders.Linear(), X, 2, 0, torch_double())[0].limit is None
@@ -95,8 +147,6 @@ def test_linear_maps_of_ordinary_rows_have_no_limit():
 
 
 def torch_double():
-    import torch
-
     return torch.float64
 
 
