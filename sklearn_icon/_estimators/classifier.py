@@ -179,6 +179,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     __module__ = "sklearn_icon"  # where users find it
 
+    _absent: Any = ()  # classes that no row with a weight had
     _parameter_constraints: dict = (
         ICon._parameter_constraints
         | LinearPart._linear_constraints
@@ -335,16 +336,17 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
                 labels = labels.with_keys(np.unique(codes[known]), len(classes))
             sample_weight = sample_weight / (unit := group().largest(sample_weight.max(initial=0)))  # no sum overflows
             weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
+            absent = np.flatnonzero(group().total(np.asarray(weights @ labels.weights)) == 0)
             if not p_spec.over_rows:
                 labels = labels.mix(self.debias)
                 warn_rows_without_positives(labels)
             rows = Labelled(labels, X, weights)
-            solution = self._solve(rows, codes, known, unit, case, device, random_state)
+            solution = self._solve(rows, codes, known, unit, case, device, random_state).without(absent)
         self.supervisory_, self.learned_, self.encoder_, self.device_ = p_spec, solution.learned, encoder, str(device)
         self.n_iter_, self.loss_curve_ = np.array([solution.result.n_iter], dtype=np.int32), solution.result.loss_curve
         self.classes_, self.validation_loss_curve_ = classes, np.asarray(solution.held_losses)
         self.prototypes_, self._state = solution.prototypes, solution.state
-        self._coef, self._intercept = solution.coef, solution.intercept
+        self._coef, self._intercept, self._absent = solution.coef, solution.intercept, absent
         self._warn_unless_converged(solution.result, "raise max_iter, or scale X")
         return self
 
@@ -479,9 +481,16 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """log q(c|x) up to a constant of the row, shape (n_samples, n_classes)."""
         represented = self._represented(X)
         if self._coef is None:
-            return _log_kernel(self.learned_, represented, self.prototypes_)
+            return self._without_absent(_log_kernel(self.learned_, represented, self.prototypes_))
         logits = linear_map(represented, self._coef, self._intercept)
         return np.hstack([np.zeros_like(logits), logits]) if len(self.classes_) == 2 else logits
+
+    def _without_absent(self, logits):
+        """Logits against prototypes by which nothing is of a class that no row with a weight had."""
+        from .._training.softmax import without
+
+        logits, nothing = without(self._absent, logits.T, np.zeros(logits.shape[1]))
+        return logits.T + nothing
 
     def _drawn(self, X, y):
         if self.supervisory_.over_rows:
@@ -496,6 +505,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         return Drawn(p, self._represented(X), log_q=log_softmax(self._log_q(X), axis=1), names=self.classes_)
 
     def _chains(self):
+        from .._training.softmax import without
         from .exporting import logits
 
         q_spec, directions = self.learned_, self.learned_.affinity == "cosine"
@@ -504,7 +514,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
             head = logits(self._coef, self._intercept, len(self.classes_))
         elif q_spec.affinity in ("dot", "cosine") and not q_spec.mixture:
             weight = _log_kernel(q_spec, np.eye(self.prototypes_.shape[1]), self.prototypes_)
-            head = [*[("unit", [])] * directions, ("affine", [weight, np.zeros(len(self.classes_))])]
+            weight, bias = without(self._absent, weight.T, np.zeros(len(self.classes_)))
+            head = [*[("unit", [])] * directions, ("affine", [weight.T, bias])]
         else:
             raise TypeError(
                 f"export needs logits that are linear in representations, but {q_spec} compares these with prototypes; "

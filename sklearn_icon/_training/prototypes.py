@@ -25,7 +25,7 @@ from ..encoders import Encoder
 from ..encoders._networks import as_tensor, build_module, encode, state_arrays
 from ..learned import Learned
 from .given import Labelled
-from .softmax import MOST_COEFFICIENTS, solve_softmax
+from .softmax import MOST_COEFFICIENTS, solve_softmax, without
 from .softmax_loss import Penalty, Start
 from .whitening import ScaledRows, bounded, mean_of
 
@@ -46,6 +46,13 @@ class Classifier(NamedTuple):
     intercept: np.ndarray | None
     result: SolverResult
     held_losses: list
+
+    def without(self, absent: np.ndarray) -> "Classifier":
+        """By which nothing is of some classes, where logits are linear."""
+        if self.coef is None or self.intercept is None:
+            return self
+        coef, intercept = without(absent, self.coef, self.intercept)
+        return self._replace(coef=coef, intercept=intercept)
 
 
 def _steps(training: Training) -> int:

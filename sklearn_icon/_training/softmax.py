@@ -68,8 +68,7 @@ def solve_softmax(
     of_two = n_classes == 2
     coef, intercept = (np.zeros((1 if of_two else n_classes, X.shape[1])), np.zeros(1 if of_two else n_classes))
     if len(present) == 1:
-        intercept[0 if of_two else absent] = LOG_NOTHING * (-1 if of_two and absent[0] == 0 else 1)
-        return coef, intercept, SolverResult(0.0, 1, np.zeros(1), "converged")
+        return (*without(absent, coef, intercept), SolverResult(0.0, 1, np.zeros(1), "converged"))
     basis = np.array([[0.0], [1.0]]) if of_two else np.eye(len(present)) if penalty.l1 else _contrasts(len(present))
     classes = slice(None) if of_two else present
     problem = Softmax(X, targets[:, present], weight, penalty, fit_intercept, basis)
@@ -85,8 +84,18 @@ def solve_softmax(
     coef[classes], intercept[classes] = W[:, :-1], W[:, -1] - W[:, :-1] @ problem.mean
     if not of_two:
         intercept[present] -= intercept[present].mean() if fit_intercept else 0.0
-        coef[absent], intercept[absent] = coef[present].mean(axis=0), intercept[present].mean() + LOG_NOTHING
-    return coef, intercept, result
+    return (*without(absent, coef, intercept), result)
+
+
+def without(absent: Array, coef: Array, intercept: Array) -> tuple[Array, Array]:
+    """Coefficients and intercepts by which nothing is of some classes: of two, of the other one."""
+    if not len(absent):
+        return coef, intercept
+    if len(coef) == 1:
+        return np.zeros_like(coef), np.full_like(intercept, LOG_NOTHING if absent[0] else -LOG_NOTHING)
+    coef, intercept, present = coef.copy(), intercept.copy(), np.delete(np.arange(len(coef)), absent)
+    coef[absent], intercept[absent] = coef[present].mean(axis=0), intercept[present].mean() + LOG_NOTHING
+    return coef, intercept
 
 
 def _contrasts(n_classes: int) -> Array:

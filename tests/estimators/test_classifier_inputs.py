@@ -1,11 +1,14 @@
 """`ICONClassifier` on what others' data hold: classes of no weight, outliers, odd numbers of rows, any unit."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 from sklearn.datasets import load_iris, load_wine, make_blobs
 from sklearn.ensemble import BaggingClassifier, VotingClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import RobustScaler, StandardScaler
@@ -35,6 +38,31 @@ def test_a_class_without_weight_is_a_class_that_nothing_is(estimator, absent):
     assert estimator.classes_.tolist() == [0, 1, 2] and np.isfinite(proba).all()
     assert proba[y != absent, absent].max() < 0.1
     assert (estimator.predict(X)[y != absent] == y[y != absent]).mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learned": "harmonic", "encoder": "mlp"},
+        {"learned": "harmonic", "encoder": "linear", "debias": 0.2},
+        {"debias": 0.2},
+        {"learned": "cosine", "encoder": "mlp"},
+        {"learned": learned.UniformMixture(learned.StudentT(), 0.3), "encoder": "mlp"},
+        {"divergence": "squared_hellinger"},
+        {"encoder": "mlp", "early_stopping": True},
+        {"supervisory": "propagated_label"},
+        {"supervisory": "same_class", "encoder": "mlp"},
+    ],
+    ids=str,
+)
+def test_nothing_is_of_a_class_without_weight_by_any_model(settings):
+    model = ICONClassifier(max_iter=5, tol=0, random_state=0, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = model.fit(X, y, sample_weight=np.where(y == 1, 0.0, 2.0))
+    proba = fitted.predict_proba(X)
+    assert proba[:, 1].max() < 1e-10 and np.isfinite(fitted.decision_function(X)).all()
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
 
 
 @pytest.mark.parametrize("estimator", [MODELS["linear"], MODELS["l1"], MODELS["mlp"]])
@@ -123,8 +151,7 @@ def with_outliers(size, n=400, seed=0):
 OUTLIERS = [1e3, 1e6, 1e15]
 
 
-@pytest.mark.parametrize("size", OUTLIERS)
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("size, dtype", list(zip(OUTLIERS, [np.float32, np.float64, np.float32], strict=True)))
 @pytest.mark.parametrize("own_scaler", [False, True])
 def test_a_network_learns_beside_outliers(size, dtype, own_scaler):
     rows, labels = with_outliers(size)

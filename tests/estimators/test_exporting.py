@@ -129,6 +129,16 @@ def test_onnx(fitted, tmp_path):
         assert_close(found[name], wanted)
 
 
+def test_a_class_without_weight(tmp_path):
+    estimator = ICONClassifier(learned="cosine", encoder=encoders.MLP(hidden=(8,)), **QUICK)
+    proba = estimator.fit(X, Y, sample_weight=np.where(Y == 2, 0.0, 1.0)).predict_proba(X)
+    estimator.export(tmp_path / "fewer.py")
+    space: dict = {"__file__": str(tmp_path / "fewer.py")}
+    exec((tmp_path / "fewer.py").read_text(), space)
+    assert_close(space["predict_proba"](X), proba)
+    assert proba[:, 2].max() < 1e-10
+
+
 def test_single_precision(tmp_path):
     estimator = ICONEmbedding(encoder=encoders.MLP(hidden=(8,)), perplexity=8, **QUICK).fit(X.astype(np.float32))
     estimator.export(tmp_path / "single.py")
