@@ -5,7 +5,7 @@ _P = {
     "Gaussian": [
         r"p(j \mid i) = \frac{\exp(-d_{ij}^2 / 2 s_i^2)}{\sum_{k \neq i} \exp(-d_{ik}^2 / 2 s_i^2)}, \qquad j \neq i"
     ],
-    "StudentT": [r"p(j \mid i) \propto \left(1 + \frac{d_{ij}^2}{\nu s_i^2}\right)^{-(\nu + 1) / 2}, \qquad j \neq i"],
+    "StudentT": [r"p(j \mid i) \propto (1 + d_{ij}^2 / \nu s_i^2)^{-(\nu + 1) / 2}, \qquad j \neq i"],
     "Identity": [r"p(j \mid i) = 1[i = j]"],
     "Graph": [r"p(j \mid i) = \frac{w_{ij}}{\sum_k w_{ik}}"],
     "UniformKNN": [r"p(j \mid i) = \frac{1}{k} \; \text{where } j \text{ is one of the } k \text{ nearest rows to } i"],
@@ -25,10 +25,10 @@ _P = {
     ],
 }
 _Q = {
-    ("Gaussian", "distance"): [rf"q(j \mid i) \propto \exp\left(-\frac{{{_DISTANCE}}}{{2 \sigma^2}}\right)"],
+    ("Gaussian", "distance"): [rf"q(j \mid i) \propto \exp(-{_DISTANCE} / 2 \sigma^2)"],
     ("Gaussian", "cosine"): [r"q(j \mid i) \propto \exp(\cos(z_i, z_j) / \tau)"],
     ("Gaussian", "dot"): [r"q(j \mid i) \propto \exp(z_i \cdot z_j / \tau)"],
-    ("StudentT", "distance"): [rf"q(j \mid i) \propto \left(1 + \frac{{{_DISTANCE}}}{{\nu}}\right)^{{-(\nu + 1) / 2}}"],
+    ("StudentT", "distance"): [rf"q(j \mid i) \propto (1 + {_DISTANCE} / \nu)^{{-(\nu + 1) / 2}}"],
     ("WideGaussian", "distance"): [
         r"s^2 (L(s) - \log N) \to \frac{1}{n} \sum_i "
         r"\Big[ \sum_j p(j \mid i) d_{ij}^2 - \frac{1}{N} \sum_j d_{ij}^2 \Big]"
@@ -36,7 +36,7 @@ _Q = {
     ("NarrowGaussian", "distance"): [
         r"s^2 L(s) \to \frac{1}{n} \sum_i \Big[ \sum_j p(j \mid i) d_{ij}^2 - \min_k d_{ik}^2 \Big]"
     ],
-    ("Rational", "distance"): [r"q(j \mid i) \propto \left(1 + a \lVert z_i - z_j \rVert^{2 b}\right)^{-1}"],
+    ("Rational", "distance"): [r"q(j \mid i) \propto (1 + a \lVert z_i - z_j \rVert^{2 b})^{-1}"],
     ("NegativeSampling", "distance"): [
         r"L = \frac{1}{\sum_i w_i} \sum_i w_i \Big[ -\sum_j p(j \mid i) \log v_{ij} "
         r"- \frac{m}{N} \sum_j \log(1 - v_{ij}) \Big], \qquad v_{ij} = \frac{k_{ij}}{k_{ij} + c}"

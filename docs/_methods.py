@@ -189,7 +189,7 @@ def _draw(method, path):
         flat = places if places.shape[1] == 2 else PCA(2).fit_transform(places)
         how = "" if flat is places else ", its two principal components"
         display = EmbeddingDisplay.from_embedding(flat, y=labels)
-        caption = f"What is learned of {len(labels)} digits{how}; {found}."
+        caption = f"Fitted to {len(labels)} digits{how}; {found}."
     _picture(display.figure_, path, 110)
     return caption
 

@@ -70,6 +70,7 @@ sphinx_gallery_conf = {
     "doc_module": ("sklearn_icon",),
     "backreferences_dir": "generated/backreferences",
     "inspect_global_variables": True,
+    "remove_config_comments": True,
     "within_subsection_order": "_gallery.Order",
     "write_computation_times": False,  # that page would load a script from elsewhere
 }

@@ -56,6 +56,7 @@ draw(np.array(values), range(3), "network", style="o")
 # %%
 # Pixels of all ten digits, whose grey values go from 0 to 16, with more and more noise.
 
+# sphinx_gallery_thumbnail_number = 2
 noise, levels = np.random.RandomState(0).normal(size=(700, 64)), [0, 3, 5]
 values = [[found(X[:700] + level * noise, y[:700], 10, debias) for level in levels] for debias in debiases]
 draw(np.array(values), levels, "standard deviation of the noise")

@@ -63,6 +63,7 @@ plt.show()
 # The same map in pictures: each square of a grid shows the image nearest to its centre. Now one can see what varies
 # inside a group, such as the length of sleeves or the height of heels.
 
+# sphinx_gallery_thumbnail_number = 2
 n_squares, side = 26, images.shape[1]
 unit = (model.embedding_ - model.embedding_.min(axis=0)) / np.ptp(model.embedding_, axis=0).max() * n_squares * 0.999
 square = unit.astype(int)

@@ -80,7 +80,8 @@ class Progress:
         report |= self.facts | group().facts | {"stages": self._seconds(), "seconds": round(seconds, 3)}
         self.estimator.fit_report_ = report
         if self.estimator.verbose:
-            parts = [f"{report['n_iter']} iteration{'s' if report['n_iter'] != 1 else ''}"]
+            n_iter = sum(count for _, count, _ in fitted.get("phases_", ())) or report["n_iter"]
+            parts = [f"{n_iter} iteration{'s' if n_iter != 1 else ''}"]
             parts += [f"loss {report['loss']:.6f}"] * ("loss" in report) + [str(report.get("stop_reason", ""))]
             self.say(f"fitted in {seconds:.2f} s: {', '.join(part for part in parts if part)}")
 

@@ -66,6 +66,8 @@ def test_lines_of_every_fit(kind, capsys):
     assert len(lines) >= 2
     assert all(line.startswith(f"[{type(model).__name__}] ") for line in lines)
     assert re.search(r"fitted in \d+\.\d\d s: (1 iteration|\d+ iterations)\b", lines[-1])
+    ran = sum(n for _, n, _ in vars(model).get("phases_", ()))
+    assert not ran or f": {ran} iteration" in lines[-1]
     steps = [line for line in lines if ": iteration " in line]
     assert all(re.search(r": iteration \d+, loss -?\d+\.\d+, \d+\.\d\d s$", line) for line in steps)
     fit(kind, verbose=2)
