@@ -2,9 +2,8 @@
 Classes that nobody has labelled
 ================================
 
-Half of the rows of five digits have a label; the other five digits are among the rest. Labelled rows point at rows of
-their class, all others at their neighbours, and a cluster for each known class stands beside new ones: the known ones
-keep their numbers.
+Half of the rows of the digits 0 to 4 have a label; the digits 5 to 9 have none. The p of a labelled row is uniform over
+its class, that of every other row over its neighbours. Known classes keep their numbers, and new clusters get others.
 """
 
 import matplotlib.pyplot as plt
@@ -24,7 +23,8 @@ print("known digits:", discovery.known_classes_, "numbers of clusters:", discove
 print(f"right among unlabelled rows of known digits: {(discovery.labels_ == digit)[rest & (digit < 5)].mean():.3f}")
 
 # %%
-# Unlabelled rows: the digits 0 to 4 have their numbers, each of the others has a new one.
+# Of the unlabelled rows, those of the digits 0 to 4 are mostly in the cluster of their number, the others in
+# new clusters.
 
 counts = confusion_matrix(digit[rest], discovery.labels_[rest])
 ConfusionMatrixDisplay(counts).plot(cmap="Blues", colorbar=False)

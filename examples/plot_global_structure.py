@@ -2,8 +2,9 @@
 Starts, perplexity and global structure
 =======================================
 
-The loss of a map looks at neighbours. Where far groups end up follows from the start: principal components keep their
-order by and large, random coordinates do not. A larger perplexity makes neighbours of rows of other groups too.
+The loss of a map only compares neighbours, so where distant groups end up depends on the initial coordinates: principal
+components largely keep their order, random coordinates do not. With a larger perplexity rows of different groups are
+neighbours too.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,9 @@
 Calibration and label smoothing
 ===============================
 
-With prototypes as keys, uniform mass in :math:`p` is label smoothing: no class is certain. It raises the accuracy of
-this network a little and takes away confidence, of which it had not too much, so that log loss and calibration suffer.
+With prototypes as keys, uniform mass in :math:`p` is label smoothing: no class is certain. Here it raises the
+accuracy a little. But this network was not overconfident, so that with less confidence its log loss and calibration are
+worse.
 """
 
 import matplotlib.pyplot as plt
@@ -26,5 +27,5 @@ for ax, debias in zip(axes, [0.0, 0.05, 0.3], strict=True):
 plt.show()
 
 # %%
-# Smoothed probabilities are to be read as what they are trained to be, not as how often the network is right. Where
-# probabilities matter, leave ``debias`` at 0, or calibrate on held-out rows.
+# A network trained on smoothed labels predicts smoothed probabilities, not how often it is right. Where probabilities
+# matter, leave ``debias`` at 0, or calibrate on held-out rows.

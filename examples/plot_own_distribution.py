@@ -2,8 +2,8 @@
 A distribution and a kernel of your own
 =======================================
 
-A p is a class with ``conditional``, a q one with ``log_kernel``. ``sklearn_icon.testing`` holds them to what the
-library's own are held to.
+A p is a class with ``conditional``, a q one with ``log_kernel``. ``sklearn_icon.testing`` checks them as it
+checks the library's own.
 """
 
 import matplotlib.pyplot as plt
@@ -40,7 +40,7 @@ check_supervisory(SameMonth(), days)
 check_learned(Logistic())
 
 # %%
-# Twelve months of thirty days, laid out by them.
+# Twelve months of thirty days, laid out with this p and this q.
 
 embedding = ICONEmbedding(supervisory=SameMonth(), learned=Logistic(), init="spectral", random_state=0).fit(days)
 EmbeddingDisplay.from_estimator(embedding, values=days[:, 0])

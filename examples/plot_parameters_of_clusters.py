@@ -17,8 +17,8 @@ X, y = load_digits(return_X_y=True)
 X, X_new, y, y_new = X[:600], X[600:1200], y[:600], y[600:1200]
 
 # %%
-# **debias**, the uniform mass in p and q, says that a neighbour may be wrong. Memberships become less sure, of these
-# digits by little: most of their neighbours are right.
+# **debias**, the uniform mass in p and q, allows for neighbours of another class. Memberships become less sure, though
+# only a little here, as most neighbours of these digits are of their class.
 
 
 def accuracy(n_clusters=10, **choice):
@@ -37,8 +37,8 @@ ax.legend(loc="lower left")
 plt.show()
 
 # %%
-# **Walks**: p of two steps also holds neighbours of neighbours, which joins groups that one step leaves apart. These
-# digits need no more than one; two, the default, cost them nothing.
+# **Walks**: p of two steps also holds neighbours of neighbours, which joins groups that one step leaves apart. For
+# these digits one step is enough; two, the default, do no harm.
 
 steps = [1, 2, 4, 8]
 walks = [accuracy(supervisory=supervisory.RandomWalk(supervisory.UniformKNN(15), n_steps=n))[0] for n in steps]
@@ -48,8 +48,9 @@ ax.set(xlabel="steps of the walk", ylabel="accuracy", ylim=(0, 1.02), xticks=ste
 plt.show()
 
 # %%
-# **n_clusters** is met wherever rows are distinct. Too few join groups, too many halve the loosest; the right number is
-# not in the loss, which falls all along. `plotting.ClusterCountDisplay` compares numbers by how stable they are.
+# **n_clusters**: as many clusters are found, wherever there are enough distinct rows. With too few, groups are joined;
+# with too many, the loosest are divided. The loss does not tell the right number, as it always falls;
+# `plotting.ClusterCountDisplay` compares numbers by how stable they are.
 
 counts = [3, 6, 10, 15, 25]
 sizes = [np.sort(np.bincount(ICONClustering(k, random_state=0).fit(X).labels_))[::-1] for k in counts]
@@ -61,8 +62,8 @@ ax.legend()
 plt.show()
 
 # %%
-# **tau** divides the cosine before the softmax: the smaller, the surer. Too large a temperature cannot say how sure it
-# is, and too small a one says so where it is not; `tau="learn"` lets the loss choose.
+# **tau** divides the cosine before the softmax: the smaller it is, the more confident is the classifier. Too large a
+# temperature makes it underconfident, too small a one overconfident; `tau="learn"` lets the loss choose.
 
 fig, axes = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")
 for ax, tau in zip(axes, [0.02, 0.1, 1.0], strict=True):

@@ -27,25 +27,26 @@ def show(*choices):
 
 
 # %%
-# **Perplexity** is the effective number of neighbours of a row under a Gaussian p. Small ones show fine structure and
-# tear groups; large ones show the order of groups and need more time. A third of the smallest group is often enough.
+# **Perplexity** is the effective number of neighbours of a row under a Gaussian p. Small values show fine structure and
+# tear groups; large ones show how groups are ordered and take more time. A third of the size of the smallest group is
+# often enough.
 
 show({"perplexity": 5}, {"perplexity": 30}, {"perplexity": 120})
 
 # %%
-# **n_neighbors** says on how many rows p lives. Under `supervisory="knn"`, where all of them weigh the same, it is what
-# perplexity is to a Gaussian.
+# **n_neighbors** is the number of rows that have any weight in p. Under `supervisory="knn"`, where all of them have the
+# same weight, it takes the part of the perplexity.
 
 show(*({"supervisory": "knn", "n_neighbors": k} for k in [5, 15, 60]))
 
 # %%
 # **Exaggeration** multiplies the attraction. The early one, on by default, lets groups form and leaves no trace in the
-# loss; a late one of 2 or so parts groups more clearly. With more, near groups run into each other.
+# loss; a late one of about 2 separates groups more clearly. With more, near groups merge.
 
 show({"early_exaggeration": 1.0}, {"late_exaggeration": 2.0}, {"late_exaggeration": 5.0})
 
 # %%
-# **df**, the degrees of freedom: heavy tails, below 1, split what belongs together loosely; light ones keep groups near
-# each other, up to SNE in the limit. `df="learn"` lets the loss choose.
+# **df**, the degrees of freedom: heavy tails (below 1) split loose groups into parts; light ones (10) keep groups near
+# each other, as SNE does, which is the limit. `df="learn"` lets the loss choose.
 
 show(*({"learned": learned.StudentT(df=df)} for df in [0.5, 1.0, 10.0]))

@@ -35,8 +35,8 @@ simclr = ICONEmbedding(
 ).fit(images[:1200])
 
 # %%
-# What was learned is what the views have in common. A linear probe on a few labels reads the pixels of upright images
-# better; of images that lie a pixel to the side it reads the representations better.
+# Representations hold what the views of an image have in common. A linear probe trained on 100 labels is more accurate
+# on pixels than on representations, but on images that are shifted by a pixel it is less accurate.
 
 shifted = np.roll(images, 1, axis=2)
 for name, encode in [

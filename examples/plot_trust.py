@@ -2,8 +2,8 @@
 Which rows of a map to trust
 ============================
 
-The loss is a mean over rows, so each row has a part in it: how far its neighbours on the map are from those that it
-should have. ``kl_per_sample_`` holds these parts. Here the worse a row fits, the paler it is drawn.
+The loss is a mean over rows. The term of a row, in ``kl_per_sample_``, says how far its neighbours on the map are from
+those in the data. Here the worse a row fits, the paler it is drawn.
 """
 
 import matplotlib.pyplot as plt
@@ -25,8 +25,8 @@ axes[1].set_title("pale where they fit badly")
 plt.show()
 
 # %%
-# The row that fits worst: at the left whom it should have for neighbours, at the right whom it has. Lines lead to those
-# with most of either. It lies between groups, as no point of the plane is near all that it resembles.
+# The row that fits worst: at the left the neighbours that it should have, p, at the right those that it has, q. Lines
+# lead to the most probable ones. It lies between groups, as no point of the plane is near all rows that it resembles.
 
 worst = int(np.argmax(model.kl_per_sample_))
 NeighborhoodDisplay.from_estimator(model, X, worst)

@@ -2,9 +2,9 @@ r"""
 Clusters of unlike size
 =======================
 
-KL counts a positive inside a cluster :math:`\log 1 / m_c`, :math:`m_c` the fraction of rows in it, and so favours
-clusters of like size. Total variation counts :math:`1 / m_c`, and the normalised cut (``debias=1``) likewise: a group
-that holds together is worth the same whatever its size.
+Under KL an edge of p inside a cluster lowers the loss by :math:`\log 1 / m_c`, where :math:`m_c` is the fraction of
+rows in the cluster, which favours clusters of similar size. Under total variation and the normalised cut (``debias=1``)
+it is :math:`1 / m_c`, so that a well separated group is worth the same whatever its size.
 """
 
 import matplotlib.pyplot as plt
