@@ -130,7 +130,16 @@ class Conditional:
 
     @cached_property
     def _sums(self) -> np.ndarray:
-        return np.asarray(self.weights.sum(axis=1)).ravel()
+        sums, indptr = np.zeros(self.weights.shape[0], self.weights.dtype), self.weights.indptr
+        filled = np.flatnonzero(indptr[1:] > indptr[:-1])  # as `weights.sum(axis=1)`, which takes three times as long
+        if len(filled):
+            sums[filled] = np.add.reduceat(self.weights.data, indptr[filled])
+        return sums
+
+    def masses(self, weight: np.ndarray) -> np.ndarray:
+        """What rows of these weights put on each key, less the uniform mass."""
+        of_entries = np.repeat(weight, np.diff(self.weights.indptr)) * self.weights.data
+        return np.bincount(self.weights.indices, of_entries, self.weights.shape[1])
 
     def mix(self, alpha: float) -> Conditional:
         """(1 - alpha) p + alpha / n_choices: the same rows, debiased."""

@@ -259,8 +259,9 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """See `estimate_memory`; of ten classes."""
         from .memory import MEGABYTE, libraries, of_batches
 
-        specs, fixed = self._resolve_specs(), libraries(False) + 10 * MEGABYTE
-        if self._is_softmax_regression(specs):
+        fixed, default = libraries(False) + 10 * MEGABYTE, (self.supervisory, self.learned, self.encoder) == (None,) * 3
+        specs: tuple = () if default else self._resolve_specs()
+        if default or self._is_softmax_regression(specs):
             return fixed + 100_000 * size.columns + size.rows * (16 * size.columns - size.row_bytes + 480)
         if specs[0].over_rows:
             return fixed + max(of_batches(size), 2900 * size.rows)
@@ -336,7 +337,7 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
                 labels = labels.with_keys(np.unique(codes[known]), len(classes))
             sample_weight = sample_weight / (unit := group().largest(sample_weight.max(initial=0)))  # no sum overflows
             weights = labels.weights @ class_weights(self.class_weight, classes, labels, sample_weight) * sample_weight
-            absent = np.flatnonzero(group().total(np.asarray(weights @ labels.weights)) == 0)
+            absent = np.flatnonzero(group().total(labels.masses(weights)) == 0)
             if not p_spec.over_rows:
                 labels = labels.mix(self.debias)
                 warn_rows_without_positives(labels)
