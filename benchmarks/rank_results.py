@@ -119,7 +119,7 @@ def compared(of_ranks, one):
 
     return {
         "neighbours that differ": int((of_ranks["indices"] != one["indices"]).sum()),
-        "distances, relative": float(np.max(np.abs(of_ranks["distances"] / np.maximum(one["distances"], 1e-30) - 1))),
+        "distances, relative": float(np.max(np.abs(of_ranks["distances"] - one["distances"])) / one["distances"].max()),
         "kl, relative": float(of_ranks["kl"] / one["kl"] - 1),
         "steps": int(of_ranks["steps"]),
         "recall": recall(one, of_ranks["map"]),
@@ -164,6 +164,10 @@ if __name__ == "__main__":
     if options.fit:
         fit(*options.fit)
     else:
-        results = {"rows": options.rows} | {kind: compare(options.rows, kind, options.ranks) for kind in options.kinds}
-        if options.json:
-            Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
+        results = {"rows": options.rows}
+        if options.json and Path(options.json).exists():  # of other kinds
+            results = json.loads(Path(options.json).read_text())
+        for kind in options.kinds:
+            results[kind] = compare(options.rows, kind, options.ranks)
+            if options.json:
+                Path(options.json).write_text(json.dumps(results, indent=1) + "\n")

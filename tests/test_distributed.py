@@ -554,6 +554,7 @@ def fit_clusters(part):
     return {
         "few": ICONClustering(5, random_state=0).fit(X[few][_within(part, 400)]),
         "drawn": fit_drawn(X, _within(part, 1300)),
+        "overlapping": fit_drawn(blobs(1300)[:, :6], _within(part, 1300), most=1300),
         "k-means": ICONClustering(11, n_init=4, random_state=0, **K_MEANS).fit(np.float64(X[part])),  # with many minima
         "random": ICONClustering(9, init="random", n_init=2, random_state=1, **K_MEANS).fit(np.float64(X[part])),
         "weights": ICONClustering(7, n_init=2, random_state=0, **K_MEANS).fit(X[part], sample_weight=weight[part]),
@@ -561,9 +562,10 @@ def fit_clusters(part):
     }
 
 
-def fit_drawn(X, part):
-    """The default where the limits are so low that a draw is what is chosen on."""
+def fit_drawn(X, part, most=0):
+    """The default where the limits are so low that a draw is what is chosen on, in one process or over ranks too."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clustering, "_MOST_CHOSEN", most)
         for module, name in ((clustering, "MOST_BY_FIRST"), (automatic, "_MOST_ROWS")):
             patch.setattr(module, name, 450)
         return ICONClustering(7, random_state=0).fit(X[:1300][part])
@@ -574,7 +576,7 @@ def _within(part, n):
     return part if part.start is None else slice(part.start * n // 13_000, part.stop * n // 13_000)
 
 
-CLUSTERS = ("few", "drawn", "k-means", "random", "weights", "given")
+CLUSTERS = ("few", "drawn", "overlapping", "k-means", "random", "weights", "given")
 
 
 def _cluster(rank, n_ranks):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _DEFAULT_NEIGHBORS = 15
 _UNIFORM_UNDER_KL = 0.3
 _ROWS_AT_ONCE = 1 << 16  # new ones, that are related to fitted ones
+_MOST_CHOSEN, _NUMBERS_CHOSEN = 100_000, 1e7  # rows of all ranks, whose default clusters rank 0 alone finds
 _ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
 
 
@@ -413,7 +414,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         p_spec.settle(X_holds)
         given = sample_weight is not None
         sample_weight = row_weights(sample_weight, X)
-        few = group().several and n_samples <= MOST_BY_FIRST
+        few = group().several and n_samples <= self._most_by_first(X.shape[1], automatic)
         if X_holds == "features" and group().total(int(not sample_weight.all())) and not few:
             return self._fit_counted(items, y, sample_weight, p_spec)
         case = self._case(p_spec, q_spec, encoder, holds=X_holds, X=X, chosen=automatic, few_rows=few)
@@ -429,6 +430,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return self._fit_loss(
             loss, items, y, X_holds, sample_weight if given else None, loss.place(device), random_state
         )
+
+    def _most_by_first(self, n_columns: int, automatic: bool) -> float:
+        """Of how many rows of all ranks rank 0 alone finds the clusters."""
+        by_default = automatic and self.supervisory is None
+        return max(MOST_BY_FIRST, min(_MOST_CHOSEN, _NUMBERS_CHOSEN / n_columns) if by_default else 0)
 
     def _fit_loss(
         self,
