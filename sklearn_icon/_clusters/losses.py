@@ -326,7 +326,12 @@ def means_of(X: Any, memberships: np.ndarray, sample_weight: np.ndarray) -> np.n
 
 
 def sq_distances(X: Any, centers: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Squared distance of each row to the center of its cluster."""
+    """Squared distance of each row to the center of its cluster, infinite where it is beyond the largest number."""
+    with np.errstate(over="ignore"):
+        return _sq_distances(X, centers, labels)
+
+
+def _sq_distances(X: Any, centers: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if sparse.issparse(X):
         unit = np.ldexp(1.0, max(np.frexp(float(abs(X).max()))[1] - 1, -1000))  # whose square is exact
         X, centers = X * (1 / unit), centers / unit

@@ -21,7 +21,15 @@ from .._core.conditional import warn_left_out, warn_rows_without_positives
 from .._core.device import working_on
 from .._core.group import group
 from .._core.journal import remembered
-from .._core.labels import class_probabilities, class_weights, classes_and_codes, codes_of, is_known, is_one_hot
+from .._core.labels import (
+    class_probabilities,
+    class_weights,
+    classes_and_codes,
+    codes_of,
+    is_known,
+    is_one_hot,
+    told_apart,
+)
 from .._core.rows import refuse_hidden, rows_of, shape_of
 from .._core.types import Array, Jobs, Rows, Seed
 from .._graph.recalled import recalled_p
@@ -380,7 +388,12 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         if not soft:
             labels = y[is_known(y)] if p_spec.allows_unknown else y
             if labels.dtype.kind not in "biu" or 2 * len(np.unique(labels)) > len(labels):  # else they are classes
-                check_classification_targets(labels)
+                try:
+                    check_classification_targets(labels)
+                except (TypeError, ValueError):
+                    if labels.dtype.kind == "O":
+                        told_apart(labels, "of one kind")
+                    raise
             return y, None
         if not p_spec.reads_probabilities:
             raise ValueError(

@@ -522,3 +522,11 @@ def test_labels_that_spread_are_no_p_over_rows(spec):
     ):
         with pytest.raises(ValueError, match=words):
             make(supervisory=spec).fit(X, y)
+
+
+@pytest.mark.parametrize("odd", [None, 3])
+@pytest.mark.parametrize("p", [None, "same_class", "propagated_label"])
+def test_labels_of_several_kinds_are_named(odd, p):
+    y = np.array([*"abcd" * 7, odd], dtype=object)[:: -1 if odd else 1]
+    with pytest.raises(ValueError, match="y must hold numbers, or text, of one kind; got labels of several kinds"):
+        ICONClassifier(supervisory=p).fit(np.arange(58.0).reshape(29, 2), y)

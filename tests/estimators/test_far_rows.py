@@ -126,6 +126,14 @@ def test_networks_of_all_kinds_beside_extremes(kind, size):
 
 
 @pytest.mark.parametrize("container", [np.array, sparse.csr_array])
+def test_clusters_of_rows_whose_squares_overflow(container):
+    X, y = three_groups()
+    X[8, 1] = 1e200
+    clusters = ICONClustering(3, random_state=0).fit(container(X))  # warnings are errors
+    assert adjusted_rand_score(np.delete(y, 8), np.delete(clusters.labels_, 8)) > 0.9
+
+
+@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
 def test_spreads_of_columns_are_cut_at_ten_times_their_median(container):
     X = np.random.default_rng(1).uniform(0.5, 1.5, size=(300, 5)) * np.array([0.1, 1, 1, 9, 5000.0])
     factors = column_factors(container(X))
