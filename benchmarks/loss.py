@@ -126,6 +126,7 @@ def main():
         for name in (chosen.replace("; ", ", ") for chosen in args.losses.split(",")):
             one_each = n if name.startswith(("two", "smoothed")) else n // 2
             inputs = [torch.randn(one_each, DIM).to(getattr(torch, args.dtype)) for _ in range(2)]
+            torch.compiler.reset()  # of a loop whose batches have one size
             losses = [torch.compile(loss) if args.compile else loss for loss in LOSSES[name]]
             for loss in losses:  # warm
                 seconds(loss, inputs)

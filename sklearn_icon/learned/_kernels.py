@@ -319,6 +319,17 @@ class Rational(DistanceKernel):
         power = a * (sq_distance + e) ** b
         return -b * power / ((sq_distance + e) * (1 - a * e**b + power))
 
+    def kernel_and_slope(self, sq_distance: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
+        """(k, dk / d (d^2)) from one power."""
+        import torch
+
+        (a, b), e = self.tail, _SOFTENED * self.spread**2
+        shifted = sq_distance.add_(e)
+        power = torch.pow(shifted, b, out=spare).mul_(a)
+        ratio = torch.div(power, shifted, out=shifted)
+        kernel = power.add_(1 - a * e**b).reciprocal_()
+        return kernel, ratio.mul_(-b).mul_(kernel).mul_(kernel)
+
 
 @cache
 def _fitted_tail(min_dist: float, spread: float) -> tuple[float, float]:

@@ -63,12 +63,12 @@ _MAPS = [
         encoder=encoders.Lookup(),
         estimator="ICONEmbedding",
         equals="KL of UMAP's weights and kernel, both divided by their sums; its descent multiplies the attraction by "
-        "1.5, as UMAP's few negatives draw a map together. UMAP's own loss is that of parametric UMAP",
+        "1.1, as UMAP's few negatives draw a map together. UMAP's own loss is that of parametric UMAP",
         reference='McInnes, Healy and Melville, "UMAP: Uniform manifold approximation and projection", '
         "arXiv 1802.03426",
         normalization="joint",
         aliases=("uniform manifold approximation and projection",),
-        parameters=(("late_exaggeration", 1.5),),
+        parameters=(("late_exaggeration", 1.1),),
     ),
     Method(
         name="parametric-umap",
