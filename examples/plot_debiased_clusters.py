@@ -19,7 +19,7 @@ from sklearn_icon import ICONClustering
 from sklearn_icon.metrics import clustering_accuracy
 
 X, y = load_digits(return_X_y=True)
-debiases = [0.0, 0.3, 0.6]
+debiases = [0.0, 0.6]
 
 
 def found(X, y, n_clusters, debias, **choice):
@@ -63,5 +63,5 @@ draw(np.array(values), levels, "standard deviation of the noise")
 
 # %%
 # Uniform mass puts more noisy images into the right cluster, at some levels many, and up to a hundredth more of the
-# embeddings; of clean images it changes little. In each case memberships are less sure, and so nearer to the fraction of
-# rows that is right.
+# embeddings; of clean images it changes little. In each case memberships are less sure, and so nearer to the fraction
+# of rows that is right.
