@@ -37,7 +37,6 @@ from .whole import undisturbed, whole
 if TYPE_CHECKING:
     from typing import Self
 
-MOST_BY_FIRST = 10_000  # rows of all ranks, of what rank 0 alone solves
 _FITS = {"fit", "fit_transform", "fit_predict"}
 _PROBABILITIES = {"predict_proba", "predict_log_proba", "decision_function"}
 _SPECS = ("supervisory", "learned", "encoder")

@@ -34,8 +34,9 @@ from .._core.rows import refuse_hidden, rows_of, shape_of
 from .._core.types import Array, Jobs, Rows, Seed
 from .._graph.recalled import recalled_p
 from .._training.given import Labelled
-from .base import MOST_BY_FIRST, Drawn, ICon
+from .base import Drawn, ICon
 from .linear import LinearPart, linear_map
+from .over_ranks import MOST_BY_FIRST
 from .routes import Case, route_of
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
 from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .._graph.recalled import recalled_p
 from .._training.new_rows import FittedRows, held_by
-from .base import MOST_BY_FIRST, Drawn, ICon
+from .base import Drawn, ICon
+from .over_ranks import MOST_BY_FIRST
 from .progress import counted
 from .routes import Case, route_of
 

@@ -21,7 +21,8 @@ from .._core.types import Jobs, Metric, Rows, Seed
 from .._graph.recalled import recalled_p
 from .._training.initialization import check_start, given_map, initial_map
 from .._training.new_rows import FittedRows, held_by
-from .base import MOST_BY_FIRST, Drawn, ICon
+from .base import Drawn, ICon
+from .over_ranks import MOST_BY_FIRST
 from .progress import counted
 from .routes import Case, no_draws, no_grid, route_of
 

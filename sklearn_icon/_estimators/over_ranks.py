@@ -9,13 +9,18 @@ from .._core.device import resolve_device
 from .._core.rows import is_itself
 from .._graph.checks import ROOTS
 
+MOST_BY_FIRST = 10_000  # rows of all ranks, of what rank 0 alone solves
+
 
 def _classes(case: Any) -> Iterator[str]:
     """What holds of classifiers."""
     if resolve_device(case.given["device"]).type != "cpu":
         yield f"device={case.given['device']!r}: over ranks classes are solved on the CPU; use device='cpu'."
     if case.p.allows_unknown:
-        yield f"{case.p} searches neighbours of all rows, which is not done over ranks; use supervisory='data_label'."
+        yield (
+            f"{case.p} searches neighbours of all rows, which is not done over ranks of more than {MOST_BY_FIRST} "
+            "rows; use supervisory='data_label'."
+        )
 
 
 def _regression(case: Any) -> Iterator[str]:
@@ -62,7 +67,12 @@ def _map(case: Any) -> Iterator[str]:
         )
     if sparse.issparse(case.X):
         yield "X is sparse, of which neighbours are not searched over ranks; use X.toarray() or TruncatedSVD."
-    for name, needed in (("divergence", "kl"), ("normalization", "joint"), ("debias", 0)):
+    if given["normalization"] != "joint":
+        yield (
+            f"normalization={given['normalization']!r} is not solved over ranks, which sum plain KL, but by rank 0 of "
+            f"up to {MOST_BY_FIRST} rows in all; use normalization='joint'."
+        )
+    for name, needed in (("divergence", "kl"), ("debias", 0)):
         if given[name] != needed:
             yield f"{name}={given[name]!r} is not solved over ranks, which sum plain KL; use {name}={needed!r}."
     if given["method"] in ("exact", "sampled"):

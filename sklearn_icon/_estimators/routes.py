@@ -11,7 +11,7 @@ from scipy import sparse
 
 from .._core.group import group
 from .._objective.divergences import terms_of
-from .over_ranks import OVER_RANKS, of_few_rows
+from .over_ranks import MOST_BY_FIRST, OVER_RANKS, of_few_rows
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,9 @@ def _over_ranks(estimator: str, case: Case) -> Iterator[str]:
         ways = ", ".join(f"{cls}'s {way}" for cls, way in OVER_RANKS)
         yield (
             f"p={case.p}, q={case.q} and encoder={case.encoder} call for the route {name!r} of {estimator}, which is "
-            f"not solved over ranks, as are {ways}. Fit on one process, inside sklearn_icon.distributed.alone(): the "
-            "rows of distributed.gather(X), or as many of them as it can hold."
+            f"not solved over ranks, but by rank 0 of up to {MOST_BY_FIRST} rows in all; over ranks are {ways}. Fit on "
+            "one process, inside sklearn_icon.distributed.alone(): the rows of distributed.gather(X), or as many of "
+            "them as it can hold."
         )
     else:
         yield from OVER_RANKS[estimator, name](case)
