@@ -339,9 +339,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
         if len(kept) < len(codes):  # else no copy, which rows on disk may be too many for
             X, codes, sample_weight, known = X[kept], codes[kept], sample_weight[kept], known[kept]
         with self._threads(prod(X.shape) if encoder.flat or X.ndim == 2 else None), working_on(device):
-            how = {"n_jobs": self.n_jobs, "random_state": random_state}
-            given = supervisory.DataLabel() if p_spec.over_rows else p_spec
-            labels = recalled_p(lambda: given.conditional(rows_of(X), codes, **how))
+            given, how = supervisory.DataLabel() if p_spec.over_rows else p_spec, {"n_jobs": self.n_jobs}
+            labels = recalled_p(lambda: given.conditional(rows_of(X), codes, random_state=random_state, **how))
             if codes.ndim == 1 and labels.shape[1] < len(classes):
                 labels = labels.with_keys(np.unique(codes[known]), len(classes))
             sample_weight = sample_weight / (unit := group().largest(sample_weight.max(initial=0)))  # no sum overflows
