@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
 from sklearn.datasets import load_iris
 
 from sklearn_icon import ICONEmbedding
 from sklearn_icon._objective import fused as _fused
 from sklearn_icon._objective import normalizers as _sums
 from sklearn_icon._objective import objective as _objective
+from sklearn_icon._objective.attraction import FusedEdges
 from sklearn_icon._objective.fused import RowLogNormalizer, joint_sums
 from sklearn_icon._objective.normalizers import joint_normalizer, log_normalizer
 from sklearn_icon._objective.objective import Objective
@@ -125,6 +127,36 @@ def test_the_same_bits_at_every_run(spec, log_kernel, monkeypatch):
 
     for first, second in zip(everything(), everything(), strict=True):
         assert_array_equal(first, second)
+
+
+@each_kernel
+@pytest.mark.parametrize(("d", "at_once"), [(1, 4), (2, 4), (3, 64)])
+def test_edges(monkeypatch, spec, log_kernel, d, at_once):
+    """Of rows without edges, with few and with more than are summed at once."""
+    monkeypatch.setattr(_fused, "_EDGES", at_once)
+    z = places(13, d).requires_grad_()
+    dense = np.random.default_rng(1).random((13, 13)) * (np.random.default_rng(2).random((13, 13)) < 0.2)
+    dense[:, 0], dense[5], dense[0, 0] = dense[5] + 0.1, 0, 0
+    dense = dense + dense.T
+    dense[9] = dense[:, 9] = 0
+    weights = sparse.csr_array(dense)
+    sq = (z[:, None] - z[None]).square().sum(2)
+    expected = (torch.as_tensor(dense) * log_kernel(sq)).sum()
+    expected_gradient = torch.autograd.grad(expected, z)[0]
+    for dtype, rtol in ((torch.float64, 1e-12), (torch.float32, 5e-6)):
+        edges = FusedEdges(weights, dtype, "cpu")
+        value, gradient = edges.sum_and_gradient(spec, z.detach().to(dtype))
+        assert value == pytest.approx(float(expected.detach()), rel=rtol) and gradient.dtype == dtype
+        assert_near(gradient, expected_gradient, rtol)
+        assert edges.sum_and_gradient(spec, z.detach().to(dtype), with_value=False)[0] is None
+
+
+def test_edges_far_apart():
+    """Squares that overflow add nothing that is not a number."""
+    z = torch.tensor([[0.0, 0.0], [1e30, 0.0], [1.0, 0.0]])
+    weights = sparse.csr_array(np.array([[0, 0, 1.0], [0, 0, 0], [1.0, 0, 0]]))
+    value, gradient = FusedEdges(weights, torch.float32, "cpu").sum_and_gradient(StudentT(), z)
+    assert value == pytest.approx(-2 * np.log(2)) and torch.isfinite(gradient).all()
 
 
 @each_kernel

@@ -14,7 +14,7 @@ from sklearn.utils import gen_batches
 from .pieces import room
 from .types import Array, Rows
 
-_ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE, _ROWS_IN_A_THREAD = 1 << 16, 1 << 13
 
 
 def rows_of_table(values: Array, columns: Array, n_columns: int) -> sparse.csr_array:
@@ -184,14 +184,32 @@ class Conditional:
 
 
 def _copied(weights: sparse.csr_array) -> sparse.csr_array:
-    """A copy of floating-point numbers, wherever there is room for it."""
-    single = weights.dtype == np.float32
+    """A copy of floating-point numbers, wherever there is room for it; rows of a table have their columns in order."""
+    single, n = weights.dtype == np.float32, weights.shape[0]
     data, indices = (
         room((weights.nnz,), np.float32 if single else np.float64),
         room((weights.nnz,), weights.indices.dtype),
     )
-    data[:], indices[:] = weights.data, weights.indices
-    return sparse.csr_array((data, indices, weights.indptr.copy()), shape=weights.shape)
+    copy = sparse.csr_array((data, indices, weights.indptr.copy()), shape=weights.shape)
+    width = weights.nnz // max(n, 1)
+    if weights.has_sorted_indices or (np.diff(weights.indptr) != width).any():
+        data[:], indices[:] = weights.data, weights.indices
+        return copy
+
+    def fill(part: slice) -> None:
+        columns, values = (numbers.reshape(n, width)[part] for numbers in (weights.indices, weights.data))
+        order = columns.argsort(axis=1)
+        indices.reshape(n, width)[part] = np.take_along_axis(columns, order, axis=1)
+        data.reshape(n, width)[part] = np.take_along_axis(values, order, axis=1)
+
+    parts = list(gen_batches(n, _ROWS_IN_A_THREAD))
+    if len(parts) == 1:
+        fill(parts[0])
+    else:
+        from .team import in_threads
+
+        in_threads(fill, parts)
+    return copy
 
 
 def warn_rows_without_positives(p: Conditional, counted: np.ndarray | bool = True) -> None:

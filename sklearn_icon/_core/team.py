@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from joblib import effective_n_jobs
 
 from .pools import library_threads
 
+T = TypeVar("T")
 _OF_NEW_THREADS = Lock()  # what torch hands to them is the process's, and read and put back as one
 _SMALL = 1 << 20  # numbers; an operation on fewer takes less time than threads that wait for each other
 
@@ -78,6 +79,14 @@ def _in_new_thread(function: Callable[[], Any]) -> Any:
     thread.start()
     thread.join()
     return returned[0]
+
+
+def in_threads(function: Callable[[T], Any], items: Sequence[T], n_jobs: int | None = None) -> list:
+    """What a function that releases the interpreter's lock returns of each item, in their order."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(n_threads(n_jobs)) as pool:
+        return list(pool.map(function, items))
 
 
 class Team:

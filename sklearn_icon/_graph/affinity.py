@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import ModuleType
 
@@ -86,10 +85,9 @@ def perplexity_rows(
 
     parts = gen_batches(len(sq_distances), step)
     if device is None and len(sq_distances) >= _ROWS_IN_THREADS:
-        from .._core.team import n_threads
+        from .._core.team import in_threads
 
-        with ThreadPoolExecutor(n_threads(n_jobs)) as pool:
-            list(pool.map(fill, parts))
+        in_threads(fill, list(parts), n_jobs)
     else:
         for part in parts:
             fill(part)

@@ -1,15 +1,16 @@
 """Nearest neighbours among rows on a GPU: squared distances by matrix products, a block of rows to all at a time.
 
-Products in single precision, of rows near zero, say which others may be among the nearest; these are ranked by
-differences in double precision. Where rounding may have cost a row a neighbour, it is searched once more by products
-in double precision.
+Of very many rows those of a cell are compared with those of the nearest cells, as in `partition`. Products in single
+precision, of rows near zero, say which others may be among the nearest; these are ranked by differences in double
+precision. Where rounding may have cost a row a neighbour, it is searched once more by products in double precision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
+from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -18,8 +19,11 @@ import torch
 
 from .._core.interrupts import raise_if_interrupted
 from .._core.types import Array
+from .partition import Partition, cells_needed, centres_of, nearest_cells, usual_rows
 
 _GROUP = 128  # columns of which the smallest says whether more of them are looked at
+_FOUND = 0.99  # of a sample's neighbours, in the cells that are compared
+_CENTRES_AT_ONCE = 1 << 26  # distances of rows to centres
 _TILE = 1 << 29  # squared distances at a time, 2 GB of them
 _MOST_ROWS = 4096
 _DIFFERENCES = 1 << 24  # numbers at a time, in double precision
@@ -29,33 +33,61 @@ _FAR = {torch.float32: 1e15, torch.float64: 1e120}  # norms that have a square
 
 
 class Nearest(NamedTuple):
-    """What is known of the k nearest other rows of each row.
+    """What is known of the k nearest other rows of each row, of those that it is compared with.
 
     `candidates`, shape (n, at least k), are the nearest first, equally far ones by index, and `sq_distances` those of
     the first k. They hold all that are as near as the k-th where a row is `sure`; where it is `settled`, all others are
-    farther than the first k, and nothing is left to choose.
+    farther than the first k, and nothing is left to choose. `recall` is that of some rows where others were
+    not compared with all.
     """
 
     candidates: Array
     sq_distances: Array
     sure: Array
     settled: Array
+    recall: float | None = None
 
 
-def nearest_rows(X: Array, k: int, n_spare: int, device: str, tile: int = _TILE) -> Nearest:
-    """The nearest other rows of each dense row, of either precision; where memory runs out, in smaller tiles."""
-    n_candidates = min(k + n_spare, len(X) - 1)
+def nearest_rows(
+    X: Array, k: int, n_spare: int, device: str, tile: int = _TILE, sample: Array | None = None, seed: int = 0
+) -> Nearest:
+    """The nearest other rows of each dense row, of either precision; where memory runs out, in smaller tiles.
+
+    With a sample, whose neighbours are found among all, other rows are compared with those of the nearest cells, if few
+    of these hold most neighbours of the sample; every other row of it tells the recall.
+    """
+    n_candidates, farthest = min(k + n_spare, len(X) - 1), None
     shape = len(X), n_candidates
     found = Nearest(np.empty(shape, np.int32), np.empty((len(X), k)), *np.zeros((2, len(X)), dtype=bool))
     with _full_precision(torch.device(device).type):
         on_device = torch.tensor(X, device=device)  # a copy, of arrays that are only read too
         for dtype in (torch.float32, torch.float64):
-            rows = np.flatnonzero(~found.sure)
-            if len(rows):
-                products = _Products(on_device, dtype)
-                step = max(1, min(_MOST_ROWS, tile // products.width(n_candidates)))
-                _in_blocks(rows, step, partial(_nearest, products, k=k, n_candidates=n_candidates), found)
-    return found
+            if found.sure.all():
+                break
+            products = _Products(on_device, dtype)
+            step = max(1, min(_MOST_ROWS, tile // products.width(n_candidates)))
+            among_all = partial(_nearest, products, products.smallest, k=k, n_candidates=n_candidates)
+            if sample is not None and dtype == torch.float32:
+                _in_blocks([sample], step, among_all, found)
+                farthest = found.sq_distances[sample, -1].copy()
+                if not _in_cells(products, sample, k, n_candidates, seed, found):
+                    farthest = None
+            _in_blocks([np.flatnonzero(~found.sure)], step, among_all, found)
+    if farthest is None:
+        return found
+    return found._replace(recall=float((found.sq_distances[sample] <= farthest[:, None])[1::2].mean()))
+
+
+def _in_cells(products: _Products, sample: Array, k: int, n_candidates: int, seed: int, found: Nearest) -> bool:
+    """Fill in what lies in the nearest cells, as many as every other row of a sample asks for; False: too many."""
+    cells, chosen = _Cells(products, seed), sample[::2]
+    n_near = cells_needed(cells.partition, chosen, found.candidates[chosen, :k], _FOUND)
+    if n_near is None:
+        return False
+    order, starts = cells.partition.order, cells.partition.starts
+    search = partial(_nearest, products, partial(cells.smallest, n_near), k=k, n_candidates=n_candidates)
+    _in_blocks([order[a:b] for a, b in pairwise(starts)], _MOST_ROWS, search, found)
+    return True
 
 
 @contextmanager
@@ -82,25 +114,26 @@ def _full_precision(device_type: str) -> Iterator[None]:
                 setattr(matmul, name, before)
 
 
-def _in_blocks(rows: Array, step: int, search: Callable[[Array], tuple], found: Nearest) -> None:
-    """Fill in what search(block of rows) finds; blocks are halved where they find no memory."""
-    start = 0
-    while start < len(rows):
-        raise_if_interrupted()
-        block = rows[start : start + step]
-        try:
-            parts = search(block)
-        except torch.cuda.OutOfMemoryError:
-            if step == 1:
-                raise
-            parts = None
-        if parts is None:
-            step = (step + 1) // 2
-            torch.cuda.empty_cache()
-            continue
-        for whole, part in zip(found, parts, strict=True):
-            whole[block] = part.cpu().numpy()
-        start += step
+def _in_blocks(blocks: list[Array], step: int, search: Callable[[Array], tuple], found: tuple) -> None:
+    """Fill in what search(some rows) finds, of parts of blocks; these are halved where they find no memory."""
+    for block in blocks:
+        start = 0
+        while start < len(block):
+            raise_if_interrupted()
+            rows = block[start : start + step]
+            try:
+                parts = search(rows)
+            except torch.cuda.OutOfMemoryError:
+                if step == 1:
+                    raise
+                parts = None
+            if parts is None:
+                step = (step + 1) // 2
+                torch.cuda.empty_cache()
+                continue
+            for whole, part in zip(found[:4], parts, strict=True):
+                whole[rows] = part.cpu().numpy()
+            start += step
 
 
 class _Products:
@@ -126,30 +159,30 @@ class _Products:
             norms = rows.norm(dim=1)
             self.norms[part : part + step] = norms
             self.rows[part : part + step] = rows * (self.far / norms.clamp(min=self.far))[:, None]
-        padded = -(-n // _GROUP) * _GROUP
-        self.sq = torch.full((padded,), torch.inf, dtype=dtype, device=X.device)
+        self.sq = torch.full((-(-n // _GROUP) * _GROUP,), torch.inf, dtype=dtype, device=X.device)
         self.sq[:n] = self.rows.square().sum(1)
-        self.columns = torch.zeros(width, padded, dtype=dtype, device=X.device)
-        self.columns[:, :n] = self.rows.T
-        self.columns *= -2
         self.rounding = 2 * torch.finfo(dtype).eps * (width + 16)
 
     def width(self, n_candidates: int) -> int:
         """How much of a tile a row takes."""
         return len(self.sq) * (2 if self.sq.dtype == torch.float64 else 1) + n_candidates * _GROUP
 
+    def __getitem__(self, rows: Array) -> Array:
+        return self.rows[torch.as_tensor(rows, device=self.X.device)].cpu().numpy()
+
+    @cached_property
+    def columns(self) -> torch.Tensor:
+        """-2 x of each row as a column, zero beyond the last."""
+        n, width = self.rows.shape
+        columns = torch.zeros(width, len(self.sq), dtype=self.rows.dtype, device=self.X.device)
+        columns[:, :n] = self.rows.T
+        return columns.mul_(-2)
+
     def smallest(self, rows: torch.Tensor, n_candidates: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(candidates, squared distance that no other comes within, up to rounding) of each row."""
         d = torch.addmm(self.sq, self.rows[rows], self.columns)
         d[torch.arange(len(rows), device=rows.device), rows] = torch.inf
-        if 4 * n_candidates * _GROUP >= d.shape[1]:
-            values, candidates = d.topk(n_candidates, largest=False, sorted=False)
-        else:  # the nearest lie in the groups whose smallest distances are the least
-            groups = d.view(len(rows), -1, _GROUP)
-            nearest = groups.amin(2).topk(n_candidates, largest=False, sorted=False).indices
-            near = groups.gather(1, nearest[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
-            values, at = near.topk(n_candidates, largest=False, sorted=False)
-            candidates = nearest.gather(1, at // _GROUP) * _GROUP + at % _GROUP
+        values, candidates = _smallest(d, n_candidates)
         return candidates, values.amax(1).double() + self.sq[rows]
 
     def error(self, rows: torch.Tensor, reach: torch.Tensor) -> torch.Tensor:
@@ -157,11 +190,57 @@ class _Products:
         return self.rounding * (self.norms[rows].square() + reach.square())
 
 
-def _nearest(products: _Products, block: Array, k: int, n_candidates: int) -> tuple[torch.Tensor, ...]:
+class _Cells:
+    """Rows by the nearest of some centres, to be compared with those of the cells nearest to their own."""
+
+    def __init__(self, products: _Products, seed: int) -> None:
+        n, self.products, rng = len(products.rows), products, np.random.RandomState(seed)
+        centres = centres_of(products[usual_rows(products.norms.square().cpu().numpy(), rng)], n, rng)
+        right = torch.as_tensor(centres, dtype=products.rows.dtype, device=products.X.device)
+        sq, right, step = right.square().sum(1), -2 * right.T, _CENTRES_AT_ONCE // len(centres) + 1
+        cell = torch.cat([torch.addmm(sq, rows, right).argmin(1) for rows in products.rows.split(step)])
+        self.order = cell.sort(stable=True).indices
+        self.rank = torch.empty_like(self.order)
+        self.rank[self.order] = self.numbers = torch.arange(n, device=self.order.device)
+        self.cell, sizes = cell.cpu().numpy(), torch.bincount(cell, minlength=len(centres)).cpu().numpy()
+        starts = np.r_[0, np.cumsum(sizes)]
+        self.partition = Partition(self.order.cpu().numpy(), starts, self.cell, nearest_cells(centres))
+        self.rows = torch.cat([products.rows[self.order], products.rows.new_zeros(1, products.rows.shape[1])])
+        self.sq = torch.cat([products.sq[self.order], products.sq.new_full((1,), torch.inf)])
+        self.none = self.order.new_full((_GROUP,), n)
+
+    def smallest(self, n_near: int, rows: torch.Tensor, n_candidates: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(candidates, squared distance that no other of these cells comes within) of rows of one cell."""
+        own, starts = self.cell[int(rows[0])], self.partition.starts
+        near = self.partition.near[own]
+        enough = 1 + int(np.searchsorted(np.cumsum(np.diff(starts)[near]), 2 * n_candidates))
+        near = near[: max(n_near, enough)]
+        columns = torch.cat([self.numbers[starts[other] : starts[other + 1]] for other in near])
+        columns = torch.cat([columns, self.none[: -len(columns) % _GROUP]])
+        d = torch.addmm(self.sq[columns], self.products.rows[rows], self.rows[columns].T, alpha=-2)
+        d[torch.arange(len(rows), device=rows.device), self.rank[rows] - int(starts[own])] = torch.inf
+        values, at = _smallest(d, n_candidates)
+        return self.order[columns[at]], values.amax(1).double() + self.products.sq[rows]
+
+
+def _smallest(d: torch.Tensor, n_candidates: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(values, columns) of the smallest of each row."""
+    if 4 * n_candidates * _GROUP >= d.shape[1]:
+        return d.topk(n_candidates, largest=False, sorted=False)
+    groups = d.view(len(d), -1, _GROUP)  # the nearest lie in those whose smallest are the least
+    nearest = groups.amin(2).topk(n_candidates, largest=False, sorted=False).indices
+    near = groups.gather(1, nearest[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
+    values, at = near.topk(n_candidates, largest=False, sorted=False)
+    return values, nearest.gather(1, at // _GROUP) * _GROUP + at % _GROUP
+
+
+def _nearest(
+    products: _Products, smallest: Callable[..., tuple], block: Array, k: int, n_candidates: int
+) -> tuple[torch.Tensor, ...]:
     """`Nearest` of a block of rows. What lies farther from the centre than a row's reach is no neighbour of it."""
     X = products.X
     rows = torch.as_tensor(block, device=X.device)
-    candidates, beyond = products.smallest(rows, n_candidates)
+    candidates, beyond = smallest(rows, n_candidates)
     candidates = candidates.sort(dim=1).values
     sq, order = _sq_differences(X, rows, candidates).sort(dim=1, stable=True)
     last = sq[:, k - 1] * (1 + 32 * torch.finfo(X.dtype).eps)

@@ -51,10 +51,8 @@ class Partition(NamedTuple):
 
 def part(X: Any, seed: int) -> Partition:
     """Cells of about as many rows as there are cells; X gives rows in single precision by slices and numbers."""
-    rng, n_sampled = np.random.RandomState(seed), _SAMPLE_OF_A_CELL * max(1, int(np.sqrt(len(X))))
-    usual = np.flatnonzero(np.concatenate([is_usual(X[block]) for block in _blocks_of(X)]))
-    sample = X[rng.choice(usual, min(len(usual), n_sampled), replace=False)]
-    centres = centres_of(sample, len(X), rng)
+    rng, sq = np.random.RandomState(seed), np.concatenate([_sq_norms(X[block]) for block in _blocks_of(X)])
+    centres = centres_of(X[usual_rows(sq, rng)], len(X), rng)
     cell = cells_of(X, centres)
     starts, order = in_runs(cell, len(centres))
     return Partition(order, starts, cell, nearest_cells(centres))
@@ -62,6 +60,13 @@ def part(X: Any, seed: int) -> Partition:
 
 def _blocks_of(X: Any) -> Iterator[slice]:
     return slices(len(X), max(1, at_once(_NUMBERS_AT_ONCE) // X.shape[1]))
+
+
+def usual_rows(sq: Array, rng: np.random.RandomState) -> Array:
+    """Numbers of the rows from which centres are found, of those that are usual by their squared norms."""
+    usual = np.flatnonzero(sq < _USUAL**2)
+    n_sampled = _SAMPLE_OF_A_CELL * max(1, int(np.sqrt(len(sq))))
+    return rng.choice(usual, min(len(usual), n_sampled), replace=False)
 
 
 def is_usual(rows: Array) -> Array:
@@ -105,12 +110,12 @@ def nearest_cells(centres: Array) -> Array:
     return np.argsort(gaps, axis=1, kind="stable")
 
 
-def cells_needed(partition: Partition, rows: Array, neighbors: Array) -> int | None:
+def cells_needed(partition: Partition, rows: Array, neighbors: Array, found: float = _FOUND) -> int | None:
     """How many of the nearest cells hold most neighbours of some rows, or None where these are too many rows."""
     own = partition.cell[rows]
     rank_of_cell = np.argsort(partition.near[own], axis=1)
     ranks = np.take_along_axis(rank_of_cell, partition.cell[neighbors], axis=1)
-    n_cells = int(np.quantile(ranks, _FOUND, method="higher")) + 1
+    n_cells = int(np.quantile(ranks, found, method="higher")) + 1
     sizes = np.diff(partition.starts)
     compared = sizes[partition.near[:, :n_cells]].sum(axis=1) @ sizes / sizes.sum()
     return n_cells if compared <= _MOST * len(partition.cell) else None

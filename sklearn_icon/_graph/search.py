@@ -32,6 +32,7 @@ _TREE_ROWS, TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows a
 # On a GPU: rows from which on it is the sooner, and the largest n^2 (40 + features), some 80 s of an H200 (7.4 s for a
 # million rows of 50 features; benchmarks/gpu.py).
 _DEVICE_ROWS, _DEVICE_LIMIT = 5_000, 1e15
+_DEVICE_ALL = 1e13  # up to which all are compared there: a second for 333,000 rows of 50 features
 _FEW_ROWS = 1_000  # up to so many, all distances of a row are looked through
 _NUMBERS_A_CANDIDATE = 32  # that are held while candidates are ranked: blocks of a thousand rows or so
 _BYTES_OF_NUMBER, _BYTES_OF_CANDIDATE = 21, 16  # of X, and of a candidate
@@ -85,7 +86,8 @@ def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool 
     large = n >= _DEVICE_ROWS and not (sparse or tree)
     device = accelerator() if alone and space.own and space.root and large else None
     if device is not None and n**2 * (40.0 + cost) <= _DEVICE_LIMIT:
-        return _search_on(device, space, k, rows, run)
+        compares_all = n**2 * (40.0 + cost) <= _DEVICE_ALL
+        return _search_on(device, space, k, rows, run, None if compares_all else _sample_of(n, 4 * SAMPLE))
     by_products = bool(space.root) and not sparse and n >= max(_FEW_ROWS, 4 * (k + SPARE))
     scanned = space.compiled and not space.own and len(rows) <= _SCANNED_ROWS
     if affordable and (scanned or not (by_products or tree)):
@@ -126,10 +128,15 @@ def _nearest_of(
         indices[unsure], distances[unsure] = scan_all(space, k, unsure, run)
     if exact:
         return Neighbors(indices, distances, exact=True)
-    sample = np.linspace(0, n - 1, min(n, SAMPLE), dtype=np.intp)
+    sample = _sample_of(n)
     farthest = _exact_neighbors(space, k, n_jobs, sample).distances[:, -1:]
     near = distances[sample] <= farthest * (1 + 16 * np.finfo(space.dtype).eps)
     return Neighbors(indices, distances, exact=False, recall=float(near.mean()))
+
+
+def _sample_of(n: int, size: int = SAMPLE) -> Array:
+    """Rows whose neighbours among all tell how many an approximate search finds."""
+    return np.linspace(0, n - 1, min(n, size), dtype=np.intp)
 
 
 def _exact_neighbors(space: Space, k: int, n_jobs: Jobs, rows: Array) -> Neighbors:
@@ -144,15 +151,16 @@ def _exact_neighbors(space: Space, k: int, n_jobs: Jobs, rows: Array) -> Neighbo
     return Neighbors(indices, distances, exact=True)
 
 
-def _search_on(device: str, space: Space, k: int, rows: Array, run: Run) -> Neighbors:
+def _search_on(device: str, space: Space, k: int, rows: Array, run: Run, sample: Array | None) -> Neighbors:
     """By a device of torch; here what is left to choose among equally far rows, and what rounding leaves in doubt."""
     from .cuda import nearest_rows
 
-    candidates, sq_distances, sure, settled = nearest_rows(space.X, k, SPARE, device)
+    found = nearest_rows(space.X, k, SPARE, device, sample=sample, seed=space.seed)
+    candidates, sq_distances, sure, settled, recall = found
     indices, distances = candidates[:, :k].copy(), finished(space, np.where(sure[:, None], sq_distances, 0))
     left = rows[sure & ~settled]
     if left.size:
         indices[left], distances[left], _ = run(lambda part: rank(space, k, candidates[part], part), left)
     if not sure.all():
         indices[~sure], distances[~sure] = scan_all(space, k, rows[~sure], run)
-    return Neighbors(indices, distances, exact=True)
+    return Neighbors(indices, distances, exact=recall is None, recall=1.0 if recall is None else recall)

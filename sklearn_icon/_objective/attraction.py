@@ -18,6 +18,7 @@ from .._core.group import group
 from .._core.quiet import quiet
 from .._core.team import Team
 from .._core.types import Array
+from .fused import can_fuse, edge_sums
 from .normalizers import Offsets, both_ways, upper_tiles
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def symmetric_edges(
     compiled = n_edges > _COMPILED_EDGES and learned.slope_terms is not None and torch.device(device).type == "cpu"
     if n_components is not None and compiled:
         return CompiledEdges(weights, dtype, n_components)
+    if n_components is not None and can_fuse(learned, torch.empty(0, n_components, dtype=dtype, device=device)):
+        return FusedEdges(weights, dtype, device)
     return SparseEdges(weights, dtype, device)
 
 
@@ -94,6 +97,18 @@ class SparseEdges:
         """The sparse matrix that has these values in place of the weights."""
         with quiet("Sparse (CSR tensor support|invariant checks)"):
             return torch.sparse_csr_tensor(self.indptr, self.indices, values, self.shape, check_invariants=False)
+
+
+class FusedEdges(SparseEdges):
+    """Weights as tensors on CUDA, each row summed by a compiled loop."""
+
+    def sum_and_gradient(
+        self, learned: DistanceKernel, z: Tensor, with_value: bool = True, rough: bool = False
+    ) -> tuple[float | None, Tensor]:
+        """See `Edges`."""
+        terms: Any = learned.slope_terms
+        value, gradient = edge_sums(terms, z, self.indptr, self.indices, self.weights)
+        return float(value) if with_value else None, gradient
 
 
 class CompiledEdges:

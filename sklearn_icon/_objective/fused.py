@@ -1,4 +1,4 @@
-"""Sums over all pairs of a map in one compiled pass on CUDA, and whether that is possible.
+"""Sums over the pairs of a map, all or those of edges, in one compiled pass on CUDA, and whether that is possible.
 
 The loops of `triton_loops` read scaled points u = c z: c^2 = 1 / (2 sigma^2) for a Gaussian, 1 / nu for a Student-t
 kernel, whose power is p = (nu + 1) / 2.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _DIMENSIONS = 8
 _KEYS = 128  # of a tile, one a thread
 _NUMBERS = 32  # coordinates of a tile's rows, which bound the registers of a thread
+_EDGES = 64  # of a row at a time, by one group of threads
 _PROGRAMS = 1024  # that keep a large GPU busy; where rows make fewer, keys are cut into spans
 
 
@@ -85,6 +86,21 @@ def joint_sums(slope_terms: SlopeTerms, z: Tensor) -> tuple[Tensor, Tensor]:
     sums = _launch("joint", u, power, kernel, len(u) + 1).sum(0)
     push = sums[: z.shape[1]].T
     return sums[-1].sum(dtype=torch.float64), (-4 * power * scale) * push
+
+
+def edge_sums(
+    slope_terms: SlopeTerms, z: Tensor, indptr: Tensor, indices: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(sum of w_ij log k(|z_i - z_j|^2) in double precision, its gradient), of symmetric rows of edges."""
+    from . import triton_loops
+
+    u, scale, power, kernel = _scaled(slope_terms, z)
+    d, n = u.shape
+    out = u.new_empty(n, d + 1)
+    with torch.cuda.device_of(u):
+        arrays = u.T.contiguous(), out, indptr, indices, weights
+        triton_loops.edges[n,](*arrays, D=d, KIND=kernel, EDGES=_EDGES, num_warps=1, enable_fp_fusion=True)
+    return power * out[:, -1].sum(dtype=torch.float64), (-4 * power * scale) * out[:, : z.shape[1]]
 
 
 class RowLogNormalizer(torch.autograd.Function):

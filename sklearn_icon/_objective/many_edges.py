@@ -14,7 +14,7 @@ from .._core.types import Array
 def mean_with_transpose(weights: sparse.csr_array, row_mass: Array) -> sparse.csr_array:
     """(m_i w_ij + m_j w_ji) / 2 of square weights whose rows are in order."""
     team, n = Team(), weights.shape[0]
-    turned = weights.T.tocsr()
+    turned = _transposed(weights, team)
     ends = weights.indptr, weights.indices, turned.indptr, turned.indices
     counts, parts = np.zeros(n + 1, dtype=np.int64), team.split(n)
     team.run(_count, [(*ends, part.start, part.stop, counts) for part in parts])
@@ -30,6 +30,21 @@ def mean_with_transpose(weights: sparse.csr_array, row_mass: Array) -> sparse.cs
     return joined
 
 
+def _transposed(weights: sparse.csr_array, team: Team) -> sparse.csr_array:
+    """Of square weights: each thread enters the columns of its rows after those of the threads before it."""
+    n, parts = weights.shape[0], team.split_by_weight(np.diff(weights.indptr))
+    at = np.zeros((len(parts), n + 1), dtype=weights.indptr.dtype)
+    own = [(weights.indptr, weights.indices, part.start, part.stop) for part in parts]
+    team.run(_count_columns, [(*rows, counts) for rows, counts in zip(own, at, strict=True)])
+    before = np.cumsum(at[:, :n], axis=0)
+    indptr = np.concatenate([at[:1, n], np.cumsum(before[-1])], dtype=at.dtype)
+    at[0, :n] = indptr[:n]
+    at[1:, :n] = indptr[:n] + before[:-1]
+    indices, data = room((weights.nnz,), weights.indices.dtype), room((weights.nnz,), weights.data.dtype)
+    team.run(_turn, [(*rows, weights.data, starts, indices, data) for rows, starts in zip(own, at, strict=True)])
+    return sparse.csr_array((data, indices, indptr), shape=weights.shape)
+
+
 def each_pair_once(weights: sparse.csr_array, order: Array, dtype: np.dtype) -> tuple[Array, Array, Array]:
     """(indptr, indices, data) of the upper half of symmetric weights, row and column a being row order[a] of theirs."""
     rank = np.empty_like(order)
@@ -40,6 +55,25 @@ def each_pair_once(weights: sparse.csr_array, order: Array, dtype: np.dtype) -> 
     indices, data = room((int(indptr[-1]),), weights.indices.dtype), room((int(indptr[-1]),), dtype)
     _fill_upper(weights.indptr, weights.indices, weights.data, order, rank, indptr[:-1].copy(), indices, data)
     return indptr, indices, data
+
+
+@njit(nogil=True)
+def _count_columns(indptr: Array, indices: Array, first: int, last: int, counts: Array) -> None:
+    """counts[j] = entries of rows in column j."""
+    for e in range(indptr[first], indptr[last]):
+        counts[indices[e]] += 1
+
+
+@njit(nogil=True)
+def _turn(
+    indptr: Array, indices: Array, first: int, last: int, values: Array, at: Array, rows: Array, turned: Array
+) -> None:
+    """Enter each entry of rows at its column, which begins at `at`."""
+    for i in range(first, last):
+        for e in range(indptr[i], indptr[i + 1]):
+            j = indices[e]
+            rows[at[j]], turned[at[j]] = i, values[e]
+            at[j] += 1
 
 
 @njit(nogil=True)

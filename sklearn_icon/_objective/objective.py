@@ -23,7 +23,7 @@ from scipy.special import xlogy
 from .._core import journal
 from .._core.conditional import no_positives
 from .._core.pieces import at_once
-from .._core.team import Team
+from .._core.team import Team, in_threads
 from .._core.types import Array
 from .attraction import symmetric_edges
 from .fused import can_fuse
@@ -159,12 +159,16 @@ class Objective:
 
     def _negentropy(self) -> float:
         """sum p log p over all keys."""
-        background = self.uniform / self.n_mixed
-        of_background, total, indptr = xlogy(background, background), 0.0, self.weights.indptr
-        for first, last in self._row_parts():
+        background, indptr = self.uniform / self.n_mixed, self.weights.indptr
+        of_background = xlogy(background, background)
+
+        def of_rows(part: tuple[int, int]) -> float:
+            first, last = part
             p = (1 - self.uniform) * self.weights.data[indptr[first] : indptr[last]] + background
             mass = np.repeat(self.mass[first:last], np.diff(indptr[first : last + 1]))
-            total += mass @ (xlogy(p, p) - of_background)
+            return mass @ (xlogy(p, p) - of_background)
+
+        total = sum(in_threads(of_rows, self._row_parts()))
         return float(total + self.mass.sum() * self.n_choices * of_background)
 
     def _row_parts(self, most: int = _EDGES_AT_ONCE) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Compiled loops over all pairs of points on a GPU, whose sums stay in registers until they are a few numbers a row.
+"""Compiled loops over pairs of points on a GPU, whose sums stay in registers until they are a few numbers a row.
 
 Points u are scaled so that s = |u_i - u_j|^2 leaves a kernel no more than its power p; b is its slope:
 
@@ -104,3 +104,26 @@ def row_pushes(
         weight = row_grad * tl.exp(log_kernel - row_log_z) + key_grad * tl.exp(log_kernel - key_log_z)
         push += tl.where(taken, weight * slope, 0.0)[None, :, :] * offsets
     _store_offsets(out + tl.program_id(1) * D * n, push, rows, n, D)
+
+
+@triton.jit
+def edges(z, out, indptr, indices, weights, D: tl.constexpr, KIND: tl.constexpr, EDGES: tl.constexpr):
+    """sum_e w b (u_i - u_j), then sum_e w log k / p, over the edges of a row; z holds points in rows, shape (n, D)."""
+    row = tl.program_id(0)
+    first, last = tl.load(indptr + row), tl.load(indptr + row + 1)
+    d = tl.arange(0, D)
+    z_row = tl.load(z + row.to(tl.int64) * D + d)[:, None]
+    pull = tl.zeros([D, EDGES], z_row.dtype)
+    value = tl.zeros([EDGES], z_row.dtype)
+    for start in range(first, last, EDGES):
+        at = start + tl.arange(0, EDGES)
+        taken = at < last
+        keys = tl.load(indices + at, mask=taken, other=0).to(tl.int64)
+        weight = tl.load(weights + at, mask=taken, other=0.0)
+        offsets = z_row - tl.load(z + keys[None, :] * D + d[:, None])
+        log_kernel, slope = _log_kernel(tl.sum(offsets * offsets, axis=0), 1.0, KIND)
+        value += tl.where(taken, weight * log_kernel, 0.0)
+        pull += (weight * slope)[None, :] * offsets
+    out += row.to(tl.int64) * (D + 1)
+    tl.store(out + d, tl.sum(pull, axis=1))
+    tl.store(out + D, tl.sum(value, axis=0))

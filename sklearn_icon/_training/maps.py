@@ -11,7 +11,9 @@ from scipy.spatial import cKDTree
 
 from .._core import journal
 from .._core.conditional import Conditional
+from .._core.differences import sq_distances_by_differences
 from .._core.group import group
+from .._core.pieces import at_once
 from .._core.rows import average_duplicates
 from .._core.team import leaving_cores_to
 from .._objective.drawn import DrawnPotential
@@ -38,6 +40,7 @@ _MOMENTUM, _MOMENTUM_OF_FEW, _FEW_ROWS = 0.93, 0.9, 1000
 _MAX_STEP = 5.0
 _LOSS_EVERY = 25
 _PATIENT_ROWS = 10_000  # more: a short exploration, the repulsion at every other step, rough steps and then fine ones
+_DISTANCES_AT_ONCE = 1 << 26
 _JUDGED_ROWS, _JUDGED_NEIGHBORS = 1000, 10  # whose recall tells whether a map has settled
 _LEAST_GAIN, _LEAST_FALL, _FALL_ROWS = 0.01, 2e-3, 1800  # neighbours of a row, and loss, in 50 steps of so many rows
 _ROUGH_PATIENCE = 1 / 4  # of the descent where a refinement follows: it ends where the loss falls by four times as much
@@ -73,8 +76,8 @@ class Descent(NamedTuple):
     """What users set of the descent of a lookup map.
 
     The exaggeration multiplies the attraction at first and at last; the first phases are left out where it is 1.
-    `max_iter` is of all phases together at the most; None: 1,000, or 250 of Adam where keys are drawn without compiled
-    loops.
+    `max_iter` is of all phases together at the most; None: 1,000, or 250 of Adam where keys are drawn, on the CPU,
+    without compiled loops.
     """
 
     exaggeration: tuple[float, float]
@@ -160,7 +163,8 @@ class _Lookup:
         journal.remember_fields(self.settled, "loss", "recall")
         if self.tail is not None:
             self.tail.remember(self.objective)
-        self.left = descent.max_iter or (_MOST_STEPS if self.rng is None else _DRAWN_STEPS)
+        few = self.rng is not None and torch.device(run.device).type == "cpu"
+        self.left = descent.max_iter or (_DRAWN_STEPS if few else _MOST_STEPS)
 
     def schedule(self) -> Iterator[Phase]:
         """Yield the phases, none with more steps than are left."""
@@ -341,10 +345,19 @@ class _Settled:
 
     def measured_recall(self) -> float:
         """How many of p's ten nearest neighbours of some rows are among the nearest in the map, on average."""
-        z = self.z.detach().cpu().numpy()
-        found = cKDTree(z).query(z[self.rows], k=min(_JUDGED_NEIGHBORS + 1, len(z)))[1]
+        found = _nearest_in_map(self.z.detach(), self.rows, min(_JUDGED_NEIGHBORS + 1, len(self.z)))
         common = sum(len(near.intersection(row)) for near, row in zip(self.nearest, found, strict=True))
         return float(group().total(common) / group().total(len(found)))
+
+
+def _nearest_in_map(z: torch.Tensor, rows: np.ndarray, k: int) -> np.ndarray:
+    """The rows of a map that are nearest to some, which are among them: on CUDA by all distances, else by a tree."""
+    if z.is_cuda:
+        parts = torch.as_tensor(rows, device=z.device).split(max(1, at_once(_DISTANCES_AT_ONCE) // len(z)))
+        near = [sq_distances_by_differences(z[part], z).topk(k, largest=False).indices for part in parts]
+        return torch.cat(near).cpu().numpy()
+    coordinates = z.cpu().numpy()
+    return cKDTree(coordinates).query(coordinates[rows], k=k)[1]
 
 
 class _LearnedTail:

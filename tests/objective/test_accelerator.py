@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn_icon import ICONClassifier, ICONClustering, ICONCrossModal, ICONEmbedding
 from sklearn_icon._core.device import accelerator, working_on
 from sklearn_icon._estimators import classifier, clustering, cross_modal, embedding
-from sklearn_icon._graph import affinity, cuda, search
+from sklearn_icon._graph import affinity, cuda, partition, search
 from sklearn_icon._graph.affinity import gaussian_log_affinity, perplexity_rows, student_t_log_affinity
 from sklearn_icon._graph.cuda import nearest_rows
 from sklearn_icon._graph.neighbors import cross_neighbors, nearest_neighbors
@@ -90,6 +90,34 @@ def test_any_tile(monkeypatch, group, tile, n):
     assert found.settled.all()
     assert_array_equal(found.candidates[:, :5], np.argsort(d, axis=1)[:, :5])
     assert_allclose(np.sqrt(found.sq_distances), np.sort(d, axis=1)[:, :5], rtol=1e-12)
+
+
+@pytest.mark.parametrize("rows", ["plain", "single precision", "outliers", "copies", "some close and far away"])
+def test_cells(by_torch, monkeypatch, rows):
+    """Most of the neighbours, the recall that is told, and the same ones at every search; copies of each other."""
+    X = np.concatenate([ROWS[rows] + np.resize(shift, (1, 9)) for shift in (0.0, 0.3, 0.7)])
+    expected = nearest_neighbors(X, 8, random_state=0)
+    by_torch()
+    monkeypatch.setattr(search, "_DEVICE_ALL", 0)
+    monkeypatch.setattr(partition, "_MOST", 0.9)
+    found, again = (nearest_neighbors(X, 8, random_state=0) for _ in range(2))
+    near = found.distances <= expected.distances[:, -1:] * (1 + 1e-6)
+    assert not found.exact and found.recall == pytest.approx(near.mean(), abs=0.02) and near.mean() > 0.96
+    assert_array_equal(found.indices, again.indices)
+    assert not (found.indices == np.arange(len(X))[:, None]).any()
+    every = np.sort(found.indices, axis=1)
+    assert (np.diff(every, axis=1) > 0).all() and (np.diff(found.distances, axis=1) >= 0).all()
+
+
+def test_cells_that_tell_too_little(by_torch, monkeypatch):
+    """All rows are compared."""
+    X = np.random.default_rng(0).random((900, 60))
+    expected = nearest_neighbors(X, 8, random_state=0)
+    by_torch()
+    monkeypatch.setattr(search, "_DEVICE_ALL", 0)
+    found = nearest_neighbors(X, 8, random_state=0)
+    assert found.exact
+    assert_array_equal(found.indices, expected.indices)
 
 
 @pytest.mark.parametrize("k", [698, 699])
@@ -179,9 +207,9 @@ def test_searches_at_the_same_time_put_the_precision_back():
 def test_only_dense_rows_of_many_features_searched_among_themselves(monkeypatch, by_torch):
     asked = []
 
-    def spied(X, *args):
+    def spied(X, *args, **more):
         asked.append(len(X))
-        return nearest_rows(X, *args)
+        return nearest_rows(X, *args, **more)
 
     monkeypatch.setattr(cuda, "nearest_rows", spied)
     X = blobs()

@@ -7,19 +7,23 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_blobs
+from torch.testing import assert_close
 
 from sklearn_icon import ICONClassifier, ICONClustering, ICONEmbedding, encoders, learned, supervisory
 from sklearn_icon._core.device import working_on
 from sklearn_icon._graph import cuda as _cuda
+from sklearn_icon._graph import search
 from sklearn_icon._graph.affinity import gaussian_log_affinity, perplexity_rows, student_t_log_affinity
 from sklearn_icon._graph.neighbors import nearest_neighbors
+from sklearn_icon._objective import attraction
 from sklearn_icon._objective import normalizers as _sums
 from sklearn_icon._objective import objective as _objective
-from sklearn_icon._objective.attraction import DenseEdges, SparseEdges
+from sklearn_icon._objective.attraction import DenseEdges, FusedEdges, SparseEdges, symmetric_edges
 from sklearn_icon._objective.fused import RowLogNormalizer, can_fuse, joint_sums
 from sklearn_icon._objective.grid import GridPotential, joint_grid_normalizer, row_grid_normalizers
 from sklearn_icon._objective.normalizers import joint_normalizer, log_normalizer, sampled_log_normalizer
+from sklearn_icon._training.maps import _nearest_in_map
 from sklearn_icon.nn import ICONLoss
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
@@ -35,7 +39,7 @@ def points(n_components=2, n=300):
 
 def use_tiles(monkeypatch):
     """Leave the compiled loops out."""
-    for module in (_sums, _objective):
+    for module in (_sums, _objective, attraction):
         monkeypatch.setattr(module, "can_fuse", lambda learned, z: False)
 
 
@@ -61,6 +65,21 @@ def on_both(function, z):
 def assert_agree(function, z):
     for cpu, cuda in on_both(function, z):
         np.testing.assert_allclose(cuda, cpu, rtol=1e-9, atol=1e-12)
+
+
+@each_kernel
+@pytest.mark.parametrize("n_components", [1, 2, 3, 8])
+def test_compiled_edges(kernel, n_components):
+    """On the GPU each row by a compiled loop, the same bits twice."""
+    pytest.importorskip("triton")
+    weights = sparse.random(3001, 3001, density=0.05, random_state=0)
+    weights, z = sparse.csr_array(weights + weights.T), points(n_components, 3001)
+    edges = symmetric_edges(weights, kernel, z.dtype, "cuda", n_components)
+    assert type(edges) is FusedEdges
+    (value, gradient), again = (edges.sum_and_gradient(kernel, z.cuda()) for _ in range(2))
+    right, expected = SparseEdges(weights, z.dtype, "cpu").sum_and_gradient(kernel, z)
+    assert value == pytest.approx(right, rel=1e-12) and torch.equal(gradient, again[1])
+    assert_close(gradient.cpu(), expected, rtol=1e-9, atol=1e-12 * float(expected.abs().max()))
 
 
 @each_kernel
@@ -170,6 +189,24 @@ def test_neighbours(monkeypatch, dtype, metric):
     assert cuda.exact and torch.backends.cuda.matmul.allow_tf32
     np.testing.assert_allclose(cuda.distances, cpu.distances, rtol=1e-6 if dtype == np.float32 else 1e-12)
     np.testing.assert_array_equal(np.sort(cuda.indices), np.sort(cpu.indices))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_neighbours_in_cells(monkeypatch, dtype):
+    monkeypatch.setattr(search, "_DEVICE_ALL", 1e10)
+    X = make_blobs(30_000, 20, centers=40, random_state=0)[0].astype(dtype)
+    cpu = nearest_neighbors(X, 15, random_state=0)
+    with working_on("cuda"):
+        cuda, again = (nearest_neighbors(X, 15, random_state=0) for _ in range(2))
+    found = np.mean(cuda.distances <= cpu.distances[:, -1:] * (1 + 1e-6))
+    assert not cuda.exact and 0.95 < found <= 1 and abs(cuda.recall - found) < 0.02
+    np.testing.assert_array_equal(cuda.indices, again.indices)
+
+
+def test_neighbours_in_a_map():
+    z, rows = points(2, 3000), np.arange(0, 3000, 7)
+    expected, found = (_nearest_in_map(z.to(device), rows, 11) for device in ("cpu", "cuda"))
+    np.testing.assert_array_equal(np.sort(found), np.sort(expected))
 
 
 @pytest.mark.parametrize("log_affinity", [gaussian_log_affinity, partial(student_t_log_affinity, df=2.0)])

@@ -48,6 +48,23 @@ def test_loops_compile(monkeypatch, tmp_path, loop, dtype, kind, d, rows):
     assert f".entry {loop}" in compiled.asm["ptx"] and len(compiled.asm["cubin"])
 
 
+def test_the_loop_over_edges_compiles(monkeypatch, tmp_path):
+    pytest.importorskip("triton", minversion=OLDEST)
+    from triton import compile
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from sklearn_icon._objective import triton_loops as _triton
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    constants = {"D": 2, "KIND": "student-t", "EDGES": 64}
+    types = {"n": "i32", "indptr": "*i32", "indices": "*i32"} | dict.fromkeys(constants, "constexpr")
+    signature = {name: types.get(name, "*fp32") for name in _triton.edges.arg_names}
+    source = ASTSource(_triton.edges, signature=signature, constexprs=constants)
+    compiled = compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": 1, "enable_fp_fusion": True})
+    assert ".entry edges" in compiled.asm["ptx"] and len(compiled.asm["cubin"])
+
+
 class OnCuda(torch.Tensor):
     is_cuda = True
 
