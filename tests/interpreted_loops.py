@@ -14,10 +14,12 @@ from sklearn.datasets import load_iris
 
 from sklearn_icon import ICONEmbedding
 from sklearn_icon._objective import fused as _fused
+from sklearn_icon._objective import grid as _grid
 from sklearn_icon._objective import normalizers as _sums
 from sklearn_icon._objective import objective as _objective
 from sklearn_icon._objective.attraction import FusedEdges
 from sklearn_icon._objective.fused import RowLogNormalizer, joint_sums
+from sklearn_icon._objective.grid import GridPotential
 from sklearn_icon._objective.normalizers import joint_normalizer, log_normalizer
 from sklearn_icon._objective.objective import Objective
 from sklearn_icon.learned import Gaussian, StudentT
@@ -157,6 +159,28 @@ def test_edges_far_apart():
     weights = sparse.csr_array(np.array([[0, 0, 1.0], [0, 0, 0], [1.0, 0, 0]]))
     value, gradient = FusedEdges(weights, torch.float32, "cpu").sum_and_gradient(StudentT(), z)
     assert value == pytest.approx(-2 * np.log(2)) and torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [3, 130])
+def test_points_on_a_grid(monkeypatch, dtype, n):
+    """Spread and read as torch does; of all points and of some."""
+    monkeypatch.setattr(_grid, "_COMPILED_POINTS", 1000)
+    z, charges = places(n, 2, dtype), torch.linspace(-1, 2, n, dtype=dtype)
+    grid, rows = GridPotential(StudentT()), slice(1, n)
+    monkeypatch.setattr(_grid, "can_fuse", lambda learned, z: True)
+    fused, part = grid.place(z), grid.place(z, rows)
+    monkeypatch.setattr(_grid, "can_fuse", lambda learned, z: False)
+    plain, plain_part = grid.place(z), grid.place(z, rows)
+    assert type(fused) is _grid.FusedPlacement and type(plain) is _grid.Placement
+    rtol = 1e-12 if dtype == torch.float64 else 3e-6
+    field = grid.convolve(plain, plain.spread(charges))
+    for found, expected in ((fused, plain), (part, plain_part)):
+        q = charges[: len(found.z)]
+        assert_near(found.spread(q), expected.spread(q), rtol)
+        for one, other in zip(found.read(field), expected.read(field), strict=True):
+            assert one.dtype == dtype and one.shape == other.shape
+            assert_near(one, other, 10 * rtol)
 
 
 @each_kernel

@@ -14,6 +14,7 @@ from .spec import shown
 from .types import Metric, Rows
 
 _ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 4096, 1 << 18
+_PARTS_IN_THREADS = 32
 _COMPARED = 16  # digests up to which a comparison with all takes less time than sorting these
 _ORDINARY = {4: (1e-12, 1e12, 120), 8: (1e-30, 1e30, 1000)}  # sizes whose squares are; the largest exponent
 
@@ -34,8 +35,15 @@ def row_digests(X: Rows) -> np.ndarray:
         return np.diff(sums[X.indptr]).view(np.int64)
     n_rows = min(_ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // max(X.shape[1], 1)))
     columns, starts = np.arange(X.shape[1]), range(0, max(X.shape[0], 1), n_rows)
-    parts = [_entry_digests(columns, X[start : start + n_rows]).sum(axis=1) for start in starts]
-    return np.concatenate(parts).view(np.int64)
+
+    def of_rows(start: int) -> np.ndarray:
+        return _entry_digests(columns, X[start : start + n_rows]).sum(axis=1)
+
+    if len(starts) < _PARTS_IN_THREADS:
+        return np.concatenate([of_rows(start) for start in starts]).view(np.int64)
+    from .team import in_threads
+
+    return np.concatenate(in_threads(of_rows, starts)).view(np.int64)
 
 
 def digests_of(columns: np.ndarray, bits: np.ndarray) -> np.ndarray:

@@ -7,10 +7,9 @@ precision. Where rounding may have cost a row a neighbour, it is searched once m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -57,36 +56,44 @@ def nearest_rows(
     of these hold most neighbours of the sample; every other row of it tells the recall.
     """
     n_candidates, farthest = min(k + n_spare, len(X) - 1), None
-    shape = len(X), n_candidates
-    found = Nearest(np.empty(shape, np.int32), np.empty((len(X), k)), *np.zeros((2, len(X)), dtype=bool))
     with _full_precision(torch.device(device).type):
         on_device = torch.tensor(X, device=device)  # a copy, of arrays that are only read too
+        kinds = (torch.int32, n_candidates), (torch.float64, k), (torch.bool, 1), (torch.bool, 1)
+        found = [torch.zeros(len(X), width, dtype=dtype, device=device) for dtype, width in kinds]
         for dtype in (torch.float32, torch.float64):
-            if found.sure.all():
+            left = (~found[2][:, 0]).nonzero()[:, 0]
+            if not len(left):
                 break
             products = _Products(on_device, dtype)
             step = max(1, min(_MOST_ROWS, tile // products.width(n_candidates)))
             among_all = partial(_nearest, products, products.smallest, k=k, n_candidates=n_candidates)
             if sample is not None and dtype == torch.float32:
-                _in_blocks([sample], step, among_all, found)
-                farthest = found.sq_distances[sample, -1].copy()
-                if not _in_cells(products, sample, k, n_candidates, seed, found):
+                probes = torch.as_tensor(sample, device=device)
+                _in_blocks([(probes, among_all)], step, found)
+                farthest = found[1][probes, -1]
+                if _in_cells(products, probes, seed, found):
+                    left = (~found[2][:, 0]).nonzero()[:, 0]
+                else:
                     farthest = None
-            _in_blocks([np.flatnonzero(~found.sure)], step, among_all, found)
-    if farthest is None:
-        return found
-    return found._replace(recall=float((found.sq_distances[sample] <= farthest[:, None])[1::2].mean()))
+            _in_blocks([(left, among_all)], step, found)
+        near = None if farthest is None else (found[1][probes] <= farthest[:, None])[1::2]
+        candidates, sq_distances, sure, settled = (part.cpu().numpy() for part in found)
+        recall = None if near is None else float(near.double().mean())
+    return Nearest(candidates, sq_distances, sure[:, 0], settled[:, 0], recall)
 
 
-def _in_cells(products: _Products, sample: Array, k: int, n_candidates: int, seed: int, found: Nearest) -> bool:
+def _in_cells(products: _Products, sample: torch.Tensor, seed: int, found: list[torch.Tensor]) -> bool:
     """Fill in what lies in the nearest cells, as many as every other row of a sample asks for; False: too many."""
-    cells, chosen = _Cells(products, seed), sample[::2]
-    n_near = cells_needed(cells.partition, chosen, found.candidates[chosen, :k], _FOUND)
+    cells, chosen, (n_candidates, k) = _Cells(products, seed), sample[::2], (part.shape[1] for part in found[:2])
+    neighbors = found[0][chosen, :k].cpu().numpy()
+    n_near = cells_needed(cells.partition, chosen.cpu().numpy(), neighbors, _FOUND)
     if n_near is None:
         return False
-    order, starts = cells.partition.order, cells.partition.starts
-    search = partial(_nearest, products, partial(cells.smallest, n_near), k=k, n_candidates=n_candidates)
-    _in_blocks([order[a:b] for a, b in pairwise(starts)], _MOST_ROWS, search, found)
+    blocks = []
+    for own, rows in enumerate(cells.members):
+        search = partial(_nearest, products, partial(cells.smallest, own, n_near), k=k, n_candidates=n_candidates)
+        blocks.append((rows, search))
+    _in_blocks(blocks, _MOST_ROWS, found)
     return True
 
 
@@ -114,9 +121,11 @@ def _full_precision(device_type: str) -> Iterator[None]:
                 setattr(matmul, name, before)
 
 
-def _in_blocks(blocks: list[Array], step: int, search: Callable[[Array], tuple], found: tuple) -> None:
-    """Fill in what search(some rows) finds, of parts of blocks; these are halved where they find no memory."""
-    for block in blocks:
+def _in_blocks(
+    blocks: Sequence[tuple[torch.Tensor, Callable[[torch.Tensor], tuple]]], step: int, found: list[torch.Tensor]
+) -> None:
+    """Fill in what search(some rows) finds, of blocks (rows, search); parts are halved where they find no memory."""
+    for block, search in blocks:
         start = 0
         while start < len(block):
             raise_if_interrupted()
@@ -131,8 +140,8 @@ def _in_blocks(blocks: list[Array], step: int, search: Callable[[Array], tuple],
                 step = (step + 1) // 2
                 torch.cuda.empty_cache()
                 continue
-            for whole, part in zip(found[:4], parts, strict=True):
-                whole[rows] = part.cpu().numpy()
+            for whole, part in zip(found, parts, strict=True):
+                whole[rows] = part.view(len(rows), -1).to(whole.dtype)
             start += step
 
 
@@ -200,25 +209,26 @@ class _Cells:
         sq, right, step = right.square().sum(1), -2 * right.T, _CENTRES_AT_ONCE // len(centres) + 1
         cell = torch.cat([torch.addmm(sq, rows, right).argmin(1) for rows in products.rows.split(step)])
         self.order = cell.sort(stable=True).indices
-        self.rank = torch.empty_like(self.order)
-        self.rank[self.order] = self.numbers = torch.arange(n, device=self.order.device)
-        self.cell, sizes = cell.cpu().numpy(), torch.bincount(cell, minlength=len(centres)).cpu().numpy()
-        starts = np.r_[0, np.cumsum(sizes)]
-        self.partition = Partition(self.order.cpu().numpy(), starts, self.cell, nearest_cells(centres))
+        self.rank, numbers = torch.empty_like(self.order), torch.arange(n, device=self.order.device)
+        self.rank[self.order] = numbers
+        sizes = np.bincount(cell.cpu().numpy(), minlength=len(centres))
+        starts, self.sizes = np.r_[0, np.cumsum(sizes)], sizes
+        self.partition = Partition(self.order.cpu().numpy(), starts, cell.cpu().numpy(), nearest_cells(centres))
+        self.numbers, self.members = (of_rows.split(sizes.tolist()) for of_rows in (numbers, self.order))
         self.rows = torch.cat([products.rows[self.order], products.rows.new_zeros(1, products.rows.shape[1])])
         self.sq = torch.cat([products.sq[self.order], products.sq.new_full((1,), torch.inf)])
         self.none = self.order.new_full((_GROUP,), n)
 
-    def smallest(self, n_near: int, rows: torch.Tensor, n_candidates: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def smallest(
+        self, own: int, n_near: int, rows: torch.Tensor, n_candidates: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """(candidates, squared distance that no other of these cells comes within) of rows of one cell."""
-        own, starts = self.cell[int(rows[0])], self.partition.starts
         near = self.partition.near[own]
-        enough = 1 + int(np.searchsorted(np.cumsum(np.diff(starts)[near]), 2 * n_candidates))
-        near = near[: max(n_near, enough)]
-        columns = torch.cat([self.numbers[starts[other] : starts[other + 1]] for other in near])
+        enough = 1 + int(np.searchsorted(np.cumsum(self.sizes[near]), 2 * n_candidates))
+        columns = torch.cat([self.numbers[other] for other in near[: max(n_near, enough)]])
         columns = torch.cat([columns, self.none[: -len(columns) % _GROUP]])
         d = torch.addmm(self.sq[columns], self.products.rows[rows], self.rows[columns].T, alpha=-2)
-        d[torch.arange(len(rows), device=rows.device), self.rank[rows] - int(starts[own])] = torch.inf
+        d[torch.arange(len(rows), device=rows.device), self.rank[rows] - int(self.partition.starts[own])] = torch.inf
         values, at = _smallest(d, n_candidates)
         return self.order[columns[at]], values.amax(1).double() + self.products.sq[rows]
 
@@ -235,11 +245,10 @@ def _smallest(d: torch.Tensor, n_candidates: int) -> tuple[torch.Tensor, torch.T
 
 
 def _nearest(
-    products: _Products, smallest: Callable[..., tuple], block: Array, k: int, n_candidates: int
+    products: _Products, smallest: Callable[..., tuple], rows: torch.Tensor, k: int, n_candidates: int
 ) -> tuple[torch.Tensor, ...]:
     """`Nearest` of a block of rows. What lies farther from the centre than a row's reach is no neighbour of it."""
     X = products.X
-    rows = torch.as_tensor(block, device=X.device)
     candidates, beyond = smallest(rows, n_candidates)
     candidates = candidates.sort(dim=1).values
     sq, order = _sq_differences(X, rows, candidates).sort(dim=1, stable=True)

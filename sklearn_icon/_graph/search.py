@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.utils import gen_batches
 
 from .._core.device import accelerator
 from .._core.types import Array, Jobs, Seed
@@ -33,6 +34,7 @@ _TREE_ROWS, TREE_FEATURES = 5_000, 6  # a k-d tree is faster from so many rows a
 # million rows of 50 features; benchmarks/gpu.py).
 _DEVICE_ROWS, _DEVICE_LIMIT = 5_000, 1e15
 _DEVICE_ALL = 1e13  # up to which all are compared there: a second for 333,000 rows of 50 features
+_ROWS_IN_A_THREAD = 1 << 13  # of distances
 _FEW_ROWS = 1_000  # up to so many, all distances of a row are looked through
 _NUMBERS_A_CANDIDATE = 32  # that are held while candidates are ranked: blocks of a thousand rows or so
 _BYTES_OF_NUMBER, _BYTES_OF_CANDIDATE = 21, 16  # of X, and of a candidate
@@ -153,11 +155,17 @@ def _exact_neighbors(space: Space, k: int, n_jobs: Jobs, rows: Array) -> Neighbo
 
 def _search_on(device: str, space: Space, k: int, rows: Array, run: Run, sample: Array | None) -> Neighbors:
     """By a device of torch; here what is left to choose among equally far rows, and what rounding leaves in doubt."""
+    from .._core.team import in_threads
     from .cuda import nearest_rows
 
     found = nearest_rows(space.X, k, SPARE, device, sample=sample, seed=space.seed)
     candidates, sq_distances, sure, settled, recall = found
-    indices, distances = candidates[:, :k].copy(), finished(space, np.where(sure[:, None], sq_distances, 0))
+    indices, distances = candidates[:, :k].copy(), np.empty((len(rows), k), dtype=space.dtype)
+
+    def finish(part: slice) -> None:
+        distances[part] = finished(space, np.where(sure[part, None], sq_distances[part], 0))
+
+    in_threads(finish, list(gen_batches(len(rows), _ROWS_IN_A_THREAD)))
     left = rows[sure & ~settled]
     if left.size:
         indices[left], distances[left], _ = run(lambda part: rank(space, k, candidates[part], part), left)

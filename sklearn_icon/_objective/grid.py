@@ -17,7 +17,7 @@ interpolation-based t-SNE", Nature Methods 2019.
 from __future__ import annotations
 
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import scipy.fft
@@ -25,6 +25,7 @@ import torch
 
 from .._core.team import Team
 from .._core.types import Array
+from .fused import can_fuse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,7 @@ _FINE_SPACING, _FINE_NODES = 0.2, 4096  # for the reported loss
 _LEAST_SPACING = 0.1  # length scales, where a map is small: differences of a finer grid would be mere rounding
 _SMALLEST, _LARGEST = 64, {1: 1 << 16, 2: 1400}  # nodes a dimension
 _MARGIN = 2
+_POINTS = 128  # of a program on CUDA
 _COMPILED_POINTS = 3000  # below, torch takes less time than loading compiled loops
 FLOOR = 1e-7  # of a sum over the other points, below what interpolation can tell from nothing
 
@@ -70,7 +72,7 @@ class GridPotential:
         """For the loss that is reported."""
         return GridPotential(self.learned, self.team, _FINE_SPACING, _FINE_NODES)
 
-    def place(self, z: Tensor, rows: slice = slice(None)) -> Placement | CompiledPlacement:
+    def place(self, z: Tensor, rows: slice = slice(None)) -> AnyPlacement:
         """Lay a grid over points, shape (n, 1) or (n, 2): what `spread`, `convolve` and `read` need of some of them.
 
         A FloatingPointError where they span more than their precision can hold.
@@ -84,6 +86,8 @@ class GridPotential:
         origin = (low + high) / 2 - spacing * (nodes - 1) / 2
         if compiled:
             return CompiledPlacement(z[rows], origin, spacing, nodes, self.team)
+        if z.shape[1] == 2 and can_fuse(self.learned, z):
+            return FusedPlacement(z[rows], origin, spacing, nodes)
         return Placement((z[rows] - origin) / spacing, origin, spacing, nodes)
 
     def _mesh(self, span: float, dim: int) -> tuple[float, int]:
@@ -97,7 +101,7 @@ class GridPotential:
         nodes = -(-nodes // step) * step
         return spacing, scipy.fft.next_fast_len(max(_SMALLEST, nodes), real=True)
 
-    def potential(self, place: Placement | CompiledPlacement, charges: Tensor) -> tuple[Tensor, Tensor]:
+    def potential(self, place: AnyPlacement, charges: Tensor) -> tuple[Tensor, Tensor]:
         """Potential, shape (n,), and its gradient, shape (n, d), at the points themselves."""
         return place.read(self.convolve(place, place.spread(charges)))
 
@@ -114,7 +118,7 @@ class GridPotential:
         field = self.convolve(place, place.spread(charges)).numpy()
         return field, place.origin.numpy(), 1 / place.spacing, low.numpy(), high.numpy()
 
-    def convolve(self, place: Placement | CompiledPlacement, grid: Tensor) -> Tensor:
+    def convolve(self, place: AnyPlacement, grid: Tensor) -> Tensor:
         """The grid of charges convolved with the kernel: transforms of twice its size that skip what is known zero."""
         charges: Any = grid
         transform: Any = self._kernel_transform(place, grid)
@@ -132,7 +136,7 @@ class GridPotential:
             field = fft.ifft(field, **{axis: 0}, **more)[:n]
         return torch.as_tensor(fft.irfft(field, 2 * n, **{axis: -1}, **more)[..., :n]).contiguous()
 
-    def _kernel_transform(self, place: Placement | CompiledPlacement, like: Tensor) -> Tensor:
+    def _kernel_transform(self, place: AnyPlacement, like: Tensor) -> Tensor:
         """Transform of the kernel over twice the grid, at its n + 1 frequencies a dimension."""
         n = place.nodes
         key = (n, place.spacing, like.dtype, like.device)
@@ -213,6 +217,38 @@ class CompiledPlacement:
         out, parts = np.empty((len(self.z), 3), dtype=self.z.dtype), self.team.split(len(self.z))
         self.team.run(read, [(*self.where, field.numpy(), part.start, part.stop, out) for part in parts])
         return torch.from_numpy(out[:, 0]), torch.from_numpy(out[:, 1:])
+
+
+class FusedPlacement:
+    """`Placement` of a 2-D map by compiled loops on CUDA."""
+
+    dim = 2
+
+    def __init__(self, z: Tensor, origin: Tensor, spacing: float, nodes: int) -> None:
+        self.origin, self.spacing, self.nodes = origin, spacing, nodes
+        self.z, self.mesh = z.detach().contiguous(), torch.cat([origin, origin.new_full((1,), spacing)])
+
+    def _launch(self, name: str, *arrays: Tensor) -> None:
+        from . import triton_loops
+
+        n, options = len(self.z), {"POINTS": _POINTS, "enable_fp_fusion": True}
+        with torch.cuda.device_of(self.z):
+            vars(triton_loops)[name][-(-n // _POINTS),](self.z, self.mesh, *arrays, n, self.nodes, **options)
+
+    def spread(self, charges: Tensor) -> Tensor:
+        """As `Placement.spread`."""
+        grid = self.z.new_zeros(self.nodes, self.nodes)
+        self._launch("spread", charges.contiguous(), grid)
+        return grid
+
+    def read(self, field: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Placement.read`."""
+        out = self.z.new_empty(len(self.z), 3)
+        self._launch("read", field, out)
+        return out[:, 0], out[:, 1:] / self.spacing
+
+
+AnyPlacement: TypeAlias = Placement | CompiledPlacement | FusedPlacement
 
 
 def _fourier(device: torch.device, n_threads: int) -> tuple[Any, str, dict[str, Any]]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in half a second
 _EDGES_AT_ONCE, _EDGES_OF_A_VALUE = 1 << 20, 1 << 17  # the second where no gradient is wanted: some 200 bytes each
+_TIMES_ON_GPU = 32
 _MANY_EDGES = 1 << 22  # from so many on compiled loops add them; below, loading these takes more time
 _PAIRS_GIVEN_P = 1 << 26  # of rows and keys, where the normaliser reads p: half a gigabyte a matrix
 _PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row
@@ -164,9 +165,10 @@ class Objective:
 
         def of_rows(part: tuple[int, int]) -> float:
             first, last = part
-            p = (1 - self.uniform) * self.weights.data[indptr[first] : indptr[last]] + background
-            mass = np.repeat(self.mass[first:last], np.diff(indptr[first : last + 1]))
-            return mass @ (xlogy(p, p) - of_background)
+            p = self._p(slice(indptr[first], indptr[last]))
+            costs = xlogy(p, p)
+            costs -= of_background
+            return np.repeat(self.mass[first:last], np.diff(indptr[first : last + 1])) @ costs
 
         total = sum(in_threads(of_rows, self._row_parts()))
         return float(total + self.mass.sum() * self.n_choices * of_background)
@@ -179,12 +181,17 @@ class Objective:
     def _edges_of(self, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, columns, p) of the edges of some rows."""
         indptr = self.weights.indptr
-        part = slice(indptr[first], indptr[last])
-        rows = np.repeat(np.arange(first, last), np.diff(indptr[first : last + 1]))
-        p = (1 - self.uniform) * self.weights.data[part] + self.uniform / self.n_mixed
-        ends = rows, self.weights.indices[part]
-        i, j = (torch.as_tensor(numbers.astype(np.int64), device=self.device) for numbers in ends)
-        return i, j, self._tensor(p)
+        part, counts = slice(indptr[first], indptr[last]), np.diff(indptr[first : last + 1])
+        rows = torch.arange(first, last, device=self.device).repeat_interleave(self._integers(counts))
+        return rows, self._integers(self.weights.indices[part]), self._tensor(self._p(part))
+
+    def _integers(self, values: Array) -> Tensor:
+        return torch.as_tensor(values, device=self.device).long()
+
+    def _p(self, part: slice) -> Array:
+        """p of some edges."""
+        data = self.weights.data[part]
+        return (1 - self.uniform) * data + self.uniform / self.n_mixed if self.uniform else data
 
     @cached_property
     def _few_edges(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,6 +200,7 @@ class Objective:
     def _all_edges(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
         """All edges, in parts that bound the memory."""
         most = _EDGES_AT_ONCE if torch.is_grad_enabled() else _EDGES_OF_A_VALUE
+        most *= _TIMES_ON_GPU if torch.device(self.device).type == "cuda" else 1
         if self.weights.nnz <= at_once(most):
             return [self._few_edges]
         return (self._edges_of(first, last) for first, last in self._row_parts(most))

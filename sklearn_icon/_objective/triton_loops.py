@@ -127,3 +127,67 @@ def edges(z, out, indptr, indices, weights, D: tl.constexpr, KIND: tl.constexpr,
     out += row.to(tl.int64) * (D + 1)
     tl.store(out + d, tl.sum(pull, axis=1))
     tl.store(out + D, tl.sum(value, axis=0))
+
+
+@triton.jit
+def _weight(t, i: tl.constexpr):
+    """The cubic B-spline weight of node i - 1 at t in [0, 1)."""
+    if i == 0:
+        return (1.0 - t) * (1.0 - t) * (1.0 - t) / 6.0
+    elif i == 1:
+        return (3.0 * t - 6.0) * t * t / 6.0 + 2.0 / 3.0
+    elif i == 2:
+        return (1.0 + 3.0 * (t + t * t - t * t * t)) / 6.0
+    else:
+        return t * t * t / 6.0
+
+
+@triton.jit
+def _slope(t, i: tl.constexpr):
+    """Its derivative."""
+    if i == 0:
+        return (t - 1.0) * (1.0 - t) / 2.0
+    elif i == 1:
+        return (3.0 * t - 4.0) * t / 2.0
+    elif i == 2:
+        return (1.0 + 2.0 * t - 3.0 * t * t) / 2.0
+    else:
+        return t * t / 2.0
+
+
+@triton.jit
+def _on_grid(z, mesh, at, n, nodes):
+    """(offset of the first of 4 x 4 nodes about points, where they are between the middle ones, 2-D)."""
+    spacing = tl.load(mesh + 2)
+    x = (tl.load(z + 2 * at, mask=at < n, other=0.0) - tl.load(mesh)) / spacing
+    y = (tl.load(z + 2 * at + 1, mask=at < n, other=0.0) - tl.load(mesh + 1)) / spacing
+    first = (tl.floor(x).to(tl.int32) - 1) * nodes + tl.floor(y).to(tl.int32) - 1
+    return tl.where(at < n, first, 0), x - tl.floor(x), y - tl.floor(y)
+
+
+@triton.jit
+def spread(z, mesh, charges, grid, n, nodes, POINTS: tl.constexpr):
+    """Add charges of 2-D points to a grid by splines; mesh is (origin, spacing)."""
+    at = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    first, x, y = _on_grid(z, mesh, at, n, nodes)
+    charge = tl.load(charges + at, mask=at < n, other=0.0)
+    for i in tl.static_range(4):
+        for j in tl.static_range(4):
+            tl.atomic_add(grid + first + i * nodes + j, charge * _weight(x, i) * _weight(y, j), mask=at < n)
+
+
+@triton.jit
+def read(z, mesh, field, out, n, nodes, POINTS: tl.constexpr):
+    """(value, gradient in units of the grid) of a field at 2-D points, in rows of three."""
+    at = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    first, x, y = _on_grid(z, mesh, at, n, nodes)
+    value, of_x, of_y = x * 0.0, x * 0.0, x * 0.0
+    for i in tl.static_range(4):
+        for j in tl.static_range(4):
+            near = tl.load(field + first + i * nodes + j, mask=at < n, other=0.0)
+            value += near * _weight(x, i) * _weight(y, j)
+            of_x += near * _slope(x, i) * _weight(y, j)
+            of_y += near * _weight(x, i) * _slope(y, j)
+    tl.store(out + 3 * at, value, mask=at < n)
+    tl.store(out + 3 * at + 1, of_x, mask=at < n)
+    tl.store(out + 3 * at + 2, of_y, mask=at < n)

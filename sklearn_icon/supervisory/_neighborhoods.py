@@ -75,8 +75,9 @@ def _squared(distances: Array) -> Array:
     """Squares, in units of a row's median where those of the distances are not all numbers of full precision."""
     with np.errstate(over="ignore", under="ignore"):
         sq_distances = np.square(distances, dtype=np.float64)
-        if sq_distances.max() < _SQ_RANGE[1] and not ((sq_distances < _SQ_RANGE[0]) & (distances > 0)).any():
-            return sq_distances
+        if sq_distances.max() < _SQ_RANGE[1]:
+            if sq_distances.min() >= _SQ_RANGE[0] or not ((sq_distances < _SQ_RANGE[0]) & (distances > 0)).any():
+                return sq_distances
         median = np.median(np.asarray(distances, dtype=np.float64), axis=1, keepdims=True)
         unit = np.where(median > 0, median, distances.max(axis=1, keepdims=True))
         return np.minimum(np.square(distances / np.where(unit > 0, unit, 1)), _SQ_RANGE[1])

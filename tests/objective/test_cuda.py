@@ -17,6 +17,7 @@ from sklearn_icon._graph import search
 from sklearn_icon._graph.affinity import gaussian_log_affinity, perplexity_rows, student_t_log_affinity
 from sklearn_icon._graph.neighbors import nearest_neighbors
 from sklearn_icon._objective import attraction
+from sklearn_icon._objective import grid as _grid
 from sklearn_icon._objective import normalizers as _sums
 from sklearn_icon._objective import objective as _objective
 from sklearn_icon._objective.attraction import DenseEdges, FusedEdges, SparseEdges, symmetric_edges
@@ -39,7 +40,7 @@ def points(n_components=2, n=300):
 
 def use_tiles(monkeypatch):
     """Leave the compiled loops out."""
-    for module in (_sums, _objective, attraction):
+    for module in (_sums, _objective, attraction, _grid):
         monkeypatch.setattr(module, "can_fuse", lambda learned, z: False)
 
 
@@ -144,6 +145,22 @@ def test_grids(kernel, n_components):
 
 
 @each_kernel
+def test_compiled_grids(monkeypatch, kernel):
+    """By compiled loops and by torch, in either precision."""
+    pytest.importorskip("triton")
+    for dtype, rtol in ((torch.float64, 1e-11), (torch.float32, 2e-5)):
+        z, charges = points(n=5000).cuda().to(dtype), torch.linspace(-1, 2, 5000, dtype=dtype, device="cuda")
+        grid, found = GridPotential(kernel), []
+        for fuses in (True, False):
+            monkeypatch.setattr(_grid, "can_fuse", lambda learned, z, fuses=fuses: fuses)
+            place = grid.place(z)
+            assert type(place) is (_grid.FusedPlacement if fuses else _grid.Placement)
+            found.append([place.spread(charges), *grid.potential(place, charges)])
+        for one, other in zip(*found, strict=True):
+            assert (one - other).abs().max() <= rtol * other.abs().max()
+
+
+@each_kernel
 def test_drawn_keys(kernel):
     drawn = torch.arange(0, 300, 7)
     assert_agree(with_gradient(lambda z: sampled_log_normalizer(kernel, z, drawn.to(z.device))), points())
@@ -228,11 +245,11 @@ def test_fits_search_where_they_work(monkeypatch):
     cpu = ICONEmbedding(device="cpu", random_state=0).fit(X)
     assert torch.cuda.max_memory_allocated() == before
     asked = []
-    search = _cuda.nearest_rows
+    found = _cuda.nearest_rows
 
-    def spied(X, k, n_spare, device):
+    def spied(X, k, n_spare, device, **more):
         asked.append(device)
-        return search(X, k, n_spare, device)
+        return found(X, k, n_spare, device, **more)
 
     monkeypatch.setattr(_cuda, "nearest_rows", spied)
     cuda = ICONEmbedding(device="cuda", random_state=0).fit(X)

@@ -48,7 +48,15 @@ def test_loops_compile(monkeypatch, tmp_path, loop, dtype, kind, d, rows):
     assert f".entry {loop}" in compiled.asm["ptx"] and len(compiled.asm["cubin"])
 
 
-def test_the_loop_over_edges_compiles(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("loop", "constants"),
+    [
+        ("edges", {"D": 2, "KIND": "student-t", "EDGES": 64}),
+        ("spread", {"POINTS": 128}),
+        ("read", {"POINTS": 128}),
+    ],
+)
+def test_loops_over_edges_and_points_compile(monkeypatch, tmp_path, loop, constants):
     pytest.importorskip("triton", minversion=OLDEST)
     from triton import compile
     from triton.backends.compiler import GPUTarget
@@ -57,12 +65,12 @@ def test_the_loop_over_edges_compiles(monkeypatch, tmp_path):
     from sklearn_icon._objective import triton_loops as _triton
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    constants = {"D": 2, "KIND": "student-t", "EDGES": 64}
-    types = {"n": "i32", "indptr": "*i32", "indices": "*i32"} | dict.fromkeys(constants, "constexpr")
-    signature = {name: types.get(name, "*fp32") for name in _triton.edges.arg_names}
-    source = ASTSource(_triton.edges, signature=signature, constexprs=constants)
-    compiled = compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": 1, "enable_fp_fusion": True})
-    assert ".entry edges" in compiled.asm["ptx"] and len(compiled.asm["cubin"])
+    function = getattr(_triton, loop)
+    types = {"n": "i32", "nodes": "i32", "indptr": "*i32", "indices": "*i32"} | dict.fromkeys(constants, "constexpr")
+    signature = {name: types.get(name, "*fp32") for name in function.arg_names}
+    source = ASTSource(function, signature=signature, constexprs=constants)
+    compiled = compile(source, target=GPUTarget("cuda", 80, 32), options={"enable_fp_fusion": True})
+    assert f".entry {loop}" in compiled.asm["ptx"] and len(compiled.asm["cubin"])
 
 
 class OnCuda(torch.Tensor):
