@@ -165,7 +165,7 @@ def _on_grid(z, mesh, at, n, nodes):
     return tl.where(at < n, first, 0), x - tl.floor(x), y - tl.floor(y)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "nodes"])
 def spread(z, mesh, charges, grid, n, nodes, POINTS: tl.constexpr):
     """Add charges of 2-D points to a grid by splines; mesh is (origin, spacing)."""
     at = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
@@ -176,7 +176,7 @@ def spread(z, mesh, charges, grid, n, nodes, POINTS: tl.constexpr):
             tl.atomic_add(grid + first + i * nodes + j, charge * _weight(x, i) * _weight(y, j), mask=at < n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "nodes"])
 def read(z, mesh, field, out, n, nodes, POINTS: tl.constexpr):
     """(value, gradient in units of the grid) of a field at 2-D points, in rows of three."""
     at = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
