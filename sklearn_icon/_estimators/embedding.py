@@ -94,9 +94,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         0.05.
     max_iter : int, default=None
         Iterations at the most: None is 1,000 of a lookup map, which ends before them where it has settled, and 250
-        elsewhere, as on the CPU under a kernel from drawn keys alone. Settled is a map whose loss falls by less than 0.2 % in 50
-        iterations (times (n / 1800)^0.7: 0.035 % of 150 rows, 2.6 % of 70,000) while no more of a row's neighbours
-        come near; beyond 10,000 rows four times as much will do at first, and it goes on in finer steps. Of
+        elsewhere, as on the CPU under a kernel from drawn keys alone. Settled is a map whose loss falls by less than
+        0.2 % in 50 iterations (times (n / 1800)^0.7: 0.035 % of 150 rows, 2.6 % of 70,000) while no more of a row's
+        neighbours come near; beyond 10,000 rows four times as much will do at first, and it goes on in finer steps. Of
         encoders on minibatches each minibatch is one: a pass over the rows takes n_samples / batch_size of them,
         rounded up.
     batch_size : int or "auto", default="auto"
