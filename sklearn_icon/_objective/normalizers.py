@@ -19,6 +19,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from .._core.pieces import at_once
+from .._core.team import torch_threads
 from ..learned._base import LOG_FLOOR, sq_distances
 from .fused import RowLogNormalizer, can_fuse, joint_sums
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _TILE_ELEMENTS = 1 << 18
 _TIMES_ON_GPU = 64  # as many elements more: of 70,000 rows 71 ms a sum, with 16 times 253 (benchmarks/gpu.py, H200)
+_FEW_TILES = 16  # more, and threads that wait for each other at each operation take time from whoever else computes
 _COMPILED_ROWS = 1000  # below, torch takes less time than loading compiled loops
 _LEAST_SUM = 1e-6  # of a drawn row's kernels, far from all others: it bounds the push on a row that was not drawn
 _CROWDED = 1e-2  # kernels a row, below which single precision loses them beside the row's own
@@ -69,8 +71,9 @@ def over_tiles(tile_function: Callable[..., Tensor], z: Tensor, keys: Tensor, *m
 def _by_tile(z: Tensor, tiles: list[slice], number_of: Callable[[slice], Tensor]) -> Tensor:
     """A number of each row of z, in place: results kept between tiles would scatter these over the heap."""
     numbers = z.new_empty(len(z))
-    for rows in tiles:
-        numbers[rows] = number_of(rows)
+    with torch_threads(1 if len(tiles) > _FEW_TILES and z.device.type == "cpu" else None):
+        for rows in tiles:
+            numbers[rows] = number_of(rows)
     return numbers
 
 

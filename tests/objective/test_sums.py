@@ -257,6 +257,26 @@ def test_joint_log_normalizer_of_equal_rows():
     assert_array_equal(z.grad, 0)
 
 
+def test_many_tiles_are_summed_in_one_thread(monkeypatch):
+    """Each operation on a tile is short; threads go on as before."""
+    monkeypatch.setattr(_sums, "_TILE_ELEMENTS", 100)
+    seen, before = [], torch.get_num_threads()
+
+    def tile(z, keys, rows):
+        seen.append(torch.get_num_threads())
+        return z[rows].sum(1)
+
+    torch.set_num_threads(2)
+    try:
+        for n in (10, 100):
+            z = torch.ones(n, 2)
+            with torch.no_grad():
+                assert_array_equal(_sums.over_tiles(tile, z, z), 2)
+        assert seen[0] == 2 and set(seen[1:]) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 # --- edges --------------------------------------------------------------------------------------------------------
 
 
