@@ -92,7 +92,7 @@ def test_any_tile(monkeypatch, group, tile, n):
     assert_allclose(np.sqrt(found.sq_distances), np.sort(d, axis=1)[:, :5], rtol=1e-12)
 
 
-@pytest.mark.parametrize("rows", ["plain", "single precision", "outliers", "copies", "some close and far away"])
+@pytest.mark.parametrize("rows", ["single precision", "outliers", "copies", "some close and far away"])
 def test_cells(by_torch, monkeypatch, rows):
     """Most of the neighbours, the recall that is told, and the same ones at every search; copies of each other."""
     X = np.concatenate([ROWS[rows] + np.resize(shift, (1, 9)) for shift in (0.0, 0.3, 0.7)])
