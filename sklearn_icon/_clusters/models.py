@@ -26,7 +26,7 @@ from ..encoders._scaling import FARTHEST, nearer, nearness, row_fractions
 
 _ROWS_AT_ONCE = 8192
 _LOOKUP_START = 3.0
-_LINEAR_SHARPNESS, _BESIDE = 5.0, 1e-3
+_LINEAR_SHARPNESS, _BESIDE = 5.0, 0.1
 _PRETRAINING_STEPS, _PRETRAINING_ROWS, _PRETRAINING_RATE = 200, 512, 1e-2
 
 
@@ -124,8 +124,9 @@ class _Linears(Models):
         means = np.stack([_means(self.rows, y, self.n_clusters, self.of_means, self.shift) for y in starts])
         means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / self.X.shape[1]
         weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
-        alike = np.ptp(starts, axis=1) == 0  # of one cluster, at a saddle that Adam leaves from beside it only
-        weights[0][alike] += _BESIDE * np.random.RandomState(0).standard_normal(means.shape[1:])
+        if len(starts) > 1:  # of those of one cluster, at a saddle that Adam leaves from beside it only
+            alike = np.ptp(starts, axis=1) == 0
+            weights[0][alike] += _BESIDE * np.random.RandomState(0).standard_normal(means.shape[1:])
         self.params = [torch.tensor(part, **self.run.like, requires_grad=True) for part in weights]
         return self
 
