@@ -124,9 +124,10 @@ class _Linears(Models):
         means = np.stack([_means(self.rows, y, self.n_clusters, self.of_means, self.shift) for y in starts])
         means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / self.X.shape[1]
         weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
-        if len(starts) > 1:  # of those of one cluster, at a saddle that Adam leaves from beside it only
-            alike = np.ptp(starts, axis=1) == 0
-            weights[0][alike] += _BESIDE * np.random.RandomState(0).standard_normal(means.shape[1:])
+        for again in np.flatnonzero(np.ptp(starts, axis=1) == 0)[
+            1:
+        ]:  # one cluster is a saddle: Adam stays at the first
+            weights[0][again] += _BESIDE * np.random.RandomState(0).standard_normal(means.shape[1:])
         self.params = [torch.tensor(part, **self.run.like, requires_grad=True) for part in weights]
         return self
 

@@ -130,6 +130,7 @@ class _Multistart:
             n_new, seed = self.effort.n_init - len(starts), self.run.seed + number
             known = groups, p, n_steps, self.n_clusters, table, n_new, self.weight, seed
             starts += recalled("starts", partial(hard_starts, *known))
+            starts += [labels for labels in starts if not np.ptp(labels)][: len(starts) - 1]  # again, from beside it
             losses: list[np.ndarray] = []
             models.start(starts)
             problem = Problem(_sum_of(models, self.of_noisy, losses, self.rng), models.params, of=models.count)

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from .._core.conditional import Conditional
     from ..learned import DistanceKernel, Learned
 
-EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in half a second
+EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in a second
 _EDGES_AT_ONCE, _EDGES_OF_A_VALUE = 1 << 20, 1 << 17  # the second where no gradient is wanted: some 200 bytes each
-_TIMES_ON_GPU = 32
+_TIMES_ON_GPU = 32  # as many edges more: of a million rows in 1,000 parts losses take 1.5 s, in 30 they take 0.2
 _MANY_EDGES = 1 << 22  # from so many on compiled loops add them; below, loading these takes more time
 _PAIRS_GIVEN_P = 1 << 26  # of rows and keys, where the normaliser reads p: half a gigabyte a matrix
 _PAIRS_AT_ONCE = 1 << 23  # of rows and keys, in one piece where each key is a key of every row

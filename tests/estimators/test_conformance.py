@@ -182,11 +182,11 @@ OF_ONE_COLUMN = """
 OF_CELLS = {
     "several-heads": dict.fromkeys(OF_ONE_COLUMN, "two heads need two columns, and the check has one"),
     "triplet-supcon": {"check_classifiers_train": "the loss is zero as soon as a row's nearest is of its class"},
+    "pmi": dict.fromkeys(
+        WEIGHTS, "copies of a row are neighbours of each other, which one row with a weight has not got"
+    ),
     "error-rate": dict.fromkeys(WEIGHTS, "a kernel as narrow as this magnifies rounding beyond 1e-7"),
-} | dict.fromkeys(
-    ["pmi", "infonce-clustering", "debiased-infonce-clustering"],
-    dict.fromkeys(WEIGHTS, "copies of a row are neighbours of each other, which a weighted row has not"),
-)
+}
 
 
 def parts_of(method):
