@@ -8,10 +8,8 @@ the average divergence between a *supervisory* distribution p over the neighbour
 *learned* one q. The choice of p (`supervisory`), q (`learned`) and of an encoder (`encoders`) is a method.
 """
 
+import sys
 from importlib import import_module
-
-from ._core.moved import keep_old_names
-from ._core.versions import __version__, show_versions
 
 _ESTIMATORS = {
     "ICONEmbedding": "embedding",
@@ -19,7 +17,12 @@ _ESTIMATORS = {
     "ICONClassifier": "classifier",
     "ICONCrossModal": "cross_modal",
 }
-_ELSEWHERE = {"load": "._estimators.saving", "FittedRows": "._training.new_rows"}  # the second for pickles and skops
+_ELSEWHERE = {
+    "load": "._estimators.saving",
+    "FittedRows": "._training.new_rows",  # for pickles and skops
+    "__version__": "._core.versions",
+    "show_versions": "._core.versions",
+}
 _MODULES = (
     "supervisory",
     "learned",
@@ -45,7 +48,26 @@ __all__ = [
 ]
 
 
-keep_old_names(__name__)
+class _Moved(type(sys)):  # type: ignore[misc]  # a module's type, without an import of `types`
+    """A module of version 0.1.0 under its old name, for pickles that hold it: its names are looked up where they are.
+
+    Nothing else is imported along with the package, which takes no longer than it did (`benchmarks/import_time.py`).
+    """
+
+    def __init__(self, old, now):
+        super().__init__(f"{__name__}.{old}", f"Moved to `{__name__}.{now}`.")
+        self._now = f"{__name__}.{now}"
+        sys.modules.setdefault(self.__name__, self)
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(import_module(self._now), name)
+
+
+for _old in ("classifier", "clustering", "cross_modal", "embedding"):
+    _Moved(f"_{_old}", f"_estimators.{_old}")
+_Moved("_new_rows", "_training.new_rows")
 
 
 def __getattr__(name):
