@@ -362,6 +362,8 @@ class ICONClassifier(LinearPart, ClassNamePrefixFeaturesOutMixin, TransformerMix
     @staticmethod
     def _validate_weights(sample_weight, X):
         """A weight of each row."""
+        if sample_weight is None and not group().several:
+            return np.ones(X.shape[0])
         refuse_hidden(sample_weight, "sample_weight")
         sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not group().total(sample_weight.sum()):  # older scikit-learn lets this pass

@@ -29,7 +29,7 @@ _FIRST_STEPS = 15  # of L-BFGS, where there are more
 _LEAST_TOLERANCE = 1e-9  # of the Newton decrement, near the precision of the floats
 _OF_PRODUCTS = 0.1  # of it, where the last step is not exact: weights and copies then agree to 1e-8
 _OF_CHORDS = 1e-3  # of it, where the last step is by a factor that is no longer that of the Hessian
-_OF_ERROR, _LEAST_ERROR = 1e-6, 1e-12  # of coefficients, which is at most the decrement over the root of l2; at least
+_OF_ERROR, _LEAST_ERROR = 2e-7, 1e-12  # of coefficients, which is at most the decrement over the root of l2; at least
 _DECREASE = 64 * np.finfo(np.float64).eps  # of F by a step of L-BFGS, relative to F, below which it ends
 _ARMIJO, _HALVINGS = 1e-4, 50
 _STILL_FALLS, _LENGTHS, _LONGEST = 0.05, 2, 3.0  # slope, of that at the start, at which a step is made longer
@@ -219,6 +219,7 @@ def _by_products(problem: Softmax, rough: Softmax | None, V: Array, tol: float, 
         if report(value):
             return V, "interrupted"
         ends = decrement <= min(small, max(_FALLS * last, least))  # else more was left than the preconditioner told
+        left = max(left, decrement * (decrement / last) ** 2)  # of the step itself, and of the model that it minimises
         if ends and left <= least and np.abs(gradient).max() <= tol:
             return V, "converged"
         if products > _MANY_PRODUCTS:  # for which single precision may not be enough
