@@ -26,8 +26,10 @@ def test_blocks_run_alone(block, tmp_path):
 
 def test_its_picture_is_there_for_light_and_dark_pages():
     shown = re.findall(r'src(?:set)?="([^"]+)"', (ROOT / "README.md").read_text())
-    assert len(shown) == 2
-    assert all((ROOT / name).exists() for name in shown)
+    source = re.search(r'^Source = "https://github.com/(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    raw = f"https://raw.githubusercontent.com/{source}/main/"
+    assert len(shown) == 2 and all(address.startswith(raw) for address in shown)
+    assert all((ROOT / address.removeprefix(raw)).is_file() for address in shown)
 
 
 def test_figures_are_those_that_were_measured():

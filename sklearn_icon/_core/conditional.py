@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -80,11 +80,18 @@ class Conditional:
     neighbors: Any = None
     first: int = 0
     weighs_rows: bool = False
+    _checked: Any = field(default=None, repr=False)  # weights, without a key or not, and sums: of `replace`, not again
 
     def __post_init__(self) -> None:
-        sums = self._sums
         if not 0.0 <= self.uniform <= 1.0:
             raise ValueError(f"uniform must lie in [0, 1], got {self.uniform}.")
+        kind = self.exclude_self, self.first
+        if self._checked is None or self._checked[0] is not self.weights or self._checked[1] != kind:
+            object.__setattr__(self, "_checked", (self.weights, kind, self._checked_sums()))
+
+    def _checked_sums(self) -> np.ndarray:
+        """The sums of rows, of weights that are a distribution of each row or nothing."""
+        sums = self._row_sums()
         if self.weights.data.size and not self.weights.data.min() >= 0:
             raise ValueError("weights must be non-negative and finite.")
         tolerance = 1e-4 if self.weights.dtype == np.float32 else 1e-8
@@ -92,6 +99,7 @@ class Conditional:
             raise ValueError("every row of weights must sum to one, or to zero; see Conditional.from_weights.")
         if self.exclude_self and np.any(self.weights.diagonal(self.first)):
             raise ValueError("weights put mass on a row itself although exclude_self=True.")
+        return sums
 
     @classmethod
     def from_weights(
@@ -126,10 +134,9 @@ class Conditional:
     @cached_property
     def has_positives(self) -> np.ndarray:
         """Boolean mask of the rows that put mass on some key."""
-        return self._sums > 0
+        return self._checked[2] > 0
 
-    @cached_property
-    def _sums(self) -> np.ndarray:
+    def _row_sums(self) -> np.ndarray:
         sums, indptr = np.zeros(self.weights.shape[0], self.weights.dtype), self.weights.indptr
         filled = np.flatnonzero(indptr[1:] > indptr[:-1])  # as `weights.sum(axis=1)`, which takes three times as long
         if len(filled):

@@ -414,9 +414,10 @@ def _averaged(p: Conditional, sample_weight: Any, joint: bool) -> tuple[sparse.c
 
 def without_tiny(weights: sparse.csr_array, smallest: float) -> sparse.csr_array:
     """Weights without those that, times a kernel's value, fall below the smallest normal number: those slow CPUs."""
-    kept = weights.data >= smallest / _SMALLEST_KERNEL
-    if kept.all():
+    least = smallest / _SMALLEST_KERNEL
+    if not weights.nnz or weights.data.min() >= least:
         return weights
+    kept = weights.data >= least
     weights = sparse.csr_array((weights.data * kept, weights.indices, weights.indptr), shape=weights.shape, copy=True)
     weights.eliminate_zeros()
     return weights
