@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _FULL_BATCH_LIMIT = 5000
 _EXACT_LIMIT, _EXACT_WITHOUT_LOOPS = 3000, 500  # the second of kernels without compiled loops over all pairs
 _SUMMED_LIMIT = 10_000
+# As many rows with loops over all pairs: of 4,000 they take four fifths of a grid's time, at 1 % less KL; of 5,000 and
+# 6,000 as long as a grid, at the same KL (README of benchmarks).
+_TIMES_BY_LOOPS = 4 / 3
 _SCORED_NEIGHBORS = 10
 _PAIRS_A_NUMBER = 9  # of a step's operations on tiles: maps of up to some 3000 rows take less time in one thread
 # Of compiled loops on CUDA, as benchmarks/gpu.py found on an H200. Where a grid could do it: of 30,000 rows loops take
@@ -121,11 +124,11 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         two dimensions; by a tree, for those of three ("barnes_hut", accepted for "auto" in fewer); or from some of the
         keys ("sampled"): of lookup maps from those that p relates to a row, and 1,000 drawn at each step that stand for
         all others; of encoders on minibatches whose rows are each other's keys, which minimise the conditional form.
-        "auto" is exact up to 3,000 rows (5,000 of an encoder, 10,000 of a map that neither grid nor tree suits). On
-        CUDA with triton, Student-t and Gaussian lookup maps are exact up to 30,000 rows, and those of three to eight
-        dimensions up to 100,000, in one compiled pass a step. Under "counts" the sum is over all tokens, and "sampled"
-        draws contexts; "auto" does beyond 8 million pairs. Views that p draws are always in minibatches, in the
-        conditional form.
+        "auto" is exact up to 3,000 rows (4,000 by `learned.StudentT()` under KL in the joint form on a CPU, 5,000 of an
+        encoder, 10,000 of a map that neither grid nor tree suits). On CUDA with triton, Student-t and Gaussian lookup
+        maps are exact up to 30,000 rows, and those of three to eight dimensions up to 100,000, in one compiled pass a
+        step. Under "counts" the sum is over all tokens, and "sampled" draws contexts; "auto" does beyond 8 million
+        pairs. Views that p draws are always in minibatches, in the conditional form.
     angle : float in [0, 1], default=0.5
         Of a tree, in maps of three dimensions: points count as one at their mean where all lie within this fraction of
         their distance from it; 0 is exact. At 0.5 the gradient of the log-normaliser lies within some 0.5 % of the
@@ -552,6 +555,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         import torch
 
         from .._objective.fused import can_fuse
+        from .._objective.normalizers import has_pair_loops
         from .._objective.ways import can_interpolate, can_sample, can_use_tree
 
         n, lookup = group().total(p.shape[0]), not encoder.parametric
@@ -571,6 +575,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         if gridded:
             loops = q_spec.learns or q_spec.slope_terms is not None
             few = _EXACT_LIMIT if loops else min(_EXACT_LIMIT, _EXACT_WITHOUT_LOOPS)
+            plain = self.divergence == "kl" and self.normalization == "joint" and not group().several
+            if plain and has_pair_loops(q_spec, torch.empty(0, self.n_components, device=device)):
+                few = int(_EXACT_LIMIT * _TIMES_BY_LOOPS)
             return "interpolation" if n > few else "exact"
         if lookup and device.type == "cpu" and can_use_tree(p, q_spec, self.n_components):
             return "barnes_hut" if n > _EXACT_LIMIT or self.method == "barnes_hut" else "exact"

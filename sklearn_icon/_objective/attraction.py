@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..learned import DistanceKernel
 
 _DENSE = 0.2
-_COMPILED_EDGES = 300_000  # below, torch takes less time than loading compiled loops
+_COMPILED_EDGES = 150_000  # below, torch takes less time than loading compiled loops
 _WEIGHTS_AT_ONCE = 1 << 22
 _HEAVY = 0.9  # of all weight, by the heaviest edges: some two fifths of those of a perplexity
 

@@ -114,6 +114,23 @@ def dense_cauchy(x: Array, y: Array, weights: Array, out: Array) -> None:
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
+def cauchy(x: Array, y: Array, first: int, last: int, out: Array) -> None:
+    """out[i] = sum_j (r^2 dx, r^2 dy, r) with r = 1 / (1 + s_ij), over all j, i itself included, for i from first."""
+    one = x.dtype.type(1)
+    for i in range(first, last):
+        x_i, y_i = x[i], y[i]
+        push_x = push_y = total = x.dtype.type(0)
+        for j in range(len(x)):
+            dx, dy = x_i - x[j], y_i - y[j]
+            r = one / (one + dx * dx + dy * dy)
+            sq = r * r
+            push_x += sq * dx
+            push_y += sq * dy
+            total += r
+        out[i, 0], out[i, 1], out[i, 2] = push_x, push_y, total
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def extent(z: Array) -> tuple[tuple[float, float], tuple[float, float]]:
     """((lowest, highest) of the first column, the same of the second)."""
     low_x = high_x = z[0, 0]

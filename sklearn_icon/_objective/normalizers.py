@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from math import exp, log
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from .._core.pieces import at_once
-from .._core.team import torch_threads
+from .._core.team import Team, torch_threads
 from ..learned._base import LOG_FLOOR, sq_distances
 from .fused import RowLogNormalizer, can_fuse, joint_sums
 
@@ -222,20 +223,48 @@ def _mask_diagonal(tile: Tensor) -> Tensor:
     return tile
 
 
-def joint_normalizer(learned: DistanceKernel, z: Tensor) -> tuple[float, Tensor]:
+def joint_normalizer(learned: DistanceKernel, z: Tensor, team: Team | None = None) -> tuple[float, Tensor]:
     """(log sum_i sum_{j != i} k(|z_i - z_j|^2), its gradient), exact, in one pass over the pairs.
 
     Kernels are at most one, so the sum runs in linear space; where nearly all pairs lie near the floor of what that can
-    hold, it runs again in log-space.
+    hold, it runs again in log-space. A team sums in compiled loops, where there are any.
     """
     terms = learned.slope_terms
-    total, push = joint_sums(terms, z) if terms and can_fuse(learned, z) else _tiled_joint_sums(learned, z)
+    if terms and can_fuse(learned, z):
+        total, push = joint_sums(terms, z)
+    else:
+        total, push = _cauchy_sums(z, team) if len(z) > _COMPILED_ROWS and has_pair_loops(learned, z) else (0.0, z)
+        if not total > _CROWDED * len(z):
+            total, push = _tiled_joint_sums(learned, z)
     if total > len(z) ** 2 * exp(LOG_FLOOR + 20):
         return float(total.log()), push.mul_((1 / total).to(z.dtype))
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         log_z = log_normalizer(learned, z, z, exclude_self=True, n_choices=len(z) - 1).logsumexp(0)
     return float(log_z.detach()), torch.autograd.grad(log_z, z)[0]
+
+
+def has_pair_loops(learned: Learned, z: Tensor) -> bool:
+    """Whether compiled loops sum a kernel over all pairs of z on the CPU: the Cauchy kernel's, in a plane."""
+    return learned.slope_terms == (1.0, 1.0, -1.0) and z.device.type == "cpu" and z.shape[1] <= 2
+
+
+def _plane(z: Tensor) -> np.ndarray:
+    """The columns of z, a second one of zeros where there is none."""
+    columns = z.new_zeros(2, len(z))
+    columns[: z.shape[1]] = z.detach().T
+    return columns.numpy()
+
+
+def _cauchy_sums(z: Tensor, team: Team | None) -> tuple[Tensor, Tensor]:
+    """`_tiled_joint_sums` of the Cauchy kernel by compiled loops; each row's own kernel is taken off the sum."""
+    from .loops import cauchy
+
+    columns, out = _plane(z), z.new_empty(len(z), 3)
+    parts = team.split(len(z)) if team else [slice(0, len(z))]
+    tasks = [(*columns, part.start, part.stop, out.numpy()) for part in parts]
+    team.run(cauchy, tasks) if team else cauchy(*tasks[0])
+    return out[:, 2].sum(dtype=torch.float64) - len(z), -4 * out[:, : z.shape[1]]
 
 
 def _tiled_joint_sums(learned: DistanceKernel, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -278,7 +307,7 @@ def dense_student_t_sums(
     terms: Any = learned.slope_terms
     a, b, c = terms
     df, power = a / b, -c / b
-    if df == 1 and not with_value and z.device.type == "cpu" and len(z) > _COMPILED_ROWS and z.shape[1] <= 2:
+    if not with_value and len(z) > _COMPILED_ROWS and has_pair_loops(learned, z):
         pulled, of_pairs, pushed = _compiled_cauchy_sums(z, weights)
         if of_pairs > _CROWDED * len(z):
             return None, pulled, log(of_pairs), pushed.mul_(1 / of_pairs)
@@ -306,8 +335,7 @@ def _compiled_cauchy_sums(z: Tensor, weights: Tensor) -> tuple[Tensor, float, Te
     from .loops import dense_cauchy
 
     n, d = z.shape
-    columns, out = torch.zeros(2, n, dtype=z.dtype), torch.empty(n, 5, dtype=z.dtype)
-    columns[:d] = z.T
-    dense_cauchy(*columns.numpy(), weights.numpy(), out.numpy())
+    out = z.new_empty(n, 5)
+    dense_cauchy(*_plane(z), weights.numpy(), out.numpy())
     total = float(out[:, 4].sum(dtype=torch.float64)) - n  # a row is no key of its own
     return -4 * out[:, :d], total, -4 * out[:, 2 : 2 + d]

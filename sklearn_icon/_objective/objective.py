@@ -296,7 +296,7 @@ class Objective:
             return dense_student_t_sums(self.learned, z, self.edges.weights, with_value)
         sums = self.edges.sum_and_gradient(self.learned, z, with_value, rough)
         if self.grid is None:
-            return *sums, *joint_normalizer(self.learned, z)
+            return *sums, *joint_normalizer(self.learned, z, self.team)
         coarse = self._rough_grid if rough and not with_value else None
         return *sums, *joint_grid_normalizer(coarse or self.grid, z)
 

@@ -6,6 +6,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
+from sklearn_icon._core.team import Team, torch_threads
 from sklearn_icon._objective import normalizers as _sums
 from sklearn_icon._objective.attraction import DenseEdges, SparseEdges, symmetric_edges
 from sklearn_icon._objective.normalizers import (
@@ -348,6 +349,42 @@ def test_both_sums_in_one_pass(monkeypatch, df, scale, n_components, with_value)
     assert log_z == pytest.approx(expected_log_z, rel=1e-12)
     assert_allclose(pull, expected_pull, rtol=1e-9, atol=1e-12 * abs(expected_pull).max().item())
     assert_allclose(push, expected_push, rtol=1e-9, atol=1e-12 * abs(expected_push).max().item())
+
+
+@pytest.mark.parametrize("team_size", [None, 1, 3])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 30.0])
+@pytest.mark.parametrize("n_components", [1, 2])
+def test_all_pairs_by_a_compiled_loop(monkeypatch, n_components, scale, dtype, rtol, team_size):
+    """1 / (1 + d^2) and 4 sum_j -k_ij^2 (z_i - z_j) over each pair of different rows, by rows, and by no tile."""
+    z = torch.as_tensor(scale * np.random.default_rng(5).normal(size=(40, n_components)), dtype=dtype)
+    offsets = z.double()[:, None] - z.double()
+    kernels = (1 / (1 + offsets.square().sum(2))).fill_diagonal_(0)
+    push = -4 * (kernels.square()[:, :, None] * offsets).sum(1)
+    team = None
+    if team_size:
+        with torch_threads(team_size):
+            team = Team()
+    monkeypatch.setattr(_sums, "_COMPILED_ROWS", 0)
+    monkeypatch.setattr(_sums, "_tiled_joint_sums", None)
+    log_z, of_log_z = joint_normalizer(StudentT(), z, team)
+    assert log_z == pytest.approx(kernels.sum().log().item(), rel=rtol)
+    expected = push / kernels.sum()
+    assert of_log_z.dtype == dtype
+    assert_allclose(of_log_z, expected, rtol=rtol, atol=10 * rtol * abs(expected).max().item())
+
+
+@pytest.mark.parametrize("kernel", [StudentT(), StudentT(df=2.0), Gaussian()], ids=repr)
+@pytest.mark.parametrize("n_components", [2, 3])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_all_pairs_where_the_loop_does_not_serve(monkeypatch, scale, n_components, kernel):
+    """Other kernels, more dimensions, and rows so far apart that single precision loses their kernels beside one."""
+    z = torch.as_tensor(scale * np.random.default_rng(6).normal(size=(40, n_components)), dtype=torch.float32)
+    log_z, push = joint_normalizer(kernel, z)
+    monkeypatch.setattr(_sums, "_COMPILED_ROWS", 0)
+    found = joint_normalizer(kernel, z)
+    assert found[0] == pytest.approx(log_z, rel=1e-5)
+    assert_allclose(found[1], push, rtol=1e-4, atol=1e-5 * abs(push).max().item())
 
 
 # --- sparse features ----------------------------------------------------------------------------------------------

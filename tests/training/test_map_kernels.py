@@ -129,6 +129,24 @@ def test_maps_of_more_rows_under_kernels_of_ones_own(monkeypatch, kernel, normal
     assert np.isfinite(m.transform(X[:5] + 1)).all()
 
 
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ({}, "exact"),
+        ({"n_components": 1}, "exact"),
+        ({"learned": learned.StudentT(df=2.0)}, "interpolation"),
+        ({"learned": "gaussian"}, "interpolation"),
+        ({"normalization": "conditional"}, "interpolation"),
+        ({"divergence": "jensen_shannon"}, "interpolation"),
+    ],
+)
+def test_loops_over_all_pairs_are_exact_for_a_third_more_rows(monkeypatch, options, method):
+    monkeypatch.setattr(_embedding, "_EXACT_LIMIT", 60)
+    X = np.random.RandomState(0).randn(81, 4)
+    fit = ICONEmbedding(perplexity=5, max_iter=3, device="cpu", random_state=0, **options).fit
+    assert fit(X[:80]).method_ == method and fit(X).method_ == "interpolation" and fit(X[:60]).method_ == "exact"
+
+
 def test_a_smooth_kernel_of_ones_own_at_the_size_of_compiled_loops():
     X = make_blobs(3500, 6, random_state=0)[0]
     m = ICONEmbedding(learned=QuadraticWithSlope(), max_iter=4, random_state=0).fit(X)
