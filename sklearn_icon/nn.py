@@ -13,6 +13,7 @@ import torch
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
 from . import supervisory as of_p
+from ._core.device import multiplies_bfloat16
 from ._core.ranks import JointBatch
 from ._core.spec import resolve
 from ._objective.divergences import ALLOWED, terms_of
@@ -92,8 +93,8 @@ class ICONLoss(torch.nn.Module):
     Notes
     -----
     Half precision is raised to single, inside of `torch.autocast` too, and single to double where squares of large rows
-    are no numbers of single precision; where all rows are of bfloat16, gradients of cosines and dot products are
-    multiplied with rows in that. Under `torch.compile` values are not looked at:
+    are no numbers of single precision; where all rows are of bfloat16, and the processor multiplies that, gradients of
+    cosines and dot products are multiplied with rows in it. Under `torch.compile` values are not looked at:
     nothing is said of rows without positives, and 0 returned where there are no others. `Gaussian`, `StudentT`,
     `UniformKNN` and `RandomWalk` compute p on the CPU, which breaks the graph, as do batches gathered over processes;
     all else compiles with `fullgraph`. Outside torch.compile no matrix of a large batch and its keys is held: gradients
@@ -237,6 +238,7 @@ class ICONLoss(torch.nn.Module):
         given, z = {z.dtype, z.dtype if keys is None else keys.dtype}, z.to(dtype)
         keys = z if keys is None else keys.to(dtype)
         is_half = dtype == torch.float32 and given == {torch.bfloat16} and self.learned.pulls_in_half
+        is_half = is_half and multiplies_bfloat16(z.device)
         half = torch.bfloat16 if is_half else None
         if self.symmetric and (self.gather_distributed or self.learned.normalized):
             return (self._mean(z, y, keys, half) + self._mean(keys, y, z, half)) / 2
@@ -289,7 +291,7 @@ class ICONLoss(torch.nn.Module):
             learned_of=self.learned.present,
             divergence=self.divergence,
             weights_of=weights_and_mass,
-            partners=None if torch.compiler.is_compiling() else self._partners_of(*about, z),
+            partners=self._partners_of(*about, z),
             uniform=self._uniform,
             skips_self=self.supervisory.excludes_self and not self.learned.includes_self,
             first=joint.rows.start,
@@ -318,7 +320,13 @@ class ICONLoss(torch.nn.Module):
         return of
 
     def _partners_of(self, y: Tensor | None, rows: slice, n_keys: int, like: Tensor) -> Listed | None:
-        """`Supervisory.partners_of_batch`; those of the batch before where y is the same, as that of views often is."""
+        """`Supervisory.partners_of_batch`; those of the batch before where y is the same, as that of views often is.
+
+        Under torch.compile those that are found without a look at values.
+        """
+        if torch.compiler.is_compiling():
+            found = self.supervisory.partners_of_batch(y, rows, n_keys, like) if y is None else None
+            return None if found is None else Listed(*found)
         about, kept = (rows, n_keys, like.device, None if y is None else y.dtype), self._kept
         if kept is None or kept[0] != about or not (y is None or torch.equal(kept[1], y)):
             found = self.supervisory.partners_of_batch(y, rows, n_keys, like)

@@ -11,7 +11,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch.nn import functional
 
-from sklearn_icon import learned, supervisory
+from sklearn_icon import learned, nn, supervisory
 from sklearn_icon._objective import row_tiles
 from sklearn_icon._objective.divergences import DIVERGENCES
 from sklearn_icon._objective.objective import Objective
@@ -596,9 +596,14 @@ def test_half_precision_is_raised(dtype):
     assert_allclose(value, loss(z.double(), LABELS, keys.double()), rtol=1e-6)
 
 
+@pytest.mark.parametrize("multiplied", [True, False])
 @pytest.mark.parametrize("p", ["positive_pairs", "cross_modal"])
-def test_gradients_of_bfloat16_are_multiplied_in_it(p, monkeypatch):
-    """Where there are many pairs: the value stays that of single precision, gradients within a rounding."""
+def test_gradients_of_bfloat16_are_multiplied_in_it(p, multiplied, monkeypatch):
+    """Of many pairs, where the processor does: the value stays that of single precision, gradients within a rounding.
+
+    Elsewhere products are of single precision, and gradients the rounded ones of that.
+    """
+    monkeypatch.setattr(nn, "multiplies_bfloat16", lambda device: multiplied)
     monkeypatch.setattr(row_tiles, "_PAIRS_AT_ONCE", 50)
     draw = torch.Generator().manual_seed(3)
     z, keys = (torch.randn(64, 16, generator=draw).bfloat16() for _ in range(2))
@@ -609,6 +614,7 @@ def test_gradients_of_bfloat16_are_multiplied_in_it(p, monkeypatch):
     assert_allclose(value, exact, rtol=1e-6)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == torch.bfloat16
+        assert multiplied or ((ours.double() - theirs).abs() < 1.01 * 2**-9 * theirs.abs() + 1e-7).all()
         assert 0 < (ours.double() - theirs).norm() < 2**-8 * theirs.norm()
 
 

@@ -55,6 +55,15 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies matrices of bfloat16 by instructions of its own; others take ten times as long."""
+    import torch
+
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def _why_no_cuda(torch: ModuleType) -> str:
     if torch.version.cuda is None and torch.version.hip is None:
         return f"this build of torch ({torch.__version__}) has no CUDA"

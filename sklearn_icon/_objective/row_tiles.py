@@ -17,6 +17,7 @@ from math import log
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from .._core.pieces import at_once
 from ..learned import Learned
@@ -93,6 +94,13 @@ class Batch(NamedTuple):
         """Keys of a row."""
         return max(n_keys - self.skips_self, 1)
 
+    def only_keys(self, part: slice) -> Tensor | None:
+        """The key of each row of a slice, where p is that key but for the uniform mass of all; None where it is not."""
+        partners = self.partners
+        if self.skips_self or partners is None or partners.rows.shape[0] != partners.counts.shape[0]:
+            return None
+        return partners.keys[part]
+
     def own(self, pairs: Tensor, part: slice) -> Tensor:
         """The view of a tile on each row's pair with itself."""
         return pairs.diagonal(self.first + part.start)
@@ -135,7 +143,7 @@ def _of_tile(batch: Batch, rows: Tensor, keys: Tensor, values: Sequence[Tensor],
 
 def of_affinity(batch: Batch, learned: Learned, part: slice, affinity: Tensor) -> Tensor:
     """The sum over a slice of rows from `Learned.pairwise` of them and all keys."""
-    if has_kl_by_softmax(learned, batch.divergence):
+    if has_kl_by_softmax(learned, batch.divergence) and batch.only_keys(part) is None:
         return _KL.apply(batch, learned, part, affinity)
     return _of_affinity(batch, learned, part, affinity)
 
@@ -152,6 +160,9 @@ def _by_operations(batch: Batch, rows: Tensor, keys: Tensor, values: Sequence[Te
 
 def _of_affinity(batch: Batch, learned: Learned, part: slice, affinity: Tensor) -> Tensor:
     """The same from `Learned.pairwise`, by operations."""
+    keys = batch.only_keys(part) if has_kl_by_softmax(learned, batch.divergence) else None
+    if keys is not None:
+        return _of_only_keys(batch.uniform, affinity, keys)
     n_rows, n_keys = affinity.shape
     comparison = divergence_of(learned, batch.divergence)
     (p, mass), own = batch.p_of(part, n_keys), None
@@ -165,6 +176,16 @@ def _of_affinity(batch: Batch, learned: Learned, part: slice, affinity: Tensor) 
     apart = batch.weights_of(part)[0] if learned.reads_p and batch.uniform else p
     cost = _but(own, comparison.term(p, _log_q(learned, affinity, own, batch.n_choices(n_keys), apart)), 0)
     return (mass * comparison.of_sum(cost.sum(1).masked_fill(mass == 0, 0))).sum()
+
+
+def _of_only_keys(uniform: float, log_k: Tensor, keys: Tensor) -> Tensor:
+    """KL of rows that have one key each: the cross-entropy less the entropy of p."""
+    cost = cross_entropy(log_k, keys, reduction="sum", label_smoothing=uniform)
+    if not uniform:
+        return cost
+    (n_rows, n_keys), background = log_k.shape, log_k.new_full((), uniform / log_k.shape[1])
+    p = background + (1 - uniform)
+    return cost + n_rows * (p * p.log() + (n_keys - 1) * background * background.log())
 
 
 def _log_q(learned: Learned, affinity: Tensor, own: Tensor | None, n_choices: int, p: Tensor) -> Tensor:

@@ -112,8 +112,8 @@ class Learned(Spec):
     def pairwise_and_pull(self, z: Tensor, keys: Tensor) -> tuple[Tensor, Pull]:
         """(`pairwise`, the function (w, wanted) -> gradients of sum_ij w_ij log k_ij at z and at keys, as wanted).
 
-        Outside autograd; log k and w may be overwritten. Where the keys are z itself, the first gradient may be of
-        both, and the second None.
+        Outside autograd; log k and w may be overwritten, and the function is called once. Where the keys are z itself,
+        the first gradient may be of both, and the second None.
         """
         import torch
 
@@ -205,11 +205,15 @@ class DistanceKernel(Kernel):
         sq_distance = self.sq_distances(z, keys)
 
         def pull(weights: Tensor, wanted: Sequence[bool]) -> Gradients:
-            weights = weights.mul_(self.slope(sq_distance)).mul_(2)
+            if self.slope_terms is None:
+                weights, factor = weights.mul_(self.slope(sq_distance)), 2.0
+            else:  # c / (1 + 0 d^2) or c / (a + d^2)
+                a, b, c = self.slope_terms
+                weights, factor = weights.div_(sq_distance.add_(a)) if b else weights, 2 * c
             if keys is z:
-                return _pushed(weights + weights.T, z, z), None
-            of_z, of_keys = ((weights, z, keys), (weights.T, keys, z))
-            return _pushed(*of_z) if wanted[0] else None, _pushed(*of_keys) if wanted[1] else None
+                return _pushed(weights + weights.T, z, z).mul_(factor), None
+            of_z = _pushed(weights, z, keys).mul_(factor) if wanted[0] else None
+            return of_z, _pushed(weights.T, keys, z).mul_(factor) if wanted[1] else None
 
         return self.log_kernel(sq_distance), pull
 
@@ -281,7 +285,8 @@ def sq_distances(a: Tensor, b: Tensor) -> Tensor:
     Between near rows most of it is the product's rounding, which differs from one processor to another.
     """
     sq_a, sq_b = a.square().sum(1, keepdim=True), b.square().sum(1)
-    return (sq_b - 2 * (a @ b.T)).add_(sq_a).clamp_min(0)
+    squares = ((-2 * a) @ b.T).add_(sq_b).add_(sq_a)
+    return squares.clamp_min(0) if squares.requires_grad else squares.clamp_min_(0)
 
 
 def tiny(tensor: Tensor) -> float:

@@ -193,7 +193,7 @@ class Supervisory(Spec):
         """p of a batch by its keys, where these are few, weigh the same in each row, and no row has none; else None.
 
         (rows, keys, count of each row): pairs in order of rows, which are numbered from the first one wanted. Values
-        are looked at, so not under torch.compile.
+        are looked at, but for y = None, so not under torch.compile.
         """
         return None
 
