@@ -1,6 +1,6 @@
 """What 2, 3 and 4 ranks find beside one process: neighbours, maps, clusters and coefficients, of unlike rows.
 
-python benchmarks/rank_results.py --rows 20000 --ranks 2 3 4 --json benchmarks/results/rank_results.json
+python benchmarks/rank_results.py --rows 20000 --ranks 2 3 4 --shared --json benchmarks/results/rank_results.json
 """
 
 import argparse
@@ -73,11 +73,14 @@ def neighbors_of(X):
         return nearest_neighbors(X, 15, random_state=0)[:2]
 
 
-def fit(path, out):
-    """Fit the rows of this rank, and write what all found."""
+def fit(path, out, shared):
+    """Fit the rows of this rank, and write what all found; if `shared` maps are of sums over ranks, however few rows."""
     import torch
 
     from sklearn_icon import distributed
+    from sklearn_icon._estimators import embedding
+
+    embedding._MOST_BY_FIRST = 0 if shared else embedding._MOST_BY_FIRST
 
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         torch.distributed.init_process_group("gloo")
@@ -92,12 +95,13 @@ def fit(path, out):
         torch.distributed.destroy_process_group()
 
 
-def run(folder, ranks):
+def run(folder, ranks, shared=False):
     """What so many ranks of one thread found."""
     out = f"{folder}/{ranks}.npz"
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, *start, str(Path(__file__).resolve()), "--fit", str(folder), out]
+    command += ["--shared"] * shared
     subprocess.run(command, env=environment, check=True)
     return dict(np.load(out))
 
@@ -131,7 +135,7 @@ def compared(of_ranks, one):
     }
 
 
-def compare(n, kind, all_ranks):
+def compare(n, kind, all_ranks, shared):
     """What each number of ranks found, beside one process, and beside one process of the rows turned."""
     from scipy.stats import ortho_group
 
@@ -147,7 +151,7 @@ def compare(n, kind, all_ranks):
             "recall": recall(one, turned["map"]),
         }
         for ranks in all_ranks:
-            kept[f"ranks {ranks}"] = compared(run(folder, ranks), one)
+            kept[f"ranks {ranks}"] = compared(run(folder, ranks, shared), one)
             print(kind, ranks, json.dumps(kept[f"ranks {ranks}"]), flush=True)
     print(kind, json.dumps({name: kept[name] for name in ("kl", "steps", "recall", "rows turned")}), flush=True)
     return kept
@@ -158,16 +162,17 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 3, 4])
     parser.add_argument("--kinds", nargs="+", default=KINDS)
+    parser.add_argument("--shared", action="store_true", help="maps by sums over ranks, as of very many rows")
     parser.add_argument("--json", help="file to write")
     parser.add_argument("--fit", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fit:
-        fit(*options.fit)
+        fit(*options.fit, options.shared)
     else:
         results = {"rows": options.rows}
         if options.json and Path(options.json).exists():  # of other kinds
             results = json.loads(Path(options.json).read_text())
         for kind in options.kinds:
-            results[kind] = compare(options.rows, kind, options.ranks)
+            results[kind] = compare(options.rows, kind, options.ranks, options.shared)
             if options.json:
                 Path(options.json).write_text(json.dumps(results, indent=1) + "\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-NEIGHBORS, STEPS, SHARED = 91, 500, 12  # of a row; of a map; bytes of an edge that is sent
+NEIGHBORS, STEPS, SHARED, TURNED = 91, 500, 12, 16  # of a row; of a map; bytes of a neighbour and an edge, sent
 EXACT, NEAR = 5e12, 30  # most pairs of a rank, times columns and 40; of very many rows, roots of n that meet each row
 FLOPS = {"CPU core": 40e9, "GPU": 20e12}  # of matrix products in single precision, half of what is on paper
 BYTES = {"CPU core": 5e9, "GPU": 50e9}  # a second between two of them: memory of one machine, links of GPUs
@@ -31,7 +31,7 @@ def model(n, columns, ranks, steps=STEPS, refreshed=None, nodes=None, width=4):
     sent = {
         "rows": trips * rows * columns * width,
         "neighbours back": trips * rows * NEIGHBORS * (SHARED + 4 * in_cells),
-        "edges": rows * NEIGHBORS * others / ranks * SHARED,
+        "edges": rows * NEIGHBORS * others / ranks * TURNED,
         "gradients": steps * 8 * n * (ranks > 1),
         "grids": refreshed * 4 * nodes**2 * (ranks > 1),
     }

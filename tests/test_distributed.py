@@ -485,6 +485,12 @@ def fit_map(part, n, turn=1.0):
 
 
 def _map(rank, n_ranks):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "_MOST_BY_FIRST", 3000)
+        return _shared_maps(rank, n_ranks)
+
+
+def _shared_maps(rank, n_ranks):
     found = {}
     for n in (300, 3600):
         fitted = fit_map(_cuts(n, n_ranks)[rank], n)
@@ -618,6 +624,12 @@ def test_clusters(two):
 
 
 def _go_on(rank, n_ranks, folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "_MOST_BY_FIRST", 3000)
+        return _fits_that_go_on(rank, n_ranks, folder)
+
+
+def _fits_that_go_on(rank, n_ranks, folder):
     """A fit that ends as rank 1 fails half-way, and what goes on from its checkpoint: by the same ranks, by others."""
     journal.STEPS_EVERY = journal.STAGES_EVERY = 0.0
     total = Ranks_.total
@@ -673,8 +685,18 @@ def test_a_checkpoint_of_ranks(two, tmp_path):
     np.testing.assert_array_equal(*both)
 
 
+MAPS_BY_FIRST = {
+    "conditional": {"normalization": "conditional"},
+    "exact": {"method": "exact"},
+    "sampled": {"method": "sampled"},
+    "solid": {"n_components": 3, "init": "spectral"},
+    "divergence": {"divergence": "jensen_shannon"},
+    "walk": {"supervisory": "walk"},
+}
+
+
 def fit_by_first(part):
-    """What ranks do not share: representations of classes, rows without a label, encoders of maps, conditional maps."""
+    """What ranks do not share: representations of classes, rows without a label, encoders of maps, some maps."""
     X, y, weight = classes()
     words = y[part].tolist()  # of unlike lengths, and as objects below
     rows, few = X[part], {"max_iter": 3, "random_state": 0}
@@ -684,8 +706,7 @@ def fit_by_first(part):
         "words": ICONClassifier(supervisory="same_class", encoder="mlp", **few).fit(rows, y[part].astype(object)),
         "unknown": ICONClassifier(supervisory="propagated_label", **few).fit(rows, unknown),
         "encoder": ICONEmbedding(encoder="mlp", perplexity=10, **few).fit(rows),
-        "conditional": ICONEmbedding(normalization="conditional", perplexity=10, **few).fit(rows),
-    }
+    } | {name: ICONEmbedding(perplexity=10, **given, **few).fit(rows) for name, given in MAPS_BY_FIRST.items()}
 
 
 def _by_first(rank, n_ranks):
@@ -696,7 +717,7 @@ def _by_first(rank, n_ranks):
     found = {name: each.predict_proba(new) for name, each in fitted.items() if hasattr(each, "classes_")}
     return found | {
         "encoder": fitted["encoder"].transform(new),
-        "conditional": fitted["conditional"].embedding_,
+        "maps": {name: fitted[name].embedding_ for name in MAPS_BY_FIRST},
         "classes": fitted["same_class"].classes_,
     }
 
@@ -713,8 +734,9 @@ def test_what_ranks_do_not_share_is_solved_by_rank_0(by, request):
         np.testing.assert_array_equal(found["encoder"], one["encoder"].transform(new))
         for name in ("same_class", "words", "unknown"):
             np.testing.assert_array_equal(found[name], one[name].predict_proba(new))
-    of_ranks = np.concatenate([found["conditional"] for found in ranks])
-    np.testing.assert_array_equal(of_ranks, one["conditional"].embedding_)
+    for name in MAPS_BY_FIRST:
+        of_ranks = np.concatenate([found["maps"][name] for found in ranks])
+        np.testing.assert_array_equal(of_ranks, one[name].embedding_)
 
 
 def _fail(rank, n_ranks):

@@ -36,6 +36,7 @@ _SUMMED_LIMIT = 10_000
 # As many rows with loops over all pairs: of 4,000 they take four fifths of a grid's time, at 1 % less KL; of 5,000 and
 # 6,000 as long as a grid, at the same KL (README of benchmarks).
 _TIMES_BY_LOOPS = 4 / 3
+_MOST_BY_FIRST, _NUMBERS_BY_FIRST = 30_000, 1e7  # rows of all ranks and their numbers, whose map rank 0 alone finds
 _SCORED_NEIGHBORS = 10
 _PAIRS_A_NUMBER = 9  # of a step's operations on tiles: maps of up to some 3000 rows take less time in one thread
 # Of compiled loops on CUDA, as benchmarks/gpu.py found on an H200. Where a grid could do it: of 30,000 rows loops take
@@ -379,8 +380,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         if self._counts is not None:
             check_consistent_length(X, y)
             X, y = self._with_copies(X, X_holds), p_spec.take(y, with_copies(np.arange(X.shape[0]), self._counts))
-        by_first = encoder.parametric or self.normalization == "conditional"  # which ranks do not share
-        few = group().several and group().total(X.shape[0]) <= (MOST_BY_FIRST if by_first else _EXACT_LIMIT)
+        few = group().several and group().total(X.shape[0]) <= self._most_by_first(X, encoder)
         case = Case(p_spec, q_spec, encoder, self.get_params(deep=False), X_holds, X, few_rows=few)
         self._route("ICONEmbedding", case)
         if few:
@@ -401,6 +401,12 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         if self.verbose:
             self._progress.say(f"Iteration {self.n_iter_ + 1}: error = {self.kl_divergence_:.7f}, {self._ended()}")
         return self.embedding_.copy()
+
+    def _most_by_first(self, X, encoder):
+        """Of how many rows of all ranks rank 0 alone finds the map: sums over ranks round to one of other minima."""
+        if encoder.parametric or self.normalization == "conditional":  # which ranks do not share
+            return MOST_BY_FIRST
+        return max(_EXACT_LIMIT, min(_MOST_BY_FIRST, _NUMBERS_BY_FIRST / X.shape[1]))
 
     def _solve(self, case, y, device, random_state):
         """(p, solution, method) of what is to be fitted."""

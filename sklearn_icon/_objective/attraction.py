@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _DENSE = 0.2
 _COMPILED_EDGES = 150_000  # below, torch takes less time than loading compiled loops
-_WEIGHTS_AT_ONCE = 1 << 22
+_WEIGHTS_AT_ONCE = 1 << 20  # whose sums by bits are exact, in parts of any size
 _HEAVY = 0.9  # of all weight, by the heaviest edges: some two fifths of those of a perplexity
 
 

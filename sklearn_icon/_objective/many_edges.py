@@ -13,21 +13,61 @@ from .._core.types import Array
 
 def mean_with_transpose(weights: sparse.csr_array, row_mass: Array) -> sparse.csr_array:
     """(m_i w_ij + m_j w_ji) / 2 of square weights whose rows are in order."""
+    return sum_with_turned(weights, _transposed(weights, Team()), row_mass / 2, row_mass.dtype)
+
+
+def sum_with_turned(
+    weights: sparse.csr_array, turned: sparse.csr_array, factor: Array, dtype: np.dtype
+) -> sparse.csr_array:
+    """f_i w_ij + f_j t_ij, t_ij being the w_ji of another rank where there are several; rows of both are in order."""
     team, n = Team(), weights.shape[0]
-    turned = _transposed(weights, team)
     ends = weights.indptr, weights.indices, turned.indptr, turned.indices
     counts, parts = np.zeros(n + 1, dtype=np.int64), team.split(n)
     team.run(_count, [(*ends, part.start, part.stop, counts) for part in parts])
     indptr = np.cumsum(counts)
-    narrow = np.int32 if indptr[-1] <= np.iinfo(np.int32).max else np.int64
+    narrow = np.int32 if max(indptr[-1], weights.shape[1]) <= np.iinfo(np.int32).max else np.int64
     indptr = indptr.astype(narrow)
-    indices, data = room((int(indptr[-1]),), narrow), room((int(indptr[-1]),), row_mass.dtype)
-    values, out = (weights.data, turned.data, row_mass / 2), (indptr, indices, data)
+    indices, data = room((int(indptr[-1]),), narrow), room((int(indptr[-1]),), dtype)
+    values, out = (weights.data, turned.data, factor), (indptr, indices, data)
     team.run(_join, [(*ends, values, out, part.start, part.stop) for part in parts])
     joined = sparse.csr_array((data, indices, indptr), shape=weights.shape)
     if not data.all():  # of products too small for a number
         joined.eliminate_zeros()
     return joined
+
+
+def edges_to(weights: sparse.csr_array, first: int, last: int) -> Array:
+    """(row, key, weight) of the edges whose keys are from a first one to before a last, turned: each is a row then."""
+    ends = weights.indptr, weights.indices, first, last
+    part = np.empty(_count_to(*ends), dtype=[("row", np.int32), ("key", np.int32), ("weight", weights.dtype)])
+    _fill_to(*ends, weights.data, part["row"], part["key"], part["weight"])
+    return part
+
+
+def turned_rows(parts: list[Array], firsts: Array, shape: tuple[int, int]) -> sparse.csr_array:
+    """Rows from what `edges_to` gives of all ranks, in their order, which begin at some keys; takes the parts away."""
+    kind = np.int32 if max(sum(map(len, parts)), *shape) <= np.iinfo(np.int32).max else np.int64
+    indptr = np.zeros(shape[0] + 1, dtype=kind)
+    for part in parts:
+        _count_rows(part["row"], indptr)
+    np.cumsum(indptr, out=indptr)
+    at, indices, data = indptr[:-1].copy(), np.empty(indptr[-1], kind), np.empty(indptr[-1], parts[0]["weight"].dtype)
+    for first in firsts:
+        part = parts.pop(0)
+        _fill_rows(part["row"], part["key"], part["weight"], first, at, indices, data)
+    return sparse.csr_array((data, indices, indptr), shape=shape)
+
+
+def summed_here(rows: sparse.csr_array, first: int) -> sparse.csr_array:
+    """The symmetric matrix of pairs that a rank sums over: those of its rows, and every other one that it shares."""
+    n = rows.shape[1]
+    indptr, edges = np.zeros(n + 1, dtype=np.int64), (rows.indptr, rows.indices, first)
+    _count_here(*edges, indptr)
+    np.cumsum(indptr, out=indptr)
+    narrow = np.int32 if max(indptr[-1], n) <= np.iinfo(np.int32).max else np.int64
+    indices, data = np.empty(indptr[-1], narrow), np.empty(indptr[-1], rows.dtype)
+    _fill_here(*edges, rows.data, indptr[:-1].copy(), indices, data)
+    return sparse.csr_array((data, indices, indptr.astype(narrow)), shape=(n, n))
 
 
 def _transposed(weights: sparse.csr_array, team: Team) -> sparse.csr_array:
@@ -137,3 +177,79 @@ def _fill_upper(
             if a < b:
                 columns[at[a]], values[at[a]] = b, data[e]
                 at[a] += 1
+
+
+@njit(nogil=True)
+def _count_to(indptr: Array, indices: Array, first: int, last: int) -> int:
+    """How many entries lie in some columns."""
+    count = 0
+    for e in range(indptr[-1]):
+        count += first <= indices[e] < last
+    return count
+
+
+@njit(nogil=True)
+def _fill_to(
+    indptr: Array, indices: Array, first: int, last: int, data: Array, rows: Array, keys: Array, weights: Array
+) -> None:
+    """The entries that lie in some columns, turned."""
+    at = 0
+    for i in range(len(indptr) - 1):
+        for e in range(indptr[i], indptr[i + 1]):
+            if first <= indices[e] < last:
+                rows[at], keys[at], weights[at] = indices[e] - first, i, data[e]
+                at += 1
+
+
+@njit(nogil=True)
+def _count_rows(rows: Array, counts: Array) -> None:
+    """counts[i + 1] += edges of row i."""
+    for e in range(len(rows)):
+        counts[rows[e] + 1] += 1
+
+
+@njit(nogil=True)
+def _fill_rows(rows: Array, keys: Array, weights: Array, first: int, at: Array, columns: Array, values: Array) -> None:
+    """Enter edges at their rows, whose next entries are `at`."""
+    for e in range(len(rows)):
+        i = rows[e]
+        columns[at[i]], values[at[i]] = keys[e] + first, weights[e]
+        at[i] += 1
+
+
+@njit(nogil=True)
+def _is_here(i: int, j: int, inside: bool) -> bool:
+    """Whether the rank of row i sums over a pair; of two ranks one does."""
+    return inside or (i < j) == ((i + j) % 2 == 0)
+
+
+@njit(nogil=True)
+def _count_here(indptr: Array, indices: Array, first: int, counts: Array) -> None:
+    """counts[i + 1] = entries of row i of the pairs that are summed here, in both directions."""
+    last = first + len(indptr) - 1
+    for i in range(first, last):
+        for e in range(indptr[i - first], indptr[i - first + 1]):
+            j = indices[e]
+            inside = first <= j < last
+            if _is_here(i, j, inside):
+                counts[i + 1] += 1
+                if not inside:
+                    counts[j + 1] += 1
+
+
+@njit(nogil=True)
+def _fill_here(
+    indptr: Array, indices: Array, first: int, data: Array, at: Array, columns: Array, values: Array
+) -> None:
+    """Enter these pairs at both of their rows, whose next entries are `at`."""
+    last = first + len(indptr) - 1
+    for i in range(first, last):
+        for e in range(indptr[i - first], indptr[i - first + 1]):
+            j = indices[e]
+            inside = first <= j < last
+            if _is_here(i, j, inside):
+                columns[at[i]], values[at[i]] = j, data[e]
+                at[i] += 1
+                if not inside:
+                    columns[at[j]], values[at[j]] = i, data[e]
+                    at[j] += 1

@@ -21,7 +21,6 @@ from sklearn.utils import gen_batches
 from .._core import journal
 from .._core.conditional import Conditional, no_positives
 from .._core.group import group
-from .._core.types import Array
 from ..learned import Learned
 from .attraction import symmetric_edges
 from .grid import FLOOR, GridPotential
@@ -44,6 +43,8 @@ class SharedObjective(Objective):
     def __init__(
         self, p: Conditional, learned: Learned, run_dtype: torch.dtype, device: Any, n_components: int | None
     ) -> None:
+        from .many_edges import summed_here
+
         ranks = group()
         self.learned: Any = learned.rounded()
         self.dtype, self.device = run_dtype, device
@@ -53,7 +54,8 @@ class SharedObjective(Objective):
         self.uniform, self.n_choices, self.n_mixed = 0.0, self.n_keys - 1, self.n_keys * (self.n_keys - 1)
         self.weights, self.mass = joint_rows(p), np.ones(self.n_rows)
         self.constant = ranks.total(self._negentropy())
-        summed = _summed_here(self.weights, self.first)
+        tiny = float(np.finfo(np.float32).tiny)
+        summed = without_tiny(summed_here(self.weights, self.first), tiny)
         self.edges = symmetric_edges(summed, self.learned, run_dtype, device, n_components)
         self.grid = GridPotential(self.learned)
         self._rough_grid = self.grid.rough()
@@ -142,59 +144,20 @@ class SharedObjective(Objective):
 
 def joint_rows(p: Conditional) -> sparse.csr_array:
     """The joint p of the rows of this rank and the rows of all, by one exchange of edges."""
+    from .many_edges import edges_to, sum_with_turned, turned_rows
+
     ranks, (n_rows, n) = group(), p.shape
-    mass = p.has_positives.astype(np.float64)
-    n_counted = ranks.total(mass.sum())
+    n_counted = ranks.total(float(p.has_positives.sum()))
     if not n_counted:
         raise no_positives()
-    narrow = np.int32 if n <= np.iinfo(np.int32).max else np.int64
-    halves = (p.weights.data / (2 * n_counted)).astype(np.float32)
-    own = sparse.csr_array((halves, p.weights.indices, p.weights.indptr), shape=p.shape)
     firsts = np.append(ranks.objects(p.first), n)
-    parts = [_turned(own, firsts[rank], firsts[rank + 1], rank == ranks.rank) for rank in range(ranks.size)]
+    nothing = edges_to(p.weights, 0, 0)
+    parts = [
+        nothing if rank == ranks.rank else edges_to(p.weights, firsts[rank], firsts[rank + 1])
+        for rank in range(ranks.size)
+    ]
     received = ranks.swapped(parts)
     del parts
-    received[ranks.rank] = _turned(own, p.first, p.first + n_rows, False)
-    for part, first in zip(received, firsts[:-1], strict=True):
-        rows, keys = part["row"].astype(narrow), part["key"].astype(narrow) + first.astype(narrow)
-        own = own + sparse.coo_array((part["weight"], (rows, keys)), shape=(n_rows, n)).tocsr()
-    return sparse.csr_array(own)
-
-
-def _turned(own: sparse.csr_array, first: int, last: int, empty: bool) -> Array:
-    """The edges to the rows of a rank, as it numbers these, from this rank's; none where they stay here."""
-    inside = np.flatnonzero((own.indices >= first) & (own.indices < last) & (not empty))
-    part = np.empty(len(inside), dtype=[("row", np.int32), ("key", np.int32), ("weight", np.float32)])
-    part["row"], part["weight"] = own.indices[inside] - first, own.data[inside]
-    part["key"] = np.searchsorted(own.indptr, inside, side="right") - 1
-    return part
-
-
-def _summed_here(rows: sparse.csr_array, first: int) -> sparse.csr_array:
-    """The symmetric matrix of pairs that this rank sums over: those of its rows, and every other one that it shares."""
-    n_rows, n = rows.shape
-    last = first + n_rows
-    numbers = np.repeat(np.arange(first, last, dtype=rows.indices.dtype), np.diff(rows.indptr))
-    outside = (rows.indices < first) | (rows.indices >= last)
-    numbers_even = (numbers + rows.indices) % 2 == 0
-    here = ~outside | ((numbers < rows.indices) == numbers_even)
-    del numbers, numbers_even
-    of_own = _only(rows, here)
-    mirrored = _only(rows, here & outside).T.tocsr()  # of rows of others: none of this rank's
-    before, after = mirrored.indptr[first], mirrored.indptr[last]
-    counts = np.diff(mirrored.indptr)
-    counts[first:last] = np.diff(of_own.indptr)
-    columns = mirrored.indices + of_own.indices.dtype.type(first)
-    indices = np.concatenate([columns[:before], of_own.indices, columns[after:]])
-    data = np.concatenate([mirrored.data[:before], of_own.data, mirrored.data[after:]])
-    indptr = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-    narrow = indices.dtype if len(indices) <= np.iinfo(indices.dtype).max else np.int64
-    summed = sparse.csr_array((data, indices.astype(narrow, copy=False), indptr.astype(narrow)), shape=(n, n))
-    return without_tiny(summed, float(np.finfo(np.float32).tiny))
-
-
-def _only(rows: sparse.csr_array, chosen: Array) -> sparse.csr_array:
-    """Some of the entries."""
-    kind = rows.indptr.dtype
-    indptr = np.concatenate([np.zeros(1, kind), np.cumsum(chosen, dtype=kind)])[rows.indptr]
-    return sparse.csr_array((rows.data[chosen], rows.indices[chosen], indptr), shape=rows.shape)
+    received[ranks.rank] = edges_to(p.weights, p.first, p.first + n_rows)
+    turned = turned_rows(received, firsts[:-1], p.shape)
+    return sum_with_turned(p.weights, turned, np.full(n, 0.5 / n_counted), np.dtype(np.float32))

@@ -1,5 +1,7 @@
 """Loops over many edges give the bits of scipy's operations."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -8,7 +10,14 @@ from scipy import sparse
 from sklearn_icon._core import pieces
 from sklearn_icon._core.conditional import Conditional
 from sklearn_icon._objective import objective
-from sklearn_icon._objective.many_edges import each_pair_once, mean_with_transpose
+from sklearn_icon._objective.many_edges import (
+    each_pair_once,
+    edges_to,
+    mean_with_transpose,
+    sum_with_turned,
+    summed_here,
+    turned_rows,
+)
 
 PARTS = ("indptr", "indices", "data")
 
@@ -32,6 +41,22 @@ def test_mean_with_transpose(monkeypatch, dtype):
     for part in PARTS:
         assert_array_equal(getattr(found, part), getattr(expected, part))
         assert getattr(found, part).dtype == getattr(expected, part).dtype
+
+
+@pytest.mark.parametrize("cuts", [[0, 15, 40], [0, 0, 13, 40], [0, 1, 20, 40]])
+def test_rows_of_ranks_are_those_of_one_process(cuts):
+    weights, single = rows_at_random(40, np.float64), np.dtype(np.float32)
+    whole = mean_with_transpose(weights, np.full(40, 1 / 40)).astype(single)
+    shards, summed = [sparse.csr_array(weights[first:last]) for first, last in pairwise(cuts)], 0
+    for shard, (first, last) in zip(shards, pairwise(cuts), strict=True):
+        turned = turned_rows([edges_to(other, first, last) for other in shards], np.array(cuts[:-1]), shard.shape)
+        joint = sum_with_turned(shard, turned, np.full(40, 0.5 / 40), single)
+        for part in PARTS:
+            assert_array_equal(getattr(joint, part), getattr(sparse.csr_array(whole[first:last]), part))
+        here = summed_here(joint, first)
+        assert (here != here.T).nnz == 0
+        summed = summed + here
+    assert summed.nnz == whole.nnz and (summed != whole).nnz == 0  # each pair by one of its ranks
 
 
 def test_each_pair_once():
