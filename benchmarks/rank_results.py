@@ -74,7 +74,7 @@ def neighbors_of(X):
 
 
 def fit(path, out, shared):
-    """Fit the rows of this rank, and write what all found; if `shared` maps are of sums over ranks, however few rows."""
+    """Fit the rows of this rank, and write what all found; maps by sums over ranks, if `shared`."""
     import torch
 
     from sklearn_icon import distributed
