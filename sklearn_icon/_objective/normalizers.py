@@ -233,7 +233,8 @@ def joint_normalizer(learned: DistanceKernel, z: Tensor, team: Team | None = Non
     if terms and can_fuse(learned, z):
         total, push = joint_sums(terms, z)
     else:
-        total, push = _cauchy_sums(z, team) if len(z) > _COMPILED_ROWS and has_pair_loops(learned, z) else (0.0, z)
+        compiled = len(z) > _COMPILED_ROWS and has_pair_loops(learned, z)
+        total, push = _cauchy_sums(z, team) if compiled else (z.new_zeros(()), z)
         if not total > _CROWDED * len(z):
             total, push = _tiled_joint_sums(learned, z)
     if total > len(z) ** 2 * exp(LOG_FLOOR + 20):
