@@ -486,25 +486,32 @@ def fit_map(part, n, turn=1.0):
     return model.fit(np.float32(np.dot(blobs(n)[part], turn)))
 
 
+def new_rows(rank, n):
+    """Some that were fitted by one rank or another, and others: more of later ranks."""
+    return np.vstack([blobs(n)[n // 2 :][: 1 + rank], blobs(n)[: 3 + 5 * rank] + np.float32(0.1)])
+
+
 def _map(rank, n_ranks):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "_MOST_BY_FIRST", 3000)
+        patch.setattr(embedding, "_MOST_BY_FIRST", 4000)
         return _shared_maps(rank, n_ranks)
 
 
 def _shared_maps(rank, n_ranks):
     found = {}
-    for n in (300, 3600):
+    for n in (300, 4200):
         fitted = fit_map(_cuts(n, n_ranks)[rank], n)
         whole = distributed.gather(fitted)
         found[n] = {
             "places": fitted.embedding_,
             "kl": fitted.kl_divergence_,
             "of rows": fitted.kl_per_sample_,
-            "transform": refusal(lambda fitted=fitted: fitted.transform(blobs(300)[:2])),
+            "transform": fitted.transform(new_rows(rank, n)),
+            "score": refusal(lambda fitted=fitted: fitted.score(blobs(300)[:2])),
             "whole": whole and (whole.embedding_, whole.kl_divergence_, whole.transform(blobs(n)[:5])),
+            "new": whole and [whole.transform(new_rows(rank, n)) for rank in range(n_ranks)],
         }
-    X = blobs(3600)[rank::n_ranks]
+    X = blobs(4200)[rank::n_ranks]
     maps = {
         "divergence": ICONEmbedding(divergence="jensen_shannon"),
         "debias": ICONEmbedding(debias=0.1),
@@ -518,21 +525,23 @@ def _shared_maps(rank, n_ranks):
     }
     found["refused"] = {name: refusal(lambda each=each: each.fit(X)) for name, each in maps.items()}
     found["refused"]["sparse"] = refusal(lambda: ICONEmbedding().fit(sparse.csr_array(X)))
-    found["neighbors"] = refusal(lambda: ICONEmbedding(n_neighbors=3600).fit(X))
+    found["neighbors"] = refusal(lambda: ICONEmbedding(n_neighbors=4200).fit(X))
     return found
 
 
 @pytest.mark.slow
 def test_maps(two):
     ranks = two(_map)
-    for n in (300, 3600):
+    for n in (300, 4200):
         one, first = fit_map(slice(None), n), ranks[0][n]
         places = np.concatenate([found[n]["places"] for found in ranks])
         np.testing.assert_array_equal(first["whole"][0], places)
         np.testing.assert_array_equal(first["whole"][2], places[:5])
         assert all(found[n]["kl"] == first["kl"] for found in ranks)
         assert np.mean(np.concatenate([found[n]["of rows"] for found in ranks])) == pytest.approx(first["kl"])
-        assert all("holds the rows of rank" in found[n]["transform"] for found in ranks)
+        assert all("holds the rows of rank" in found[n]["score"] for found in ranks)
+        for found, expected in zip(ranks, first["new"], strict=True):
+            np.testing.assert_array_equal(found[n]["transform"], expected)
         if n == 300:  # by rank 0
             np.testing.assert_array_equal(places, one.embedding_)
         else:  # rounding leads to one of several minima, in one process too, as where the same rows are turned
@@ -542,13 +551,13 @@ def test_maps(two):
             assert min(losses) * (1 - 5e-3) < first["kl"] < max(losses) * (1 + 5e-3)
             recalls = [knn_recall(blobs(n), fitted.embedding_) for fitted in alike]
             assert min(recalls) - 0.01 < knn_recall(blobs(n), places) < max(recalls) + 0.01
-        if n == 3600:
+        if n == 4200:
             equal = (blobs(n) == blobs(n)[0]).all(axis=1)
             assert np.ptp(places[equal], axis=0).max() == 0
     for found in ranks:
         for name, message in found["refused"].items():
             assert message and "over ranks" in message, (name, message)
-        assert "n_neighbors=3600" in found["neighbors"]
+        assert "n_neighbors=4200" in found["neighbors"]
 
 
 K_MEANS = {"supervisory": supervisory.Gaussian(sigma=0), "encoder": "lookup", "divergence": "reverse_kl"}
@@ -627,7 +636,7 @@ def test_clusters(two):
 
 def _go_on(rank, n_ranks, folder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "_MOST_BY_FIRST", 3000)
+        patch.setattr(embedding, "_MOST_BY_FIRST", 4000)
         return _fits_that_go_on(rank, n_ranks, folder)
 
 
@@ -644,7 +653,7 @@ def _fits_that_go_on(rank, n_ranks, folder):
 
     maps = {"supervisory": "knn", "random_state": 2, "max_iter": 30}
     cases = {
-        "map": (ICONEmbedding(**maps), blobs(3600), 45),
+        "map": (ICONEmbedding(**maps), blobs(4200), 45),
         "k-means": (ICONClustering(9, random_state=0, **K_MEANS), blobs(11_000), 400),
     }
     found = {}

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from .. import encoders, learned, supervisory
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
-from .._core.group import group
+from .._core.group import group, present, together
 from .._core.journal import recalled
 from .._core.rows import copy_counts, is_itself, mean_of_copies, rows_of, with_copies
 from .._core.types import Jobs, Metric, Rows, Seed
@@ -406,7 +406,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         """Of how many rows of all ranks rank 0 alone finds the map: sums over ranks round to one of other minima."""
         if encoder.parametric or self.normalization == "conditional":  # which ranks do not share
             return MOST_BY_FIRST
-        return max(_EXACT_LIMIT, min(_MOST_BY_FIRST, _NUMBERS_BY_FIRST / X.shape[1]))
+        return max(int(_EXACT_LIMIT * _TIMES_BY_LOOPS), min(_MOST_BY_FIRST, _NUMBERS_BY_FIRST / X.shape[1]))
 
     def _solve(self, case, y, device, random_state):
         """(p, solution, method) of what is to be fitted."""
@@ -476,8 +476,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         if self._shard is not None:
             rank, ranks = self._shard
             raise ValueError(
-                f"this map holds the rows of rank {rank} of {ranks}, and new rows need those of all; call "
-                "distributed.gather(map) on every rank, and transform by the map that rank 0 gets."
+                f"this map holds the rows of rank {rank} of {ranks}, and this needs those of all; call "
+                "distributed.gather(map) on every rank, and use the map that rank 0 gets."
             )
 
     def _ended(self):
@@ -594,7 +594,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         An encoder maps them. On a lookup map a row that was seen in `fit` returns to its own coordinates; any other
         starts at the mean of its neighbours', or at those of one, and descends by itself, the training embedding fixed:
-        the batch it comes in makes no difference. Under "counts" it descends against the prototypes, by its own counts.
+        the batch it comes in makes no difference. On a map whose rows are those of several ranks, all of them call it,
+        each with new rows of its own. Under "counts" it descends against the prototypes, by its own counts.
 
         Parameters
         ----------
@@ -612,8 +613,12 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         ValueError
             A lookup map of contexts whose counts were y: X says nothing of new ones.
         """
-        self._check_whole()
-        return self._transform(self._validate_items(X, self.encoder_, reset=False))
+        check_is_fitted(self)
+        if self._shard is None or self._shard[1] != present().size:
+            self._check_whole()
+            return self._transform(self._validate_items(X, self.encoder_, reset=False))
+        with together(self):
+            return self._transform(self._validate_items(X, self.encoder_, reset=False))
 
     def _transform(self, X):
         """Coordinates of rows that were validated."""
@@ -681,7 +686,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         X = X if self._fitted_rows.kind == "features" else self._columns_with_copies(X)
         weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
-        fitted = self._of_copies(self.embedding_)
+        fitted = group().gathered(self._of_copies(self.embedding_))
         placed = np.empty((X.shape[0], self._n_features_out), dtype=self.embedding_.dtype)
         placed[seen >= 0] = fitted[seen[seen >= 0]]
         with self._threads(block_size(X.shape[0], fitted)):
