@@ -614,7 +614,7 @@ def test_gradients_of_bfloat16_are_multiplied_in_it(p, multiplied, monkeypatch):
     assert_allclose(value, exact, rtol=1e-6)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == torch.bfloat16
-        assert multiplied or ((ours.double() - theirs).abs() < 1.01 * 2**-9 * theirs.abs() + 1e-7).all()
+        assert multiplied or ((ours.double() - theirs).abs() < 1.01 * 2**-8 * theirs.abs() + 1e-7).all()  # its unit
         assert 0 < (ours.double() - theirs).norm() < 2**-8 * theirs.norm()
 
 

@@ -582,7 +582,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             loops = q_spec.learns or q_spec.slope_terms is not None
             few = _EXACT_LIMIT if loops else min(_EXACT_LIMIT, _EXACT_WITHOUT_LOOPS)
             plain = self.divergence == "kl" and self.normalization == "joint" and not group().several
-            if plain and has_pair_loops(q_spec, torch.empty(0, self.n_components, device=device)):
+            if plain and not q_spec.learns and has_pair_loops(q_spec, torch.empty(0, self.n_components, device=device)):
                 few = int(_EXACT_LIMIT * _TIMES_BY_LOOPS)
             return "interpolation" if n > few else "exact"
         if lookup and device.type == "cpu" and can_use_tree(p, q_spec, self.n_components):
