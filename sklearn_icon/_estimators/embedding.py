@@ -716,8 +716,8 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def __sklearn_tags__(self):
         """Distances of rows where metric is "precomputed"."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = self._is_pairwise()
         spec = self._specs_or_none()[0]
+        tags.input_tags.pairwise = spec is not None and spec.pairwise
         tags.input_tags.positive_only = spec is not None and spec.keys == "tokens"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

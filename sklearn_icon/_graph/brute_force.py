@@ -29,20 +29,30 @@ FAR_NORM = 1e15  # of rows that products in single precision cannot tell apart: 
 _FINITE = {"nnan", "nsz", "reassoc", "contract", "arcp"}
 
 
-def nearest_candidates(X: Array, reference: Array, n_candidates: int, n_threads: int) -> tuple[Array, Array]:
+def nearest_candidates(
+    X: Array, reference: Array | None, n_candidates: int, n_threads: int, right: Array | None = None
+) -> tuple[Array, Array]:
     """(the keys nearest to each row, squared distance that no other is within), of rows in single precision.
 
     Candidates come unordered, -1 where there are too few. Rows are searched among themselves where X is the reference,
-    each a candidate of its own. The distance holds but for rounding and rows beyond `FAR_NORM`, and is -1 where those
-    left too few candidates.
+    each a candidate of its own; `right` is the right factor of a reference that is known. The distance holds but for
+    rounding and rows beyond `FAR_NORM`, and is -1 where those left too few candidates.
     """
     own, n = X is reference, len(X)
     order = _near_together(X) if own else np.arange(n)
-    left, right = _factors(X[order])
-    rows, right = _Rows(left, n_candidates), right if own else _factors(reference)[1]
-    with blas_in_one_thread(), ThreadPoolExecutor(n_threads) as pool:
-        for meetings in _tournament(_blocks(len(left))) if own else [[(block, None) for block in _blocks(len(left))]]:
-            list(pool.map(partial(_meet, rows, right), *zip(*meetings, strict=True)))
+    left, of_rows = factors(X[order])
+    if right is None:
+        right = of_rows if own or reference is None else factors(reference)[1]
+    rows = _Rows(left if own else left[:n], n_candidates)
+    with blas_in_one_thread():
+        blocks = _blocks(len(rows.left))
+        if len(blocks) == 1:
+            _meet(rows, right, blocks[0], blocks[0] if own else None)
+        else:
+            rounds = _tournament(blocks) if own else [[(block, None) for block in blocks]]
+            with ThreadPoolExecutor(n_threads) as pool:
+                for meetings in rounds:
+                    list(pool.map(partial(_meet, rows, right), *zip(*meetings, strict=True)))
     _settle(rows.sq_limit, rows.count[:n], rows.sq, rows.keys, n_candidates)
     found = rows.keys[:n, :n_candidates]
     candidates, sq_limit = np.empty((n, n_candidates), dtype=np.int32), np.empty(n, dtype=np.float32)
@@ -74,7 +84,7 @@ class _Rows:
         return self.sq_limit[rows], self.count[rows], self.sq[rows], self.keys[rows]
 
 
-def _factors(X: Array) -> tuple[Array, Array]:
+def factors(X: Array) -> tuple[Array, Array]:
     """(left, right), whose product is all squared distances; rows that fill up the last run are far from all."""
     n, width = X.shape
     sq = np.full(-(-n // _RUN) * _RUN, _FAR)

@@ -20,12 +20,12 @@ from .brute_force import (
     _TILE,
     FAR_NORM,
     _blocks,
-    _factors,
     _mixed,
     _offer_to_columns,
     _offer_to_rows,
     _Rows,
     _settle,
+    factors,
     pair_sq_distances,
 )
 from .exact import SPARE, in_blocks, scan_all
@@ -60,7 +60,7 @@ class _Side:
         self.space, self.scale, self.farthest, self.first = space, scale, farthest, first
         self.k = min(k, len(space.reference))
         self.norm, self.width = np.sqrt(sq_norms(near)), near.shape[1]
-        left, self.right = _factors(near)
+        left, self.right = factors(near)
         self.rows = _Rows(left, self.k + SPARE)
         limit = farthest / scale**2 + 2 * self._error(farthest)
         self.rows.sq_limit[: len(near)] = np.nextafter(np.minimum(limit, _FAR).astype(np.float32), _FAR)

@@ -11,6 +11,7 @@ The cosine distance is `|u - v|^2 / 2` of unit rows.
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,6 +27,8 @@ from .ring import ring_neighbors
 from .search import Neighbors, bytes_of_search, search
 from .shared import shared
 from .space import as_scikit_learn, space_of
+
+_MOST_INDEXED = 1 << 26  # numbers of a reference that is searched again, up to which they are kept in single precision
 
 
 def nearest_neighbors(
@@ -106,7 +109,7 @@ def cross_neighbors(
     names, seed = ("X", "reference"), _seed_of_ties(random_state)
     space = space_of(X, reference, metric, metric_params, names, False, seed)
     if kept is not None and space.lasts:
-        kept[metric] = space
+        kept[metric] = replace(space, index={}) if space.reference.size <= _MOST_INDEXED else space
     return search(space, n_neighbors, n_jobs, random_state)
 
 

@@ -62,12 +62,21 @@ def propose(space: Space, k: int, tree: bool, n_jobs: Jobs) -> tuple[Array, Doub
 
 def propose_compiled(space: Space, k: int, n_jobs: Jobs) -> tuple[Array, Doubt]:
     """(candidates, what leaves a doubt), by products in single precision of rows brought near zero."""
-    from .brute_force import FAR_NORM, nearest_candidates
+    from .brute_force import FAR_NORM, factors, nearest_candidates
 
-    X, reference, scale = near_zero(space)
-    n_candidates = min(len(reference), k + space.own + SPARE)
-    candidates, sq_limit = nearest_candidates(X, reference, n_candidates, effective_n_jobs(n_jobs))
-    if n_candidates == len(reference):
+    n, index = len(space.reference), space.index
+    n_candidates = min(n, k + space.own + SPARE)
+    if index is None:
+        X, reference, scale = near_zero(space)
+        candidates, sq_limit = nearest_candidates(X, reference, n_candidates, effective_n_jobs(n_jobs))
+    else:
+        if not index:
+            near = NearZero(space)
+            index["near"] = near, factors(near.of(space.reference))[1]
+        near, right = index["near"]
+        X, scale = near.of(space.X), near.scale
+        candidates, sq_limit = nearest_candidates(X, None, n_candidates, effective_n_jobs(n_jobs), right)
+    if n_candidates == n:
         return candidates, np.isinf
     norm = np.sqrt(sq_norms(X))
 

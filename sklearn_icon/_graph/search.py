@@ -91,7 +91,7 @@ def search(space: Space, k: int, n_jobs: Jobs, random_state: Seed, ranked: bool 
         compares_all = n**2 * (40.0 + cost) <= _DEVICE_ALL
         return _search_on(device, space, k, rows, run, None if compares_all else _sample_of(n, 4 * SAMPLE))
     by_products = bool(space.root) and not sparse and n >= max(_FEW_ROWS, 4 * (k + SPARE))
-    scanned = space.compiled and not space.own and len(rows) <= _SCANNED_ROWS
+    scanned = space.compiled and not space.own and len(rows) <= _SCANNED_ROWS and space.index is None
     if affordable and (scanned or not (by_products or tree)):
         indices, distances = scan_all(space, k, rows, run)
         return Neighbors(indices, distances, exact=True)

@@ -47,6 +47,7 @@ class Space:
     """Rows to search from and among. Where `root` is set, a distance is `root(squared euclidean) / unit`.
 
     Of rows of one rank among several `first_row` is the number of row 0, and `first_key` that of the reference's row 0.
+    `index` holds what the reference was made into, where it is searched again.
     """
 
     X: Any
@@ -62,6 +63,7 @@ class Space:
     first_row: int | None = None
     first_key: int = 0
     shift: Any = 0
+    index: dict | None = None
 
     @property
     def lasts(self) -> bool:

@@ -18,6 +18,7 @@ from sklearn_icon import ICONEmbedding
 from sklearn_icon._core.team import torch_threads
 from sklearn_icon._graph import brute_force as _brute_force
 from sklearn_icon._graph import exact, proposals
+from sklearn_icon._graph import neighbors as _neighbors
 from sklearn_icon._graph import search as _search
 from sklearn_icon._graph import space as _space
 from sklearn_icon._graph.neighbors import count_components, cross_neighbors, nearest_neighbors
@@ -562,6 +563,26 @@ def test_candidates_of_tiles(monkeypatch, n, k):
             candidates, sq_limit = _brute_force.nearest_candidates(rows, X, k, n_threads)
             np.testing.assert_array_equal(np.sort(candidates), np.sort(np.argsort(sq, axis=1)[:, :k]))
             np.testing.assert_allclose(sq_limit, np.sort(sq, axis=1)[:, k - 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("far", [0.0, 1e6])
+def test_a_reference_that_is_kept_is_searched_alike(monkeypatch, metric, far):
+    monkeypatch.setattr(_space, "_COMPILED_ROWS", 0)
+    rng = np.random.default_rng(0)
+    X, new, kept = rng.normal(size=(3000, 9)) + far, rng.normal(size=(40, 9)) + far, {}
+    X[:30], new[0], new[1] = X[30], X[30], 1e3 * X[5]
+    expected = cross_neighbors(new, X, 12, metric=metric)
+    for rows in (slice(0, 1), slice(0, 40), slice(3, 4), slice(1, 20)):  # the first without an index, which follows
+        found = cross_neighbors(new[rows], X, 12, metric=metric, kept=kept)
+        np.testing.assert_array_equal(found.indices, expected.indices[rows])
+        np.testing.assert_array_equal(found.distances, expected.distances[rows])
+    assert list(kept[metric].index) == ["near"]
+    monkeypatch.setattr(_neighbors, "_MOST_INDEXED", X.size - 1)
+    many = {}
+    found = [cross_neighbors(new[:5], X, 12, metric=metric, kept=many) for _ in range(2)]
+    np.testing.assert_array_equal(found[1].indices, expected.indices[:5])
+    assert many[metric].index is None
 
 
 @pytest.mark.usefixtures("large")
