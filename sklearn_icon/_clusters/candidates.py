@@ -22,7 +22,7 @@ from .soft_k_means import moved
 
 _K_MEANS_STARTS, _STARTS_AMONG_EIGENVECTORS = 6, 3  # the second are settled whatever they are
 _LEAST_KEPT, _MOST_KEPT, _KEPT_ROWS = 6, 9, 12_000  # partitions between rounds: fewer of many rows
-_MOST_EIGENVECTORS, _LEAST_EIGENVECTORS = 120, 10  # the first of clusters, the second of what a search groups rows by
+_MOST_EIGENVECTORS = 120
 
 
 class Asked(NamedTuple):
@@ -102,8 +102,7 @@ def _found(
     if by_means is not None:
         found["settled k-means"] = settled(rows, by_means, asked.seed, settings.max_iter)
     if near is not None:
-        of_cut = near[:, : settings.n_clusters]
-        labels = recalled("k-means of eigenvectors", lambda: _partition_of(of_cut, asked, sample_weight, rows.known))
+        labels = recalled("k-means of eigenvectors", lambda: _partition_of(near, asked, sample_weight, rows.known))
         found["cut"] = settled(rows, labels, asked.seed, settings.max_iter)
     n_kept = settings.starts(int(np.clip(_KEPT_ROWS // p.shape[0], _LEAST_KEPT, _MOST_KEPT)))
     how = rows, X if near is None else near, list(found.values()), n_kept, asked.seed, settings.max_iter
@@ -130,15 +129,12 @@ def _k_means(
 
 
 def _eigenvectors(p: Conditional, asked: Asked, sample_weight: np.ndarray) -> np.ndarray | None:
-    """The leading eigenvectors of p's flow, as many as clusters relax the cut; None where that is too many.
-
-    Of few clusters they are more, as a few vectors give rows of different clusters the same numbers.
-    """
+    """The leading eigenvectors of p's flow, which relax the cut; None where they are too many to be worth it."""
     if asked.settings.n_clusters > _MOST_EIGENVECTORS:
         return None
     measure = measure_of(p, SharedCluster(), sample_weight)
-    flow, n_vectors = symmetric_flow(p, 1, measure), asked.settings.n_clusters
-    return leading_eigenvectors(flow, n_vectors, asked.seed, n_rough=max(0, _LEAST_EIGENVECTORS - n_vectors))
+    flow = symmetric_flow(p, 1, measure)
+    return leading_eigenvectors(flow, asked.settings.n_clusters, asked.seed)
 
 
 def _partition_of(

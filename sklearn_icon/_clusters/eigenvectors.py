@@ -8,12 +8,8 @@ _ROUNDS, _DEGREE, _LARGEST = 60, 20, 18.0  # of the filter; e^18 is what it mult
 _ALL = 5  # rows for each vector, up to which all eigenvectors are computed
 
 
-def leading_eigenvectors(
-    flow: sparse.csr_array, n_vectors: int, seed: int, tol: float = 1e-4, n_rough: int = 0
-) -> np.ndarray:
+def leading_eigenvectors(flow: sparse.csr_array, n_vectors: int, seed: int, tol: float = 1e-4) -> np.ndarray:
     """Those of D^-1 W, the largest eigenvalue first, until |S u - lambda u| <= tol of S = D^-1/2 W D^-1/2.
-
-    `n_rough` more are returned as they are then, however far from converged.
 
     By a block of vectors, that Chebyshev polynomials of S filter: products with S cost little where W is sparse, while
     a factorisation fills in where rows have many dimensions. Blocks find the equal eigenvalues of groups that nothing
@@ -22,11 +18,9 @@ def leading_eigenvectors(
     degrees = np.asarray(flow.sum(axis=1)).ravel()
     root = np.sqrt(np.where(degrees > 0, degrees, 1))
     scaled = sparse.csr_array(sparse.diags_array(1 / root) @ flow @ sparse.diags_array(1 / root))
-    n_returned = n_vectors + n_rough
-    if len(root) <= _ALL * n_returned:
-        return np.linalg.eigh(scaled.toarray())[1][:, ::-1][:, :n_returned] / root[:, None]
-    n_block = n_vectors + max(min(n_vectors, 5), n_rough) + _SPARE
-    vectors = np.random.RandomState(seed).standard_normal((len(root), n_block))
+    if len(root) <= _ALL * n_vectors:
+        return np.linalg.eigh(scaled.toarray())[1][:, ::-1][:, :n_vectors] / root[:, None]
+    vectors = np.random.RandomState(seed).standard_normal((len(root), n_vectors + min(n_vectors, 5) + _SPARE))
     vectors[:, 0] = root
     for _ in range(_SMOOTHING):
         vectors = scaled @ vectors
@@ -38,7 +32,7 @@ def leading_eigenvectors(
         if np.linalg.norm(reached - vectors * values, axis=0)[-n_vectors:].max() <= tol:
             break
         vectors = _filtered(scaled, vectors, reached, min(values[0], 1 - 1e-6))
-    return vectors[:, ::-1][:, :n_returned] / root[:, None]
+    return vectors[:, ::-1][:, :n_vectors] / root[:, None]
 
 
 def _filtered(scaled: sparse.csr_array, vectors: np.ndarray, reached: np.ndarray, bound: float) -> np.ndarray:

@@ -79,16 +79,6 @@ def test_one_far_cell_puts_no_groups_together(value, dtype, seed):
     assert adjusted_rand_score(np.delete(y, 7), np.delete(labels, 7)) > 0.95
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_arms_that_few_eigenvectors_do_not_tell_apart_are_found(seed):
-    rng = np.random.RandomState(seed)
-    y = rng.randint(2, size=500)
-    radius = np.sqrt(rng.uniform(0.05, 1, 500)) * 3 * np.pi
-    angle = radius + np.pi * y
-    X = np.c_[radius * np.cos(angle), radius * np.sin(angle)] / 5 + 0.06 * rng.normal(size=(500, 2))
-    assert adjusted_rand_score(y, ICONClustering(2, random_state=seed).fit(X).labels_) == 1
-
-
 @pytest.mark.parametrize("seed", [0, 1, 2, 4])
 def test_few_rows_in_noise_keep_their_bends(seed):
     """Of draws in which p leads from one to the other in few places; of seed 3 all partitions cut alike."""
