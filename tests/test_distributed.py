@@ -560,6 +560,28 @@ def test_maps(two):
         assert "n_neighbors=4200" in found["neighbors"]
 
 
+def _placed_by_ties(rank, n_ranks):
+    draw = np.random.RandomState(0)
+    X, new = (draw.randint(3, size=(n, 7)).astype(np.float32) / 3 for n in (300, 20))
+    part = _cuts(300, n_ranks)[rank]
+    fitted = ICONEmbedding(supervisory="knn", n_neighbors=10, random_state=0).fit(X[part])
+    found = {"placed": fitted.transform(new[rank::n_ranks])}
+    of_sparse = ICONEmbedding(supervisory="knn", random_state=0).fit(sparse.csr_array(X)[part])
+    found["sparse"] = refusal(lambda: of_sparse.transform(sparse.csr_array(new)))
+    of_blocks = ICONEmbedding(supervisory="knn", metric="manhattan", random_state=0).fit(X[part])
+    found["manhattan"] = refusal(lambda: of_blocks.transform(new))
+    whole = distributed.gather(fitted)
+    return found | {"whole": whole and whole.transform(new)}
+
+
+def test_new_rows_of_ranks_settle_ties_as_one_process_does(two):
+    ranks = two(_placed_by_ties)
+    for rank, found in enumerate(ranks):
+        np.testing.assert_array_equal(found["placed"], ranks[0]["whole"][rank :: len(ranks)])
+        assert "they are sparse; call distributed.gather(map) on every rank" in found["sparse"]
+        assert "metric='manhattan'; call distributed.gather(map)" in found["manhattan"]
+
+
 K_MEANS = {"supervisory": supervisory.Gaussian(sigma=0), "encoder": "lookup", "divergence": "reverse_kl"}
 
 

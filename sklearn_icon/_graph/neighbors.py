@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,6 +28,7 @@ from .ring import ring_neighbors
 from .search import Neighbors, bytes_of_search, search
 from .shared import shared
 from .space import as_scikit_learn, space_of
+from .ties import k_smallest
 
 _MOST_INDEXED = 1 << 26  # numbers of a reference that is searched again, up to which they are kept in single precision
 
@@ -111,6 +113,40 @@ def cross_neighbors(
     if kept is not None and space.lasts:
         kept[metric] = replace(space, index={}) if space.reference.size <= _MOST_INDEXED else space
     return search(space, n_neighbors, n_jobs, random_state)
+
+
+def cross_neighbors_of_ranks(
+    X: Rows, reference: Rows, n_neighbors: int, *, metric: Metric, metric_params: dict | None, n_jobs: Jobs
+) -> tuple[Array, Array]:
+    """(indices, distances) as of `cross_neighbors` for the rows of this rank among those that all hold in reference.
+
+    Each rank finds the nearest of its own for the rows of all; those of all ranks are put together as one process
+    settles ties, by squared distances.
+    """
+    ranks, X, reference = group(), _validated(X, "X"), _validated(reference, "reference")
+    n_new, (first, n) = ranks.objects(X.shape[0]), ranks.first_of(reference.shape[0])
+    sparse = sp.issparse(X) or sp.issparse(reference)
+    if not sparse:
+        space = space_of(ranks.gathered(X), reference, metric, metric_params, ("X", "reference"), False, 0)
+    if sparse or not space.root:
+        what = "they are sparse" if sparse else f"metric={metric!r}"
+        raise ValueError(
+            f"new rows are placed over ranks where they are dense and metric is 'euclidean', 'sqeuclidean' or "
+            f"'cosine', but {what}; call distributed.gather(map) on every rank, and transform by the map that rank 0 "
+            "gets."
+        )
+    squared = replace(space, root=np.positive, unit=1.0, dtype=np.dtype(np.float64), first_key=first)
+    found, ends = search(squared, min(n_neighbors, reference.shape[0]), n_jobs, None), np.cumsum([0, *n_new])
+    swapped = (
+        ranks.swapped([part[start:end].ravel() for start, end in pairwise(ends)])
+        for part in (found.indices, found.distances)
+    )
+    indices, sq = (np.hstack([part.reshape(X.shape[0], -1) for part in of_ranks]) for of_ranks in swapped)
+    order = np.argsort(indices, axis=1)
+    indices, sq = (np.take_along_axis(part, order, axis=1) for part in (indices, sq))
+    own = replace(space, X=space.X[ends[ranks.rank] : ends[ranks.rank + 1]])
+    indices, sq = k_smallest(sq, indices, min(n_neighbors, n), own.keys)
+    return indices, space.finished(sq)
 
 
 def graph_neighbors(X: Rows) -> Array:

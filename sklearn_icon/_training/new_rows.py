@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,7 +16,7 @@ from .._core.group import group
 from .._core.pieces import OWN_COPY, is_above, room
 from .._core.rows import is_fixed, match_rows, row_digests
 from .._core.types import Array, Jobs, Rows
-from .._graph.neighbors import cross_neighbors
+from .._graph.neighbors import cross_neighbors, cross_neighbors_of_ranks
 
 _NEIGHBORS = 15
 _KEPT: WeakKeyDictionary = WeakKeyDictionary()
@@ -132,24 +131,10 @@ class FittedRows:
             kernel, n_positives = p_spec.neighborhood, self.n_positives
         how: dict[str, Any] = {"metric": kernel.metric, "metric_params": kernel.metric_params, "n_jobs": n_jobs}
         if group().several:
-            indices, distances = self._nearest_of_ranks(X, n_positives, how)
+            indices, distances = cross_neighbors_of_ranks(X, self.X, n_positives, **how)
         else:
             indices, distances = cross_neighbors(X, self.X, min(n_positives, self.n_rows), kept=self.kept, **how)[:2]
         weights = rows_of_table(kernel.rows_at(distances), indices, group().total(self.n_rows))
         if self.kind == "features":
             return weights, self.seen(X)
         return weights, np.where(distances[:, 0] == 0, indices[:, 0], -1)
-
-    def _nearest_of_ranks(self, X: Rows, n_positives: int, how: dict[str, Any]) -> tuple[Array, Array]:
-        """(indices, distances) of the fitted rows of all ranks that are nearest to rows of this rank."""
-        ranks, k = group(), min(n_positives, self.n_rows)
-        first, n = ranks.first_of(self.n_rows)
-        ends = np.cumsum([0, *ranks.objects(X.shape[0])])
-        found = cross_neighbors(ranks.gathered(X), self.X, k, **how)
-        parts = (
-            ranks.swapped([part[start:end].ravel() for start, end in pairwise(ends)])
-            for part in (found.indices + first, found.distances)
-        )
-        indices, distances = (np.hstack([part.reshape(X.shape[0], -1) for part in of_ranks]) for of_ranks in parts)
-        nearest = np.lexsort((indices, distances), axis=1)[:, : min(n_positives, n)]
-        return np.take_along_axis(indices, nearest, axis=1), np.take_along_axis(distances, nearest, axis=1)
