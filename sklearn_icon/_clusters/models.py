@@ -124,9 +124,8 @@ class _Linears(Models):
         means = np.stack([_means(self.rows, y, self.n_clusters, self.of_means, self.shift) for y in starts])
         means, sharpness = (means - self.shift) * self.factor, _LINEAR_SHARPNESS / self.X.shape[1]
         weights = 2 * sharpness * means, -sharpness * np.square(means).sum(axis=2)
-        for again in np.flatnonzero(np.ptp(starts, axis=1) == 0)[
-            1:
-        ]:  # one cluster is a saddle: Adam stays at the first
+        of_one = np.flatnonzero(np.ptp(starts, axis=1) == 0)  # cluster: a saddle, which Adam leaves from beside it
+        for again in of_one[1:]:
             weights[0][again] += _BESIDE * np.random.RandomState(0).standard_normal(means.shape[1:])
         self.params = [torch.tensor(part, **self.run.like, requires_grad=True) for part in weights]
         return self

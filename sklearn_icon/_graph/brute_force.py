@@ -29,20 +29,17 @@ FAR_NORM = 1e15  # of rows that products in single precision cannot tell apart: 
 _FINITE = {"nnan", "nsz", "reassoc", "contract", "arcp"}
 
 
-def nearest_candidates(
-    X: Array, reference: Array | None, n_candidates: int, n_threads: int, right: Array | None = None
-) -> tuple[Array, Array]:
+def nearest_candidates(X: Array, right: Array | None, n_candidates: int, n_threads: int) -> tuple[Array, Array]:
     """(the keys nearest to each row, squared distance that no other is within), of rows in single precision.
 
-    Candidates come unordered, -1 where there are too few. Rows are searched among themselves where X is the reference,
-    each a candidate of its own; `right` is the right factor of a reference that is known. The distance holds but for
-    rounding and rows beyond `FAR_NORM`, and is -1 where those left too few candidates.
+    Candidates come unordered, -1 where there are too few. `right` is the right one of the `factors` of a reference;
+    without one, rows are searched among themselves, each a candidate of its own. The distance holds but for rounding
+    and rows beyond `FAR_NORM`, and is -1 where those left too few candidates.
     """
-    own, n = X is reference, len(X)
+    own, n = right is None, len(X)
     order = _near_together(X) if own else np.arange(n)
     left, of_rows = factors(X[order])
-    if right is None:
-        right = of_rows if own or reference is None else factors(reference)[1]
+    right = of_rows if right is None else right
     rows = _Rows(left if own else left[:n], n_candidates)
     with blas_in_one_thread():
         blocks = _blocks(len(rows.left))

@@ -62,20 +62,13 @@ def propose(space: Space, k: int, tree: bool, n_jobs: Jobs) -> tuple[Array, Doub
 
 def propose_compiled(space: Space, k: int, n_jobs: Jobs) -> tuple[Array, Doubt]:
     """(candidates, what leaves a doubt), by products in single precision of rows brought near zero."""
-    from .brute_force import FAR_NORM, factors, nearest_candidates
+    from .brute_force import FAR_NORM, nearest_candidates
 
-    n, index = len(space.reference), space.index
+    n = len(space.reference)
     n_candidates = min(n, k + space.own + SPARE)
-    if index is None:
-        X, reference, scale = near_zero(space)
-        candidates, sq_limit = nearest_candidates(X, reference, n_candidates, effective_n_jobs(n_jobs))
-    else:
-        if not index:
-            near = NearZero(space)
-            index["near"] = near, factors(near.of(space.reference))[1]
-        near, right = index["near"]
-        X, scale = near.of(space.X), near.scale
-        candidates, sq_limit = nearest_candidates(X, None, n_candidates, effective_n_jobs(n_jobs), right)
+    near, right = (NearZero(space), None) if space.own else _reference_of(space)
+    X, scale = near.of(space.X), near.scale
+    candidates, sq_limit = nearest_candidates(X, right, n_candidates, effective_n_jobs(n_jobs))
     if n_candidates == n:
         return candidates, np.isinf
     norm = np.sqrt(sq_norms(X))
@@ -88,6 +81,17 @@ def propose_compiled(space: Space, k: int, n_jobs: Jobs) -> tuple[Array, Doubt]:
         return ~((sq * (1 + 32 * np.finfo(space.dtype).eps) < sq_limit - error) & (reach < FAR_NORM))
 
     return candidates, doubt
+
+
+def _reference_of(space: Space) -> tuple[NearZero, Array]:
+    """The reference near zero and its right factor; those of before where it is searched again."""
+    from .brute_force import factors
+
+    index = {} if space.index is None else space.index
+    if not index:
+        near = NearZero(space)
+        index["near"] = near, factors(near.of(space.reference))[1]
+    return index["near"]
 
 
 def error_of_products(norm: Array, reach: Array, width: int) -> Array:

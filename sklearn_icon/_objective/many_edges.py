@@ -60,13 +60,13 @@ def turned_rows(parts: list[Array], firsts: Array, shape: tuple[int, int]) -> sp
 
 def summed_here(rows: sparse.csr_array, first: int) -> sparse.csr_array:
     """The symmetric matrix of pairs that a rank sums over: those of its rows, and every other one that it shares."""
-    n = rows.shape[1]
-    indptr, edges = np.zeros(n + 1, dtype=np.int64), (rows.indptr, rows.indices, first)
-    _count_here(*edges, indptr)
+    n, edges = rows.shape[1], (rows.indptr, rows.indices, first, rows.data)
+    indptr = np.zeros(n + 1, dtype=np.int64)
+    _enter_here(*edges, indptr[1:], rows.indices[:0], rows.data[:0])
     np.cumsum(indptr, out=indptr)
     narrow = np.int32 if max(indptr[-1], n) <= np.iinfo(np.int32).max else np.int64
     indices, data = np.empty(indptr[-1], narrow), np.empty(indptr[-1], rows.dtype)
-    _fill_here(*edges, rows.data, indptr[:-1].copy(), indices, data)
+    _enter_here(*edges, indptr[:-1].copy(), indices, data)
     return sparse.csr_array((data, indices, indptr.astype(narrow)), shape=(n, n))
 
 
@@ -218,38 +218,20 @@ def _fill_rows(rows: Array, keys: Array, weights: Array, first: int, at: Array, 
 
 
 @njit(nogil=True)
-def _is_here(i: int, j: int, inside: bool) -> bool:
-    """Whether the rank of row i sums over a pair; of two ranks one does."""
-    return inside or (i < j) == ((i + j) % 2 == 0)
-
-
-@njit(nogil=True)
-def _count_here(indptr: Array, indices: Array, first: int, counts: Array) -> None:
-    """counts[i + 1] = entries of row i of the pairs that are summed here, in both directions."""
-    last = first + len(indptr) - 1
-    for i in range(first, last):
-        for e in range(indptr[i - first], indptr[i - first + 1]):
-            j = indices[e]
-            inside = first <= j < last
-            if _is_here(i, j, inside):
-                counts[i + 1] += 1
-                if not inside:
-                    counts[j + 1] += 1
-
-
-@njit(nogil=True)
-def _fill_here(
+def _enter_here(
     indptr: Array, indices: Array, first: int, data: Array, at: Array, columns: Array, values: Array
 ) -> None:
-    """Enter these pairs at both of their rows, whose next entries are `at`."""
+    """Enter the pairs that are summed here at both of their rows, whose next entries are `at`; without room, count."""
     last = first + len(indptr) - 1
     for i in range(first, last):
         for e in range(indptr[i - first], indptr[i - first + 1]):
             j = indices[e]
             inside = first <= j < last
-            if _is_here(i, j, inside):
-                columns[at[i]], values[at[i]] = j, data[e]
+            if inside or (i < j) == ((i + j) % 2 == 0):  # of two ranks one sums over a pair
+                if len(columns):
+                    columns[at[i]], values[at[i]] = j, data[e]
                 at[i] += 1
                 if not inside:
-                    columns[at[j]], values[at[j]] = i, data[e]
+                    if len(columns):
+                        columns[at[j]], values[at[j]] = i, data[e]
                     at[j] += 1

@@ -559,8 +559,9 @@ def test_candidates_of_tiles(monkeypatch, n, k):
     X, new = (rng.normal(size=(size, 4)).astype(np.float32) for size in (n, 23))
     for rows in (X, new):
         sq = np.square(rows[:, None].astype(float) - X).sum(2)
+        right = None if rows is X else _brute_force.factors(X)[1]
         for n_threads in (1, 3):
-            candidates, sq_limit = _brute_force.nearest_candidates(rows, X, k, n_threads)
+            candidates, sq_limit = _brute_force.nearest_candidates(rows, right, k, n_threads)
             np.testing.assert_array_equal(np.sort(candidates), np.sort(np.argsort(sq, axis=1)[:, :k]))
             np.testing.assert_allclose(sq_limit, np.sort(sq, axis=1)[:, k - 1], rtol=1e-4, atol=1e-5)
 
