@@ -41,8 +41,10 @@ from sklearn_icon._estimators import classifier as classifier_module
 from sklearn_icon._estimators import clustering, embedding
 from sklearn_icon._graph import mutual, ring, search, space
 from sklearn_icon._graph.neighbors import _seed_of_ties, nearest_neighbors
+from sklearn_icon._objective.drawn import DrawnPotential
 from sklearn_icon._objective.grid import GridPotential
 from sklearn_icon._objective.loss import Loss
+from sklearn_icon._objective.tree import TreePotential
 from sklearn_icon._optim.train import Run
 from sklearn_icon._training.maps import losses_of
 from sklearn_icon.metrics import knn_recall
@@ -432,52 +434,57 @@ def blobs(n, dtype=np.float32):
     return X
 
 
-def _gradients(X, part, z, n_components):
+def _gradients(X, part, z, way, q):
     """Loss, its gradient and what each row adds, of a map of the rows of all ranks."""
     with together("map") as ranks:
         ranks.number(len(X[part]))
         p = supervisory.Gaussian(10, n_neighbors=30).conditional(X[part])
         run = Run(torch.float32, torch.device("cpu"))
-        loss = Loss(learned.StudentT(), normalization="joint")
-        objective = loss.over(p, run, n_components=n_components, potential=GridPotential)
+        potential = partial(DrawnPotential, near=p.among_all, rng=np.random.RandomState(5)) if way == "drawn" else way
+        objective = Loss(q, normalization="joint").over(p, run, n_components=z.shape[1], potential=potential)
         z = torch.as_tensor(z)
         found = [objective.gradient(z, 4.0), objective.gradient(z, 1.0, True, False)]
         objective.refine(100, None)
         return found, losses_of(objective, z)
 
 
-SUMMED = [
-    (12_000, 2),
-    (700, 1),
-    (700, 2),
-]  # rows, dimensions: by compiled loops, the loss by a grid; by torch
+SUMMED = {  # rows, dimensions, what sums over all pairs, kernel
+    "grid by compiled loops, the loss too": (12_000, 2, GridPotential, learned.StudentT()),
+    "grid in one dimension, by torch": (700, 1, GridPotential, learned.StudentT()),
+    "grid by torch": (700, 2, GridPotential, learned.StudentT()),
+    "all pairs by compiled loops": (1500, 2, None, learned.StudentT()),
+    "all pairs by tiles": (700, 3, None, learned.StudentT(df=2.0)),
+    "all pairs of far rows": (700, 2, None, learned.Gaussian(sigma=0.05)),
+    "tree": (1500, 3, TreePotential, learned.StudentT()),
+    "drawn keys": (12_000, 2, "drawn", learned.StudentT()),
+    "drawn keys in many dimensions": (1500, 5, "drawn", learned.Gaussian(sigma=9.0)),
+}
 
 
-def sums_of(n, d, part):
+def sums_of(name, part):
+    n, d, way, q = SUMMED[name]
     z = np.random.RandomState(1).normal(size=(n, d)).astype(np.float32) * 8
-    return _gradients(blobs(n), part, z, d)
+    return _gradients(blobs(n), part, z, way, q)
 
 
 def _sums(rank, n_ranks):
-    found = {}
-    for n, d in SUMMED:
-        found[n, d] = sums_of(n, d, _cuts(n, n_ranks)[rank])
-    return found
+    return {name: sums_of(name, _cuts(SUMMED[name][0], n_ranks)[rank]) for name in SUMMED}
 
 
 @pytest.mark.parametrize("n_ranks", BY)
 def test_sums_of_maps_are_those_of_one_process(n_ranks, request):
     ranks = request.getfixturevalue(n_ranks)(_sums)
-    for n, d in SUMMED:
-        steps, each = of_one_process(sums_of, n, d)
+    for name in SUMMED:
+        steps, each = of_one_process(sums_of, name)
         for found in ranks:
-            three = zip(found[n, d][0], steps, ranks[0][n, d][0], strict=True)
+            three = zip(found[name][0], steps, ranks[0][name][0], strict=True)
             for (loss, gradient), (one_loss, one_gradient), (_, same) in three:
-                assert abs(loss - one_loss) < 2e-5 * abs(one_loss)
+                assert abs(loss - one_loss) < 2e-5 * abs(one_loss), name
                 size = float(one_gradient.abs().max())
-                np.testing.assert_allclose(gradient, one_gradient, rtol=0, atol=2e-4 * size)
+                np.testing.assert_allclose(gradient, one_gradient, rtol=0, atol=2e-4 * size, err_msg=name)
                 assert torch.equal(gradient, same)
-        np.testing.assert_allclose(np.concatenate([found[n, d][1] for found in ranks]), each, rtol=1e-3, atol=1e-8)
+        of_rows = np.concatenate([found[name][1] for found in ranks])
+        np.testing.assert_allclose(of_rows, each, rtol=1e-3, atol=1e-8, err_msg=name)
 
 
 def fit_map(part, n, turn=1.0):
@@ -515,10 +522,10 @@ def _shared_maps(rank, n_ranks):
     maps = {
         "divergence": ICONEmbedding(divergence="jensen_shannon"),
         "debias": ICONEmbedding(debias=0.1),
-        "n_components": ICONEmbedding(n_components=3),
+        "learned": ICONEmbedding(learned=learned.UniformMixture(learned.StudentT(), 0.1)),
+        "pole": ICONEmbedding(learned=learned.Harmonic(n=3), method="exact"),
         "init": ICONEmbedding(init="spectral"),
         "array": ICONEmbedding(init=X[:, :2]),
-        "method": ICONEmbedding(method="exact"),
         "metric": ICONEmbedding(metric="manhattan"),
         "warm_start": ICONEmbedding(warm_start=True),
         "supervisory": ICONEmbedding(supervisory="walk"),
@@ -527,6 +534,35 @@ def _shared_maps(rank, n_ranks):
     found["refused"]["sparse"] = refusal(lambda: ICONEmbedding().fit(sparse.csr_array(X)))
     found["neighbors"] = refusal(lambda: ICONEmbedding(n_neighbors=4200).fit(X))
     return found
+
+
+WAYS = {  # beside grids; the method that a fit tells
+    "exact": ({"method": "exact"}, "exact"),
+    "sampled": ({"method": "sampled"}, "sampled"),
+    "solid": ({"n_components": 3}, "barnes_hut"),
+    "many dimensions": ({"n_components": 5, "method": "sampled"}, "sampled"),
+}
+
+
+def fit_ways(part):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_EXACT_LIMIT", "_MOST_BY_FIRST"):
+            patch.setattr(embedding, name, 100)
+        maps = {"supervisory": "knn", "random_state": 2, "max_iter": 60}
+        fits = {name: ICONEmbedding(**given, **maps).fit(blobs(900)[part]) for name, (given, _) in WAYS.items()}
+    return {name: (fit.embedding_, fit.kl_divergence_, fit.method_) for name, fit in fits.items()}
+
+
+def _ways(rank, n_ranks):
+    return fit_ways(_cuts(900, n_ranks)[rank])
+
+
+def test_maps_by_all_pairs_by_drawn_keys_and_by_a_tree(two):
+    first, second = two(_ways)
+    for name, (places, kl, method) in fit_ways(slice(None)).items():
+        assert (first[name][2], method) == (WAYS[name][1],) * 2
+        assert len(first[name][0]) + len(second[name][0]) == len(places)
+        assert first[name][1] == second[name][1] == pytest.approx(kl, rel=0.02), name
 
 
 @pytest.mark.slow
@@ -676,6 +712,7 @@ def _fits_that_go_on(rank, n_ranks, folder):
     maps = {"supervisory": "knn", "random_state": 2, "max_iter": 30}
     cases = {
         "map": (ICONEmbedding(**maps), blobs(4200), 45),
+        "drawn": (ICONEmbedding(method="sampled", **maps), blobs(10_200), 35),
         "k-means": (ICONClustering(9, random_state=0, **K_MEANS), blobs(11_000), 400),
     }
     found = {}
@@ -705,9 +742,10 @@ def _result(fit):
 
 def test_a_checkpoint_of_ranks(two, tmp_path):
     first, second = two(partial(_go_on, folder=tmp_path))
-    assert all("rank 1 of 2 failed: ValueError: half-way" in first[name, "error"] for name in ("map", "k-means"))
+    fits = "map", "drawn", "k-means"
+    assert all("rank 1 of 2 failed: ValueError: half-way" in first[name, "error"] for name in fits)
     for found in (first, second):
-        for name in ("map", "k-means"):
+        for name in fits:
             usual, same, whole, others = (found[name][how] for how in ("usual", "same", "whole", "others"))
             np.testing.assert_array_equal(same[0], usual[0])
             np.testing.assert_array_equal(whole[0], usual[0])

@@ -127,6 +127,13 @@ class Conditional:
         return self.weights.shape
 
     @property
+    def among_all(self) -> sparse.csr_array:
+        """The weights of rows of one rank, by the numbers of these among the rows of all; others are empty."""
+        before, after = self.first, self.shape[1] - self.first - self.shape[0]
+        indptr = np.pad(self.weights.indptr, (before, after), mode="edge")
+        return sparse.csr_array((self.weights.data, self.weights.indices, indptr), shape=(self.shape[1],) * 2)
+
+    @property
     def n_choices(self) -> int:
         """How many keys each row chooses from."""
         return self.weights.shape[1] - self.exclude_self

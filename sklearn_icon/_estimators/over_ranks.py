@@ -55,7 +55,7 @@ def of_products(p: Any) -> bool:
 
 
 def _map(case: Any) -> Iterator[str]:
-    """Maps from a grid, each rank with its rows' edges."""
+    """Maps, each rank with its rows' edges and its part of the sum over all pairs."""
     given, p, q = case.given, case.p, case.q
     yield from of_few_rows(case)
     if given["init"] == "spectral":
@@ -75,15 +75,21 @@ def _map(case: Any) -> Iterator[str]:
     for name, needed in (("divergence", "kl"), ("debias", 0)):
         if given[name] != needed:
             yield f"{name}={given[name]!r} is not solved over ranks, which sum plain KL; use {name}={needed!r}."
-    if given["method"] in ("exact", "sampled"):
-        yield f"method={given['method']!r} is not done over ranks, which add grids; use method='auto'."
-    if not (q.euclidean and q.smooth_at_zero) or q.mixture or q.learns or given["n_components"] > 2:
+    if not q.euclidean or q.mixture or q.learns:
+        yield f"learned={q} is not summed over ranks; use 'student_t' or 'gaussian'."
+    elif _by_loops(given, q) and not (q.slope_terms and resolve_device(given["device"]).type == "cpu"):
         yield (
-            f"learned={q} with n_components={given['n_components']} has no grid to be added over ranks; use "
-            "'student_t' or 'gaussian' and one or two components."
+            f"learned={q} with n_components={given['n_components']} and method={given['method']!r} is summed over "
+            "ranks by compiled loops, of 'student_t' and 'gaussian' on the CPU alone; use method='exact'."
         )
     if resolve_device(given["device"]).type not in ("cpu", "cuda"):
         yield f"device={given['device']!r}: over ranks maps are solved on the CPU or CUDA; use device='cpu'."
+
+
+def _by_loops(given: dict[str, Any], q: Any) -> bool:
+    """Whether a map's sums over all pairs are those of compiled loops: neither exact nor from a grid."""
+    gridded = q.smooth_at_zero and given["n_components"] <= 2 and given["method"] != "sampled"
+    return not gridded and given["method"] != "exact"
 
 
 def _k_means(case: Any) -> Iterator[str]:

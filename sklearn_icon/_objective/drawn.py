@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .._core.group import group
 from .._core.team import Team
 from .._core.types import Array
 
@@ -29,8 +30,8 @@ _CHECKED = 5000  # rows whose sums over all keys correct the others', where the 
 class DrawnPotential:
     """Potentials of a kernel that compiled loops know, by keys drawn anew at each call.
 
-    near has each row's near keys as its entries. With `checked` all sums are multiplied by what makes the total of some
-    rows exact.
+    near has each row's near keys as its entries, of ranks those of their own rows. With `checked` all sums are
+    multiplied by what makes the total of some rows exact.
     """
 
     def __init__(
@@ -64,16 +65,27 @@ class DrawnPotential:
 
     def potential(self, place: Array, charges: Tensor) -> tuple[Tensor, Tensor]:
         """Potential, shape (n,), and its gradient, shape (n, d), at the points themselves."""
-        n = len(place)
-        keys = np.sort(self.rng.choice(n, min(_CHECKED if self.checked else _KEYS, n), replace=False))
-        of_points = charges.detach().numpy()
-        sums = self._sums(place, of_points, keys, np.arange(n))
-        if self.checked:
-            exact = self._sums(place, of_points, np.arange(n), keys)[:, 0] - of_points[keys]
-            found = sums[keys, 0] - of_points[keys]
-            ratio = exact.sum(dtype=np.float64) / max(found.sum(dtype=np.float64), np.finfo(np.float32).tiny)
-            sums[:, 0] = of_points + (sums[:, 0] - of_points) * ratio
+        sums = self._estimates(place, charges.detach().numpy(), slice(0, len(place)))
         return torch.from_numpy(sums[:, 0]), torch.from_numpy(sums[:, 1:])
+
+    def at(self, z: Tensor, own: slice) -> tuple[float, slice, Tensor]:
+        """See `GridPotential.at`; all ranks draw the same keys."""
+        sums = self._estimates(self.place(z), np.ones(len(z), dtype=z.numpy().dtype), own)
+        return group().total(float(sums[:, 0].sum(dtype=np.float64))), own, torch.from_numpy(sums[:, 1:])
+
+    def _estimates(self, place: Array, charges: Array, own: slice) -> Array:
+        """(Phi, its gradient) at the points of this rank."""
+        n, ranks = len(place), group()
+        keys = np.sort(self.rng.choice(n, min(_CHECKED if self.checked else _KEYS, n), replace=False))
+        sums = self._sums(place, charges, keys, np.arange(own.start, own.stop))
+        if self.checked:
+            here = keys[(keys >= own.start) & (keys < own.stop)]
+            exact = self._sums(place, charges, np.arange(n), here)[:, 0] - charges[here]
+            found = sums[here - own.start, 0] - charges[here]
+            both = ranks.total(np.array([exact.sum(dtype=np.float64), found.sum(dtype=np.float64)]))
+            ratio = both[0] / max(both[1], np.finfo(np.float32).tiny)
+            sums[:, 0] = charges[own] + (sums[:, 0] - charges[own]) * ratio
+        return sums
 
     def _sums(self, z: Array, charges: Array, keys: Array, rows: Array) -> Array:
         """(Phi, its gradient) of rows, from some keys."""

@@ -23,6 +23,7 @@ import numpy as np
 import scipy.fft
 import torch
 
+from .._core.group import group
 from .._core.team import Team
 from .._core.types import Array
 from .fused import can_fuse
@@ -50,6 +51,8 @@ class GridPotential:
     than `most_nodes`: by default 65,536 in one dimension and 1,400 in two. The threads may be those of another
     potential.
     """
+
+    rng: Any = None  # of potentials that are drawn
 
     def __init__(
         self, learned: DistanceKernel, team: Team | None = None, spacing: float = 0.5, most_nodes: int | None = None
@@ -104,6 +107,17 @@ class GridPotential:
     def potential(self, place: AnyPlacement, charges: Tensor) -> tuple[Tensor, Tensor]:
         """Potential, shape (n,), and its gradient, shape (n, d), at the points themselves."""
         return place.read(self.convolve(place, place.spread(charges)))
+
+    def at(self, z: Tensor, own: slice) -> tuple[float, slice, Tensor]:
+        """(sum of the potential over all points, some of them, its gradient there), of unit charges.
+
+        Ranks have other points of their `own`: each spreads these to a grid, and the grids are added.
+        """
+        place: Any = self.place(z, own)
+        charges = group().total(place.spread(torch.ones_like(z[own, 0])))
+        field = self.convolve(place, charges.clone())
+        summed = torch.sum(charges.double() * field.double())  # what all points read: they are spread as they read
+        return float(summed), own, place.read(field)[1]
 
     def field(self, z: Tensor, margin: float) -> tuple[Array, Array, float, Array, Array]:
         """(field, origin, nodes per unit, lowest, highest coordinates) of the potential of unit charges at z, and

@@ -20,6 +20,6 @@ class Loss(NamedTuple):
     def over(self, p: Conditional, run: Run, **more: Any) -> Objective:
         """D(p || q) as a function of representations, in the precision and on the device of a run."""
         if group().several and self.normalization == "joint":
-            return SharedObjective(p, self.learned, run.dtype, run.device, more.get("n_components"))
+            return SharedObjective(p, self.learned, run.dtype, run.device, more.get("n_components"), more["potential"])
         how: dict[str, Any] = {"divergence": self.divergence, "normalization": self.normalization}
         return Objective(p, self.learned, **how, **run.like, **more)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from .._core.group import group
 from .._core.pieces import at_once
 from .._core.team import Team, torch_threads
 from ..learned._base import LOG_FLOOR, sq_distances
@@ -234,7 +235,7 @@ def joint_normalizer(learned: DistanceKernel, z: Tensor, team: Team | None = Non
         total, push = joint_sums(terms, z)
     else:
         compiled = len(z) > _COMPILED_ROWS and has_pair_loops(learned, z)
-        total, push = _cauchy_sums(z, team) if compiled else (z.new_zeros(()), z)
+        total, push = _cauchy_sums(z, team, slice(0, len(z))) if compiled else (z.new_zeros(()), z)
         if not total > _CROWDED * len(z):
             total, push = _tiled_joint_sums(learned, z)
     if total > len(z) ** 2 * exp(LOG_FLOOR + 20):
@@ -243,6 +244,29 @@ def joint_normalizer(learned: DistanceKernel, z: Tensor, team: Team | None = Non
         z = z.detach().requires_grad_()
         log_z = log_normalizer(learned, z, z, exclude_self=True, n_choices=len(z) - 1).logsumexp(0)
     return float(log_z.detach()), torch.autograd.grad(log_z, z)[0]
+
+
+def joint_normalizer_of_rows(
+    learned: DistanceKernel, z: Tensor, own: slice, team: Team | None = None
+) -> tuple[float, Tensor]:
+    """`joint_normalizer` of a map that several ranks have, with its gradient at the rows that are this one's own."""
+    ranks, n = group(), len(z)
+    if n > _COMPILED_ROWS and has_pair_loops(learned, z):
+        total, push = _cauchy_sums(z, team, own)
+        total = ranks.total(total)
+        if total > _CROWDED * n:
+            return log(total), push.mul_(1 / float(total))
+    parts = row_tiles(own.stop - own.start, n, z.device)
+    tiles = [slice(own.start + part.start, own.start + part.stop) for part in parts]
+    log_sums = [_log_kernel_tile(learned, z, z, rows, True)[1].logsumexp(1).double() for rows in tiles]
+    largest = ranks.largest(max((float(each.max()) for each in log_sums), default=-np.inf))
+    log_z = largest + log(ranks.total(float(sum(float((each - largest).exp().sum()) for each in log_sums))))
+    push = torch.empty_like(z[own])
+    for part, rows in zip(parts, tiles, strict=True):
+        sq, log_k = _log_kernel_tile(learned, z, z, rows, True)
+        weight = (log_k - log_z).exp_() * learned.slope(sq) * 4
+        push[part] = weight.sum(1, keepdim=True) * z[rows] - weight @ z
+    return log_z, push
 
 
 def has_pair_loops(learned: Learned, z: Tensor) -> bool:
@@ -257,15 +281,16 @@ def _plane(z: Tensor) -> np.ndarray:
     return columns.numpy()
 
 
-def _cauchy_sums(z: Tensor, team: Team | None) -> tuple[Tensor, Tensor]:
-    """`_tiled_joint_sums` of the Cauchy kernel by compiled loops; each row's own kernel is taken off the sum."""
+def _cauchy_sums(z: Tensor, team: Team | None, own: slice) -> tuple[Tensor, Tensor]:
+    """`_tiled_joint_sums` of some rows by compiled loops of the Cauchy kernel; a row's own one is taken off the sum."""
     from .loops import cauchy
 
     columns, out = _plane(z), z.new_empty(len(z), 3)
-    parts = team.split(len(z)) if team else [slice(0, len(z))]
-    tasks = [(*columns, part.start, part.stop, out.numpy()) for part in parts]
+    n_rows, first = own.stop - own.start, own.start
+    parts = team.split(n_rows) if team else [slice(0, n_rows)]
+    tasks = [(*columns, first + part.start, first + part.stop, out.numpy()) for part in parts]
     team.run(cauchy, tasks) if team else cauchy(*tasks[0])
-    return out[:, 2].sum(dtype=torch.float64) - len(z), -4 * out[:, : z.shape[1]]
+    return out[own, 2].sum(dtype=torch.float64) - n_rows, -4 * out[own, : z.shape[1]]
 
 
 def _tiled_joint_sums(learned: DistanceKernel, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,12 +3,14 @@
     L = sum_ij p_ij log p_ij - sum_ij p_ij log k_ij + log sum_{i != j} k_ij,     p_ij = (p(j|i) + p(i|j)) / 2n
 
 Edges go to the ranks of both of their ends once, so that each knows its rows of the joint p; of two ranks that know a
-pair one sums over it. Charges are spread to a grid by each rank, the grids are added, and each reads the forces on its
-rows. A step sends the grid and the gradient, once each.
+pair one sums over it. The repulsion of its rows is each rank's own part: from all pairs, from keys that all draw alike,
+from a tree; or charges are spread to a grid by each rank, the grids are added, and each reads the forces on its rows. A
+step sends the gradient once, and the grid.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +25,8 @@ from .._core.conditional import Conditional, no_positives
 from .._core.group import group
 from ..learned import Learned
 from .attraction import symmetric_edges
-from .grid import FLOOR, GridPotential
-from .normalizers import joint_normalizer
+from .grid import FLOOR
+from .normalizers import joint_normalizer_of_rows
 from .objective import EXACT_ROWS, Objective, without_tiny
 
 if TYPE_CHECKING:
@@ -35,13 +37,19 @@ _EDGES_AT_ONCE = 1 << 18
 
 
 class SharedObjective(Objective):
-    """`Objective` of the joint form under plain KL, from a grid, over the rows of all ranks.
+    """`Objective` of the joint form under plain KL, over the rows of all ranks.
 
     `gradient` is of all rows and the same on all ranks; `per_row` is of this rank's.
     """
 
     def __init__(
-        self, p: Conditional, learned: Learned, run_dtype: torch.dtype, device: Any, n_components: int | None
+        self,
+        p: Conditional,
+        learned: Learned,
+        run_dtype: torch.dtype,
+        device: Any,
+        n_components: int | None,
+        potential: Callable[[Any], Any] | None,
     ) -> None:
         from .many_edges import summed_here
 
@@ -57,10 +65,10 @@ class SharedObjective(Objective):
         tiny = float(np.finfo(np.float32).tiny)
         summed = without_tiny(summed_here(self.weights, self.first), tiny)
         self.edges = symmetric_edges(summed, self.learned, run_dtype, device, n_components)
-        self.grid = GridPotential(self.learned)
-        self._rough_grid = self.grid.rough()
+        self.grid = potential(self.learned) if potential else None
+        self._rough_grid = self.grid.rough() if self.grid else None
         self._pushed: Any = None
-        self._pushed_at: Any = None  # (the map whose repulsion that is, whether roughly), where a journal keeps it
+        self._pushed_at: Any = None  # what that is the repulsion of, where a journal keeps it; see `_renew`
         self.drawn = None
 
     def remember(self) -> None:
@@ -69,19 +77,25 @@ class SharedObjective(Objective):
         def put(state: list) -> None:
             self._pushed = self._pushed_at = None
             if len(state) == 1:  # one process keeps the repulsion itself
-                ((z, rough),) = state
+                ((z, rough, drawn),) = state
+                potential: Any = self.grid
+                if drawn is not None:
+                    potential.rng.set_state(drawn)
                 self._renew(torch.as_tensor(z, dtype=self.dtype, device=self.device), rough)
 
         def get() -> list:
             at = self._pushed_at
-            return [] if at is None else [[*journal.arrays_of(at[:1]), at[1]]]
+            return [] if at is None else [[*journal.arrays_of(at[:1]), *at[1:]]]
 
         journal.remember(get, put)
 
     def _renew(self, z: Tensor, rough: bool) -> None:
-        """Let the repulsion be that of a map."""
+        """Let the repulsion be that of a map; a journal keeps the map, whether roughly, and what keys are drawn by."""
+        if journal.current() is not None:
+            potential: Any = self.grid
+            rng = None if potential is None else potential.rng
+            self._pushed_at = z.clone(), rough, None if rng is None else rng.get_state(legacy=False)
         self._pushed = self._push(z, self._rough_grid if rough else self.grid)
-        self._pushed_at = None if journal.current() is None else (z.clone(), rough)
 
     def _negentropy(self) -> float:
         """See `Objective._negentropy`."""
@@ -102,20 +116,20 @@ class SharedObjective(Objective):
         value, pull = self.edges.sum_and_gradient(self.learned, z.detach(), with_value, rough)
         if refresh or self._pushed is None:
             self._renew(z.detach(), rough and not with_value)
-        log_z, push = self._pushed
+        log_z, rows, push = self._pushed
         gradient = pull * -exaggeration
-        gradient[self.own] += push
+        gradient[rows] += push
         gradient = ranks.total(gradient)
         return (log_z - ranks.total(value) + self.constant if with_value else None), gradient
 
-    def _push(self, z: Tensor, grid: Any) -> tuple[float, Tensor]:
-        """(log-normaliser, its gradient at this rank's rows), from the grid of all ranks."""
-        place = grid.place(z, self.own)
-        charges = group().total(place.spread(torch.ones_like(z[self.own, 0])))
-        field = grid.convolve(place, charges.clone())
-        summed = torch.sum(charges.double() * field.double())  # what all points read: they are spread as they read
-        total = max(float(summed) - len(z), FLOOR * len(z))
-        return log(total), place.read(field)[1] * (2 / total)
+    def _push(self, z: Tensor, potential: Any) -> tuple[float, Any, Tensor]:
+        """(log-normaliser, rows that are this rank's part, its gradient there)."""
+        if potential is None:
+            log_z, push = joint_normalizer_of_rows(self.learned, z, self.own, self.edges.team)
+            return log_z, self.own, push
+        summed, rows, gradient = potential.at(z, self.own)
+        total = max(summed - len(z), FLOOR * len(z))
+        return log(total), rows, gradient * (2 / total)
 
     def refine(self, n_keys: int, random_state: Any) -> None:
         """See `Objective.refine`."""
@@ -126,7 +140,7 @@ class SharedObjective(Objective):
 
     def per_row(self, z: Tensor, keys: Tensor | None = None, key_degrees: Tensor | None = None) -> Tensor:
         """What each row of this rank adds to L."""
-        log_z = joint_normalizer(self.learned, z)[0] if self.grid is None else self._push(z, self.grid)[0]
+        log_z = self._push(z, self.grid)[0]
         costs = z.new_zeros(self.n_rows, dtype=torch.float64)
         for rows, cols, p in self._all_edges():
             ends = z.index_select(0, rows + self.first), z.index_select(0, cols)

@@ -9,11 +9,12 @@ sums.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
+from .._core.group import group
 from .._core.team import Team
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ class Tree:
 
     def potential(self, charges: Tensor, kernel: tuple, angle: float) -> tuple[Tensor, Tensor]:
         """(Phi_c, its gradient) at the points."""
+        rows, out = self.sums(charges, kernel, angle, 0, 1)
+        unsorted = np.empty_like(out)
+        unsorted[rows] = out
+        return torch.from_numpy(unsorted[:, 0]), torch.from_numpy(unsorted[:, 1:])
+
+    def sums(self, charges: Tensor, kernel: tuple, angle: float, part: int, n_parts: int) -> tuple[np.ndarray, Any]:
+        """(points, (Phi_c, its gradient) there), of one of some parts of the leaves."""
         from .tree_loops import potentials, summarise
 
         number, of_points, n_nodes = self.z.dtype.type, charges.detach().numpy()[self.order], len(self.bounds)
@@ -54,16 +62,19 @@ class Tree:
         parts = self.team.split_by_weight(np.diff(self.bounds)[:, 0])
         self.team.run(summarise, [(*tree, part.start, part.stop) for part in parts])
         first, out = 2**self.depth - 1, np.empty((len(self.z), 1 + self.z.shape[1]), self.z.dtype)
-        leaves = [(first, first + p.start, first + p.stop, number(angle)) for p in self.team.split(n_nodes - first)]
+        start, stop = (first + (n_nodes - first) * p // n_parts for p in (part, part + 1))
+        split = self.team.split(stop - start)
+        leaves = [(first, start + p.start, start + p.stop, number(angle)) for p in split]
         terms = tuple(number(term) for term in kernel)
         self.team.run(potentials, [(*tree, part, terms, out) for part in leaves])
-        unsorted = np.empty_like(out)
-        unsorted[self.order] = out
-        return torch.from_numpy(unsorted[:, 0]), torch.from_numpy(unsorted[:, 1:])
+        here = slice(*(self.bounds[start, 0], self.bounds[stop - 1, 1]) if start < stop else (0, 0))
+        return self.order[here], out[here]
 
 
 class TreePotential:
     """Potentials of a kernel that compiled loops know; its threads may be those of another."""
+
+    rng: Any = None
 
     def __init__(self, learned: DistanceKernel, team: Team | None = None, angle: float = 0.5) -> None:
         self.learned, self.angle = learned, angle
@@ -91,3 +102,9 @@ class TreePotential:
         """Potential, shape (n,), and its gradient, shape (n, d), at the points themselves."""
         terms: Any = self.learned.slope_terms
         return place.potential(charges, terms, self.angle)
+
+    def at(self, z: Tensor, own: slice) -> tuple[float, np.ndarray, Tensor]:
+        """See `GridPotential.at`; here a rank has a part of the leaves."""
+        ranks, terms = group(), cast(tuple, self.learned.slope_terms)
+        rows, sums = self.place(z).sums(torch.ones_like(z[:, 0]), terms, self.angle, ranks.rank, ranks.size)
+        return ranks.total(float(sums[:, 0].sum(dtype=np.float64))), rows, torch.from_numpy(sums[:, 1:])

@@ -149,7 +149,7 @@ class _Lookup:
         rng = journal.remembered(np.random.RandomState(run.seed)) if descent.method == "sampled" else None
         potential, loops = potential_of(descent.method, descent.angle), False
         if rng is not None and has_loops(loss.learned, run.device):
-            potential, loops = partial(DrawnPotential, near=p.weights, rng=rng), True
+            potential, loops = partial(DrawnPotential, near=p.among_all, rng=rng), True
         self.of_objective = {"potential": potential, "n_components": start.shape[1]}
         self.objective = self.loss.over(p, run, **self.of_objective)
         self.z = torch.as_tensor(start, **run.like).requires_grad_()
