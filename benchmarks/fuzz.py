@@ -227,6 +227,7 @@ def any_estimator(rng, often=0.2):
                 learning_rate=rates,
                 batch_size=[1, 2, 16],
                 init=["auto", "random", "pca", "spectral"],
+                init_weight=[0.0, 1.0, 1e3],
                 n_iter_without_progress=[-1, 1, 300],
                 angle=[0.0, 0.5],
                 method=["exact", "sampled", "interpolation"],

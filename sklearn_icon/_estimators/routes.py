@@ -194,6 +194,11 @@ def _of_embedding(case: Case) -> Iterator[str]:
             f"late_exaggeration={late} is of maps by a lookup, got {encoder}; use late_exaggeration=1, or "
             "encoder='lookup'."
         )
+    if given["init_weight"] and (encoder.parametric or p.keys == "tokens"):
+        yield (
+            f"init_weight={given['init_weight']} is of maps by a lookup over rows, got {encoder} and {p}; use "
+            "init_weight=0, or encoder='lookup' and a p over rows."
+        )
     if given["method"] == "barnes_hut" and not encoder.parametric and given["n_components"] > 3:
         yield f"'n_components' should be at most 3 under method='barnes_hut', got {given['n_components']}; use 'auto'."
     if p.views and given["method"] == "exact":

@@ -18,6 +18,7 @@ from .._core.rows import average_duplicates
 from .._core.team import leaving_cores_to
 from .._objective.drawn import DrawnPotential
 from .._objective.loss import Loss
+from .._objective.normalizers import known
 from .._objective.objective import Objective
 from .._objective.ways import has_loops, potential_of
 from .._optim.methods import Adam, Gradients, Momentum
@@ -25,6 +26,7 @@ from .._optim.solver import SolverResult, minimize
 from .._optim.train import Run
 from ..learned import Learned, StudentT
 from .few_rows import SideBySide, n_side_by_side
+from .start_pull import StartPull
 
 _MOST_STEPS, _DRAWN_STEPS = 1000, 250  # unless max_iter says how many
 # Steps at the early and at the falling exaggeration, their momentum, and steps in which clusters part: slowly, by the
@@ -87,6 +89,8 @@ class Descent(NamedTuple):
     n_iter_without_progress: int
     method: str  # of the normalisers: "exact", "interpolation", "barnes_hut" or "sampled"
     angle: float  # of a tree
+    init_weight: float = 0.0
+    pulled_to: np.ndarray | None = None  # the start that this is the weight of
 
 
 class Phase(NamedTuple):
@@ -159,6 +163,9 @@ class _Lookup:
             n_maps = n_side_by_side(self.objective, len(self.z))
             self.several = SideBySide(self.objective, self.z, n_maps, explore) if n_maps > 1 else None
         self.refined = len(self.z) > _PATIENT_ROWS and self.rng is None
+        self.pull = None
+        if descent.pulled_to is not None:
+            self.pull = StartPull(descent.pulled_to, descent.init_weight, self.loss.learned, **run.like)
         self.settled, self.rate = _Settled(p, self.z), 0.0
         journal.remember_fields(self.settled, "loss", "recall")
         if self.tail is not None:
@@ -273,7 +280,7 @@ class _Lookup:
             self.objective.draw(_DRAWN_KEYS, self.rng)
             attraction, repulsion = self.objective.terms(self.z)
             extra = (exaggeration - 1) * attraction
-            return attraction + repulsion + self.objective.constant + (extra - extra.detach())
+            return self._pulled(attraction + repulsion + self.objective.constant + (extra - extra.detach()))
 
         return loss
 
@@ -294,15 +301,25 @@ class _Lookup:
                 tail.move(objective, z)
             refresh = with_loss or len(z) <= _PATIENT_ROWS or step % 2 == 0
             loss, gradient = objective.gradient(z, phase.exaggeration, with_loss, refresh, rough)
-            return loss, [gradient]
+            if self.pull is None:
+                return loss, [gradient]
+            value, towards = self.pull(z)
+            return None if loss is None else loss + float(value), [gradient + towards]
 
         def any_divergence(with_loss: bool) -> _Found:
             if tail is not None and steps.next() % _TAIL_EVERY == 0:
                 tail.move(objective, z)
-            loss = objective(z)
+            loss = self._pulled(objective(z))
             return float(loss.detach()), torch.autograd.grad(loss, [z])
 
         return plain if objective.is_plain_kl else any_divergence
+
+    def _pulled(self, loss: torch.Tensor) -> torch.Tensor:
+        """A loss of the map with what pulls it to its start."""
+        if self.pull is None:
+            return loss
+        value, gradient = self.pull(self.z)
+        return loss + known(self.z, float(value), gradient)
 
 
 class _Count:

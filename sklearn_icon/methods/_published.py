@@ -139,6 +139,19 @@ _MAPS = [
         aliases=("attraction-repulsion spectrum", "late exaggeration"),
         parameters=(("late_exaggeration", 4.0),),
     ),
+    _Told(
+        name="dreams",
+        title="DREAMS",
+        supervisory=p.Gaussian(),
+        learned=q.StudentT(),
+        equals="t-SNE whose descent also pulls the map to its PCA, by 2 - 2 rho for a correlation of rho: the squared "
+        "distance that DREAMS adds, by the map's variance, so that one weight suits maps of any size",
+        reference='Kury, Kobak and Damrich, "DREAMS: Preserving both local and global structure in dimensionality '
+        'reduction", arXiv 2508.13747',
+        normalization="joint",
+        aliases=("pca-regularized t-sne", "pca-regularised t-sne"),
+        parameters=(("init_weight", 1.0),),
+    ),
 ]
 
 _SUPERVISED = [

@@ -50,6 +50,7 @@ CONFIGURATIONS = {
     "map-of-classes": ICONEmbedding(
         supervisory=supervisory.SameClass(unlabelled=supervisory.UniformKNN(n_neighbors=3)), **FEW
     ),
+    "map-pulled-to-its-start": ICONEmbedding(perplexity=3, init_weight=1.0, **FEW),
     "umap": methods.get("umap").make_estimator(**FEW),
     "parametric-umap": methods.get("parametric-umap").make_estimator(**FEW),
     "map-by-hellinger": ICONEmbedding(perplexity=3, divergence=divergences.Alpha(0.5), **FEW),
@@ -110,6 +111,9 @@ def expected_failures(estimator):
         return dict.fromkeys(WEIGHTS, reason)
     if isinstance(estimator, ICONClassifier) and estimator.supervisory == "propagated_label":
         return {"check_classifiers_classes": "labels of -1 and 1: -1 is unknown to this p, and one class is left"}
+    if estimator is CONFIGURATIONS["map-pulled-to-its-start"]:
+        reason = "the check shuffles rows: a sum in another order grows tenfold a step; test_copies.py does not"
+        return dict.fromkeys(WEIGHTS, reason)
     if estimator in (CONFIGURATIONS[name] for name in DRAWN_BY_ROW):
         reason = "the check shuffles rows, for which other random numbers are drawn; test_copies.py does not"
         return dict.fromkeys(WEIGHTS, reason)

@@ -29,6 +29,7 @@ MAPS = {
     "conditional": ICONEmbedding(
         supervisory=supervisory.Gaussian(sigma=1.5), learned="gaussian", normalization="conditional", **QUICK
     ),
+    "pulled": ICONEmbedding(perplexity=5, init_weight=1.0, **QUICK),
     "debiased": ICONEmbedding(perplexity=5, debias=0.2, divergence="jensen_shannon", **QUICK),
     "drawn": ICONEmbedding(perplexity=5, method="sampled", **QUICK),
     "grid": ICONEmbedding(perplexity=5, method="interpolation", **QUICK),

@@ -307,6 +307,7 @@ CHANGES = {
     "n_iter_without_progress": 17,
     "min_grad_norm": 0.5,
     "init": "pca",
+    "init_weight": 2.0,
     "random_state": 1,
 }
 CHANGES_OF_NAMED_P = {"perplexity": 12, "n_neighbors": 50, "metric": "manhattan"}

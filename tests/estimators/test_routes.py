@@ -83,6 +83,8 @@ REFUSED = {
     "a loss without bound": ICONEmbedding(learned=learned.WideGaussian(), encoder="linear"),
     "late exaggeration of another divergence": ICONEmbedding(divergence="jensen_shannon", late_exaggeration=2.0),
     "late exaggeration of a network": ICONEmbedding(late_exaggeration=2.0, encoder="mlp"),
+    "a pull of a network": ICONEmbedding(init_weight=1.0, encoder="mlp"),
+    "a pull of tokens": ICONEmbedding(supervisory="counts", normalization="conditional", init_weight=1.0),
     "a grid of a kernel that is not smooth": ICONEmbedding(learned="harmonic", method="interpolation"),
     "a grid of three dimensions": ICONEmbedding(3, method="interpolation"),
     "a grid of a debiased p": ICONEmbedding(method="interpolation", debias=0.1),

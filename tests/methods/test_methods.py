@@ -13,7 +13,7 @@ import sklearn_icon
 from sklearn_icon import methods, supervisory
 
 CANONICAL = """
-sne t-sne pca umap parametric-umap infonc-t-sne neg-t-sne ncvis largevis exaggerated-t-sne
+sne t-sne pca umap parametric-umap infonc-t-sne neg-t-sne ncvis largevis exaggerated-t-sne dreams
 spectral-contrastive dcl debiased-infonce hard-negatives dhel mv-infonce cacr swav siglip
 infonce simclr moco-v3 t-simclr t-simcne vicreg triplet supcon x-sample lgsimclr clip cmc cross-entropy
 harmonic mlm k-means spectral ncut dcd pmi infonce-clustering debiased-infonce-clustering

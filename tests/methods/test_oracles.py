@@ -446,6 +446,7 @@ ORACLES = {
     "ncvis": lambda z: noise_contrastive(nearest(X), z),
     "largevis": lambda z: negative_sampling(gaussian(X), lambda a, b: 1 / (1 + sq_distance(a, b)), z, 35),
     "exaggerated-t-sne": lambda z: joint_kl(gaussian(X), lambda a, b: 1 / (1 + sq_distance(a, b)), z),
+    "dreams": lambda z: joint_kl(gaussian(X), lambda a, b: 1 / (1 + sq_distance(a, b)), z),
     "dcl": lambda z: decoupled(z, 0.1),
     "debiased-infonce": lambda z: hard_negatives(z, 0.5, hardness=0, prior=0.1),
     "hard-negatives": lambda z: hard_negatives(z, 0.5, hardness=1, prior=0.1),
