@@ -2,8 +2,9 @@
 
 Half of the classes are known, half of their rows are labelled; figures are of rows without a label. Known classes must
 keep their numbers, new clusters are matched to hidden classes. Of the digits and of the first rows of a file, `.npz`
-with X and y. `--count` estimates how many classes there are instead, of 2,000 rows at the most, drawn for each seed,
-and keeps the other figures of the file, as these keep the estimates.
+with X and y or section, of which the eight largest count, or a folder of images, by 50 principal components. `--count`
+estimates how many classes there are instead, where fractions of them are hidden, of wine, cancer and blobs too, and of
+`--rows` rows at the most, drawn for each seed; it keeps the other figures of the file, as these keep the estimates.
 """
 
 import argparse
@@ -14,22 +15,27 @@ from pathlib import Path
 
 import numpy as np
 from _fresh import machine
+from _images import load_images
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans, kmeans_plusplus
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine, make_blobs
+from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances_argmin
+from sklearn.preprocessing import scale
 
 from sklearn_icon import ICONClustering
 
 _STARTS, _STEPS = 10, 100
-_COUNTED, _MOST = 2000, 20  # rows; clusters
+_COUNTED, _MOST = 2000, 20  # rows; clusters at the most
+_SECTIONS = 8
 
 
-def hidden_half(y, seed):
+def hidden_part(y, seed, fraction=0.5):
     """(codes with those of known classes first, how many are known, what is told: the code or -1)."""
     rng = np.random.RandomState(seed)
     order = rng.permutation(np.unique(y))
-    codes, n_known = np.argsort(order)[np.searchsorted(np.sort(order), y)], len(order) // 2
+    codes = np.argsort(order)[np.searchsorted(np.sort(order), y)]
+    n_known = max(1, int(len(order) * (1 - fraction) + 1e-9))
     return codes, n_known, np.where((codes < n_known) & (rng.uniform(size=len(y)) < 0.5), codes, -1)
 
 
@@ -75,11 +81,33 @@ def accuracies(labels, codes, n_known, told):
     return [right[free & part].mean() for part in (codes < n_known, codes >= n_known, np.ones(len(codes), bool))]
 
 
-def counted(X, y, seed):
+def sets_of(files, n, count):
+    """name -> (X, y)."""
+    data = {"digits": load_digits(return_X_y=True)}
+    for path in files:
+        name, X, y = load_images(path)
+        sections, sizes = np.unique(y, return_counts=True)
+        rows = np.arange(len(X))[:n]
+        if len(sections) > _MOST:
+            held = np.isin(y, sections[np.argsort(-sizes, kind="stable")[:_SECTIONS]])
+            rows = np.random.RandomState(0).permutation(np.flatnonzero(held))[:n]
+        X = X[rows] if path.suffix == ".npz" else PCA(50, random_state=0).fit_transform(X[rows])
+        data[name] = X, np.unique(y[rows], return_inverse=True)[1]
+    if count:
+        data |= {name: (scale(load().data), load().target) for name, load in _SMALL.items()}
+        data["even blobs"] = make_blobs(1000, 10, centers=8, cluster_std=3.0, random_state=1)
+        data["uneven blobs"] = make_blobs([400, 250, 150, 100, 60, 40], 10, cluster_std=3.0, random_state=2)
+    return data
+
+
+_SMALL = {"wine": load_wine, "breast cancer": load_breast_cancer}
+
+
+def counted(X, y, seed, fraction, n_rows, most):
     """How many classes there seem to be."""
-    drawn = np.random.RandomState(seed).permutation(len(X))[:_COUNTED]
-    told = hidden_half(y[drawn], seed)[2]
-    fit = ICONClustering("auto", supervisory="same_class", max_clusters=_MOST, random_state=seed)
+    drawn = np.random.RandomState(seed).permutation(len(X))[:n_rows]
+    told = hidden_part(y[drawn], seed, fraction)[2]
+    fit = ICONClustering("auto", supervisory="same_class", max_clusters=most, random_state=seed)
     return fit.fit(X[drawn], told).n_clusters_
 
 
@@ -88,30 +116,36 @@ def main():
     parser.add_argument("--files", type=Path, nargs="*", default=[])
     parser.add_argument("-n", type=int, default=20_000)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed of estimates (default 0)")
     parser.add_argument("--count", action="store_true", help="estimate the numbers of classes instead")
+    parser.add_argument("--hidden", type=float, nargs="*", default=[1 / 3, 1 / 2, 2 / 3], help="fractions of classes")
+    parser.add_argument("--rows", type=int, default=_COUNTED, help=f"rows of an estimate (default {_COUNTED})")
+    parser.add_argument("--most", type=int, default=_MOST, help=f"classes of an estimate (default {_MOST})")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    data = {"digits": load_digits(return_X_y=True)}
-    for path in args.files:
-        held = np.load(path)
-        data[path.stem] = held["X"][: args.n].astype(np.float32), held["y"][: args.n]
+    data = sets_of(args.files, args.n, args.count)
     ICONClustering(10).fit(data["digits"][0])  # compiles
     held = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
     found = {"machine": machine(), "figures": held.get("figures", []) if args.count else []}
     figures, counts = found["figures"], found.setdefault("estimated", dict(held.get("estimated", {})))
     for name, (X, y) in data.items() if args.count else ():
-        counts[name] = {"true": len(np.unique(y)), "estimated": []}
-        for seed in range(args.seeds):
-            start = time.process_time()
-            counts[name]["estimated"].append(int(counted(X, y, seed)))
-            print(f"{name}: {counts[name]}, {time.process_time() - start:.0f} s", flush=True)
+        counts[name] = {"true": len(np.unique(y))}
+        for fraction in args.hidden:
+            estimates, start = [], time.process_time()
+            for seed in range(args.first, args.first + args.seeds):
+                estimates.append(int(counted(X, y, seed, fraction, args.rows, args.most)))
+            seconds = (time.process_time() - start) / args.seeds
+            counts[name] |= {f"{fraction:.2f} hidden": estimates, f"{fraction:.2f} hidden, CPU s": round(seconds, 1)}
+            print(f"{name}, {counts[name]['true']}: {fraction:.2f} hidden {estimates}, {seconds:.1f} s", flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(found, indent=1) + "\n")
     for name, (X, y) in () if args.count else data.items():
         k = len(np.unique(y))
         for how in (ours, constrained, seeded):
             scores, start = [], time.process_time()
             for seed in range(args.seeds):
-                codes, n_known, told = hidden_half(y, seed)
+                codes, n_known, told = hidden_part(y, seed)
                 scores.append(accuracies(how(X, told, k, seed), codes, n_known, told))
             seconds = (time.process_time() - start) / args.seeds
             of = dict(zip(("known", "new", "all"), np.transpose(scores).round(4).tolist(), strict=True))

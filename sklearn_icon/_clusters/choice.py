@@ -30,7 +30,7 @@ _AS_EVEN = 0.85  # of another's effective number of clusters
 _FEW_EDGES = 0.002  # of p, which a few rows may cut by accident
 _ALONE = 0.5  # of a cluster's p stays inside, or it holds outliers
 _ASKED_ROWS, _OF_OTHERS = 500, 0.1  # of a group, and of their neighbours that are none of it
-_AS_WELL = 0.01  # of the adjusted Rand index by which hidden classes are found
+_OF_A_CLUSTER = 0.25  # that known classes may hold of another, beyond what they do at any number of clusters
 _NOTHING = 0.1  # of what another cuts of the other rows, where outliers may have clusters of their own
 
 
@@ -151,16 +151,18 @@ def rises(cuts: Any) -> Array:
     return np.diff(np.log(np.asarray(cuts, dtype=float) + _FEW_EDGES))
 
 
-def best_count(counts: Any, cuts: Any, found: Any = ()) -> int:
+def best_count(counts: Any, cuts: Any, hidden: Any = ()) -> int:
     """The number of clusters after which R rises most; the last but one where it nowhere rises by a fifth.
 
-    Groups that are put together cut nothing, and one that is divided does: R is low up to the number of groups. Where
-    it was measured how well hidden classes are found, only of the numbers that find them best, but for a little.
+    Groups that are put together cut nothing, and one that is divided does: R is low up to the number of groups. Beside
+    known classes, in which some fraction of the rows lies hidden, it is the first after which R rises by a fifth, of
+    those from the least on that hides no more than a quarter of a cluster beyond the best; that least one if none is.
     """
     if len(counts) == 1:
         return int(counts[0])
-    steps = rises(cuts)
-    allowed = np.arange(len(steps))
-    if len(found):
-        allowed = np.flatnonzero(np.asarray(found)[:-1] >= max(found[:-1]) - _AS_WELL)
-    return int(counts[allowed[-1] if steps[allowed].max() < np.log(_LITTLE_MORE) else allowed[steps[allowed].argmax()]])
+    steps, rise = rises(cuts), np.log(_LITTLE_MORE)
+    if not len(hidden):
+        return int(counts[len(steps) - 1 if steps.max() < rise else steps.argmax()])
+    beyond = (np.asarray(hidden)[:-1] - min(hidden[:-1])) * np.asarray(counts)[:-1]
+    least = int(np.argmax(beyond <= _OF_A_CLUSTER))
+    return int(counts[least + int(np.argmax(steps[least:] >= rise))])

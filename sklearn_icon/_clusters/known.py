@@ -1,4 +1,4 @@
-"""Clusters beside known classes: k-means whose labelled rows stay, and which cluster is whose class."""
+"""Clusters beside known classes: k-means whose labelled rows stay, which cluster is whose, what lies hidden in them."""
 
 from typing import Any
 
@@ -7,6 +7,8 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import kmeans_plusplus
 from sklearn.metrics import pairwise_distances_argmin, pairwise_distances_argmin_min
+
+from .._core.conditional import Conditional
 
 _STEPS = 30
 
@@ -31,10 +33,28 @@ def columns_of(labels: np.ndarray, known: np.ndarray, n_clusters: int) -> np.nda
     return linear_sum_assignment(-common)[1]
 
 
-def hidden_halves(codes: np.ndarray, rng: np.random.RandomState) -> list[np.ndarray]:
-    """Numbers of known classes, -1 of other rows, with one half of the classes hidden, then the other; none of one."""
-    order = rng.permutation(int(codes.max()) + 1)
-    return [np.where(np.isin(codes, order[half::2]), -1, codes) for half in range(2)] if len(order) > 1 else []
+def hidden_mass(p: Conditional, labels: np.ndarray, known: np.ndarray, sample_weight: np.ndarray) -> float:
+    """The fraction of the weight that lies in clusters of known classes, but where no row is labelled.
+
+    ::
+
+        sum_c m_c max(0, 1 - L_c^2 / (T_c S_c)),     w_ij = w_i p(j|i) + w_j p(i|j) within the cluster of class c
+
+    T_c is the sum of w_ij over the pairs of cluster c, of mass m_c, L_c over those whose i is labelled, S_c over those
+    that both are. Labels that are even among the rows of a class, a fraction l, make L_c = l T_c and S_c = l^2 T_c.
+    Where a fraction h of the cluster is another class, apart from the first, L_c = (1 - h) l T_c and
+    S_c = (1 - h) l^2 T_c: it has h.
+    """
+    n, n_known, own = len(labels), int(known.max()) + 1, known >= 0
+    pairs = p.weights.tocoo()
+    within = (labels[pairs.row] == labels[pairs.col]) & (labels[pairs.row] < n_known)
+    i, j = pairs.row[within], pairs.col[within]
+    weight, c = pairs.data[within] * sample_weight[i], labels[i]
+    total, both = (np.bincount(c, weight * of, n_known) for of in (1.0, own[i] & own[j]))
+    labelled = np.bincount(c, weight * (own[i] / 2 + own[j] / 2), n_known)
+    even = np.divide(labelled**2, total * both, out=np.ones(n_known), where=total * both > 0)
+    masses = np.bincount(labels, sample_weight, n)[:n_known] / sample_weight.sum()
+    return float(masses @ np.maximum(1 - even, 0))
 
 
 def _descend(

@@ -10,14 +10,14 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score, euclidean_distances, pairwise_distances_argmin
+from sklearn.metrics import euclidean_distances, pairwise_distances_argmin
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import encoders, learned, supervisory
 from .._clusters.choice import WALK_STEPS, best_count
-from .._clusters.known import columns_of, hidden_halves
+from .._clusters.known import columns_of, hidden_mass
 from .._clusters.losses import LOSSES, Data, Settings, Specs, means_of, sq_distances
 from .._core.conditional import warn_rows_without_positives
 from .._core.device import working_on
@@ -102,9 +102,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         dropped with a warning.
         "auto", at the defaults, fits 2 to `max_clusters` + 1 clusters and keeps the number after which R rises most,
         as log (R + 0.002); `max_clusters` where R nowhere rises by a fifth. It takes as long as all these fits. Beside
-        known classes it begins at their number, and of two and more it asks each number of clusters, by two fits more,
-        how well a hidden half of them is found: only numbers count whose adjusted Rand index of labelled rows, of both
-        halves' mean, is within 0.01 of the best.
+        known classes it begins at their number. Labels are even among the rows of a class, so a known cluster in which
+        whole regions have none holds another class as well: it is the first number after which R rises by a fifth, from
+        the least on that hides no more rows so than a quarter of a cluster beyond the best; that least one if none is.
     supervisory : Supervisory or str, default=None
         The distribution p. None, at the defaults, is `RandomWalk(Gaussian(h, n_neighbors=3 h), n_steps=2)` of the
         perplexity h = `n_neighbors` / 2, or half the rows of a cluster where these are fewer; beside other choices
@@ -196,8 +196,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     n_clusters_ : int
         Clusters in use.
     cluster_counts_ : dict of ndarray
-        With `n_clusters` "auto", the numbers that were tried, "n_clusters", and the "cut" (R) of each; beside two and
-        more known classes also the adjusted Rand index of hidden ones, "found".
+        With `n_clusters` "auto", the numbers that were tried, "n_clusters", and the "cut" (R) of each; beside
+        known classes also "hidden", the fraction of rows that lies in their clusters where no row is labelled:
+        sum_c m_c max(0, 1 - L_c^2 / (T_c S_c)), of p within the cluster of class c, of mass m_c: T_c of all pairs, L_c
+        from labelled rows, S_c between these.
     known_classes_ : ndarray
         The known classes, sorted, -1 left out. Only where p tells them from rows without a label.
     cluster_numbers_ : ndarray of int of shape (`n_clusters_`,)
@@ -531,6 +533,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.learned_, self.encoder_ = learned.SharedCluster(), kept.encoder
         features, of_all = X if X_holds == "features" else None, kept.p.shape[0] == len(rows.first)
         self._progress.facts |= counted(kept.p if of_all else None, features)  # else p is of a draw
+        if codes is not None:
+            found = kept.memberships.argmax(axis=1)
+            self._progress.facts["hidden"] = hidden_mass(kept.p, found, codes, sample_weight)
         self._keep_graph(kept.p, kept.p_spec, X_holds == "features" and kept.p.shape[0] == X.shape[0])
         self.chosen_, self.candidates_, self.device_ = kept.chosen, kept.candidates, kept.device
         self.loss_, self.loss_curve_, self.n_iter_ = kept.loss, kept.loss_curve, len(kept.loss_curve)
@@ -628,14 +633,13 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             )
         seed = random_state.randint(np.iinfo(np.int32).max)
 
-        def of(k: int, y: Any = y) -> Any:
+        def of(k: int) -> Any:
             inner = clone(self).set_params(n_clusters=k, random_state=seed, checkpoint=None)
             vars(inner).pop("_skl_callbacks", None)  # which are told of this fit
             with quiet("only .* of n_clusters", ConvergenceWarning):
                 return inner.fit(items, y, sample_weight)
 
-        n, counts, cuts, found = group().total(items.shape[0]), list[int](), list[float](), list[float]()
-        halves = [] if known is None else hidden_halves(known.codes, np.random.RandomState(seed))
+        n, counts, cuts, hidden = group().total(items.shape[0]), list[int](), list[float](), list[float]()
         least = 2 if known is None else max(2, len(known.classes))
         for k in range(least, max(least, min(self.max_clusters + 1, n - 1)) + 1):
             fitted = of(k)
@@ -643,13 +647,11 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 break
             counts.append(fitted.n_clusters_)
             cuts.append(float(fitted.candidates_["cut"][list(fitted.candidates_["name"]).index(fitted.chosen_)]))
-            if known is not None and halves:
-                own = known.codes >= 0
-                scores = [adjusted_rand_score(known.codes[own], of(k, half).labels_[own]) for half in halves]
-                found.append(float(np.mean(scores)))
-        self._take(of(best_count(counts, cuts, found)))
+            if "hidden" in fitted.fit_report_:
+                hidden.append(fitted.fit_report_["hidden"])
+        self._take(of(best_count(counts, cuts, hidden)))
         self.cluster_counts_ = {"n_clusters": np.array(counts), "cut": np.array(cuts)}
-        self.cluster_counts_ |= {"found": np.array(found)} if halves else {}
+        self.cluster_counts_ |= {"hidden": np.array(hidden)} if hidden else {}
         return self
 
     def _case(self, p_spec: Any, q_spec: Any, encoder: Any, **known: Any) -> Case:

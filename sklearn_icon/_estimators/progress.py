@@ -28,7 +28,7 @@ _TASKS = 500  # of a stage, at which callbacks are called
 _COUNTED = 2_000_000  # numbers of X, and edges of p, up to which components and duplicates cost little
 _FINAL = ("kl_divergence_", "loss_")  # of the fit as it is; the last loss of others is that of their last step
 _REPORTED = ("device_", "method_", "chosen_", "n_iter_", "stop_reason_")
-_CARRIED = ("route", "stop_reason", "neighbor_recall", "components", "duplicates")
+_CARRIED = ("route", "stop_reason", "neighbor_recall", "components", "duplicates", "hidden")
 
 
 def say(line: str) -> None:

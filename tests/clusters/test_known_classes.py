@@ -6,10 +6,11 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 from sklearn_icon import ICONClustering, supervisory
-from sklearn_icon._clusters import automatic
-from sklearn_icon._clusters.known import columns_of, hidden_halves, k_means_beside
+from sklearn_icon._clusters import automatic, choice
+from sklearn_icon._clusters.known import columns_of, hidden_mass, k_means_beside
 from sklearn_icon._clusters.local_search import cost_table
 from sklearn_icon._clusters.row_search import Rows, cut_without_edge, searched, settled, symmetric_flow
+from sklearn_icon._core.conditional import Conditional
 from sklearn_icon.supervisory import SameClass, UniformKNN
 
 K, SIZE = 5, 16
@@ -121,7 +122,63 @@ def test_many_rows(monkeypatch):
 def test_number_of_clusters_is_estimated():
     clusters = ICONClustering("auto", supervisory="same_class", max_clusters=5, random_state=0).fit(X, SOME)
     assert clusters.n_clusters_ == K
-    assert clusters.cluster_counts_["found"].max() == 1
+    hidden = clusters.cluster_counts_["hidden"]
+    assert hidden[0] > 0.3 > 0.01 > hidden[K - 2]  # three of five classes lie in the two known ones' clusters
+
+
+@pytest.mark.parametrize("known", [1, 2, 4])
+def test_number_of_classes_whose_clusters_are_even(known):
+    """Even clusters put several new classes into a known one's, of which R tells nothing."""
+    y = np.where((np.arange(len(TRUE)) % 2 == 0) & (TRUE < known), TRUE, -1)
+    clusters = ICONClustering("auto", supervisory="same_class", max_clusters=9, random_state=0).fit(X, y)
+    assert clusters.n_clusters_ == K
+    assert clusters.cluster_counts_["n_clusters"][0] == max(2, known)
+
+
+def test_hidden_mass_against_loops():
+    rng, labels = np.random.RandomState(5), TRUE.copy()
+    labels[TRUE == 4] = 0  # a class in the cluster of another
+    p, weight, found = UniformKNN(6).conditional(X[:, :2]), rng.uniform(0.5, 2, len(X)), 0.0
+    P = weight[:, None] * p.toarray()
+    for c in range(2):
+        inside = np.flatnonzero(labels == c)
+        pairs = [(i, j, P[i, j] + P[j, i]) for i in inside for j in inside]
+        total = sum(w for _, _, w in pairs)
+        one = sum(w for i, _, w in pairs if SOME[i] >= 0)
+        both = sum(w for i, j, w in pairs if SOME[i] >= 0 and SOME[j] >= 0)
+        found += weight[inside].sum() / weight.sum() * max(0, 1 - one**2 / (total * both))
+    assert hidden_mass(p, labels, SOME, weight) == pytest.approx(found, abs=1e-14)
+
+
+def test_hidden_mass_of_a_class_apart_is_its_fraction():
+    """Of even labels none; of a whole class that is apart its fraction, however many rows are labelled."""
+    n = 4000
+    labels, known = np.repeat([0, 1, 0], [n // 4, n // 4, n // 2]), np.full(n, -1)
+    apart = np.repeat([0, 1, 2], [n // 4, n // 4, n // 2])
+    rng, one = np.random.RandomState(6), np.ones(n)
+    near = np.stack([rng.choice(np.flatnonzero(apart == c), 20) for c in apart])
+    p = Conditional(sparse.csr_array((np.full(20 * n, 1 / 20), near.ravel(), 20 * np.arange(n + 1)), (n, n)))
+    for fraction in (0.2, 0.5, 0.9):
+        known[: n // 2] = np.where(rng.uniform(size=n // 2) < fraction, apart[: n // 2], -1)
+        assert hidden_mass(p, labels, known, one) == pytest.approx(0.5, abs=0.02)
+        assert hidden_mass(p, apart, known, one) == pytest.approx(0, abs=0.02)
+
+
+def test_hidden_mass_of_single_labels_is_none():
+    known = np.full(len(X), -1)
+    known[[0, SIZE]] = 0, 1
+    assert hidden_mass(UniformKNN(5).conditional(X), TRUE, known, np.ones(len(X))) == 0
+
+
+def test_the_number_that_hides_no_class():
+    counts, flat = np.arange(3, 9), np.full(6, 0.1)
+    hidden = [0.4, 0.2, 0.1, 0.05, 0.04, 0.04]
+    assert choice.best_count(counts, flat, hidden) == 6
+    assert choice.best_count(counts, [0.1, 0.1, 0.1, 0.1, 0.2, 0.2], hidden) == 6
+    assert choice.best_count(counts, [0.1, 0.2, 0.2, 0.2, 0.2, 0.2], hidden) == 6
+    assert choice.best_count(counts, [0.1, 0.1, 0.1, 0.1, 0.13, 0.2], hidden) == 6
+    assert choice.best_count(counts, [0.1, 0.1, 0.1, 0.1, 0.1, 0.2], hidden) == 7
+    assert choice.best_count([5], [0.1], [0.3]) == 5
 
 
 @pytest.mark.parametrize(
@@ -209,9 +266,5 @@ def test_empty_clusters_take_rows_without_a_class():
     assert len(np.unique(labels)) == K
 
 
-def test_columns_of_classes_and_halves():
+def test_columns_of_classes():
     assert columns_of(np.array([2, 2, 0, 1]), np.array([0, 0, 1, -1]), 4).tolist() == [2, 0]
-    halves = hidden_halves(np.array([0, 1, 2, -1, 2]), np.random.RandomState(0))
-    assert [np.isin(half, -1).tolist()[3] for half in halves] == [True, True]
-    np.testing.assert_array_equal(np.maximum(*halves), [0, 1, 2, -1, 2])
-    assert hidden_halves(np.array([0, -1]), np.random.RandomState(0)) == []
