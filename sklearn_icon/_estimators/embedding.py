@@ -129,7 +129,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         PaCMAP does, at a hundredth less recall of near ones. Of few rows one map is found, not the best of several;
         new rows are placed by their neighbours alone.
     method : {"auto", "exact", "interpolation", "sampled", "barnes_hut"}, default="auto"
-        How the sum over all pairs is computed: exactly in tiles; by interpolation on a grid, for lookup maps of one or
+        How the sum over all pairs is computed: exactly; by interpolation on a grid, for lookup maps of one or
         two dimensions; by a tree, for those of three ("barnes_hut", accepted for "auto" in fewer); or from some of the
         keys ("sampled"): of lookup maps from those that p relates to a row, and 1,000 drawn at each step that stand for
         all others; of encoders on minibatches whose rows are each other's keys, which minimise the conditional form.
@@ -579,7 +579,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
 
         from .._objective.fused import can_fuse
         from .._objective.normalizers import has_pair_loops
-        from .._objective.ways import can_interpolate, can_sample, can_use_tree
+        from .._objective.ways import can_interpolate, can_sample, can_use_tree, has_power_loop
 
         n, lookup = group().total(p.shape[0]), not encoder.parametric
         gridded = lookup and can_interpolate(p, q_spec, self.n_components)
@@ -596,7 +596,9 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
             if can_fuse(q_spec, torch.empty(0, self.n_components, device=device)):
                 return "exact"
         if gridded:
-            loops = q_spec.learns or q_spec.slope_terms is not None
+            loops = (
+                q_spec.learns or q_spec.slope_terms is not None or has_power_loop(q_spec, n, self.n_components, device)
+            )
             few = _EXACT_LIMIT if loops else min(_EXACT_LIMIT, _EXACT_WITHOUT_LOOPS)
             plain = self.divergence == "kl" and self.normalization == "joint" and not group().several
             if plain and not q_spec.learns and has_pair_loops(q_spec, torch.empty(0, self.n_components, device=device)):

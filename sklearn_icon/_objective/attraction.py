@@ -20,6 +20,8 @@ from .._core.team import Team
 from .._core.types import Array
 from .fused import can_fuse, edge_sums
 from .normalizers import Offsets, both_ways, upper_tiles
+from .powers import power_series
+from .ways import has_power_loop
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +45,8 @@ def symmetric_edges(
     n_edges = weights.nnz if n_components is None else group().total(weights.nnz) / group().size  # all ranks alike
     if n_edges > _DENSE * weights.shape[0] ** 2:
         return DenseEdges(weights, dtype, device)
+    if has_power_loop(learned, weights.shape[0], n_components, device):
+        return PowerEdges(weights, dtype, device)
     compiled = n_edges > _COMPILED_EDGES and learned.slope_terms is not None and torch.device(device).type == "cpu"
     if n_components is not None and compiled:
         return CompiledEdges(weights, dtype, n_components)
@@ -97,6 +101,24 @@ class SparseEdges:
         """The sparse matrix that has these values in place of the weights."""
         with quiet("Sparse (CSR tensor support|invariant checks)"):
             return torch.sparse_csr_tensor(self.indptr, self.indices, values, self.shape, check_invariants=False)
+
+
+class PowerEdges(SparseEdges):
+    """Weights as tensors, of a kernel with `power_terms`; gradients by a compiled loop in single precision."""
+
+    def sum_and_gradient(
+        self, learned: DistanceKernel, z: Tensor, with_value: bool = True, rough: bool = False
+    ) -> tuple[float | None, Tensor]:
+        """See `Edges`."""
+        from .loops import power_pull
+
+        if with_value or self.weights.dtype != torch.float32:
+            return super().sum_and_gradient(learned, z, with_value)
+        terms: Any = learned.power_terms
+        (a, b, c, e), gradient = map(np.float32, terms), torch.empty_like(z)
+        edges = (part.numpy() for part in (self.indptr, self.indices, self.weights))
+        power_pull(z.detach().numpy(), *edges, e, (a, b, c), power_series(), gradient.numpy())
+        return None, gradient
 
 
 class FusedEdges(SparseEdges):

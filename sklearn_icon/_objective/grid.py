@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..learned import DistanceKernel
+    from .powers import PowerPotential
     from .tree import TreePotential
 
 _ROUGH_SPACING = 0.7  # in steps for which a rough gradient will do
@@ -297,7 +298,7 @@ def _cubic(t: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(weights, dim=1), torch.stack(slopes, dim=1)
 
 
-def joint_grid_normalizer(grid: GridPotential | TreePotential, z: Tensor) -> tuple[float, Tensor]:
+def joint_grid_normalizer(grid: GridPotential | PowerPotential | TreePotential, z: Tensor) -> tuple[float, Tensor]:
     """(log sum_{i != j} k_ij, its gradient) = (log Z, 2 grad Phi_1(z_i) / Z) with Z = sum_i Phi_1(z_i) - n."""
     place: Any = grid.place(z)
     potential, gradient = grid.potential(place, torch.ones_like(z[:, 0]))
@@ -312,7 +313,7 @@ class _RowNormalizers(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, grid: GridPotential | TreePotential) -> Tensor:
+    def forward(ctx: Any, z: Tensor, grid: GridPotential | PowerPotential | TreePotential) -> Tensor:
         place: Any = grid.place(z)
         potential, gradient = grid.potential(place, torch.ones_like(z[:, 0]))
         row_z = (potential - 1).clamp_min(FLOOR)
@@ -328,6 +329,6 @@ class _RowNormalizers(torch.autograd.Function):
         return charges[:, None] * gradient + ctx.grid.potential(ctx.place, charges)[1], None
 
 
-def row_grid_normalizers(grid: GridPotential | TreePotential, z: Tensor) -> Tensor:
+def row_grid_normalizers(grid: GridPotential | PowerPotential | TreePotential, z: Tensor) -> Tensor:
     """log sum_{j != i} k_ij of each row, by interpolation."""
     return _RowNormalizers.apply(z, grid)

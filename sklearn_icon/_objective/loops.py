@@ -131,6 +131,99 @@ def cauchy(x: Array, y: Array, first: int, last: int, out: Array) -> None:
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
+def powers(w: Array, kernel: tuple, series: tuple, spare: tuple, k: Array, h: Array) -> None:
+    """k = 1 / (c + a w^b) and h = -dk / dw, elementwise in single precision; kernel is (a, b, c).
+
+    w^b = 2^(b log2 w), of which the exponents' bits give the whole numbers and series of `power_series` the rest: so
+    all of it runs on several numbers at once. Arrays come with views of their bits, as pairs in spare.
+    """
+    (a, b, c), (logs, exps), ((bits, rest, rest_bits), whole) = kernel, series, spare
+    one, least, most = w.dtype.type(1), w.dtype.type(-120), w.dtype.type(120)
+    for j in range(len(w)):
+        rest_bits[j] = (bits[j] & np.int32(0x7FFFFF)) | np.int32(0x3F800000)
+        whole[j] = (bits[j] >> np.int32(23)) - np.int32(127)
+    for j in range(len(w)):
+        m = rest[j] - one
+        log = logs[7]
+        log = ((log * m + logs[6]) * m + logs[5]) * m + logs[4]
+        log = (((log * m + logs[3]) * m + logs[2]) * m + logs[1]) * m + logs[0]
+        exponent = max(least, min(b * (np.float32(whole[j]) + log * m), most))
+        low = np.floor(exponent)
+        f = exponent - low
+        rest[j] = ((((exps[5] * f + exps[4]) * f + exps[3]) * f + exps[2]) * f + exps[1]) * f + exps[0]
+        whole[j] = (np.int32(low) + np.int32(127)) << np.int32(23)
+    factor = whole.view(np.float32)
+    for j in range(len(w)):
+        power = a * rest[j] * factor[j]
+        k[j] = one / (c + power)
+        h[j] = b * power * k[j] * k[j] / w[j]
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
+def power_pairs(points: Array, charges: Array, e: float, kernel: tuple, series: tuple, out: Array) -> None:
+    """Add sum_j c_j (k, -2 h dx, -2 h dy) to out[:, i], each pair once, of w = s_ij + e."""
+    n = points.shape[1]  # arrays of their own: loops over rows of one would take a number at a time
+    all_w, all_m = (
+        np.empty(n, points.dtype),
+        np.empty(n, points.dtype),
+    )
+    all_k, all_h = np.empty(n, points.dtype), np.empty(n, points.dtype)
+    all_w_bits, all_m_bits, all_whole = all_w.view(np.int32), all_m.view(np.int32), np.empty(n, np.int32)
+    for i in range(n):
+        x, y, c, left = points[0, i:], points[1, i:], charges[i:], n - i
+        at_x, at_y, at_c = x[0], y[0], c[0]
+        w, m, k, h = all_w[:left], all_m[:left], all_k[:left], all_h[:left]
+        for j in range(left):
+            dx, dy = at_x - x[j], at_y - y[j]
+            w[j] = dx * dx + dy * dy + e
+        powers(w, kernel, series, ((all_w_bits[:left], m, all_m_bits[:left]), all_whole[:left]), k, h)
+        total = push_x = push_y = points.dtype.type(0)
+        for j in range(left):
+            pushed = c[j] * h[j]
+            total += c[j] * k[j]
+            push_x += pushed * (at_x - x[j])
+            push_y += pushed * (at_y - y[j])
+        sums, pushes_x, pushes_y = out[0, i:], out[1, i:], out[2, i:]
+        for j in range(left):
+            pushed = 2 * at_c * h[j]
+            sums[j] += at_c * k[j]
+            pushes_x[j] += pushed * (at_x - x[j])
+            pushes_y[j] += pushed * (at_y - y[j])
+        sums[0] += total - at_c * k[0]
+        pushes_x[0] -= 2 * push_x
+        pushes_y[0] -= 2 * push_y
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
+def power_pull(
+    z: Array, indptr: Array, indices: Array, weights: Array, e: float, kernel: tuple, series: tuple, out: Array
+) -> None:
+    """out[i] = 4 sum_j w_ij (d log k / ds) (z_i - z_j) over the edges of each row, of w = s_ij + e."""
+    most = np.int64(0)
+    for i in range(len(z)):
+        most = max(most, np.int64(indptr[i + 1] - indptr[i]))
+    all_w, all_m = (
+        np.empty(most, z.dtype),
+        np.empty(most, z.dtype),
+    )
+    all_k, all_h = np.empty(most, z.dtype), np.empty(most, z.dtype)
+    all_w_bits, all_m_bits, all_whole = all_w.view(np.int32), all_m.view(np.int32), np.empty(most, np.int32)
+    for i in range(len(z)):
+        others, of_edges = indices[indptr[i] : indptr[i + 1]], weights[indptr[i] : indptr[i + 1]]
+        left, x, y = len(others), z[i, 0], z[i, 1]
+        w, m, k, h = all_w[:left], all_m[:left], all_k[:left], all_h[:left]
+        for j in range(left):
+            w[j] = (x - z[others[j], 0]) ** 2 + (y - z[others[j], 1]) ** 2 + e
+        powers(w, kernel, series, ((all_w_bits[:left], m, all_m_bits[:left]), all_whole[:left]), k, h)
+        pull_x = pull_y = z.dtype.type(0)
+        for j in range(left):
+            g = of_edges[j] * h[j] / k[j]
+            pull_x += g * (x - z[others[j], 0])
+            pull_y += g * (y - z[others[j], 1])
+        out[i, 0], out[i, 1] = -4 * pull_x, -4 * pull_y
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def extent(z: Array) -> tuple[tuple[float, float], tuple[float, float]]:
     """((lowest, highest) of the first column, the same of the second)."""
     low_x = high_x = z[0, 0]

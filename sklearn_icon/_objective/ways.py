@@ -6,6 +6,7 @@
 | `euclidean` | log k is `log_kernel` of d^2, at most zero, `slope` its derivative | sums over edges, drawn keys |
 | `smooth_at_zero` | from zero on the slope is finite, negative and linear | grids, placement of new rows |
 | `slope_terms` | slope = c / (a + b d^2) with (1, 0, c) or (a, 1, c), log k = 0 at zero | compiled loops, trees |
+| `power_terms` | k = 1 / (c + a (d^2 + e)^b) with (a, b, c, e) | compiled loops of few rows |
 | `has_pole` | log k is unbounded at zero | distances from differences |
 | `is_limit` | `log_partition` is the limit of log Z; there is no distribution | KL without its entropy |
 | `reads_p` | it is a limit, whose `log_partition_given` reads rows of p | all pairs at once |
@@ -24,16 +25,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from .._core.group import group
 from .divergences import Terms, terms_of
 from .grid import GridPotential
+from .powers import PowerPotential
 from .tree import TreePotential
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from .._core.conditional import Conditional
     from ..learned import Learned
+
+_LEAST_POWERED, _MOST_POWERED = 100, 3000  # rows: of fewer torch takes less time than loading loops, of more a grid
 
 
 def _limit_term(p: Tensor, log_q: Tensor) -> Tensor:
@@ -104,8 +110,15 @@ def can_use_tree(p: Conditional, learned: Any, n_components: int) -> bool:
     return n_components == 3 and can_sample(p, learned) and loops
 
 
-def potential_of(method: str, angle: float) -> Callable[[Any], Any] | None:
+def has_power_loop(learned: Learned, n_rows: int, n_components: int | None, device: Any) -> bool:
+    """Whether a compiled loop sums a kernel over all pairs sooner than a grid: a power's, of few rows in a plane."""
+    in_plane = n_components == 2 and torch.device(device).type == "cpu" and not group().several
+    return in_plane and learned.power_terms is not None and _LEAST_POWERED <= n_rows <= _MOST_POWERED
+
+
+def potential_of(method: str, angle: float, powered: bool) -> Callable[[Any], Any] | None:
     """What makes of a kernel its fast sums over all pairs, or None where a method has none."""
     made: dict[str, Callable[[Any], Any]] = {"interpolation": GridPotential}
+    made |= {"exact": PowerPotential} if powered else {}
     made["barnes_hut"] = partial(TreePotential, angle=angle)
     return made.get(method)

@@ -20,7 +20,7 @@ from .._objective.drawn import DrawnPotential
 from .._objective.loss import Loss
 from .._objective.normalizers import known
 from .._objective.objective import Objective
-from .._objective.ways import has_loops, potential_of
+from .._objective.ways import has_loops, has_power_loop, potential_of
 from .._optim.methods import Adam, Gradients, Momentum
 from .._optim.solver import SolverResult, minimize
 from .._optim.train import Run
@@ -151,7 +151,8 @@ class _Lookup:
         self.loss = loss._replace(learned=self.tail.start) if self.tail else loss
         self.p, self.descent, self.run = p, descent, run
         rng = journal.remembered(np.random.RandomState(run.seed)) if descent.method == "sampled" else None
-        potential, loops = potential_of(descent.method, descent.angle), False
+        powered = has_power_loop(loss.learned, len(start), start.shape[1], run.device)
+        potential, loops = potential_of(descent.method, descent.angle, powered), False
         if rng is not None and has_loops(loss.learned, run.device):
             potential, loops = partial(DrawnPotential, near=p.among_all, rng=rng), True
         self.of_objective = {"potential": potential, "n_components": start.shape[1]}
@@ -159,7 +160,9 @@ class _Lookup:
         self.z = torch.as_tensor(start, **run.like).requires_grad_()
         self.rng = None if loops else rng
         self.several = None
-        if explore is not None and self.tail is None and rng is None:
+        # which of several maps is best tells the loss, down which an exaggeration that stays does not lead
+        plain = self.tail is None and rng is None and descent.exaggeration[1] == 1
+        if explore is not None and plain:
             n_maps = n_side_by_side(self.objective, len(self.z))
             self.several = SideBySide(self.objective, self.z, n_maps, explore) if n_maps > 1 else None
         self.refined = len(self.z) > _PATIENT_ROWS and self.rng is None

@@ -71,6 +71,8 @@ class Learned(Spec):
     """Whether keys are weighed by their degrees."""
     learns: tuple[str, ...] = ()
     """Names of the parameters that are to be learned beside the representations."""
+    power_terms: tuple[float, float, float, float] | None = None
+    """(a, b, c, e) of a kernel 1 / (c + a (d^2 + e)^b) that is one at zero, which compiled loops read; else None."""
     slope_terms: SlopeTerms | None = None
     """(1, 0, c) or (a, 1, c) of a kernel of the squared distance with slope = c / (a + b d^2) and log k = 0 at zero,
     which compiled loops read; None where the slope is of no such form."""

@@ -309,6 +309,12 @@ class Rational(DistanceKernel):
         """(a, b)."""
         return _fitted_tail(float(self.min_dist), float(self.spread))
 
+    @answer
+    def power_terms(self) -> tuple[float, float, float, float]:
+        """(a, b, 1 - a e^b, e)."""
+        (a, b), e = self.tail, _SOFTENED * self.spread**2
+        return a, b, 1 - a * e**b, e
+
     def log_kernel(self, sq_distance: Tensor) -> Tensor:
         """-log(1 + a ((d^2 + e)^b - e^b))."""
         (a, b), e = self.tail, _SOFTENED * self.spread**2

@@ -1,0 +1,105 @@
+"""Sums of a kernel of a power over all pairs by a compiled loop, next to naive sums."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from sklearn_icon import learned, methods
+from sklearn_icon._objective import ways
+from sklearn_icon._objective.attraction import PowerEdges, SparseEdges
+from sklearn_icon._objective.grid import joint_grid_normalizer, row_grid_normalizers
+from sklearn_icon._objective.normalizers import log_normalizer
+from sklearn_icon._objective.powers import PowerPotential, power_series
+from sklearn_icon._objective.ways import has_power_loop
+
+each = pytest.mark.parametrize(
+    "kernel", [learned.Rational(), learned.Rational(1e-3, 5.0), learned.Rational(0.9, 1.0)], ids=str
+)
+
+
+def points(n=60, width=8.0, dtype=torch.float32):
+    z = width * np.random.RandomState(0).standard_normal((n, 2))
+    z[1] = z[0]  # rows that meet
+    z[2] = 1e4  # and one far away
+    return torch.as_tensor(z, dtype=dtype)
+
+
+@each
+@pytest.mark.parametrize("width", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_potentials_against_naive_sums(kernel, width, dtype):
+    z, charges = points(width=width, dtype=dtype), torch.linspace(-1, 2, 60, dtype=dtype)
+    potential = PowerPotential(kernel)
+    value, gradient = potential.potential(potential.place(z), charges)
+    assert value.dtype == gradient.dtype == dtype
+    free = z.double().requires_grad_()
+    sq = (free[:, None] - free.detach()).square().sum(-1)
+    wanted = kernel.log_kernel(sq).exp() @ charges.double()
+    (wanted_gradient,) = torch.autograd.grad(wanted.sum(), free)
+    scale = charges.abs().sum().item()
+    np.testing.assert_allclose(value, wanted.detach(), atol=3e-6 * scale)
+    np.testing.assert_allclose(gradient, wanted_gradient, atol=3e-6 * scale / kernel._sq_width() ** 0.5)
+
+
+@each
+def test_normalisers_are_the_exact_ones(kernel):
+    z = points()
+    log_z, push = joint_grid_normalizer(PowerPotential(kernel), z)
+    free = z.double().requires_grad_()
+    exact = log_normalizer(kernel, free, free, exclude_self=True, n_choices=59)
+    assert log_z == pytest.approx(exact.logsumexp(0).item(), abs=1e-4)
+    (wanted,) = torch.autograd.grad(exact.logsumexp(0), free, retain_graph=True)
+    np.testing.assert_allclose(push, wanted, atol=1e-4 * wanted.abs().max().item())
+    near = torch.cat([z[:2], z[3:]]).double().requires_grad_()  # of a far row alone nothing is left to differ
+    of_rows = row_grid_normalizers(PowerPotential(kernel), near)
+    exact = log_normalizer(kernel, near, near, exclude_self=True, n_choices=58)
+    found, wanted = (torch.autograd.grad(rows.exp().sum(), near, retain_graph=True)[0] for rows in (of_rows, exact))
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * wanted.abs().max().item())
+
+
+def test_a_map_too_wide_is_an_error():
+    with pytest.raises(FloatingPointError, match="outgrown"):
+        PowerPotential(learned.Rational()).place(1e25 * points())
+
+
+def test_which_maps_are_summed_so():
+    assert has_power_loop(learned.Rational(), 1000, 2, "cpu")
+    assert not has_power_loop(learned.Rational(), 100_000, 2, "cpu")
+    assert not has_power_loop(learned.Rational(), 50, 2, "cpu")
+    assert not has_power_loop(learned.Rational(), 1000, 1, "cpu")
+    assert not has_power_loop(learned.StudentT(), 1000, 2, "cpu")
+
+
+@each
+@pytest.mark.parametrize("width", [0.01, 1.0, 30.0])
+def test_pulls_along_edges_are_those_of_torch(kernel, width):
+    weights = sparse.random_array((60, 60), density=0.1, rng=np.random.default_rng(0)).tocsr()
+    weights, z = (weights + weights.T).tocsr(), points(width=width)
+    power, plain = (kind(weights, torch.float32, "cpu") for kind in (PowerEdges, SparseEdges))
+    wanted = SparseEdges(weights, torch.float64, "cpu").sum_and_gradient(kernel, z.double())
+    value, pull = power.sum_and_gradient(kernel, z, with_value=False)
+    assert value is None
+    np.testing.assert_allclose(pull, wanted[1], atol=3e-6 * wanted[1].abs().max().item())
+    assert power.sum_and_gradient(kernel, z)[0] == plain.sum_and_gradient(kernel, z)[0]
+
+
+def test_series_are_those_of_single_precision():
+    logs, exps = power_series()
+    f = np.linspace(0, 1, 1001)
+    np.testing.assert_allclose(np.polynomial.Polynomial(logs)(f) * f, np.log2(1 + f), atol=5e-7)
+    np.testing.assert_allclose(np.polynomial.Polynomial(exps)(f), 2**f, rtol=5e-7)
+
+
+def test_a_map_by_the_loops_is_that_by_tiles(monkeypatch):
+    X, how = np.random.RandomState(1).standard_normal((550, 5)), {"max_iter": 30, "n_jobs": 1, "init": "pca"}
+    made, place = [], PowerPotential.place
+    monkeypatch.setattr(PowerPotential, "place", lambda self, z: made.append(len(z)) or place(self, z))
+    by_loops = methods.get("umap").make_estimator(**how).fit(X)
+    assert len(made) > 20
+    monkeypatch.setattr(ways, "_LEAST_POWERED", 1000)
+    by_tiles = methods.get("umap").make_estimator(method="exact", **how).fit(X)
+    assert by_loops.method_ == "exact"
+    assert by_loops.kl_divergence_ == pytest.approx(by_tiles.kl_divergence_, rel=1e-4)
+    spread = np.ptp(by_tiles.embedding_)
+    np.testing.assert_allclose(by_loops.embedding_, by_tiles.embedding_, atol=1e-2 * spread)
