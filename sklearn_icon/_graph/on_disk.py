@@ -1,17 +1,21 @@
 """Neighbours of rows that a bounded fit has no room for: exact in blocks, or of very many in the cells of a partition.
 
 Rows are read by blocks, and once in the order of cells, into a temporary file of as many bytes as they have in single
-precision; what is compared then lies together in it. See `partition`.
+precision, or of their leading principal components where these tell neighbours as well; what is compared then lies
+together in it. See `partition`.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.utils import gen_batches
 
 from .._core.interrupts import raise_if_interrupted
-from .._core.pieces import at_once, room
+from .._core.pieces import at_once, room, slices
 from .._core.rows import row_digests
 from .._core.types import Array, Jobs
 from .exact import SPARE, copies, rank
@@ -22,6 +26,10 @@ from .space import Space
 
 _MOST_COMPARED = 2e14  # squared rows times columns, an hour or so
 _RANKED = 1024  # rows of a thread
+_WIDTHS, _OF_COLUMNS = (64, 128, 192, 256), 1 / 3  # principal components, the fewest that do; a part of the columns
+_KEPT, _MORE = 0.998, 31  # of the neighbours, among as many candidates and so many more by these components
+_FOUND = 0.985  # of them in the cells that are compared, which cost less
+_NUMBERS_AT_ONCE = 1 << 22
 
 
 def neighbors_on_disk(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
@@ -40,19 +48,49 @@ def neighbors_on_disk(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
 
 def _neighbors_by_cells(space: Space, k: int, n_jobs: Jobs) -> Neighbors | None:
     """Those in the nearest cells of a partition, with their recall; None where most rows would meet most others."""
-    from .partition import cells_needed, part, partition_candidates
+    from .partition import FOUND, cells_needed, part, partition_candidates
 
-    n, near = len(space.X), NearZero(space)
+    near: Any = NearZero(space)
+    n, n_candidates, in_cells = len(space.X), k + 1 + SPARE, [FOUND]
     sample = np.linspace(0, n - 1, min(n, 2 * SAMPLE), dtype=np.intp)
     indices, sq = scanned(space, k, space.X[sample], sample, n_jobs)
+    judged = np.arange(1, len(sample), 4)
+    judged = judged[sq[judged, -1] > 0]  # which of many copies are neighbours says nothing
+    narrow = _narrow(space, near, sample[judged], indices[judged], n_jobs)
+    if narrow is not None:
+        near, n_candidates, in_cells = narrow, k + 1 + _MORE, [_FOUND, FOUND]
     partition = part(near, space.seed)
-    n_cells = cells_needed(partition, sample[1::2], indices[1::2])
+    needed = (cells_needed(partition, sample[1::2], indices[1::2], found) for found in in_cells)
+    n_cells = next((count for count in needed if count is not None), None)
     if n_cells is None:
         return None
-    candidates = partition_candidates(near, partition, n_cells, min(k + 1 + SPARE, n), effective_n_jobs(n_jobs))
+    candidates = partition_candidates(near, partition, n_cells, min(n_candidates, n), effective_n_jobs(n_jobs))
     found = _ranked(space, candidates, partition.order[partition.order >= 0], k, n_jobs)
     within = found.distances[sample[::2]] <= space.finished(sq[::2, -1:]) * (1 + 16 * np.finfo(space.dtype).eps)
     return found._replace(recall=float(within.mean()))
+
+
+def _narrow(space: Space, near: NearZero, sample: Array, known: Array, n_jobs: Jobs) -> Array | None:
+    """Leading principal components of all rows, in which the known neighbours of some are near, too; None of others."""
+    from .partition import is_usual, sampled
+
+    n, width = near.shape
+    widths = [w for w in _WIDTHS if w <= _OF_COLUMNS * width]
+    if not (widths and len(sample)):
+        return None
+    some = near[sampled(n, np.random.RandomState(space.seed))]
+    some = some[is_usual(some)]
+    some -= some.mean(axis=0)
+    axes = np.linalg.eigh(some.T @ some)[1][:, : -1 - widths[-1] : -1]
+    rows: Any = room((n, widths[-1]), np.float32)
+    for part in slices(n, max(1, at_once(_NUMBERS_AT_ONCE) // width)):
+        np.matmul(near[part], axes, out=rows[part])
+    for w in widths:
+        narrow = replace(space, X=rows[:, :w], reference=rows[:, :w])
+        found = scanned(narrow, min(known.shape[1] + _MORE, n - 1), rows[sample, :w], sample, n_jobs)[0]
+        if np.mean([np.isin(*pair).mean() for pair in zip(known, found, strict=True)]) >= _KEPT:
+            return rows[:, :w]
+    return None
 
 
 def _ranked(space: Space, candidates: Array, order: Array, k: int, n_jobs: Jobs) -> Neighbors:

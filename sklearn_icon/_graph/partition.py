@@ -31,7 +31,7 @@ from .brute_force import _FAR, _FINITE, _RUN, _TILE, FAR_NORM, _enter, _keep_sma
 _SAMPLE_OF_A_CELL = 32  # rows from which its centre is found
 _STEPS = 10  # of k-means
 _USUAL = 1e3  # norms that are not outliers, where half of all are below one
-_FOUND = 0.97  # of the neighbours, in the cells that are compared
+FOUND = 0.97  # of the neighbours, in the cells that are compared
 _MOST = 0.3  # of all rows to compare a row with; beyond, the partition tells too little
 _NEAREST = 12  # neighbours whose as many nearest are looked at
 _NUMBERS_AT_ONCE, _ROWS_AT_ONCE = 1 << 22, 4096  # of rows that are read, and that are looked at
@@ -110,7 +110,7 @@ def nearest_cells(centres: Array) -> Array:
     return np.argsort(gaps, axis=1, kind="stable")
 
 
-def cells_needed(partition: Partition, rows: Array, neighbors: Array, found: float = _FOUND) -> int | None:
+def cells_needed(partition: Partition, rows: Array, neighbors: Array, found: float = FOUND) -> int | None:
     """How many of the nearest cells hold most neighbours of some rows, or None where these are too many rows."""
     own = partition.cell[rows]
     rank_of_cell = np.argsort(partition.near[own], axis=1)

@@ -118,6 +118,34 @@ def test_rows_on_disk_are_searched_in_cells(kind, tmp_path):
 
 
 @pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("kind", ["few directions", "copies", "far rows", "all directions"])
+def test_wide_rows_on_disk_are_compared_by_principal_components_where_these_tell_neighbours(kind, monkeypatch):
+    rng = np.random.default_rng(3)
+    X = (clumps(1500, 10, seed=4) @ rng.normal(size=(10, 240))).astype(np.float32)
+    if kind == "all directions":
+        X = rng.normal(size=(700, 240))
+    elif kind == "copies":
+        X[300:500] = X[7]
+    elif kind == "far rows":
+        X[[3, 700], 2] = [1e16, -9.97e36]
+    widths, narrow = [], on_disk._narrow
+
+    def watched(*args):
+        found = narrow(*args)
+        widths.append(None if found is None else found.shape[1])
+        return found
+
+    monkeypatch.setattr(on_disk, "_narrow", watched)
+    with pieces.within(1e5):
+        found = nearest_neighbors(X, 12)
+    if kind == "all directions":
+        assert widths == [None] and found.exact
+    else:
+        assert widths == [64]
+        check(found, X, 12, 0.95)
+
+
+@pytest.mark.usefixtures("large")
 def test_rows_on_disk_without_structure_are_searched_exactly_unless_that_takes_hours(monkeypatch):
     X = np.random.default_rng(0).normal(size=(700, 60))
     with pieces.within(1e5):
