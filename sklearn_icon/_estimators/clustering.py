@@ -232,8 +232,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Where the fit ran.
     fit_report_ : dict
         What is known of the fit: seed, specs, route, device, iterations, loss, why it stopped or what was chosen,
-        recall of neighbours, connected components of p and repeated rows (unless there are many), seconds of each
-        stage and in all.
+        recall of neighbours, connected components of p and repeated rows (unless there are many), beside known classes
+        what is "hidden" (see `cluster_counts_`), seconds of each stage and in all.
     supervisory_, learned_, encoder_ : specs
         What None and short names stood for, `n_components` and `affinity` of a `supervisory.Spectral` included.
     n_features_in_ : int
@@ -529,13 +529,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 asked = asked._replace(p_of=lambda *_: p_spec.unlabelled, n_steps=p_spec.unlabelled.step()[1])
                 settings.refuse_k_means("known classes say where clusters begin")
             kept = fit_chosen(asked, rows := Distinct.of(X, X_holds, sample_weight, codes), device, random_state)
-        self.supervisory_ = kept.p_spec if known is None else p_spec
-        self.learned_, self.encoder_ = learned.SharedCluster(), kept.encoder
+        p_spec = kept.p_spec if known is None else p_spec
+        self.supervisory_, self.learned_, self.encoder_ = p_spec, learned.SharedCluster(), kept.encoder
         features, of_all = X if X_holds == "features" else None, kept.p.shape[0] == len(rows.first)
-        self._progress.facts |= counted(kept.p if of_all else None, features)  # else p is of a draw
-        if codes is not None:
-            found = kept.memberships.argmax(axis=1)
-            self._progress.facts["hidden"] = hidden_mass(kept.p, found, codes, sample_weight)
+        self._progress.facts |= counted(kept.p if of_all else None, features) | _hidden(kept, codes, sample_weight)
         self._keep_graph(kept.p, kept.p_spec, X_holds == "features" and kept.p.shape[0] == X.shape[0])
         self.chosen_, self.candidates_, self.device_ = kept.chosen, kept.candidates, kept.device
         self.loss_, self.loss_curve_, self.n_iter_ = kept.loss, kept.loss_curve, len(kept.loss_curve)
@@ -858,3 +855,10 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         tags.input_tags.pairwise = self._is_pairwise()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _hidden(kept: Any, codes: Array | None, sample_weight: Array) -> dict[str, float]:
+    """What a fit beside known classes, the numbers of rows' own, says of those hidden in their clusters."""
+    if codes is None:
+        return {}
+    return {"hidden": hidden_mass(kept.p, kept.memberships.argmax(axis=1), codes, sample_weight)}
