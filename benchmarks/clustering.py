@@ -9,6 +9,7 @@ after each fit.
 
 `--panel` instead fits some twenty small sets in one process, and compares ICONClustering's defaults with the better of
 KMeans and SpectralClustering on each: CPU seconds of a second fit, so that `OMP_NUM_THREADS=1` makes them comparable.
+`--counts` withholds the number of clusters on fourteen of these sets and the files.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from _clustering_peers import TEMI, TURTLE
+from _counts import COUNTS_SYSTEMS, counted_sets, counts_summarised, fit_counts
 from _fresh import machine, peak_mb
 from _images import load_images, more_images
 from _panel import PANEL_SYSTEMS, draw_regrets, fit_panel, panel, summarised, tables
@@ -264,6 +266,17 @@ def run_panel(args):
         draw_regrets(figures, args.plot)
 
 
+def run_counts(args):
+    """The sets of `--counts`."""
+
+    def save(figures):
+        if args.json:
+            args.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")
+
+    figures = fit_counts(counted_sets(load, args.counts), list(COUNTS_SYSTEMS), args.seeds, save)
+    print(*counts_summarised(figures), sep="\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits", help="npz with X and y or section, a folder of idx files, 'digits'")
@@ -282,11 +295,14 @@ def main():
         parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--panel", nargs="*", metavar="npz", help="some twenty sets, and rows of these files, instead")
+    parser.add_argument("--counts", nargs="*", metavar="npz", help="the number withheld, of sets and these files")
     args = parser.parse_args()
     if args.fit:
         return fit_here(args)
     if args.panel is not None:
         return run_panel(args)
+    if args.counts is not None:
+        return run_counts(args)
 
     if args.ablation and args.long_tail:
         parser.error("--ablation fits the same rows for every seed, which --long-tail draws anew.")
