@@ -28,7 +28,7 @@ _MOST_COMPARED = 2e14  # squared rows times columns, an hour or so
 _RANKED = 1024  # rows of a thread
 _WIDTHS, _OF_COLUMNS = (64, 128, 192, 256), 1 / 3  # principal components, the fewest that do; a part of the columns
 _KEPT, _MORE = 0.998, 31  # of the neighbours, among as many candidates and so many more by these components
-_FOUND = 0.985  # of them in the cells that are compared, which cost less
+_FOUND, _LOOKS = 0.95, (2, 47)  # of them in the cells that are compared; looks at neighbours' neighbours, of so many
 _NUMBERS_AT_ONCE = 1 << 22
 
 
@@ -48,23 +48,23 @@ def neighbors_on_disk(space: Space, k: int, n_jobs: Jobs) -> Neighbors:
 
 def _neighbors_by_cells(space: Space, k: int, n_jobs: Jobs) -> Neighbors | None:
     """Those in the nearest cells of a partition, with their recall; None where most rows would meet most others."""
-    from .partition import FOUND, cells_needed, part, partition_candidates
+    from .partition import FOUND, LOOKS, cells_needed, part, partition_candidates
 
     near: Any = NearZero(space)
-    n, n_candidates, in_cells = len(space.X), k + 1 + SPARE, [FOUND]
+    n, n_candidates, found_in_cells, looks = len(space.X), k + 1 + SPARE, FOUND, LOOKS
     sample = np.linspace(0, n - 1, min(n, 2 * SAMPLE), dtype=np.intp)
     indices, sq = scanned(space, k, space.X[sample], sample, n_jobs)
     judged = np.arange(1, len(sample), 4)
     judged = judged[sq[judged, -1] > 0]  # which of many copies are neighbours says nothing
     narrow = _narrow(space, near, sample[judged], indices[judged], n_jobs)
     if narrow is not None:
-        near, n_candidates, in_cells = narrow, k + 1 + _MORE, [_FOUND, FOUND]
+        near, n_candidates, found_in_cells, looks = narrow, k + 1 + _MORE, _FOUND, _LOOKS
     partition = part(near, space.seed)
-    needed = (cells_needed(partition, sample[1::2], indices[1::2], found) for found in in_cells)
-    n_cells = next((count for count in needed if count is not None), None)
+    n_cells = cells_needed(partition, sample[1::2], indices[1::2], found_in_cells)
     if n_cells is None:
         return None
-    candidates = partition_candidates(near, partition, n_cells, min(n_candidates, n), effective_n_jobs(n_jobs))
+    n_threads = effective_n_jobs(n_jobs)
+    candidates = partition_candidates(near, partition, n_cells, min(n_candidates, n), n_threads, looks)
     found = _ranked(space, candidates, partition.order[partition.order >= 0], k, n_jobs)
     within = found.distances[sample[::2]] <= space.finished(sq[::2, -1:]) * (1 + 16 * np.finfo(space.dtype).eps)
     return found._replace(recall=float(within.mean()))

@@ -33,7 +33,7 @@ _STEPS = 10  # of k-means
 _USUAL = 1e3  # norms that are not outliers, where half of all are below one
 FOUND = 0.97  # of the neighbours, in the cells that are compared
 _MOST = 0.3  # of all rows to compare a row with; beyond, the partition tells too little
-_NEAREST = 12  # neighbours whose as many nearest are looked at
+LOOKS = 1, 12  # at neighbours, and how many of them, whose as many nearest are looked at
 _NUMBERS_AT_ONCE, _ROWS_AT_ONCE = 1 << 22, 4096  # of rows that are read, and that are looked at
 
 
@@ -125,8 +125,14 @@ def _sq_norms(X: Array) -> Array:
     return np.einsum("ij,ij->i", X, X)
 
 
-def partition_candidates(X: Any, partition: Partition, n_cells: int, n_candidates: int, n_threads: int) -> Array:
-    """The keys nearest to each row among those of the nearest cells and among neighbours' neighbours; -1 is none."""
+def partition_candidates(
+    X: Any, partition: Partition, n_cells: int, n_candidates: int, n_threads: int, looks: tuple[int, int] = LOOKS
+) -> Array:
+    """The keys nearest to each row among those of the nearest cells and among neighbours' neighbours; -1 is none.
+
+    looks is (how often, how many neighbours).
+    """
+    n_looks, n_nearest = looks[0], min(looks[1], n_candidates)
     order, starts, _, near = partition
     rows = _Rows(by_cell(X, order), n_candidates)
     cells = [slice(start, stop) for start, stop in pairwise(starts)]
@@ -138,11 +144,15 @@ def partition_candidates(X: Any, partition: Partition, n_cells: int, n_candidate
             raise_if_interrupted()
         _settle(rows.sq_limit, rows.count, rows.sq, rows.keys, n_candidates)
         parts = list(gen_batches(len(order), _ROWS_AT_ONCE))
-        list(pool.map(lambda p: _bring_nearest(rows.sq[p], rows.keys[p], n_candidates), parts))
-        nearest = rows.keys[:, : min(_NEAREST, n_candidates)].copy()
-        rows.count[:] = n_candidates
-        rows.count[rows.keys[:, n_candidates - 1] < 0] = 0  # too few to look at others
-        list(pool.map(lambda p: _look_further(p.start, rows.left, nearest, *rows.buffers(p), n_candidates), parts))
+        for _ in range(n_looks):
+            list(pool.map(lambda p: _bring_nearest(rows.sq[p], rows.keys[p], n_candidates, n_nearest), parts))
+            nearest = room((len(order), n_nearest), np.int32)
+            nearest[:] = rows.keys[:, :n_nearest]
+            rows.count[:] = n_candidates
+            rows.count[rows.keys[:, n_candidates - 1] < 0] = 0  # too few to look at others
+            look = partial(_look_at_part, rows, nearest, n_candidates)
+            list(pool.map(look, parts))
+            raise_if_interrupted()
     candidates = room((len(partition.cell), n_candidates), np.int32)
     for part in parts:
         there, found = order[part] >= 0, rows.keys[part, :n_candidates]
@@ -177,12 +187,16 @@ def meet(rows: _Rows, reference: Array, cell: slice, others: list[slice]) -> Non
             _offer_to_rows(tile, keys.start, *rows.buffers(part), rows.n_candidates)
 
 
+def _look_at_part(rows: _Rows, nearest: Array, n_candidates: int, part: slice) -> None:
+    _look_further(part.start, rows.left, nearest, *rows.buffers(part), n_candidates)
+
+
 @njit(nogil=True)
-def _bring_nearest(sq: Array, keys: Array, n_candidates: int) -> None:
+def _bring_nearest(sq: Array, keys: Array, n_candidates: int, n_nearest: int) -> None:
     """Bring the few nearest of every full buffer to its front."""
     for i in range(len(sq)):
-        if keys[i, n_candidates - 1] >= 0 and n_candidates > _NEAREST:
-            _keep_smallest(sq[i], keys[i], n_candidates, _NEAREST)
+        if keys[i, n_candidates - 1] >= 0 and n_candidates > n_nearest:
+            _keep_smallest(sq[i], keys[i], n_candidates, n_nearest)
 
 
 @njit(nogil=True, fastmath=_FINITE)
