@@ -422,11 +422,6 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         except (TypeError, ValueError):
             return None, None, None
 
-    def _is_pairwise(self) -> bool:
-        """Whether X holds distances or a graph."""
-        spec = self._specs_or_none()[0]
-        return spec is not None and spec.pairwise
-
     def __sklearn_tags__(self) -> Any:
         """Sparse input; items of any shape to encoders; y required where p reads it."""
         tags = super().__sklearn_tags__()
@@ -434,4 +429,8 @@ class ICon(CallbackSupportMixin, RememberedNames, metaclass=ABCMeta):
         p_spec, _, encoder = self._specs_or_none()
         tags.input_tags.three_d_array = encoder is not None and encoder.parametric
         tags.target_tags.required = p_spec is not None and bool(p_spec.needs_y)
+        self._tag_input(tags.input_tags, p_spec)
         return tags
+
+    def _tag_input(self, input_tags: Any, p_spec: Any) -> None:
+        """What p, or None, says of X; asked with the other tags, as specs are made anew for each."""

@@ -849,10 +849,13 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _n_features_out(self) -> int:
         return self.n_clusters_
 
+    def _tag_input(self, input_tags: Any, p_spec: Any) -> None:
+        """Distances of rows where metric is "precomputed", or weights."""
+        input_tags.pairwise = p_spec is not None and p_spec.pairwise
+
     def __sklearn_tags__(self) -> Any:
-        """Distances of rows where metric is "precomputed", or weights; memberships keep the precision of X."""
+        """Memberships keep the precision of X."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = self._is_pairwise()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

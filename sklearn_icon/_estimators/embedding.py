@@ -732,12 +732,14 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
     def _n_features_out(self) -> int:
         return self.embedding_.shape[1]
 
+    def _tag_input(self, input_tags, p_spec):
+        """Distances of rows where metric is "precomputed", counts where the keys are tokens."""
+        input_tags.pairwise = p_spec is not None and p_spec.pairwise
+        input_tags.positive_only = p_spec is not None and p_spec.keys == "tokens"
+
     def __sklearn_tags__(self):
-        """Distances of rows where metric is "precomputed"."""
+        """Maps keep the precision of X."""
         tags = super().__sklearn_tags__()
-        spec = self._specs_or_none()[0]
-        tags.input_tags.pairwise = spec is not None and spec.pairwise
-        tags.input_tags.positive_only = spec is not None and spec.keys == "tokens"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

@@ -38,8 +38,11 @@ def in_blocks(n: int, n_jobs: Jobs, function: Callable[[Array], tuple], rows: Ar
         for one, all_rows in zip(found, whole, strict=True):
             all_rows[part] = one
 
-    parts = gen_batches(len(rows), int(np.clip(_BLOCK // n, 32, 4096)))
-    Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(enter)(part) for part in parts)
+    parts = list(gen_batches(len(rows), int(np.clip(_BLOCK // n, 32, 4096))))
+    if len(parts) == 1:  # joblib's own beginning takes longer than a row
+        enter(parts[0])
+    else:
+        Parallel(n_jobs=n_jobs, require="sharedmem")(delayed(enter)(part) for part in parts)
     raise_if_interrupted()
     return tuple(whole)
 

@@ -1,7 +1,5 @@
 """New rows, the training embedding fixed: each is placed by minimising its own divergence, whatever its batch."""
 
-from zlib import crc32
-
 import numpy as np
 import torch
 from scipy import sparse
@@ -52,17 +50,16 @@ def place_rows(weights: sparse.csr_array, frozen: Array, learned: Learned, kept:
     ndarray of shape (n_new, n_components), float64
     """
     columns, values = _padded(weights)
-    frozen = np.asarray(frozen, dtype=np.float64)
-    start = np.einsum("ik,ikd->id", values, frozen[columns])
+    start = np.einsum("ik,ikd->id", values, frozen[columns].astype(np.float64))
     if not learned.euclidean or not len(start):
         return start
     smooth, learned = learned.smooth_at_zero, learned.rounded()
     heaviest = np.argsort(-values, axis=1, kind="stable")[:, :_STARTS]
     starts = np.concatenate([start[:, None], frozen[np.take_along_axis(columns, heaviest, axis=1)]], axis=1)
-    rate = -0.25 / float(learned.slope(torch.zeros((), dtype=torch.float64))) if smooth else 0.0
     if len(frozen) > _GRID_ROWS and frozen.shape[1] <= 2 and smooth and learned.slope_terms is not None:
-        return _settle(starts, columns, values, frozen, learned, rate, {} if kept is None else kept)
-    keys = torch.from_numpy(np.ascontiguousarray(frozen.T))
+        return _settle(starts, columns, values, frozen, learned, {} if kept is None else kept)
+    rate = _rate(learned) if smooth else 0.0
+    keys = torch.from_numpy(np.ascontiguousarray(frozen.T, dtype=np.float64))
     placed = np.empty_like(start)
     for first in range(0, len(start), _ROWS_AT_ONCE):
         block = np.arange(first, first + _ROWS_AT_ONCE) % len(start)  # full blocks: equal shapes round equally
@@ -83,20 +80,25 @@ def _padded(weights: sparse.csr_array) -> tuple[Array, Array]:
     return columns, values
 
 
-def _settle(
-    starts: Array, columns: Array, values: Array, frozen: Array, learned: Learned, rate: float, kept: dict
-) -> Array:
+def _rate(learned: Learned) -> float:
+    """The rate at which a kernel's own curvature at zero is met."""
+    return -0.25 / float(learned.slope(torch.zeros((), dtype=torch.float64)))
+
+
+def _settle(starts: Array, columns: Array, values: Array, frozen: Array, learned: Learned, kept: dict) -> Array:
     """Places of all rows after all steps; the potential of the frozen rows is interpolated on a grid."""
     from .._objective.loops import settle
 
     dim = frozen.shape[1]
-    z, keys, plane = np.empty((len(starts), 2)), np.zeros((len(frozen), 2)), np.zeros((*starts.shape[:2], 2))
-    keys[:, :dim], plane[:, :, :dim] = frozen, starts
-    of, found = (repr(learned), learned.slope_terms, crc32(np.ascontiguousarray(frozen).data)), kept.get("potential")
-    if found is None or found[0] != of:
-        potential = GridPotential(learned, spacing=_SPACING)
-        found = kept["potential"] = of, potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
-    field, origin, per_unit, low, high = found[1]
+    z, plane = np.empty((len(starts), 2)), np.zeros((*starts.shape[:2], 2))
+    plane[:, :, :dim] = starts
+    of, found = (repr(learned), learned.slope_terms), kept.get("potential")
+    if found is None or found[0] != of or not np.array_equal(found[1][:, :dim], frozen):
+        potential, keys = GridPotential(learned, spacing=_SPACING), np.zeros((len(frozen), 2))
+        keys[:, :dim] = frozen
+        field = potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
+        found = kept["potential"] = of, keys, _rate(learned), field
+    _, keys, rate, (field, origin, per_unit, low, high) = found
     grid, descent = (field, origin, per_unit, _FLOOR, low, high), (_STEPS, rate, _MOMENTUM, _MAX_STEP)
     team = Team()
     arrays = (plane, (columns, values, keys), learned.slope_terms, grid, descent)
