@@ -111,6 +111,7 @@ SETS = {
 MANIFOLDS = ("swiss roll", "S-curve")
 STEPS = {
     "icon": [{"max_iter": 100}, {"max_iter": 250}, {}],
+    "icon-pulled": [{"init_weight": weight} for weight in (0.0, 0.3, 1.0, 3.0)],
     "TSNE": [{"max_iter": 500}, {}],
     "openTSNE": [{"n_iter": 150}, {}],
     "umap": [{"n_epochs": 100}, {}],

@@ -86,6 +86,7 @@ SYSTEMS = {
     "icon-df0.5": partial(student_t, df=0.5),
     "icon-df5": partial(student_t, df=5.0),
     "icon-mlp": partial(icon, encoder="mlp"),
+    "icon-pulled": icon,
     "TSNE": scikit_learn,
     "openTSNE": open_tsne,
     "umap": umap,
