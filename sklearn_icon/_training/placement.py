@@ -96,8 +96,8 @@ def _settle(starts: Array, columns: Array, values: Array, frozen: Array, learned
     if found is None or found[0] != of or not np.array_equal(found[1][:, :dim], frozen):
         potential, keys = GridPotential(learned, spacing=_SPACING), np.zeros((len(frozen), 2))
         keys[:, :dim] = frozen
-        field = potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
-        found = kept["potential"] = of, keys, _rate(learned), field
+        laid = potential.field(torch.from_numpy(keys), _MARGIN * potential.scale)
+        found = kept["potential"] = of, keys, _rate(learned), laid
     _, keys, rate, (field, origin, per_unit, low, high) = found
     grid, descent = (field, origin, per_unit, _FLOOR, low, high), (_STEPS, rate, _MOMENTUM, _MAX_STEP)
     team = Team()
