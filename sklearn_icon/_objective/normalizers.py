@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from .._core.group import group
 from .._core.pieces import at_once
 from .._core.team import Team, torch_threads
-from ..learned._base import LOG_FLOOR, sq_distances
+from ..learned._base import CAUCHY, LOG_FLOOR, sq_distances
 from .fused import RowLogNormalizer, can_fuse, joint_sums
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _TILE_ELEMENTS = 1 << 18
 _TIMES_ON_GPU = 64  # as many elements more: of 70,000 rows 71 ms a sum, with 16 times 253 (benchmarks/gpu.py, H200)
 _FEW_TILES = 16  # more, and threads that wait for each other at each operation take time from whoever else computes
-_COMPILED_ROWS = 1000  # below, torch takes less time than loading compiled loops
+_COMPILED_ROWS = 300  # below, a fit in torch takes less time than loading compiled loops
 _LEAST_SUM = 1e-6  # of a drawn row's kernels, far from all others: it bounds the push on a row that was not drawn
 _CROWDED = 1e-2  # kernels a row, below which single precision loses them beside the row's own
 
@@ -234,8 +234,8 @@ def joint_normalizer(learned: DistanceKernel, z: Tensor, team: Team | None = Non
     if terms and can_fuse(learned, z):
         total, push = joint_sums(terms, z)
     else:
-        compiled = len(z) > _COMPILED_ROWS and has_pair_loops(learned, z)
-        total, push = _cauchy_sums(z, team, slice(0, len(z))) if compiled else (z.new_zeros(()), z)
+        loops = pays_in_loops(learned, z)
+        total, push = _cauchy_sums(z, team, slice(0, len(z))) if loops else (z.new_zeros(()), z)
         if not total > _CROWDED * len(z):
             total, push = _tiled_joint_sums(learned, z)
     if total > len(z) ** 2 * exp(LOG_FLOOR + 20):
@@ -251,7 +251,7 @@ def joint_normalizer_of_rows(
 ) -> tuple[float, Tensor]:
     """`joint_normalizer` of a map that several ranks have, with its gradient at the rows that are this one's own."""
     ranks, n = group(), len(z)
-    if n > _COMPILED_ROWS and has_pair_loops(learned, z):
+    if pays_in_loops(learned, z):
         total, push = _cauchy_sums(z, team, own)
         total = ranks.total(total)
         if total > _CROWDED * n:
@@ -271,7 +271,12 @@ def joint_normalizer_of_rows(
 
 def has_pair_loops(learned: Learned, z: Tensor) -> bool:
     """Whether compiled loops sum a kernel over all pairs of z on the CPU: the Cauchy kernel's, in a plane."""
-    return learned.slope_terms == (1.0, 1.0, -1.0) and z.device.type == "cpu" and z.shape[1] <= 2
+    return learned.slope_terms == CAUCHY and z.device.type == "cpu" and z.shape[1] <= 2
+
+
+def pays_in_loops(learned: Learned, z: Tensor) -> bool:
+    """Whether compiled loops over all pairs take less than torch, their loading counted."""
+    return len(z) > _COMPILED_ROWS and has_pair_loops(learned, z)
 
 
 def _plane(z: Tensor) -> np.ndarray:
@@ -333,7 +338,7 @@ def dense_student_t_sums(
     terms: Any = learned.slope_terms
     a, b, c = terms
     df, power = a / b, -c / b
-    if not with_value and len(z) > _COMPILED_ROWS and has_pair_loops(learned, z):
+    if not with_value and pays_in_loops(learned, z):
         pulled, of_pairs, pushed = _compiled_cauchy_sums(z, weights)
         if of_pairs > _CROWDED * len(z):
             return None, pulled, log(of_pairs), pushed.mul_(1 / of_pairs)

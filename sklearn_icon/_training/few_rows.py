@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._objective.normalizers import dense_student_t_sums, pays_in_loops
 from .._objective.objective import Objective
 
 _PAIRS = 200_000  # of all maps together, up to which operations cost about their calls alone
+_COMPILED_PAIRS = 1_000_000  # the same of compiled loops, at .8 ns a pair
 _LEAST_MAPS, _MOST_MAPS = 3, 10  # the fewest of up to three times as many pairs: two are no better than one
 _NOISE = 1.0  # of the start's width
 
 
-def n_side_by_side(objective: Objective, n_rows: int) -> int:
+def n_side_by_side(objective: Objective, z: torch.Tensor) -> int:
     """How many maps are unfolded side by side: one of many rows, or of an objective whose sums are others."""
     known = objective.is_plain_kl and objective.joint and objective.exclude_self and objective.learned.euclidean
-    few = known and _LEAST_MAPS * n_rows**2 <= 3 * _PAIRS
-    return int(np.clip(_PAIRS // n_rows**2, _LEAST_MAPS, _MOST_MAPS)) if few else 1
+    pairs = _COMPILED_PAIRS if pays_in_loops(objective.learned, z) else _PAIRS
+    few = known and _LEAST_MAPS * len(z) ** 2 <= 3 * pairs
+    return int(np.clip(pairs // len(z) ** 2, _LEAST_MAPS, _MOST_MAPS)) if few else 1
 
 
 class SideBySide:
@@ -36,10 +39,12 @@ class SideBySide:
         noise = random_state.standard_normal((n_maps, *start.shape))
         noise[0] = 0
         self.maps = start.detach() + _NOISE * start.detach().std() * torch.as_tensor(noise, **kind)
+        self.buffers = torch.empty(3, n_maps, len(start), len(start), **kind)
 
     def _sq_distances(self) -> torch.Tensor:
         sq = self.maps.square().sum(-1)
-        return (sq[:, :, None] + sq[:, None] - 2 * self.maps @ self.maps.mT).clamp_min_(0)
+        products = torch.baddbmm(sq[:, None], self.maps, self.maps.mT, alpha=-2, out=self.buffers[0])
+        return products.add_(sq[:, :, None]).clamp_min_(0)
 
     def losses(self) -> torch.Tensor:
         """KL of each map."""
@@ -50,15 +55,35 @@ class SideBySide:
 
     def gradient(self, exaggeration: float, with_loss: bool) -> tuple[float | None, list[torch.Tensor]]:
         """(the least loss or None, [the gradient of each map, its attraction multiplied])."""
+        compiled = pays_in_loops(self.learned, self.maps[0])
+        gradient = (self._each if compiled else self._at_once)(exaggeration)
+        return float(self.losses().min()) if with_loss else None, [gradient]
+
+    def _each(self, exaggeration: float) -> torch.Tensor:
+        """The gradients of all maps, one after another by a compiled loop."""
+        sums = [dense_student_t_sums(self.learned, z, self.weights, with_value=False) for z in self.maps]
+        return torch.stack([push.sub_(pull, alpha=exaggeration) for _, pull, _, push in sums])
+
+    def _at_once(self, exaggeration: float) -> torch.Tensor:
+        """The gradients of all maps, by operations on all pairs of all maps in buffers: new ones cost as much again."""
         sq = self._sq_distances()
-        pull = self.weights * (exaggeration * self.learned.slope(sq))
-        kernel, slope = self.learned.kernel_and_slope(sq, torch.empty_like(sq))
+        pull = self._pull(sq, exaggeration)
+        kernel, slope = self.learned.kernel_and_slope(sq, self.buffers[2])
         for part in (kernel, slope):
             part.diagonal(dim1=1, dim2=2).fill_(0)
         total = kernel.sum((1, 2), keepdim=True).clamp_min(torch.finfo(kernel.dtype).tiny)
-        push = slope.div_(total).sub_(pull)
-        gradient = 4 * (push.sum(-1, keepdim=True) * self.maps - push @ self.maps)
-        return float(self.losses().min()) if with_loss else None, [gradient]
+        push = slope.addcmul_(pull, total, value=-1)  # symmetric, times Z
+        columns = self.maps.mT
+        pushed = torch.cat([columns, torch.ones_like(columns[:, :1])], dim=1) @ push
+        return (pushed[:, -1:] * columns - pushed[:, :-1]).mT * (4 / total)
+
+    def _pull(self, sq: torch.Tensor, exaggeration: float) -> torch.Tensor:
+        """f P h of all pairs."""
+        if self.learned.slope_terms is None or not self.learned.slope_terms[1]:
+            return self.weights * (exaggeration * self.learned.slope(sq))
+        a, b, c = self.learned.slope_terms
+        factor = exaggeration * c
+        return torch.mul(sq, b / factor, out=self.buffers[1]).add_(a / factor).reciprocal_().mul_(self.weights)
 
     def best(self) -> torch.Tensor:
         """The map of least loss."""

@@ -163,7 +163,7 @@ class _Lookup:
         # which of several maps is best tells the loss, down which an exaggeration that stays does not lead
         plain = self.tail is None and rng is None and descent.exaggeration[1] == 1
         if explore is not None and plain:
-            n_maps = n_side_by_side(self.objective, len(self.z))
+            n_maps = n_side_by_side(self.objective, self.z)
             self.several = SideBySide(self.objective, self.z, n_maps, explore) if n_maps > 1 else None
         self.refined = len(self.z) > _PATIENT_ROWS and self.rng is None
         self.pull = None

@@ -9,6 +9,7 @@ from .._core.team import Team
 from .._core.types import Array
 from .._objective.grid import GridPotential
 from ..learned import Learned
+from ..learned._base import CAUCHY
 
 _STEPS, _STARTS = 100, 10
 _MOMENTUM = 0.8
@@ -125,9 +126,7 @@ def _descend(z: Tensor, columns: Tensor, values: Tensor, keys: Tensor, learned: 
     velocity = torch.zeros_like(z)
     for _ in range(_STEPS):
         pull = _force(values, z.T[:, :, None] - positives, learned)
-        offsets = z.T[:, :, None] - keys[:, None, :]
-        log_k = learned.log_kernel(offsets.square().sum(0))
-        push = _force((log_k - log_k.logsumexp(1, keepdim=True)).exp(), offsets, learned)
+        push = _push(z.T[:, :, None] - keys[:, None, :], learned)
         velocity = _MOMENTUM * velocity - rate * (push - pull).T
         norm = velocity.square().sum(1, keepdim=True).sqrt()
         z = z + velocity * (_MAX_STEP / norm.clamp_min(_MAX_STEP))
@@ -137,3 +136,12 @@ def _descend(z: Tensor, columns: Tensor, values: Tensor, keys: Tensor, learned: 
 def _force(weights: Tensor, offsets: Tensor, learned: Learned) -> Tensor:
     """sum_j w_j d log k / dz = sum_j w_j h(s_j) 2 (z - z_j), shape (n_components, n_rows)."""
     return 2 * (weights * learned.slope(offsets.square().sum(0)) * offsets).sum(2)
+
+
+def _push(offsets: Tensor, learned: Learned) -> Tensor:
+    """d log sum_j k(s_j) / dz, shape (n_components, n_rows)."""
+    sq = offsets.square().sum(0)
+    if learned.slope_terms == CAUCHY:  # no sum of it underflows: no logarithms
+        kernel, slope = learned.kernel_and_slope(sq, torch.empty_like(sq))
+        return 2 * (slope * offsets).sum(2) / kernel.sum(1)
+    return 2 * (learned.log_kernel(sq).softmax(1) * learned.slope(sq) * offsets).sum(2)

@@ -20,6 +20,7 @@ _SMOOTH = 10.0  # the most by which a smooth kernel's slope changes, relative, w
 _ROUNDED = 1e-6  # of its squared width, within which a kernel with a kink or a pole is held constant
 
 SlopeTerms: TypeAlias = tuple[float, float, float]
+CAUCHY: SlopeTerms = (1.0, 1.0, -1.0)  # of k = 1 / (1 + d^2)
 Gradients: TypeAlias = "tuple[Tensor | None, Tensor | None]"
 Pull: TypeAlias = "Callable[[Tensor, Sequence[bool]], Gradients]"
 

@@ -9,8 +9,10 @@ from sklearn.metrics import pairwise_distances
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from sklearn_icon import ICONEmbedding, learned, supervisory
+from sklearn_icon._objective import normalizers as _normalizers
 from sklearn_icon._objective.objective import Objective
 from sklearn_icon._training import maps as _maps
+from sklearn_icon._training import placement as _placement
 from sklearn_icon._training.few_rows import SideBySide, n_side_by_side
 from sklearn_icon.learned import Gaussian, StudentT
 from sklearn_icon.metrics import knn_recall
@@ -45,9 +47,10 @@ def test_a_solid_keeps_as_many_neighbours_as_by_tsne():
 
 def test_rows_part_at_the_rate_of_the_early_exaggeration():
     A = datasets.load_digits().data[:500]
-    m = ICONEmbedding(early_exaggeration=4, max_iter=300, random_state=0).fit(A)
+    q = StudentT(df=2.0)  # one map: those of the Cauchy kernel are unfolded side by side
+    m = ICONEmbedding(learned=q, early_exaggeration=4, max_iter=300, random_state=0).fit(A)
     assert [phase[:2] for phase in m.phases_][:2] == [("early exaggeration", 100), ("parting", 60)]
-    early = ICONEmbedding(early_exaggeration=4, max_iter=160, random_state=0)
+    early = ICONEmbedding(learned=q, early_exaggeration=4, max_iter=160, random_state=0)
     assert "parting" not in [name for name, *_ in early.set_params(early_exaggeration=1).fit(A).phases_]
 
 
@@ -81,7 +84,9 @@ def test_a_sheet_unfolds_once_more(max_iter, monkeypatch):
 
 @pytest.mark.parametrize("kernel", [StudentT(), StudentT(df=0.5), Gaussian(2.0)], ids=repr)
 @pytest.mark.parametrize("n_components", [1, 2, 3])
-def test_maps_side_by_side_have_the_loss_and_gradient_of_each(kernel, n_components):
+@pytest.mark.parametrize("least_rows", [0, 1000])
+def test_maps_side_by_side_have_the_loss_and_gradient_of_each(kernel, n_components, least_rows, monkeypatch):
+    monkeypatch.setattr(_normalizers, "_COMPILED_ROWS", least_rows)
     p = supervisory.Gaussian(perplexity=8).conditional(X)
     objective = Objective(p, kernel, normalization="joint")
     start = torch.as_tensor(np.random.RandomState(0).standard_normal((len(X), n_components)))
@@ -96,12 +101,24 @@ def test_maps_side_by_side_have_the_loss_and_gradient_of_each(kernel, n_componen
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("kernel", [StudentT(), StudentT(df=3.0), Gaussian(), learned.Rational()])
+def test_the_push_on_new_rows_is_the_gradient_of_the_log_sum_of_their_kernels(kernel):
+    z, keys = (torch.as_tensor(RNG.standard_normal(shape) * 20) for shape in ((7, 2), (2, 50)))
+    z.requires_grad_()
+    offsets = z.T[:, :, None] - keys[:, None, :]
+    (expected,) = torch.autograd.grad(kernel.log_kernel(offsets.square().sum(0)).logsumexp(1).sum(), z)
+    torch.testing.assert_close(_placement._push(offsets.detach(), kernel).T, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_which_maps_are_unfolded_side_by_side():
     p = supervisory.Gaussian(perplexity=8).conditional(X)
     plain = Objective(p, StudentT(), normalization="joint")
-    assert [n_side_by_side(plain, n) for n in (10, 200, 400, 500, 5000)] == [10, 5, 3, 1, 1]
+    rows = {n: torch.zeros(n, 2) for n in (10, 50, 200, 400, 700, 1000, 5000)}
+    assert [n_side_by_side(plain, z) for z in rows.values()] == [10, 10, 5, 6, 3, 3, 1]
+    in_torch = Objective(p, Gaussian(), normalization="joint")
+    assert [n_side_by_side(in_torch, z) for z in rows.values()] == [10, 10, 5, 3, 1, 1, 1]
     for other in ({"normalization": "conditional"}, {"normalization": "joint", "divergence": "jensen_shannon"}):
-        assert n_side_by_side(Objective(p, StudentT(), **other), 50) == 1
+        assert n_side_by_side(Objective(p, StudentT(), **other), rows[50]) == 1
 
 
 def test_a_given_start_is_the_only_one():
