@@ -448,6 +448,13 @@ def _gradients(X, part, z, way, q):
         return found, losses_of(objective, z)
 
 
+class Laplace(learned.DistanceKernel):
+    """exp(-d), with a kink."""
+
+    def log_kernel(self, sq_distance):
+        return -sq_distance.sqrt()
+
+
 SUMMED = {  # rows, dimensions, what sums over all pairs, kernel
     "grid by compiled loops, the loss too": (12_000, 2, GridPotential, learned.StudentT()),
     "grid in one dimension, by torch": (700, 1, GridPotential, learned.StudentT()),
@@ -455,6 +462,7 @@ SUMMED = {  # rows, dimensions, what sums over all pairs, kernel
     "all pairs by compiled loops": (1500, 2, None, learned.StudentT()),
     "all pairs by tiles": (700, 3, None, learned.StudentT(df=2.0)),
     "all pairs of far rows": (700, 2, None, learned.Gaussian(sigma=0.05)),
+    "all pairs under a kink": (700, 2, None, Laplace()),
     "tree": (1500, 3, TreePotential, learned.StudentT()),
     "drawn keys": (12_000, 2, "drawn", learned.StudentT()),
     "drawn keys in many dimensions": (1500, 5, "drawn", learned.Gaussian(sigma=9.0)),

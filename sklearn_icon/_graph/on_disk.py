@@ -29,6 +29,7 @@ _RANKED = 1024  # rows of a thread
 _WIDTHS, _OF_COLUMNS = (64, 128, 192, 256), 1 / 3  # principal components, the fewest that do; a part of the columns
 _KEPT, _MORE = 0.998, 31  # of the neighbours, among as many candidates and so many more by these components
 _FOUND, _LOOKS = 0.95, (2, 47)  # of them in the cells that are compared; looks at neighbours' neighbours, of so many
+_FEWEST = 8  # cells that are compared there: of rows that meet those of one or two alone no looks reach another
 _NUMBERS_AT_ONCE = 1 << 22
 
 
@@ -63,6 +64,7 @@ def _neighbors_by_cells(space: Space, k: int, n_jobs: Jobs) -> Neighbors | None:
     n_cells = cells_needed(partition, sample[1::2], indices[1::2], found_in_cells)
     if n_cells is None:
         return None
+    n_cells = n_cells if narrow is None else max(n_cells, _FEWEST)
     n_threads = effective_n_jobs(n_jobs)
     candidates = partition_candidates(near, partition, n_cells, min(n_candidates, n), n_threads, looks)
     found = _ranked(space, candidates, partition.order[partition.order >= 0], k, n_jobs)
@@ -76,7 +78,7 @@ def _narrow(space: Space, near: NearZero, sample: Array, known: Array, n_jobs: J
 
     n, width = near.shape
     widths = [w for w in _WIDTHS if w <= _OF_COLUMNS * width]
-    if not (widths and len(sample)):
+    if not (widths and len(sample)) or width**2 > at_once(_NUMBERS_AT_ONCE):  # of a covariance
         return None
     some = near[sampled(n, np.random.RandomState(space.seed))]
     some = some[is_usual(some)]
