@@ -33,7 +33,9 @@ def columns_of(labels: np.ndarray, known: np.ndarray, n_clusters: int) -> np.nda
     return linear_sum_assignment(-common)[1]
 
 
-def hidden_mass(p: Conditional, labels: np.ndarray, known: np.ndarray, sample_weight: np.ndarray) -> float:
+def hidden_mass(
+    p: Conditional, labels: np.ndarray, known: np.ndarray, sample_weight: np.ndarray, copies: np.ndarray
+) -> float:
     """The fraction of the weight that lies in clusters of known classes, but where no row is labelled.
 
     ::
@@ -41,13 +43,15 @@ def hidden_mass(p: Conditional, labels: np.ndarray, known: np.ndarray, sample_we
         sum_c m_c max(0, 1 - L_c^2 / (T_c S_c)),     w_ij = w_i p(j|i) + w_j p(i|j) within the cluster of class c
 
     T_c is the sum of w_ij over the pairs of cluster c, of mass m_c, L_c over those whose i is labelled, S_c over those
-    that both are. Labels that are even among the rows of a class, a fraction l, make L_c = l T_c and S_c = l^2 T_c.
+    that both are; rows of one number in `copies`, equal ones that may be labelled together, are no pairs.
+    Labels that are even among the rows of a class, a fraction l, make L_c = l T_c and S_c = l^2 T_c.
     Where a fraction h of the cluster is another class, apart from the first, L_c = (1 - h) l T_c and
     S_c = (1 - h) l^2 T_c: it has h.
     """
     n, n_known, own = len(labels), int(known.max()) + 1, known >= 0
     pairs = p.weights.tocoo()
     within = (labels[pairs.row] == labels[pairs.col]) & (labels[pairs.row] < n_known)
+    within &= copies[pairs.row] != copies[pairs.col]
     i, j = pairs.row[within], pairs.col[within]
     weight, c = pairs.data[within] * sample_weight[i], labels[i]
     total, both = (np.bincount(c, weight * of, n_known) for of in (1.0, own[i] & own[j]))

@@ -24,7 +24,7 @@ from .._core.device import working_on
 from .._core.group import apart, group
 from .._core.labels import Known
 from .._core.quiet import quiet
-from .._core.rows import in_units, is_itself, row_weights, rows_of, unit_of
+from .._core.rows import in_units, is_itself, row_digests, row_weights, rows_of, unit_of
 from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .._graph.recalled import recalled_p
 from .._training.new_rows import FittedRows, held_by
@@ -198,8 +198,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     cluster_counts_ : dict of ndarray
         With `n_clusters` "auto", the numbers that were tried, "n_clusters", and the "cut" (R) of each; beside
         known classes also "hidden", the fraction of rows that lies in their clusters where no row is labelled:
-        sum_c m_c max(0, 1 - L_c^2 / (T_c S_c)), of p within the cluster of class c, of mass m_c: T_c of all pairs, L_c
-        from labelled rows, S_c between these.
+        sum_c m_c max(0, 1 - L_c^2 / (T_c S_c)), of p within the cluster of class c, of mass m_c: T_c of all pairs of
+        unequal rows, L_c from labelled rows, S_c between these.
     known_classes_ : ndarray
         The known classes, sorted, -1 left out. Only where p tells them from rows without a label.
     cluster_numbers_ : ndarray of int of shape (`n_clusters_`,)
@@ -532,7 +532,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         p_spec = kept.p_spec if known is None else p_spec
         self.supervisory_, self.learned_, self.encoder_ = p_spec, learned.SharedCluster(), kept.encoder
         features, of_all = X if X_holds == "features" else None, kept.p.shape[0] == len(rows.first)
-        self._progress.facts |= counted(kept.p if of_all else None, features) | _hidden(kept, codes, sample_weight)
+        self._progress.facts |= counted(kept.p if of_all else None, features) | _hidden(kept, rows)
         self._keep_graph(kept.p, kept.p_spec, X_holds == "features" and kept.p.shape[0] == X.shape[0])
         self.chosen_, self.candidates_, self.device_ = kept.chosen, kept.candidates, kept.device
         self.loss_, self.loss_curve_, self.n_iter_ = kept.loss, kept.loss_curve, len(kept.loss_curve)
@@ -860,8 +860,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return tags
 
 
-def _hidden(kept: Any, codes: Array | None, sample_weight: Array) -> dict[str, float]:
-    """What a fit beside known classes, the numbers of rows' own, says of those hidden in their clusters."""
-    if codes is None:
+def _hidden(kept: Any, rows: Any) -> dict[str, float]:
+    """What a fit beside known classes says of those hidden in their clusters, of all rows of a `Distinct`."""
+    if rows.known is None:
         return {}
-    return {"hidden": hidden_mass(kept.p, kept.memberships.argmax(axis=1), codes, sample_weight)}
+    copies = rows.first if rows.features is None else row_digests(rows.features)
+    return {"hidden": hidden_mass(kept.p, kept.memberships.argmax(axis=1), rows.known, rows.weight, copies)}

@@ -151,7 +151,7 @@ class _Lookup:
         self.loss = loss._replace(learned=self.tail.start) if self.tail else loss
         self.p, self.descent, self.run = p, descent, run
         rng = journal.remembered(np.random.RandomState(run.seed)) if descent.method == "sampled" else None
-        powered = has_power_loop(loss.learned, len(start), start.shape[1], run.device)
+        powered = p.exclude_self and has_power_loop(loss.learned, len(start), start.shape[1], run.device)
         potential, loops = potential_of(descent.method, descent.angle, powered), False
         if rng is not None and has_loops(loss.learned, run.device):
             potential, loops = partial(DrawnPotential, near=p.among_all, rng=rng), True

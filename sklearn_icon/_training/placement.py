@@ -93,7 +93,7 @@ def _settle(starts: Array, columns: Array, values: Array, frozen: Array, learned
     dim = frozen.shape[1]
     z, plane = np.empty((len(starts), 2)), np.zeros((*starts.shape[:2], 2))
     plane[:, :, :dim] = starts
-    of, found = (repr(learned), learned.slope_terms), kept.get("potential")
+    of, found = (repr(learned), learned.slope_terms, dim), kept.get("potential")
     if found is None or found[0] != of or not np.array_equal(found[1][:, :dim], frozen):
         potential, keys = GridPotential(learned, spacing=_SPACING), np.zeros((len(frozen), 2))
         keys[:, :dim] = frozen

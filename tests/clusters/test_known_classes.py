@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 from sklearn_icon import ICONClustering, supervisory
@@ -147,7 +148,7 @@ def test_hidden_mass_against_loops():
         one = sum(w for i, _, w in pairs if SOME[i] >= 0)
         both = sum(w for i, j, w in pairs if SOME[i] >= 0 and SOME[j] >= 0)
         found += weight[inside].sum() / weight.sum() * max(0, 1 - one**2 / (total * both))
-    assert hidden_mass(p, labels, SOME, weight) == pytest.approx(found, abs=1e-14)
+    assert hidden_mass(p, labels, SOME, weight, np.arange(len(X))) == pytest.approx(found, abs=1e-14)
 
 
 def test_hidden_mass_of_a_class_apart_is_its_fraction():
@@ -160,14 +161,24 @@ def test_hidden_mass_of_a_class_apart_is_its_fraction():
     p = Conditional(sparse.csr_array((np.full(20 * n, 1 / 20), near.ravel(), 20 * np.arange(n + 1)), (n, n)))
     for fraction in (0.2, 0.5, 0.9):
         known[: n // 2] = np.where(rng.uniform(size=n // 2) < fraction, apart[: n // 2], -1)
-        assert hidden_mass(p, labels, known, one) == pytest.approx(0.5, abs=0.02)
-        assert hidden_mass(p, apart, known, one) == pytest.approx(0, abs=0.02)
+        assert hidden_mass(p, labels, known, one, np.arange(n)) == pytest.approx(0.5, abs=0.02)
+        assert hidden_mass(p, apart, known, one, np.arange(n)) == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+def test_copies_that_are_labelled_together_hide_nothing(kind):
+    rows, centers = make_blobs([60] * 4, 6, random_state=3)
+    y = np.where((centers < 2) & (np.arange(240) % 2 == 0), centers, -1)
+    found = ICONClustering("auto", supervisory="same_class", max_clusters=6, random_state=0)
+    found.fit(kind(np.repeat(rows, 2, axis=0)), np.repeat(y, 2))
+    assert found.n_clusters_ == 4
+    assert found.cluster_counts_["hidden"][2] < 0.05
 
 
 def test_hidden_mass_of_single_labels_is_none():
     known = np.full(len(X), -1)
     known[[0, SIZE]] = 0, 1
-    assert hidden_mass(UniformKNN(5).conditional(X), TRUE, known, np.ones(len(X))) == 0
+    assert hidden_mass(UniformKNN(5).conditional(X), TRUE, known, np.ones(len(X)), np.arange(len(X))) == 0
 
 
 def test_the_number_that_hides_no_class():

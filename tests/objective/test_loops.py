@@ -154,6 +154,16 @@ def test_new_rows_on_a_grid(monkeypatch, threads, kernel, n_components):
         np.testing.assert_array_equal(_placement.place_rows(weights[[row]], frozen, kernel)[0], near[row])
 
 
+def test_what_is_kept_of_a_plane_is_not_that_of_its_first_axis(monkeypatch):
+    monkeypatch.setattr(_placement, "_GRID_ROWS", 0)
+    frozen, kept = np.random.RandomState(0).standard_normal((50, 2)), {}
+    weights = sparse.csr_array(np.full((3, 4), 0.25) @ np.eye(4, 50))
+    _placement.place_rows(weights, frozen, learned.StudentT(), kept)
+    line = frozen[:, :1]
+    expected = _placement.place_rows(weights, line, learned.StudentT())
+    np.testing.assert_array_equal(_placement.place_rows(weights, line, learned.StudentT(), kept), expected)
+
+
 def test_another_kernel_keeps_the_threads(threads):
     weights = sparse.csr_array(np.ones((4, 4)) - np.eye(4))
     objective = Objective(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from sklearn_icon import learned, methods
+from sklearn_icon import ICONEmbedding, learned, methods, supervisory
 from sklearn_icon._objective import ways
 from sklearn_icon._objective.attraction import PowerEdges, SparseEdges
 from sklearn_icon._objective.grid import joint_grid_normalizer, row_grid_normalizers
@@ -103,3 +103,14 @@ def test_a_map_by_the_loops_is_that_by_tiles(monkeypatch):
     assert by_loops.kl_divergence_ == pytest.approx(by_tiles.kl_divergence_, rel=1e-4)
     spread = np.ptp(by_tiles.embedding_)
     np.testing.assert_allclose(by_loops.embedding_, by_tiles.embedding_, atol=1e-2 * spread)
+
+
+@pytest.mark.parametrize("normalization", ["joint", "conditional"])
+def test_rows_that_are_their_own_keys_are_summed_with_themselves(normalization, monkeypatch):
+    X = np.random.RandomState(1).standard_normal((150, 2))
+    how = {"supervisory": supervisory.Identity(), "learned": learned.Rational(), "normalization": normalization}
+    m = ICONEmbedding(init=X, max_iter=10, random_state=0, **how)
+    found = m.fit_transform(X)
+    assert np.abs(found - X).max() > 0.1  # it moved
+    monkeypatch.setattr(ways, "_LEAST_POWERED", 1000)
+    np.testing.assert_allclose(found, m.fit_transform(X), atol=1e-3 * np.ptp(found))
