@@ -119,8 +119,8 @@ def solve_lookup(
     """Free coordinates by momentum descent: exaggerated phases under KL, then the objective itself until it settles.
 
     The exaggeration falls in two steps of equal ratio, so that clusters grow before they part: in one step they tear.
-    Of few rows, up to 1,000, it falls in one; of up to 10,000, where four of ten neighbours are near by then, as in a
-    sheet, rows go through it once more. Then rows part slowly before the descent goes at its full rate. Equal
+    Of few rows, up to 1,000, in one map it falls in one; of up to 10,000, where four of ten neighbours are near then,
+    as in a sheet, rows go through it once more. Then rows part slowly before the descent goes at its full rate. Equal
     rows of X, where it holds features, have equal coordinates. Maps of few rows descend side by side from starts that
     `explore` draws.
     """
