@@ -557,12 +557,12 @@ def fit_ways(part):
         for name in ("_EXACT_LIMIT", "_MOST_BY_FIRST"):
             patch.setattr(embedding, name, 100)
         maps = {"supervisory": "knn", "random_state": 2, "max_iter": 60}
-        fits = {name: ICONEmbedding(**given, **maps).fit(blobs(900)[part]) for name, (given, _) in WAYS.items()}
+        fits = {name: ICONEmbedding(**given, **maps).fit(blobs(1100)[part]) for name, (given, _) in WAYS.items()}
     return {name: (fit.embedding_, fit.kl_divergence_, fit.method_) for name, fit in fits.items()}
 
 
 def _ways(rank, n_ranks):
-    return fit_ways(_cuts(900, n_ranks)[rank])
+    return fit_ways(_cuts(1100, n_ranks)[rank])
 
 
 def test_maps_by_all_pairs_by_drawn_keys_and_by_a_tree(two):

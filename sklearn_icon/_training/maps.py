@@ -162,7 +162,7 @@ class _Lookup:
         self.several = None
         # which of several maps is best tells the loss, down which an exaggeration that stays does not lead
         plain = self.tail is None and rng is None and descent.exaggeration[1] == 1
-        if explore is not None and plain:
+        if explore is not None and plain and not group().several:
             n_maps = n_side_by_side(self.objective, self.z)
             self.several = SideBySide(self.objective, self.z, n_maps, explore) if n_maps > 1 else None
         self.refined = len(self.z) > _PATIENT_ROWS and self.rng is None
