@@ -339,9 +339,9 @@ def dense_student_t_sums(
     a, b, c = terms
     df, power = a / b, -c / b
     if not with_value and pays_in_loops(learned, z):
-        pulled, of_pairs, pushed = _compiled_cauchy_sums(z, weights)
-        if of_pairs > _CROWDED * len(z):
-            return None, pulled, log(of_pairs), pushed.mul_(1 / of_pairs)
+        pulled, log_z, pushed = (part[0] for part in cauchy_sums_of_maps(z[None], weights))
+        if log_z > -torch.inf:
+            return None, pulled, float(log_z), pushed
     value, total = torch.zeros(2, dtype=torch.float64, device=z.device)
     pull, push = Offsets(z), Offsets(z)
     for rows, keys, sq, spare in upper_tiles(z):
@@ -361,12 +361,18 @@ def dense_student_t_sums(
     return *of_edges, *joint_normalizer(learned, z)
 
 
-def _compiled_cauchy_sums(z: Tensor, weights: Tensor) -> tuple[Tensor, float, Tensor]:
-    """(gradient of the edges' sum, sum of all k less the rows' own, that sum's gradient) of the Cauchy kernel."""
+def cauchy_sums_of_maps(maps: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(gradient of the edges' sum, log Z, its gradient) of the Cauchy kernel in maps of shape (n_maps, n, d), by loops.
+
+    Log Z is minus infinity where rows are so far apart that their own kernels hide the sum.
+    """
     from .loops import dense_cauchy
 
-    n, d = z.shape
-    out = z.new_empty(n, 5)
-    dense_cauchy(*_plane(z), weights.numpy(), out.numpy())
-    total = float(out[:, 4].sum(dtype=torch.float64)) - n  # a row is no key of its own
-    return -4 * out[:, :d], total, -4 * out[:, 2 : 2 + d]
+    m, n, d = maps.shape
+    columns, out = maps.new_zeros(m, 2, n), maps.new_empty(m, n, 5)
+    columns[:, :d] = maps.detach().mT
+    for plane, of_map in zip(columns.numpy(), out.numpy(), strict=True):
+        dense_cauchy(*plane, weights.numpy(), of_map)
+    totals = out[..., 4].sum(1, dtype=torch.float64) - n  # a row is no key of its own
+    log_z = torch.where(totals > _CROWDED * n, totals, 0).log()
+    return -4 * out[..., :d], log_z, (-4 * out[..., 2 : 2 + d]).mul_((1 / totals).to(maps.dtype)[:, None, None])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._objective.normalizers import dense_student_t_sums, pays_in_loops
+from .._objective.normalizers import cauchy_sums_of_maps, pays_in_loops
 from .._objective.objective import Objective
 
 _PAIRS = 200_000  # of all maps together, up to which operations cost about their calls alone
@@ -55,14 +55,14 @@ class SideBySide:
 
     def gradient(self, exaggeration: float, with_loss: bool) -> tuple[float | None, list[torch.Tensor]]:
         """(the least loss or None, [the gradient of each map, its attraction multiplied])."""
-        compiled = pays_in_loops(self.learned, self.maps[0])
-        gradient = (self._each if compiled else self._at_once)(exaggeration)
+        gradient = self._by_loops(exaggeration) if pays_in_loops(self.learned, self.maps[0]) else None
+        gradient = self._at_once(exaggeration) if gradient is None else gradient
         return float(self.losses().min()) if with_loss else None, [gradient]
 
-    def _each(self, exaggeration: float) -> torch.Tensor:
-        """The gradients of all maps, one after another by a compiled loop."""
-        sums = [dense_student_t_sums(self.learned, z, self.weights, with_value=False) for z in self.maps]
-        return torch.stack([push.sub_(pull, alpha=exaggeration) for _, pull, _, push in sums])
+    def _by_loops(self, exaggeration: float) -> torch.Tensor | None:
+        """The gradients of all maps by compiled loops, or None where one is too wide for them."""
+        pull, log_z, push = cauchy_sums_of_maps(self.maps, self.weights)
+        return push.sub_(pull, alpha=exaggeration) if log_z.min() > -torch.inf else None
 
     def _at_once(self, exaggeration: float) -> torch.Tensor:
         """The gradients of all maps, by operations on all pairs of all maps in buffers: new ones cost as much again."""

@@ -111,11 +111,10 @@ def _best(starts: Tensor, columns: Tensor, values: Tensor, keys: Tensor, learned
     """The start of each row of a block where its loss is least."""
     losses = []
     for z in starts.unbind(1):
-        log_p, log_q = (
-            learned.log_kernel((z.T[:, :, None] - others).square().sum(0))
-            for others in (keys[:, columns], keys[:, None, :])
+        of_positives, of_all = (
+            (z.T[:, :, None] - others).square().sum(0) for others in (keys[:, columns], keys[:, None])
         )
-        losses.append(log_q.logsumexp(1) - (values * log_p).sum(1))
+        losses.append(_log_sum(of_all, learned) - (values * learned.log_kernel(of_positives)).sum(1))
     best = torch.stack(losses, dim=1).argmin(1)
     return starts[torch.arange(len(starts)), best]
 
@@ -138,10 +137,17 @@ def _force(weights: Tensor, offsets: Tensor, learned: Learned) -> Tensor:
     return 2 * (weights * learned.slope(offsets.square().sum(0)) * offsets).sum(2)
 
 
+def _log_sum(sq: Tensor, learned: Learned) -> Tensor:
+    """log sum_j k(s_j) of each row."""
+    if learned.slope_terms == CAUCHY:  # no sum of it underflows: one logarithm
+        return learned.kernel_and_slope(sq, torch.empty_like(sq))[0].sum(1).log()
+    return learned.log_kernel(sq).logsumexp(1)
+
+
 def _push(offsets: Tensor, learned: Learned) -> Tensor:
     """d log sum_j k(s_j) / dz, shape (n_components, n_rows)."""
     sq = offsets.square().sum(0)
-    if learned.slope_terms == CAUCHY:  # no sum of it underflows: no logarithms
+    if learned.slope_terms == CAUCHY:  # as above: no logarithms
         kernel, slope = learned.kernel_and_slope(sq, torch.empty_like(sq))
         return 2 * (slope * offsets).sum(2) / kernel.sum(1)
     return 2 * (learned.log_kernel(sq).softmax(1) * learned.slope(sq) * offsets).sum(2)
