@@ -250,7 +250,7 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         "metric": [str, callable],
         "metric_params": [dict, None],
         "init": [StrOptions({"auto", "pca", "random", "spectral"}), "array-like"],
-        "init_weight": [Interval(Real, 0, None, closed="left")],
+        "init_weight": [Interval(Real, 0, 1e38, closed="both")],  # what single precision holds
         "method": [StrOptions({"auto", "exact", "interpolation", "sampled", "barnes_hut"})],
         "angle": [Interval(Real, 0, 1, closed="both")],
         "warm_start": ["boolean"],

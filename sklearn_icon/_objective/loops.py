@@ -163,10 +163,7 @@ def powers(w: Array, kernel: tuple, series: tuple, spare: tuple, k: Array, h: Ar
 def power_pairs(points: Array, charges: Array, e: float, kernel: tuple, series: tuple, out: Array) -> None:
     """Add sum_j c_j (k, -2 h dx, -2 h dy) to out[:, i], each pair once, of w = s_ij + e."""
     n = points.shape[1]  # arrays of their own: loops over rows of one would take a number at a time
-    all_w, all_m = (
-        np.empty(n, points.dtype),
-        np.empty(n, points.dtype),
-    )
+    all_w, all_m = np.empty(n, points.dtype), np.empty(n, points.dtype)
     all_k, all_h = np.empty(n, points.dtype), np.empty(n, points.dtype)
     all_w_bits, all_m_bits, all_whole = all_w.view(np.int32), all_m.view(np.int32), np.empty(n, np.int32)
     for i in range(n):
@@ -202,10 +199,7 @@ def power_pull(
     most = np.int64(0)
     for i in range(len(z)):
         most = max(most, np.int64(indptr[i + 1] - indptr[i]))
-    all_w, all_m = (
-        np.empty(most, z.dtype),
-        np.empty(most, z.dtype),
-    )
+    all_w, all_m = np.empty(most, z.dtype), np.empty(most, z.dtype)
     all_k, all_h = np.empty(most, z.dtype), np.empty(most, z.dtype)
     all_w_bits, all_m_bits, all_whole = all_w.view(np.int32), all_m.view(np.int32), np.empty(most, np.int32)
     for i in range(len(z)):

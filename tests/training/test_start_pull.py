@@ -214,3 +214,9 @@ def test_distances_and_graphs_pull_towards_their_eigenvectors():
 def test_weights_below_zero_are_refused(weight):
     with pytest.raises(ValueError, match="'init_weight' parameter"):
         ICONEmbedding(init_weight=weight).fit(X)
+
+
+@pytest.mark.parametrize("weight", [-1.0, 1e300, np.inf, np.nan])
+def test_a_weight_that_single_precision_does_not_hold_is_refused_by_name(weight):
+    with pytest.raises(ValueError, match=r"'init_weight' parameter .* must be a float in the range"):
+        ICONEmbedding(init_weight=weight).fit(np.random.RandomState(0).standard_normal((40, 3)))
