@@ -64,9 +64,9 @@ class Watch(threading.Thread):
 
     @staticmethod
     def now():
-        """That which it has."""
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-        return max(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anon"))
+        """That which it has, by the kernel's counter: walking the pages of a gigabyte takes milliseconds of CPU."""
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
     def run(self):
         while not self.over.wait(0.02):

@@ -134,18 +134,31 @@ def test_neighbors_are_those_of_the_companion(name, encoder):
 # --- labels -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("encoder", "gain"), [pytest.param("lookup", 0.005, marks=pytest.mark.slow), ("mlp", 0.02)])
-def test_some_labels_help_rows_that_were_held_out(encoder, gain):
+def gains_by_labels(encoder, split):
+    """How many more of the nearest have a row's label, among new rows and rows without label, once some are known."""
     X, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(X))
+    order = np.random.default_rng(split).permutation(len(X))
     X, y, X_new, y_new = X[order[:600]], y[order[:600]], X[order[600:]], y[order[600:]]
     known = np.arange(600) % 4 == 0
     base = supervisory.Gaussian()
     map_ = ICONEmbedding(encoder=encoder, random_state=0)
     without = clone(map_).set_params(supervisory=base).fit(X)
     some = clone(map_).set_params(supervisory=supervisory.SameClass(unlabelled=base)).fit(X, np.where(known, y, -1))
-    assert same_label(some.transform(X_new), y_new) > same_label(without.transform(X_new), y_new) + gain
-    assert same_label(some.embedding_[~known], y[~known]) > same_label(without.embedding_[~known], y[~known])
+    of_new = same_label(some.transform(X_new), y_new) - same_label(without.transform(X_new), y_new)
+    return of_new, same_label(some.embedding_[~known], y[~known]) - same_label(without.embedding_[~known], y[~known])
+
+
+def test_some_labels_help_rows_that_were_held_out():
+    of_new, of_known = gains_by_labels("mlp", 0)
+    assert of_new > 0.02
+    assert of_known > 0
+
+
+@pytest.mark.slow
+def test_some_labels_help_rows_placed_on_a_map():
+    of_new, of_known = np.transpose([gains_by_labels("lookup", split) for split in range(6)])
+    assert of_new.mean() > 0.003  # -.003 to .013 of one split, .0063 of these; rounding moves the mean by .001
+    assert of_known.mean() > 0
 
 
 def test_labels_of_unlabelled_rows_are_not_read():
