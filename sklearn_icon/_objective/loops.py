@@ -131,6 +131,55 @@ def cauchy(x: Array, y: Array, first: int, last: int, out: Array) -> None:
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
+def told_apart(x: Array, y: Array, terms: tuple, with_value: bool, out: Array) -> None:
+    """out[i] = sum_j (g dx, g dy, log(1 - least v)), v = 1 / t, g = 1 / (t (t - least)), t = a + b s_ij, j not i.
+
+    terms is (a, b, least); the logarithms, which cost most, are zero where they are not wanted.
+    """
+    a, b, least = terms
+    for i in range(len(x)):
+        x_i, y_i = x[i], y[i]
+        push_x = push_y = x.dtype.type(0)
+        total = 0.0
+        for j in range(len(x)):
+            dx, dy = x_i - x[j], y_i - y[j]
+            t = a + b * (dx * dx + dy * dy)
+            g = x.dtype.type(1) / (t * (t - least))
+            push_x += g * dx
+            push_y += g * dy
+        if with_value:
+            for j in range(len(x)):
+                if j != i:
+                    dx, dy = x_i - x[j], y_i - y[j]
+                    total += np.log1p(-least / (a + b * (dx * dx + dy * dy)))
+        out[i, 0], out[i, 1], out[i, 2] = push_x, push_y, total
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
+def sums_told(x: Array, y: Array, edges: tuple, terms: tuple) -> tuple[float, float, float, float]:
+    """(sum of v, of v (1 - v), over all pairs of two rows, the same over edges by their weights), v = 1 / (a + b s)."""
+    (indptr, indices, weights), (a, b) = edges, terms
+    one = x.dtype.type(1)
+    total = slopes = of_edges = slopes_of_edges = 0.0
+    for i in range(len(x)):
+        x_i, y_i = x[i], y[i]
+        sum_v = sum_sq = x.dtype.type(0)
+        for j in range(len(x)):
+            dx, dy = x_i - x[j], y_i - y[j]
+            v = one / (a + b * (dx * dx + dy * dy))
+            sum_v += v
+            sum_sq += v * v
+        total += sum_v - one / a
+        slopes += sum_v - sum_sq - (one / a) * (one - one / a)
+        for e in range(indptr[i], indptr[i + 1]):
+            dx, dy = x_i - x[indices[e]], y_i - y[indices[e]]
+            v = one / (a + b * (dx * dx + dy * dy))
+            of_edges += weights[e] * v
+            slopes_of_edges += weights[e] * v * (one - v)
+    return total, slopes, of_edges, slopes_of_edges
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def powers(w: Array, kernel: tuple, series: tuple, spare: tuple, k: Array, h: Array) -> None:
     """k = 1 / (c + a w^b) and h = -dk / dw, elementwise in single precision; kernel is (a, b, c).
 

@@ -279,7 +279,7 @@ def pays_in_loops(learned: Learned, z: Tensor) -> bool:
     return len(z) > _COMPILED_ROWS and has_pair_loops(learned, z)
 
 
-def _plane(z: Tensor) -> np.ndarray:
+def plane(z: Tensor) -> np.ndarray:
     """The columns of z, a second one of zeros where there is none."""
     columns = z.new_zeros(2, len(z))
     columns[: z.shape[1]] = z.detach().T
@@ -290,7 +290,7 @@ def _cauchy_sums(z: Tensor, team: Team | None, own: slice) -> tuple[Tensor, Tens
     """`_tiled_joint_sums` of some rows by compiled loops of the Cauchy kernel; a row's own one is taken off the sum."""
     from .loops import cauchy
 
-    columns, out = _plane(z), z.new_empty(len(z), 3)
+    columns, out = plane(z), z.new_empty(len(z), 3)
     n_rows, first = own.stop - own.start, own.start
     parts = team.split(n_rows) if team else [slice(0, n_rows)]
     tasks = [(*columns, first + part.start, first + part.stop, out.numpy()) for part in parts]

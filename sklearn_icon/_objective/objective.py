@@ -37,6 +37,7 @@ from .normalizers import (
     sampled_log_normalizer,
     self_mask,
 )
+from .told import PairsTold
 from .ways import check_limit, divergence_of, has_rational_tail, infinite_where_zero, is_plain_kl
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Objective:
 
     edges: Any = None
     drawn: Any = None
+    told: PairsTold | None = None
     _pushed: Any = None
 
     def __init__(
@@ -127,6 +129,8 @@ class Objective:
             # of ranks the map is known that it is of: it is found anew
             self._pushed = (state[0], torch.as_tensor(state[1], **like)) if len(state) == 2 else None
 
+        if self.told is not None:
+            self.told.remember()
         journal.remember(lambda: [self._pushed[0], *journal.arrays_of([self._pushed[1]])] if self._pushed else [], put)
 
     def relearn(self, learned: DistanceKernel) -> None:
@@ -266,6 +270,8 @@ class Objective:
         at half the time; L is not.
         """
         if self.edges is None:
+            if self.told is not None and self.told.serves(exaggeration):
+                return self.told.gradient(z, exaggeration, with_value)
             attraction, repulsion = self.terms(z)
             (gradient,) = torch.autograd.grad(exaggeration * attraction + repulsion, z)
             return float((attraction + repulsion).detach()) + self.constant, gradient

@@ -7,6 +7,7 @@
 | `smooth_at_zero` | from zero on the slope is finite, negative and linear | grids, placement of new rows |
 | `slope_terms` | slope = c / (a + b d^2) with (1, 0, c) or (a, 1, c), log k = 0 at zero | compiled loops, trees |
 | `power_terms` | k = 1 / (c + a (d^2 + e)^b) with (a, b, c, e) | compiled loops of few rows |
+| `told_terms` | pairs are told one by one under the Cauchy kernel, with (m, c, e) | compiled loops of a plane |
 | `has_pole` | log k is unbounded at zero | distances from differences |
 | `is_limit` | `log_partition` is the limit of log Z; there is no distribution | KL without its entropy |
 | `reads_p` | it is a limit, whose `log_partition_given` reads rows of p | all pairs at once |

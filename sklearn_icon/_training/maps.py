@@ -20,6 +20,7 @@ from .._objective.drawn import DrawnPotential
 from .._objective.loss import Loss
 from .._objective.normalizers import known
 from .._objective.objective import Objective
+from .._objective.told import pairs_told
 from .._objective.ways import has_loops, has_power_loop, potential_of
 from .._optim.methods import Adam, Gradients, Momentum
 from .._optim.solver import SolverResult, minimize
@@ -158,6 +159,7 @@ class _Lookup:
         self.of_objective = {"potential": potential, "n_components": start.shape[1]}
         self.objective = self.loss.over(p, run, **self.of_objective)
         self.z = torch.as_tensor(start, **run.like).requires_grad_()
+        self.objective.told = pairs_told(self.objective, self.z)
         self.rng = None if loops else rng
         self.several = None
         # which of several maps is best tells the loss, down which an exaggeration that stays does not lead

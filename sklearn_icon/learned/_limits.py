@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from sklearn.utils._param_validation import Interval
 
-from .._core.spec import of_base
-from ._base import DistanceKernel, Learned
+from .._core.spec import answer, of_base
+from ._base import CAUCHY, DistanceKernel, Learned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -175,6 +175,11 @@ class NegativeSampling(Learned):
         self.noise = noise
 
     affinity, prepare = map(of_base, ("affinity", "prepare"))
+
+    @answer
+    def told_terms(self) -> tuple[float, float | None, float] | None:
+        """Of the Cauchy kernel."""
+        return (self.n_negatives, self.noise, _SHORT) if self.base.slope_terms == CAUCHY else None
 
     def _log_told(self, log_kernel: Tensor) -> Tensor:
         """log v."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from sklearn.utils._param_validation import Interval
 
-from ._base import Learned, tiny
+from .._core.spec import answer
+from ._base import CAUCHY, Learned, tiny
 from ._reweighted import Reweighted
 
 if TYPE_CHECKING:
@@ -103,6 +104,11 @@ class NoiseContrastive(Reweighted):
     def __init__(self, base: Learned, n_negatives: float = 5.0) -> None:
         self.base = base
         self.n_negatives = n_negatives
+
+    @answer
+    def told_terms(self) -> tuple[float, float | None, float] | None:
+        """Of the Cauchy kernel."""
+        return (self.n_negatives, None, 0.0) if self.base.slope_terms == CAUCHY else None
 
     def log_partition_given(self, log_kernel: Tensor, n_choices: int, p: Tensor) -> Tensor:
         """sum_j p_ij log(k_ij + c) + m mean_j log(1 + k_ij / c)."""
