@@ -75,8 +75,8 @@ class Learned(Spec):
     power_terms: tuple[float, float, float, float] | None = None
     """(a, b, c, e) of a kernel 1 / (c + a (d^2 + e)^b) that is one at zero, which compiled loops read; else None."""
     told_terms: tuple[float, float | None, float] | None = None
-    """(m, c, e) of m mean_j log(1 - (1 - e) v), v = k / (k + c) of the Cauchy kernel k, where pairs are told one by one,
-    which compiled loops read; c is None where it is the best one, and v is k where it is zero."""
+    """(m, c, e) of the push m mean_j log(1 - (1 - e) v), v = k / (k + c), k the Cauchy kernel, for compiled loops;
+    c is None where it is the best one, and v is k where it is zero."""
     slope_terms: SlopeTerms | None = None
     """(1, 0, c) or (a, 1, c) of a kernel of the squared distance with slope = c / (a + b d^2) and log k = 0 at zero,
     which compiled loops read; None where the slope is of no such form."""
