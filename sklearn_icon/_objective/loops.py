@@ -132,26 +132,27 @@ def cauchy(x: Array, y: Array, first: int, last: int, out: Array) -> None:
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
 def told_apart(x: Array, y: Array, terms: tuple, with_value: bool, out: Array) -> None:
-    """out[i] = sum_j (g dx, g dy, log(1 - least v)), v = 1 / t, g = 1 / (t (t - least)), t = a + b s_ij, j not i.
+    """out[i] = sum_j (g dx, g dy, log(u / t)), g = 1 / (t u), t = a + b s_ij, u = r + b s_ij, j not i.
 
-    terms is (a, b, least); the logarithms, which cost most, are zero where they are not wanted.
+    terms is (a, b, r); the logarithms, which cost most, are zero where they are not wanted.
     """
-    a, b, least = terms
+    a, b, rest = terms
     for i in range(len(x)):
         x_i, y_i = x[i], y[i]
         push_x = push_y = x.dtype.type(0)
         total = 0.0
         for j in range(len(x)):
             dx, dy = x_i - x[j], y_i - y[j]
-            t = a + b * (dx * dx + dy * dy)
-            g = x.dtype.type(1) / (t * (t - least))
+            scaled = b * (dx * dx + dy * dy)
+            g = x.dtype.type(1) / ((a + scaled) * (rest + scaled))
             push_x += g * dx
             push_y += g * dy
         if with_value:
             for j in range(len(x)):
                 if j != i:
                     dx, dy = x_i - x[j], y_i - y[j]
-                    total += np.log1p(-least / (a + b * (dx * dx + dy * dy)))
+                    scaled = b * (dx * dx + dy * dy)
+                    total += np.log1p((rest - a) / (a + scaled))
         out[i, 0], out[i, 1], out[i, 2] = push_x, push_y, total
 
 

@@ -53,17 +53,18 @@ class PairsTold:
         near = StudentT(df=a / b)
         factor = 2 / (a / b + 1)  # log k of it to log v
         value, pull = self.edges.sum_and_gradient(near, z, with_value)
-        repulsion, push = self._repulsion(z, a, b, with_value)
+        repulsion, push = self._repulsion(z, (a, b, c), with_value)
         gradient = push - exaggeration * factor * pull
         return repulsion + log(a) - factor * value if value is not None else None, gradient
 
-    def _repulsion(self, z: Tensor, a: float, b: float, with_value: bool) -> tuple[float, Tensor]:
+    def _repulsion(self, z: Tensor, terms: tuple[float, float, float], with_value: bool) -> tuple[float, Tensor]:
         """The part of all pairs, zero where it is not wanted, and its gradient."""
         from .loops import told_apart
 
+        a, b, c = terms
         number, out = z.new_zeros(()).numpy().dtype.type, z.new_empty(self.n, 3)
         least = 1 - self.short
-        told_apart(*plane(z), (number(a), number(b), number(least)), with_value, out.numpy())
+        told_apart(*plane(z), (number(a), number(b), number(c + self.short)), with_value, out.numpy())
         per_pair = self.n_negatives / (self.n * (self.n - 1))
         value = -per_pair * float(out[:, 2].sum(dtype=torch.float64))
         return value, out[:, : z.shape[1]] * (-4 * per_pair * least * b)

@@ -49,6 +49,14 @@ def test_value_and_gradient_are_those_of_the_objective(X, spec, scale, n_compone
     assert_allclose(gradient, slope, atol=1e-4 * slope.abs().max())
 
 
+def test_little_noise_in_single_precision(X):
+    z = torch.tensor(np.random.default_rng(1).normal(size=(N, 2)), requires_grad=True)
+    spec = learned.NegativeSampling(T, noise=1e-9)
+    (slope,) = torch.autograd.grad(objective_of(X, spec)(z), z)
+    gradient = PairsTold(objective_of(X, spec, torch.float32), 2).gradient(z.float(), 1.0, False)[1]
+    assert_allclose(gradient, slope, atol=1e-4 * slope.abs().max())
+
+
 def test_an_exaggerated_attraction(X):
     z = torch.tensor(np.random.default_rng(1).normal(size=(N, 2)), requires_grad=True)
     objective = objective_of(X, learned.NegativeSampling(T, noise=0.5))
