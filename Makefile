@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Bytecode is kept whatever the environment says: most of collecting tests is rewriting their assertions, once.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test long cpus oldest swapped lint docs site-test bench clean
 

@@ -17,5 +17,5 @@ export PYTHONPATH="$folder${PYTHONPATH:+:$PYTHONPATH}" NUMBA_CACHE_DIR="$folder/
 "$python" -c 'import sklearn_icon; sklearn_icon.show_versions()'
 chosen="not test_estimator_checks and not test_neighbors or approximate_search"
 for configuration in map clusters softmax pairs; do chosen+=" or $configuration-check"; done
-"$python" -m pytest -q -p no:cacheprovider -k "$chosen" \
+"$python" -m pytest -q -n auto --dist worksteal -p no:cacheprovider -k "$chosen" \
     tests/estimators/test_{conformance,grid_search,pickles,items,classifier_labels}.py tests/graph/test_neighbors.py

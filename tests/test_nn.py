@@ -8,6 +8,7 @@ from math import exp, log, sqrt
 import numpy as np
 import pytest
 import torch
+from covering import covering
 from numpy.testing import assert_allclose
 from torch.nn import functional
 
@@ -80,9 +81,7 @@ def value_and_gradients(build, z, keys, *y):
 
 
 @pytest.mark.filterwarnings("ignore:2 of 8 rows have no positive")
-@pytest.mark.parametrize("divergence", list(DIVERGENCES))
-@pytest.mark.parametrize("q", list(Q))
-@pytest.mark.parametrize("p", list(P))
+@pytest.mark.parametrize("p, q, divergence", covering(P, Q, DIVERGENCES))
 def test_equals_the_objective(p, q, divergence):
     spec, y, keys = P[p]
     if Q[q].by_degree and not spec.over_rows:

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from covering import covering
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
@@ -37,10 +38,9 @@ def clusters(name, rows, **more):
     return ICONClustering(4, random_state=0, **CLUSTERINGS[name], **more).fit(rows)
 
 
-@pytest.mark.parametrize(("scale", "dtype"), SCALES)
-@pytest.mark.parametrize("container", CONTAINERS)
-@pytest.mark.parametrize("name", CLUSTERINGS)
-def test_clusters_are_the_same_in_all_units(name, container, scale, dtype):
+@pytest.mark.parametrize("name, container, unit", covering(CLUSTERINGS, CONTAINERS, SCALES))
+def test_clusters_are_the_same_in_all_units(name, container, unit):
+    scale, dtype = unit
     rows = CONTAINERS[container]((X.astype(dtype) * scale).astype(dtype))
     plain, scaled = plain_clusters(name, container, dtype), clusters(name, rows)
     np.testing.assert_array_equal(scaled.labels_, plain.labels_)

@@ -28,9 +28,9 @@ QUICK = {"max_iter": 20, "random_state": 0}
 cases = [
     (ICONEmbedding(perplexity=5, **QUICK), False, ["transform", "fit_transform"]),
     (ICONEmbedding(encoder="linear", perplexity=5, **QUICK), False, ["transform", "fit_transform"]),
-    (ICONClustering(3, random_state=0), False, ["transform", "predict", "predict_proba", "fit_predict"]),
+    (ICONClustering(3, n_init=1, **QUICK), False, ["transform", "predict", "predict_proba", "fit_predict"]),
     (ICONClassifier(), True, ["predict", "predict_proba", "predict_log_proba", "decision_function"]),
-    (ICONCrossModal(2, random_state=0), True, ["transform", "predict", "inverse_transform"]),
+    (ICONCrossModal(2, **QUICK), True, ["transform", "predict", "inverse_transform"]),
 ]
 for dtype in (torch.float32, torch.float64):
     X = torch.asarray(rows, dtype=dtype)

@@ -83,10 +83,11 @@ def test_every_loss_classifies(estimator):
 
 
 @each
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_probabilities_are_the_softmax_of_the_logits(estimator, n_classes):
     rows, labels = X[y < n_classes], y[y < n_classes]
-    classifier = clone(estimator).fit(rows, labels)
+    classifier = clone(estimator).set_params(max_iter=20).fit(rows, labels)
     logits, proba = classifier.decision_function(rows), classifier.predict_proba(rows)
     expected = softmax(logits, axis=1) if n_classes == 3 else np.column_stack([expit(-logits), expit(logits)])
     np.testing.assert_allclose(proba, expected, rtol=1e-9, atol=1e-15)
@@ -96,7 +97,9 @@ def test_probabilities_are_the_softmax_of_the_logits(estimator, n_classes):
 
 
 @each
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_pickles_and_repeats(estimator):
+    estimator = clone(estimator).set_params(max_iter=20)
     classifier = pickle.loads(pickle.dumps(clone(estimator).fit(X, y)))
     torch.manual_seed(9)
     np.testing.assert_array_equal(clone(estimator).fit(X, y).predict_proba(X), classifier.predict_proba(X))

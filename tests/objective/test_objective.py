@@ -3,6 +3,7 @@ from math import exp, log, sqrt
 import numpy as np
 import pytest
 import torch
+from covering import covering
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.manifold._t_sne import _kl_divergence
@@ -170,13 +171,13 @@ def tensor(array, requires_grad=False, dtype=torch.float64):
     return torch.tensor(array, dtype=dtype, requires_grad=requires_grad)
 
 
-# --- the value, for every combination -----------------------------------------------------------------------------
+# --- the value, for all combinations of three parameters --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("normalization", ["conditional", "joint"])
-@pytest.mark.parametrize("divergence", list(DIVERGENCES))
-@pytest.mark.parametrize("name", list(LEARNED))
-@pytest.mark.parametrize("kind", list(P_KINDS))
+@pytest.mark.parametrize(
+    "kind, name, divergence, normalization",
+    covering(P_KINDS, LEARNED, DIVERGENCES, ["conditional", "joint"], strength=3),
+)
 def test_equals_a_double_loop(kind, name, divergence, normalization, z, prototypes):
     joint = normalization == "joint"
     base, keys_differ = P_KINDS[kind]
@@ -223,9 +224,7 @@ def test_equals_a_double_loop(kind, name, divergence, normalization, z, prototyp
                 assert_allclose(objective.gradient(rows, 12.0, with_value=False)[1], gradient, rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.parametrize("normalization", ["conditional", "joint"])
-@pytest.mark.parametrize("divergence", list(DIVERGENCES))
-@pytest.mark.parametrize("name", list(LEARNED))
+@pytest.mark.parametrize("name, divergence, normalization", covering(LEARNED, DIVERGENCES, ["conditional", "joint"]))
 def test_single_precision_agrees(name, divergence, normalization, z):
     p = P_KINDS["some-self"][0].mix(0.3)
     options = {"divergence": divergence, "normalization": normalization}
@@ -446,11 +445,11 @@ def naive_limit(p, z, keys, repelled, alpha):
     return total / n_counted
 
 
-@pytest.mark.parametrize("elements", [1 << 18, 1])
-@pytest.mark.parametrize("alpha", [0.3, 0.9])
-@each_kind
-@each_limit
-def test_debiased_limits(monkeypatch, spec, repelled, kind, alpha, elements, z, prototypes):
+@pytest.mark.parametrize(
+    "limit, kind, alpha, elements", covering(LIMITS, [*P_KINDS, "moving-keys"], [0.3, 0.9], [1 << 18, 1])
+)
+def test_debiased_limits(monkeypatch, limit, kind, alpha, elements, z, prototypes):
+    spec, repelled = LIMITS[limit]
     monkeypatch.setattr(_sums, "_TILE_ELEMENTS", elements)
     p, inputs = limit_case(kind, z, prototypes)
     expected = naive_limit(p, inputs[0], inputs[-1], repelled, alpha)
@@ -692,10 +691,10 @@ EXTREMES = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("normalization", ["conditional", "joint"])
-@pytest.mark.parametrize("name", list(LEARNED))
-@pytest.mark.parametrize("extreme", list(EXTREMES))
+@pytest.mark.parametrize(
+    "extreme, name, normalization, dtype",
+    covering(EXTREMES, LEARNED, ["conditional", "joint"], [torch.float32, torch.float64]),
+)
 def test_extreme_places_stay_finite(extreme, name, normalization, dtype):
     places = EXTREMES[extreme]
     if name == "dot" and extreme == "huge":
