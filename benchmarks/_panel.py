@@ -117,10 +117,10 @@ def panel(load, paths):
     return made
 
 
-def icon(k, n, seed, of_graph):
+def icon(k, n, seed, of_graph, **options):
     from sklearn_icon import ICONClustering
 
-    return ICONClustering(k, supervisory="graph" if of_graph else None, random_state=seed)
+    return ICONClustering(k, supervisory="graph" if of_graph else None, random_state=seed, **options)
 
 
 def spectral(k, n, seed, of_graph):
@@ -136,8 +136,9 @@ PANEL_SYSTEMS = {
     "hdbscan": lambda k, n, seed, of_graph: HDBSCAN(copy=True),
     "birch": lambda k, n, seed, of_graph: Birch(n_clusters=k),
     "minibatch": lambda k, n, seed, of_graph: MiniBatchKMeans(k, n_init=10, random_state=seed),
+    "calibrated": partial(icon, calibrate=True),
 }
-OF_GRAPHS = ("icon", "spectral")
+OF_GRAPHS = ("icon", "calibrated", "spectral")
 
 
 def fit_panel(sets, systems, seeds, scores, save):

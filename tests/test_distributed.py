@@ -676,6 +676,7 @@ def _cluster(rank, n_ranks):
     X = blobs(12_000)[part]
     found["graph"] = refusal(lambda: ICONClustering(4, supervisory="knn").fit(X))
     found["cut"] = refusal(lambda: ICONClustering(4, debias=1, encoder="lookup").fit(X))
+    found["halves"] = refusal(lambda: ICONClustering(4, calibrate=True).fit(X))
     return found
 
 
@@ -698,6 +699,7 @@ def test_clusters(two):
         assert found["chosen"][0] == one["drawn"].chosen_
         assert "of ICONClustering, which is not solved over ranks" in found["graph"]
         assert "route 'cut' of ICONClustering" in found["cut"]
+        assert "calibrate=True fits halves of the rows of one process" in found["halves"]
 
 
 def _go_on(rank, n_ranks, folder):

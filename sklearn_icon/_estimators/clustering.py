@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, clone
 from sklearn.exceptions import ConvergenceWarning
@@ -41,6 +42,7 @@ _DEFAULT_NEIGHBORS = 15
 _UNIFORM_UNDER_KL = 0.3
 _ROWS_AT_ONCE = 1 << 16  # new ones, that are related to fitted ones
 _MOST_CHOSEN, _NUMBERS_CHOSEN = 100_000, 1e7  # rows of all ranks, whose default clusters rank 0 alone finds
+_LEAST_HALVED = 4  # rows
 _ALIKE = 1e-4  # memberships that differ by less between all rows are one cluster
 
 
@@ -185,6 +187,17 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         Bytes that a fit may add to what the process has, as `estimate_memory` counts them: one that needs more is a
         MemoryError before anything is computed, and what is computed in pieces is in smaller ones. None: as many as
         are free.
+    calibrate : bool, default=False
+        Make memberships as sure as fits agree, without labels: at the defaults, without known classes, two random
+        halves of the rows are fitted too, and
+
+        ::
+
+            phi_ic^s / sum_k phi_ik^s,    s such that   sum_i w_i max_c phi_ic / sum_i w_i = agreement_
+
+        at the most 1 - 1 / (2 n_samples), with s from e^-5 to e^5, is what memberships become, of new rows as well: a
+        row that is looked up has the mean of these of its neighbours. Labels, centres and `loss_` stay as they were. It
+        takes about twice as long. Errors that all fits share are not seen.
 
     Attributes
     ----------
@@ -214,6 +227,9 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     candidates_ : dict of ndarray
         At the defaults, a table of the candidates: "name", "loss", "cut" (R), "evenness" (1 - sum_c m_c^2),
         "effective" (even clusters of the same entropy) and "n_clusters".
+    agreement_ : float
+        With `calibrate`, the fraction of rows on which the fits agree, clusters matched one to one: the mean of that of
+        both halves, and that of all rows' fit with a half's on the other half.
     loss_ : float
         The loss of the kept partition, up to what all share. Where memberships are trained, mean loss of the kept
         start, on batches that all starts share; of k-means the mean inertia.
@@ -270,6 +286,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     _parameter_constraints: dict = ICon._parameter_constraints | {
         "n_clusters": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "max_clusters": [Interval(Integral, 2, None, closed="left")],
+        "calibrate": ["boolean"],
         "debias": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [str, callable],
@@ -313,6 +330,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         checkpoint: str | PathLike[str] | None = None,
         max_clusters: int = 20,
         max_memory: float | None = None,
+        calibrate: bool = False,
     ) -> None:
         self.n_clusters = n_clusters
         self.supervisory = supervisory
@@ -339,6 +357,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.checkpoint = checkpoint
         self.max_clusters = max_clusters
         self.max_memory = max_memory
+        self.calibrate = calibrate
 
     _less_memory = "lower n_neighbors, batch_size or n_init"
 
@@ -392,7 +411,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         ------
         ValueError
             Fewer rows than clusters, fewer clusters than known classes, labels of several kinds, a q that is not one
-            over memberships, or a p whose keys are not the rows.
+            over memberships, or a p whose keys are not the rows; `calibrate` beside other choices than the defaults or
+            a graph, with known classes, a sparse X of distances, over ranks, or fewer than 4 rows that weigh something.
         """
         p_spec, q_spec, encoder, device, random_state = self._begin()
         items = self._validate_items(X, encoder, reset=True)
@@ -401,6 +421,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             p_spec = p_spec.beside(y, self._local(X, self._count))
         known = p_spec.known(y)
         automatic = self._is_automatic(p_spec, y, known)
+        if self.calibrate:
+            self._check_calibrated(X, row_weights(sample_weight, X), automatic and known is None)
         if self.n_clusters == "auto":
             return self._fit_counts(items, y, sample_weight, automatic, random_state, known)
         n_samples = group().total(X.shape[0])
@@ -408,11 +430,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             raise ValueError(f"n_samples={n_samples} should be >= n_clusters={self.n_clusters}.")
         if known is not None:
             check_consistent_length(X, known.codes)
-            if len(known.classes) > self._count:
-                raise ValueError(
-                    f"n_clusters={self.n_clusters} counts known classes too, of which y holds {len(known.classes)}; "
-                    "raise it to their number and that of new clusters."
-                )
+            self._check_known(known)
         X_holds = held_by(p_spec, X, y if known is not None or not automatic else None)
         p_spec.settle(X_holds)
         given = sample_weight is not None
@@ -433,6 +451,13 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return self._fit_loss(
             loss, items, y, X_holds, sample_weight if given else None, loss.place(device), random_state
         )
+
+    def _check_known(self, known: Known) -> None:
+        if len(known.classes) > self._count:
+            raise ValueError(
+                f"n_clusters={self.n_clusters} counts known classes too, of which y holds {len(known.classes)}; "
+                "raise it to their number and that of new clusters."
+            )
 
     def _most_by_first(self, n_columns: int, automatic: bool) -> float:
         """Of how many rows of all ranks rank 0 alone finds the clusters."""
@@ -542,7 +567,67 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         if kept.rows is not None:
             self._memberships = self._memberships[kept.first]
             self._fitted_rows = FittedRows(kept.rows, X_holds, kept.p, kept.p_spec, None)
+        return self._calibrated(X, X_holds, sample_weight, random_state) if self.calibrate else self
+
+    def _check_calibrated(self, X: Rows, sample_weight: Array, by_default: bool) -> None:
+        """Refuse to calibrate beside other choices, graphs of distances, few rows that weigh something, and ranks."""
+        if group().several:
+            raise ValueError("calibrate=True fits halves of the rows of one process, and is not solved over ranks.")
+        if not by_default:
+            raise ValueError(
+                "calibrate=True is of the default choice among partitions of rows without known classes; beside a "
+                "supervisory other than a graph, learned, encoder, divergence, debias or device that was set, leave it."
+            )
+        if self.metric == "precomputed" and sparse.issparse(X):
+            raise ValueError(
+                "calibrate=True fits halves of the rows, which in a sparse X of distances lose half their neighbours; "
+                "give features, or the distances of all pairs."
+            )
+        counted = int(np.count_nonzero(sample_weight))
+        if counted < _LEAST_HALVED:
+            raise ValueError(
+                f"calibrate=True fits halves of the rows; n_samples={counted} that weigh something should be >= "
+                f"{_LEAST_HALVED}."
+            )
+
+    def _calibrated(self, X: Rows, X_holds: str, sample_weight: Array, random_state: np.random.RandomState) -> Self:
+        """Make memberships as sure as fits to halves of the rows agree."""
+        from .._clusters.agreement import mean_agreement, sharpened, sharpness
+
+        halves = self._of_halves(X, X_holds, sample_weight, random_state.randint(np.iinfo(np.int32).max))
+        self.agreement_ = mean_agreement(self.labels_, halves, sample_weight)
+        wanted = min(self.agreement_, 1 - 0.5 / X.shape[0])  # so many rows do not tell less from none
+        factor = sharpness(self.predict_proba(X), sample_weight, wanted)
+        if self._memberships is None:
+            of_map = {name: factor * part for name, part in self._state.items() if name.endswith(("weight", "bias"))}
+            self._state = self._state | of_map
+        else:
+            self._memberships = sharpened(self._memberships, factor)
         return self
+
+    def _of_halves(self, X: Rows, X_holds: str, sample_weight: Array, seed: int) -> list[tuple[Array, Array]]:
+        """(rows, labels of all rows) by fits to two random halves of the rows, and of those that weigh something."""
+        n, found = X.shape[0], []
+        order = np.random.RandomState(seed).permutation(n)
+        of_weight = order[sample_weight[order] > 0], order[sample_weight[order] == 0]
+        parts = [np.array_split(part, [len(part) // 2]) for part in of_weight]
+        halves = [np.sort(np.concatenate(of_both)) for of_both in zip(*parts, strict=True)]
+        for half, rest in (halves, halves[::-1]):
+            keys = slice(None) if X_holds == "features" else half
+            few = {"n_clusters": min(self._count, len(half)), "n_neighbors": self.n_neighbors}
+            if self.n_neighbors >= len(half):
+                few["n_neighbors"] = max(_DEFAULT_NEIGHBORS, len(half) - 1)
+            inner = clone(self).set_params(**few, random_state=seed, checkpoint=None, calibrate=False)
+            vars(inner).pop("_skl_callbacks", None)  # which are told of this fit
+            labels = np.empty(n, np.intp)
+            try:
+                with quiet("only .* of n_clusters", ConvergenceWarning), quiet(".* rows have no positive"):
+                    labels[half] = inner.fit(X[half][:, keys], None, sample_weight[half]).labels_
+            except ValueError as error:
+                raise ValueError(f"calibrate=True fits halves of the rows, of which one is refused: {error}") from error
+            labels[rest] = inner.predict(X[rest][:, keys])
+            found.append((half, labels))
+        return found
 
     def _fit_draw(self, X: Rows, sample_weight: Any, random_state: np.random.RandomState) -> Self:
         """Fit a draw of the rows of all ranks by rank 0, as one process chooses; give each rank's rows what it says."""
@@ -630,8 +715,8 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             )
         seed = random_state.randint(np.iinfo(np.int32).max)
 
-        def of(k: int) -> Any:
-            inner = clone(self).set_params(n_clusters=k, random_state=seed, checkpoint=None)
+        def of(k: int, calibrate: bool = False) -> Any:
+            inner = clone(self).set_params(n_clusters=k, random_state=seed, checkpoint=None, calibrate=calibrate)
             vars(inner).pop("_skl_callbacks", None)  # which are told of this fit
             with quiet("only .* of n_clusters", ConvergenceWarning):
                 return inner.fit(items, y, sample_weight)
@@ -646,7 +731,7 @@ class ICONClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             cuts.append(float(fitted.candidates_["cut"][list(fitted.candidates_["name"]).index(fitted.chosen_)]))
             if "hidden" in fitted.fit_report_:
                 hidden.append(fitted.fit_report_["hidden"])
-        self._take(of(best_count(counts, cuts, hidden)))
+        self._take(of(best_count(counts, cuts, hidden), self.calibrate))
         self.cluster_counts_ = {"n_clusters": np.array(counts), "cut": np.array(cuts)}
         self.cluster_counts_ |= {"hidden": np.array(hidden)} if hidden else {}
         return self

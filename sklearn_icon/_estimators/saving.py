@@ -43,7 +43,7 @@ _CODES = {np.dtype(kind): code for code, kind in _DTYPES.items()}
 _SPARSE = {"csr_array": sparse.csr_array, "csr_matrix": sparse.csr_matrix}
 _MOST_HEADER = 100_000_000
 _PASSING = {"_skl_callbacks", "_parent_callback_ctx", "neighbors_graph_"}  # of a session, or made from the rest
-_CAME_LATER = {"checkpoint", "init_weight", "max_clusters", "max_memory"}  # parameters, after the first files
+_CAME_LATER = {"calibrate", "checkpoint", "init_weight", "max_clusters", "max_memory"}  # after the first files
 _NAME, _VERSION = re.compile(r"_?[A-Za-z][A-Za-z0-9_]*"), re.compile(r"\d+\.\d+")
 
 

@@ -1,18 +1,21 @@
 """The default clusters of `ICONClustering`: candidates, the rule that keeps one, and what is kept of it."""
 
+import pickle
+from itertools import permutations
+
 import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, load_iris, make_blobs, make_moons
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, euclidean_distances
 from sklearn.neighbors import kneighbors_graph
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_icon import ICONClustering, learned, methods, supervisory
-from sklearn_icon._clusters import automatic, choice, memberships, row_search
+from sklearn_icon import ICONClustering, learned, load, methods, supervisory
+from sklearn_icon._clusters import agreement, automatic, choice, memberships, row_search
 from sklearn_icon._clusters.eigenvectors import leading_eigenvectors
 from sklearn_icon._clusters.local_search import cost_table
 from sklearn_icon.supervisory import Gaussian
@@ -333,6 +336,120 @@ def test_memberships_of_rows_are_where_p_leads_and_their_own_cluster_is_likelies
     led &= inside.argmax(axis=1) == labels
     np.testing.assert_allclose(found[led], 0.99 * inside[led] + 0.01 / 3)
     assert led.sum() > 100 > (~led).sum() > 10
+
+
+# --- as sure as halves agree ---------------------------------------------------------------------------------------
+
+
+def test_agreement_by_a_naive_loop():
+    rng = np.random.RandomState(0)
+    one, other, weight = rng.randint(3, size=30), rng.randint(4, size=30), rng.uniform(size=30)
+    best = max(
+        sum(w for a, b, w in zip(one, other, weight, strict=True) if pairs[a] == b)
+        for pairs in permutations(range(4), 3)
+    )
+    assert agreement.agreement(one, other, weight) == pytest.approx(best / weight.sum())
+    assert agreement.agreement(one, (one + 1) % 3, weight) == pytest.approx(1)
+    halves = [(np.arange(15), other), (np.arange(15, 30), one)]
+    parts = agreement.agreement(one[15:], other[15:], weight[15:]), 1.0
+    wanted = (agreement.agreement(one, other, weight) + np.mean(parts)) / 2
+    assert agreement.mean_agreement(one, halves, weight) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("wanted", [0.2, 0.5, 0.6, 0.9, 1.0])
+def test_memberships_are_as_sure_as_wanted(wanted):
+    memberships, weight = np.random.RandomState(0).dirichlet(np.ones(4), 50), np.arange(50) % 3 + 0.5
+    factor = agreement.sharpness(memberships, weight, wanted)
+    found = agreement.sharpened(memberships, factor)
+    powers = (memberships / memberships.max(axis=1, keepdims=True)) ** factor
+    np.testing.assert_allclose(found, powers / powers.sum(axis=1, keepdims=True), atol=1e-12)
+    mean = np.average(found.max(axis=1), weights=weight)
+    if wanted in (0.2, 1.0):  # beyond what any factor gives
+        assert np.log(factor) == pytest.approx(np.sign(wanted - 0.5) * 5)
+    else:
+        assert mean == pytest.approx(wanted, abs=1e-5)
+
+
+def overlapping(seed):
+    rng, y = np.random.RandomState(seed), np.repeat(np.arange(4), 60)
+    return 1.2 * rng.normal(size=(4, 5))[y] + rng.normal(size=(240, 5)), y
+
+
+@pytest.mark.parametrize("of", ["features", "graph", "distances"])
+def test_calibrated_memberships_are_as_sure_as_halves_agree(of):
+    X, _ = overlapping(1)
+    how = {"supervisory": "graph"} if of == "graph" else {"metric": "precomputed"} if of == "distances" else {}
+    rows = {"features": X, "graph": kneighbors_graph(X, 12), "distances": euclidean_distances(X)}[of]
+    usual = ICONClustering(4, random_state=0, **how).fit(rows)
+    calibrated = ICONClustering(4, random_state=0, calibrate=True, **how).fit(rows)
+    np.testing.assert_array_equal(calibrated.labels_, usual.labels_)
+    np.testing.assert_array_equal(calibrated.predict(rows), usual.labels_)
+    assert 0.3 < calibrated.agreement_ < 1
+    assert calibrated.predict_proba(rows).max(axis=1).mean() == pytest.approx(calibrated.agreement_, abs=1e-4)
+    assert abs(usual.predict_proba(rows).max(axis=1).mean() - calibrated.agreement_) > 0.01
+    assert not hasattr(usual, "agreement_")
+    if of == "features":
+        np.testing.assert_array_equal(calibrated.cluster_centers_, usual.cluster_centers_)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_without_groups_have_less_sure_memberships_than_groups(seed):
+    rng = np.random.RandomState(seed)
+    one, many = rng.normal(size=(300, 10)), far_blobs(5, 60, 10, seed)[0]
+    sure = [ICONClustering(5, random_state=0, calibrate=True).fit(X).predict_proba(X).max() for X in (one, many)]
+    found = [ICONClustering(5, random_state=0, calibrate=True).fit(X).agreement_ for X in (one, many)]
+    assert found[0] < 0.7 < 0.99 < found[1]
+    assert sure[0] < sure[1]
+
+
+def test_calibrated_rows_without_weight_are_as_new_ones():
+    X, _ = overlapping(1)
+    weight = np.where(np.arange(240) % 6 < 4, 0.0, 2.0)
+    found = ICONClustering(4, random_state=0, calibrate=True).fit(X, None, weight)
+    alone = ICONClustering(4, random_state=0, calibrate=True).fit(X[weight > 0])
+    np.testing.assert_array_equal(found.predict_proba(X), alone.predict_proba(X))
+    assert found.agreement_ == alone.agreement_
+    few = np.where(np.arange(240) < 8, 1.0, 0.0)  # four in each half
+    found = ICONClustering(2, supervisory="graph", random_state=0, calibrate=True).fit(
+        kneighbors_graph(X, 120), None, few
+    )
+    assert 0.5 <= found.agreement_ <= 1
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_calibrated_memberships_row_by_row_and_read_again(graph, tmp_path):
+    X, _ = overlapping(1)
+    rows, how = (kneighbors_graph(X, 12), {"supervisory": "graph"}) if graph else (X.astype(np.float32), {})
+    made = ICONClustering(4, random_state=0, calibrate=True, **how).fit(rows)
+    found = made.predict_proba(rows)
+    assert found.dtype == (np.float64 if graph else np.float32)
+    singly = np.concatenate([made.predict_proba(rows[[i]]) for i in range(30)])
+    np.testing.assert_allclose(singly, found[:30], rtol=1e-5, atol=1e-6)
+    made.save(tmp_path / "clusters")
+    for again in (load(tmp_path / "clusters"), pickle.loads(pickle.dumps(made))):
+        np.testing.assert_array_equal(again.predict_proba(rows), found)
+        assert again.agreement_ == made.agreement_ and again.calibrate
+
+
+def test_what_is_not_calibrated():
+    X, _ = far_blobs(3, 30, 4)
+    with pytest.raises(ValueError, match="calibrate=True is of the default choice"):
+        ICONClustering(3, encoder="linear", calibrate=True).fit(X)
+    with pytest.raises(ValueError, match="calibrate=True is of the default choice"):
+        ICONClustering(3, supervisory="same_class", calibrate=True).fit(X, np.full(90, -1))
+    with pytest.raises(ValueError, match="n_samples=3 that weigh something should be >= 4"):
+        ICONClustering(2, calibrate=True).fit(X[:3])
+    with pytest.raises(ValueError, match="n_samples=3 that weigh something should be >= 4"):
+        ICONClustering(2, supervisory="graph", calibrate=True).fit(kneighbors_graph(X, 9), None, np.arange(90) < 3)
+    with pytest.raises(ValueError, match="sparse X of distances lose half their neighbours"):
+        ICONClustering(3, metric="precomputed", calibrate=True).fit(kneighbors_graph(X, 30, mode="distance"))
+    pairs = sparse.block_diag([np.array([[0, 1], [1, 0]])] * 2, format="csr")  # halves of it may be without an edge
+    with pytest.raises(ValueError, match="halves of the rows, of which one is refused: no row has a positive"):
+        ICONClustering(2, supervisory="graph", random_state=0, calibrate=True).fit(pairs)
+    for n in (4, 5, 13):  # few in a half, fewer than clusters
+        found = ICONClustering(3, random_state=0, calibrate=True, n_neighbors=3).fit(X[:n]).predict_proba(X[:n])
+        np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert ICONClustering("auto", max_clusters=5, random_state=0, calibrate=True).fit(X).agreement_ == 1
 
 
 # --- how many -------------------------------------------------------------------------------------------------------
