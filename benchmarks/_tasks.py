@@ -93,11 +93,14 @@ def _map(method, estimator, X, y, seed):
 
 
 def _cluster(method, estimator, X, y, seed):
-    """Clusters: their agreement with the classes."""
+    """Clusters: their agreement with the classes, labelled rows among them."""
     rows = X / X.std() if method.divergence == "reverse_kl" else X  # whose widths are absolute
     if "weights" in method.reads:
         rows = graph_of(X)
-    seconds = _fit(estimator, rows, *([y] if method.reads.startswith("y: class") else []))
+    told = y
+    if method.reads.endswith("-1 where unknown"):  # half of the classes, and half of the rows of the others
+        told = np.where((y < _CLASSES // 2) & (np.random.RandomState(seed).uniform(size=len(y)) < 0.5), y, -1)
+    seconds = _fit(estimator, rows, *([told] if method.reads.startswith("y: class") else []))
     shuffled = np.random.RandomState(seed).permutation(estimator.labels_)
     chance = clustering_accuracy(y, shuffled)
     accuracy = clustering_accuracy(y, estimator.labels_)

@@ -19,6 +19,7 @@ import numpy as np
 from _fresh import machine, peak_mb
 from _images import load_images, more_images
 from _map_panel import draw_frontier, run_panel, sets_of
+from _small_maps import compare_small_maps, small_sets
 from sklearn.decomposition import PCA
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -257,6 +258,8 @@ def main():
     parser.add_argument("--no-kl", action="store_true", help="skip KL, which takes all pairs of each map")
     of_panel = "unlike sets, and rows of these folders of images and npz; --data names some, --json goes on"
     parser.add_argument("--panel", nargs="*", metavar="path", help=of_panel)
+    of_small = "maps of 50 to 150 rows of twenty unlike sets and of these paths beside TSNE(method='exact')"
+    parser.add_argument("--small", nargs="*", metavar="path", help=of_small)
     parser.add_argument("--run", help="name of a run of --panel: figures of --systems from others are made anew")
     parser.add_argument("--first", type=int, default=0, help="fit about so many rows first, untimed")
     parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
@@ -270,6 +273,9 @@ def main():
         return fit_here(args)
     if args.panel is not None:
         return panel(args)
+    if args.small is not None:
+        report = {"machine": machine(), "sets": compare_small_maps(small_sets(args.small), args.repeat)}
+        return args.json and args.json.write_text(json.dumps(report, indent=1) + "\n")
 
     name, X, y = load_images(args.data)
     n = args.n or len(X)

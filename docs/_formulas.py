@@ -96,6 +96,7 @@ _NOTES = {
     "DataLabel": "Keys are the classes, whose prototypes are learned.",
     "Counts": "Keys are the tokens; a row counts in the average as often as it has tokens.",
     "CrossModalPairs": "Keys are the rows of the other modality.",
+    "SameClass": "Rows without a class have no positive, or the p that follows.",
     "RandomWalk": ":math:`P` is the matrix of the p that it walks on.",
     "Spectral": "p is measured between the rows of :math:`U`, of :math:`D^{-1/2} W D^{-1/2}` the leading eigenvectors.",
     "Gaussian": "The width :math:`s_i` is that of the perplexity, or one for all rows.",
@@ -115,7 +116,7 @@ def formulas(method):
     while spec is not None:
         found += _P.get(type(spec).__name__, [])
         notes += [_NOTES[type(spec).__name__]] if type(spec).__name__ in _NOTES else []
-        spec = getattr(spec, "base", None)
+        spec = getattr(spec, "base", getattr(spec, "unlabelled", None))
     name = type(method.learned).__name__
     found += _Q[name, method.learned.affinity]
     notes += [_NOTES[name]] if name == "SharedCluster" else []

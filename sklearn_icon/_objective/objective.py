@@ -23,7 +23,7 @@ from scipy.special import xlogy
 from .._core import journal
 from .._core.conditional import no_positives
 from .._core.pieces import at_once
-from .._core.team import Team, in_threads
+from .._core.team import Team, in_threads, torch_threads
 from .._core.types import Array
 from .attraction import symmetric_edges
 from .fused import can_fuse
@@ -317,16 +317,35 @@ class Objective:
         elif self.at_zero:
             log_row_q = self.learned.finish(row_log_z - log_norm, self.n_mixed // self.n_choices)
             costs = self.at_zero * log_row_q.exp()
-        for rows, cols, p in self._all_edges():
+
+        def of_edges(rows: Tensor, cols: Tensor, p: Tensor) -> Tensor:
             ends = z.index_select(0, rows), keys.index_select(0, cols)
             log_q = self._log_q(self.learned.paired(*ends), log_norm.index_select(0, rows))
             at_edges = self.term(p, log_q)
             if self.background > 0:
-                at_edges = at_edges - self.term(self.background, log_q)
-            elif self.at_zero:
-                at_edges = at_edges - self.at_zero * log_q.exp()
-            costs = costs.index_add(0, rows, at_edges)
-        return self.row_mass * self.of_sum(costs)
+                return at_edges - self.term(self.background, log_q)
+            return at_edges - self.at_zero * log_q.exp() if self.at_zero else at_edges
+
+        return self.row_mass * self.of_sum(self._with_edges(costs, of_edges))
+
+    def _with_edges(self, costs: Tensor, of_edges: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """Costs of rows with those of their edges; of many edges by threads, where no gradient is wanted.
+
+        Torch has one thread in each of them: its own wait for each other at every operation, and spin meanwhile.
+        """
+        few = self.weights.nnz <= at_once(_EDGES_OF_A_VALUE)
+        if few or torch.is_grad_enabled() or costs.device.type != "cpu":
+            for rows, cols, p in self._all_edges():
+                costs = costs.index_add(0, rows, of_edges(rows, cols, p))
+            return costs
+
+        def of_rows(part: tuple[int, int]) -> Tensor:
+            first, last = part
+            with torch.no_grad(), torch_threads(1):
+                rows, cols, p = self._edges_of(first, last)
+                return costs[first:last].index_add(0, rows - first, of_edges(rows, cols, p))
+
+        return torch.cat(in_threads(of_rows, self._row_parts(_EDGES_OF_A_VALUE)))
 
     def _prepare(self, z: Tensor, keys: Tensor | None, key_degrees: Tensor | None) -> tuple[Tensor, Tensor]:
         degrees = self.key_degrees if key_degrees is None else key_degrees

@@ -141,12 +141,12 @@ class SharedObjective(Objective):
     def per_row(self, z: Tensor, keys: Tensor | None = None, key_degrees: Tensor | None = None) -> Tensor:
         """What each row of this rank adds to L."""
         log_z = self._push(z, self.grid)[0]
-        costs = z.new_zeros(self.n_rows, dtype=torch.float64)
-        for rows, cols, p in self._all_edges():
+
+        def of_edges(rows: Tensor, cols: Tensor, p: Tensor) -> Tensor:
             ends = z.index_select(0, rows + self.first), z.index_select(0, cols)
-            cost = self.term(p, self.learned.paired(*ends) - log_z)
-            costs = costs.index_add(0, rows, cost.double())
-        return costs
+            return self.term(p, self.learned.paired(*ends) - log_z).double()
+
+        return self._with_edges(z.new_zeros(self.n_rows, dtype=torch.float64), of_edges)
 
     @staticmethod
     def term(p: Tensor, log_q: Tensor) -> Tensor:

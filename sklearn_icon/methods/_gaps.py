@@ -163,4 +163,19 @@ GAPS = (
         equals="clusters whose members share a class: mean_i KL(p_i || q_i) with p uniform over the rest of a class",
         reads=LABELS,
     ),
+    _Gap(
+        name="category-discovery",
+        title="Category discovery",
+        family="clustering",
+        supervisory=p.SameClass(unlabelled=p.RandomWalk(p.UniformKNN(), n_steps=2)),
+        learned=q.SharedCluster(),
+        encoder=encoders.Linear(),
+        estimator="ICONClustering",
+        equals="debiased InfoNCE clustering whose p is uniform over the rest of a class where the class is known",
+        reference=f'{ICON}, of whose parts it is; the task is that of Vaze et al., "Generalized category discovery", '
+        "CVPR 2022",
+        reads=f"{LABELS}, -1 where unknown",
+        debias=0.3,
+        aliases=("generalised category discovery", "generalized category discovery", "gcd", "novel class discovery"),
+    ),
 )

@@ -177,12 +177,17 @@ CONFIGURED = set(
     t-sne umap parametric-umap mlm k-means spectral cross-entropy harmonic supcon clip supervised-clustering
     """.split()
 )
-OF_ONE_COLUMN = """
+OF_SMALL_DATA = """
     check_dont_overwrite_parameters check_fit2d_1feature check_methods_sample_order_invariance
     check_methods_subset_invariance
     """.split()
 OF_CELLS = {
-    "several-heads": dict.fromkeys(OF_ONE_COLUMN, "two heads need two columns, and the check has one"),
+    "category-discovery": {
+        "check_clustering": "the check passes no y, which this p reads",
+        **dict.fromkeys(OF_SMALL_DATA, "the check asks for fewer clusters than its y has classes, which are known"),
+        **dict.fromkeys(WEIGHTS, "copies of a row are neighbours of each other, which a weighted row has not got"),
+    },
+    "several-heads": dict.fromkeys(OF_SMALL_DATA, "two heads need two columns, and the check has one"),
     "triplet-supcon": {"check_classifiers_train": "the loss is zero as soon as a row's nearest is of its class"},
     "pmi": dict.fromkeys(
         WEIGHTS, "copies of a row are neighbours of each other, which one row with a weight has not got"

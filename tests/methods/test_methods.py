@@ -21,6 +21,7 @@ harmonic mlm k-means spectral ncut dcd pmi infonce-clustering debiased-infonce-c
 GAPS = """
 dual-t-sne doubly-t-sne sne-graph t-sne-graph sne-uniform t-sne-uniform t-clip t-supcon average-margin-clip
 average-margin-supcon triplet-clip triplet-supcon error-rate t-k-means supervised-clustering several-heads
+category-discovery
 """.split()
 each = pytest.mark.parametrize("name", CANONICAL + GAPS)
 

@@ -28,6 +28,7 @@ N, DIM, CLASSES, SIGMA, NEIGHBORS = 12, 3, 3, 1.3, 3
 RNG = np.random.default_rng(0)
 X, COMPANIONS = RNG.normal(size=(N, 4)), RNG.normal(size=(N, 2))
 LABELS = np.repeat([0, 1, 2], 4)
+PARTLY = np.where(np.arange(N) % 4 == 3, -1, np.where(LABELS == 2, -1, LABELS))  # a class hidden, and a row of each
 ITEMS = np.arange(N) % (N // 2)
 CODES = RNG.dirichlet(np.ones(3), size=N)
 COUNTS = RNG.integers(0, 4, size=(N, 5)) + np.eye(N, 5, dtype=int)
@@ -221,8 +222,19 @@ def mutual_information(p, logits):
     return -sum(p[i, j] * (phi[i] * phi[j] / marginal).sum().log() for i, j in np.argwhere(p)) / N
 
 
-def debiased_clusters(logits, a=0.3):
-    p, q = walks(nearest(X)), shared_cluster(logits)
+def labels_and_walks():
+    """Of rows whose class is known the class, of the others walks among neighbours."""
+    p = walks(nearest(X))
+    for i, label in enumerate(PARTLY):
+        if label >= 0:
+            for j in range(N):
+                p[i, j] = PARTLY[j] == label and j != i
+            p[i] /= p[i].sum()
+    return p
+
+
+def debiased_clusters(logits, a=0.3, p=None):
+    p, q = walks(nearest(X)) if p is None else p, shared_cluster(logits)
     total = 0
     for i in range(N):
         for j in range(N):
@@ -472,6 +484,7 @@ ORACLES = {
     "triplet-supcon": lambda z: hardest(same(LABELS), z),
     "error-rate": lambda z, keys: wrong(z, keys, 0.1),
     "supervised-clustering": lambda z: kl_of_clusters(same(LABELS), z),
+    "category-discovery": lambda z: debiased_clusters(z, p=labels_and_walks()),
     "k-means": lambda z: reverse_kl_of_clusters(-SQ / (2 * SIGMA**2), z),
     "spectral": lambda z: reverse_kl_of_clusters(-SQ / (2 * SIGMA**2), z),
     "t-k-means": lambda z: reverse_kl_of_clusters(-np.log1p(SQ / SIGMA**2), z),
@@ -481,6 +494,7 @@ READ = {  # what fit reads beside X, by what the record says it reads
     "item": ITEMS,
     "companion": COMPANIONS,
     "soft assignments": CODES,
+    "-1 where unknown": PARTLY,
     "class labels": LABELS,
     "other modality": X[:, :2],
     "token": COUNTS,
@@ -495,6 +509,8 @@ def conditional_of(method):
         inner.set_params(sigma=SIGMA)
     elif hasattr(inner, "n_neighbors"):
         inner.set_params(n_neighbors=NEIGHBORS)
+    elif "unlabelled__base__n_neighbors" in inner.get_params():
+        inner.set_params(unlabelled__base__n_neighbors=NEIGHBORS)
     rows = GRAPH if "weights" in method.reads else X
     if method.divergence == "reverse_kl":  # over all keys of a cluster, the row itself among them
         return Conditional.from_weights(np.exp(inner._log_affinity()(SQ, SIGMA**2)))
@@ -568,6 +584,36 @@ def test_any_number_of_views_at_once(spec, oracle, n_items):
     for value in (Objective(p.conditional(X, items), spec)(z), ICONLoss(p, spec)(z, items)):
         assert_allclose(value.item(), wanted.item(), rtol=1e-8)
         assert_allclose(*(torch.autograd.grad(loss, z, retain_graph=True)[0] for loss in (value, wanted)), rtol=1e-7)
+
+
+class OfHeads(learned.Kernel):
+    """Cosines over temperatures of rows of several heads, one head after the other; zero between two heads."""
+
+    def __init__(self, taus):
+        self.taus = taus
+
+    def paired(self, z, keys):
+        raise NotImplementedError
+
+    def pairwise(self, z, keys):
+        head = torch.arange(len(z)) // (len(z) // len(self.taus))
+        cosines = torch.nn.functional.normalize(z) @ torch.nn.functional.normalize(keys).T
+        log_k = cosines / torch.tensor(self.taus, dtype=z.dtype)[head][:, None]
+        return log_k.masked_fill(head[:, None] != head, -1e9)
+
+
+def test_several_heads_whose_losses_are_added_up():
+    """AMCL: as a sum of cells, and as InfoNCE whose rows are rows of heads."""
+    taus, (z,) = (0.1, 0.5), representations(methods.get("infonce"))
+    heads = z[:, :2], z[:, 1:] ** 3
+    wanted = sum(softmax_loss(head, tau, PARTNERS) for head, tau in zip(heads, taus, strict=True)) / 2
+    losses = [ICONLoss("positive_pairs", learned.Gaussian(metric="cosine", tau=tau)) for tau in taus]
+    summed = sum(loss(head, ITEMS) for loss, head in zip(losses, heads, strict=True)) / 2
+    stacked = ICONLoss("positive_pairs", OfHeads(taus))(torch.cat(heads), np.concatenate([ITEMS, ITEMS + N]))
+    for value in (summed, stacked):
+        assert_allclose(value.item(), wanted.item(), rtol=1e-8)
+        slopes = (torch.autograd.grad(loss, z, retain_graph=True)[0] for loss in (value, wanted))
+        assert_allclose(*slopes, rtol=1e-7, atol=1e-12)
 
 
 def test_siglip_and_clip_with_labels():

@@ -11,6 +11,7 @@ from sklearn.manifold._t_sne import _kl_divergence
 from sklearn_icon._core.conditional import Conditional
 from sklearn_icon._objective import attraction as _edges
 from sklearn_icon._objective import normalizers as _sums
+from sklearn_icon._objective import objective as _objective
 from sklearn_icon._objective.divergences import DIVERGENCES
 from sklearn_icon._objective.objective import Objective
 from sklearn_icon._objective.ways import can_interpolate
@@ -254,6 +255,26 @@ def test_tiles_do_not_matter(monkeypatch, name, kind, z, prototypes):
         for value, gradient in results[1:]:
             assert_allclose(value, results[0][0], rtol=1e-12)
             assert_allclose(gradient, results[0][1], rtol=1e-8, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("divergence", "uniform"), [("kl", 0.0), ("kl", 0.3), ("jensen_shannon", 0.0), ("reverse_kl", 0.3)]
+)
+@pytest.mark.parametrize("kind", ["some", "other-keys"])
+def test_rows_in_parts_by_threads_have_what_they_have_in_one(monkeypatch, kind, divergence, uniform, z, prototypes):
+    base, keys_differ = P_KINDS[kind]
+    inputs = [tensor(z, requires_grad=True), *([tensor(prototypes)] if keys_differ else [])]
+    objective = Objective(base.mix(uniform), StudentT(), divergence=divergence)
+    whole, torch_threads, in_parts = objective.per_row(*inputs), torch.get_num_threads(), []
+    for most in (1, 5, 1000):
+        monkeypatch.setattr(_objective, "_EDGES_OF_A_VALUE", most)
+        with torch.no_grad():
+            in_parts.append(objective.per_row(*inputs))
+    for parts in in_parts:
+        assert not parts.requires_grad
+        assert_allclose(parts, whole.detach(), rtol=1e-12)
+    assert torch.get_num_threads() == torch_threads
+    assert objective.per_row(*inputs).requires_grad
 
 
 @pytest.mark.parametrize("normalization", ["conditional", "joint"])
