@@ -16,15 +16,20 @@ from sklearn.utils import gen_batches
 
 from .. import encoders, learned, supervisory
 from .._core.group import group
-from .._core.pieces import is_above
+from .._core.pieces import has_room
 from .._core.rows import is_itself
 from .._core.spec import answer, shown
 
 _STARTS, _K_MEANS_STARTS = 9, 10
 _LINEAR_RATE, _LOOKUP_RATE, _NETWORK_RATE = 0.02, 0.1, 1e-3
 _MOST_ROWS_IN_PAIRS = 20_000
-_COPIES = 2  # of rows that k-means holds where these are not read in blocks
+_COPIES, _OF_ROW, _OF_DISTANCE = 2, 24, 30  # of rows, which k-means reads in blocks without room for these; bytes
 _BATCH_ROWS = 2048
+
+
+def bytes_of_k_means(n_rows: int, n_clusters: int, bytes_of_rows: float) -> float:
+    """What k-means holds, with copies of its rows."""
+    return n_rows * (_OF_ROW + _OF_DISTANCE * n_clusters) + _COPIES * bytes_of_rows
 
 
 class Data(NamedTuple):
@@ -293,7 +298,8 @@ class Inertia(ReverseKL):
 
         rows = self.p_spec.measured_rows(data.X, data.y, n_jobs=self.settings.n_jobs, random_state=data.random_state)
         k_means = self._k_means(data.random_state, max_iter=self.settings.max_iter, tol=self.settings.tol)
-        if group().several or (not sparse.issparse(rows) and is_above(_COPIES * rows.nbytes)):
+        of_all = bytes_of_k_means(rows.shape[0], k_means.n_clusters, 0 if sparse.issparse(rows) else rows.nbytes)
+        if group().several or (not sparse.issparse(rows) and not has_room(of_all)):
             from .k_means_in_blocks import solve_in_blocks
 
             return solve_in_blocks(rows, data.sample_weight, k_means, data.random_state)

@@ -26,6 +26,7 @@ _LEAST = 1 << 16  # numbers of a piece
 _BYTES = 64  # of a fit for each number of a piece: some eight arrays of double precision
 _ALWAYS_FREE = 1 << 24  # bytes, up to which it is not asked what is free
 OWN_COPY = 8  # times the bytes of dense rows are allowed, or a fit keeps rows that nobody can write to without a copy
+_LIBRARIES = 370 << 20  # bytes that a fit may have yet to load
 _IN_MEMORY = 1 / 64  # of what is allowed, up to which an array has room in memory
 _HALVINGS = 12  # after which the largest piece is one of the least
 
@@ -70,6 +71,12 @@ def slices(n: int, most: int) -> Iterator[slice]:
 def is_above(n_bytes: float) -> bool:
     """Whether so many are more than the fit may take."""
     return _CURRENT.max_memory is not None and n_bytes > _CURRENT.max_memory
+
+
+def has_room(n_bytes: float, allowed: float | None = None) -> bool:
+    """Whether a part of so many bytes leaves, of what is allowed, enough for libraries, or the half of it."""
+    allowed = _CURRENT.max_memory if allowed is None else allowed
+    return allowed is None or n_bytes <= max(allowed - _LIBRARIES, allowed / 2)
 
 
 def room(shape: tuple[int, ...], dtype: Any) -> Array:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from .._clusters.losses import bytes_of_k_means
 from .._core.free_memory import free
-from .._core.pieces import OWN_COPY
+from .._core.pieces import OWN_COPY, has_room
 from .._core.rows import is_fixed
 from .._graph.search import bytes_of_search, is_short
 
@@ -62,8 +63,8 @@ def of_neighbors(size: Size, n_neighbors: int, allowed: float | None = None) -> 
     """
     search, edges = size.rows * bytes_of_search(size.columns, n_neighbors), size.rows * _EDGE * n_neighbors
     if allowed is not None and size.dense:
-        search = _on_disk(size, n_neighbors, allowed) if search > allowed else search
-        edges = size.rows * (_OF_MAP + _OF_EDGE * n_neighbors) if edges > allowed else edges
+        search = _on_disk(size, n_neighbors, allowed) if not has_room(search, allowed) else search
+        edges = size.rows * (_OF_MAP + _OF_EDGE * n_neighbors) if not has_room(edges, allowed) else edges
     return 30 * MEGABYTE + max(search, edges)
 
 
@@ -78,9 +79,9 @@ def _on_disk(size: Size, n_neighbors: int, allowed: float) -> float:
 
 def of_k_means(size: Size, n_clusters: int, allowed: float | None) -> float:
     """Bytes of k-means: of copies of the rows, unless that is more than allowed and they stay where they are."""
-    of_rows = 2 * size.row_bytes * size.rows
-    in_blocks = allowed is not None and of_rows > allowed
-    return 80 * MEGABYTE + size.rows * (24 + 30 * n_clusters) + (0 if in_blocks else of_rows)
+    copied = bytes_of_k_means(size.rows, n_clusters, size.rows * size.row_bytes)
+    in_blocks = not has_room(copied, allowed)
+    return 80 * MEGABYTE + (bytes_of_k_means(size.rows, n_clusters, 0) if in_blocks else copied)
 
 
 def of_ends(n_edges: float, n_components: int) -> float:

@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.utils import check_array, check_random_state
 
 from .._core.group import group
-from .._core.pieces import is_above
+from .._core.pieces import has_room
 from .._core.types import Array, Jobs, Metric, Rows, Seed
 from .checks import checked_matrix, without_negatives
 from .on_disk import neighbors_on_disk
@@ -72,7 +72,7 @@ def nearest_neighbors(
     if group().several:
         return ring_neighbors(space, n_neighbors, n_jobs)
     n, width = space.X.shape
-    if space.root and not sp.issparse(space.X) and is_above(n * bytes_of_search(width, n_neighbors)):
+    if space.root and not sp.issparse(space.X) and not has_room(n * bytes_of_search(width, n_neighbors)):
         return neighbors_on_disk(space, n_neighbors, n_jobs)
     how = metric, metric_params
     return shared(X, how, n_neighbors, lambda rank: search(space, n_neighbors, n_jobs, random_state, rank), ranked)

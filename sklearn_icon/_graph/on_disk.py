@@ -27,7 +27,7 @@ from .space import Space
 _MOST_COMPARED = 2e14  # squared rows times columns, an hour or so
 _RANKED = 1024  # rows of a thread
 _WIDTHS, _OF_COLUMNS = (64, 128, 192, 256), 1 / 3  # principal components, the fewest that do; a part of the columns
-_KEPT, _MORE = 0.998, 31  # of the neighbours, among as many candidates and so many more by these components
+_KEPT, _MORE = 0.995, 31  # of the neighbours, among as many candidates and so many more by these components
 _FOUND, _LOOKS = 0.95, (2, 47)  # of them in the cells that are compared; looks at neighbours' neighbours, of so many
 _FEWEST = 8  # cells that are compared there: of rows that meet those of one or two alone no looks reach another
 _NUMBERS_AT_ONCE = 1 << 22

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,18 @@ def test_more_than_max_memory_is_refused_before_anything_is_computed(cls, monkey
 def test_max_memory_is_a_number_of_bytes(cls, value):
     with pytest.raises(ValueError, match="The 'max_memory' parameter of"):
         cls(max_memory=value).fit(np.eye(6), np.eye(6))
+
+
+@pytest.mark.parametrize("columns", [10, 784, 2000])
+@pytest.mark.parametrize("rows", [20_000, 2_600_000])
+def test_a_fit_that_is_allowed_is_allowed_with_more(rows, columns):
+    for fixed, of_fit in product((False, True), (memory.of_neighbors, memory.of_k_means)):
+        size = memory.Size(rows, columns, 4 * columns, fixed=fixed)
+        fits = np.array(
+            [memory.libraries(True) + of_fit(size, 20, most) <= most for most in np.geomspace(1e8, 1e12, 400)]
+        )
+        assert fits[-1]
+        assert fits[fits.argmax() :].all()
 
 
 def test_bounded_pieces_change_no_result():
