@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from .._core import journal
+from .._core.group import group
 from ..learned import StudentT
 from .attraction import symmetric_edges
 from .normalizers import pays_in_loops, plane
@@ -89,9 +90,11 @@ class PairsTold:
 
 def pairs_told(objective: Any, z: Tensor) -> PairsTold | None:
     """Compiled loops for an objective, where its loss is told pair by pair and they take less than torch."""
+    if objective.learned.told_terms is None or group().several:
+        return None
     mass = objective.row_mass
     alike = objective.is_plain_kl and objective.exclude_self and bool((mass == mass[0]).all())
     rows_are_keys = objective.n_rows == objective.n_keys and objective.drawn is None
-    if objective.learned.told_terms is None or not (alike and rows_are_keys and pays_in_loops(StudentT(), z)):
+    if not (alike and rows_are_keys and pays_in_loops(StudentT(), z)):
         return None
     return PairsTold(objective, z.shape[1])
