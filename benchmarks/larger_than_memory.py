@@ -6,8 +6,8 @@
 
 Rows are the 60,000 training images of Debian's dataset-fashion-mnist, each shifted by up to four pixels, drawn by
 seed, in single precision, in a `.npy` file that is mapped. Each fit has a process of its own, in which 900 rows were
-fitted before, so that libraries are loaded; its peak is what anonymous memory (`/proc/self/smaps_rollup`, every 20 ms)
-rises to, libraries included. Accuracy and purity are of the 10,000 test images as they are.
+fitted before, so that libraries are loaded; its peak is what anonymous memory (`RssAnon` of `/proc/self/status`, every
+20 ms) rises to, libraries included. Accuracy and purity are of the 10,000 test images as they are.
 """
 
 import argparse
