@@ -78,7 +78,7 @@ def _on_disk(size: Size, n_neighbors: int, allowed: float) -> float:
 
 
 def of_k_means(size: Size, n_clusters: int, allowed: float | None) -> float:
-    """Bytes of k-means: of copies of the rows, unless that is more than allowed and they stay where they are."""
+    """Bytes of k-means: of copies of the rows, unless these have no room beside libraries and stay where they are."""
     copied = bytes_of_k_means(size.rows, n_clusters, size.rows * size.row_bytes)
     in_blocks = not has_room(copied, allowed)
     return 80 * MEGABYTE + (bytes_of_k_means(size.rows, n_clusters, 0) if in_blocks else copied)
