@@ -18,11 +18,11 @@ from sklearn.utils import gen_batches
 
 from .._core.group import group
 from .._core.journal import current, recalled
-from .._core.pieces import at_once, has_room
+from .._core.pieces import at_once
 from .._core.rows import in_units, is_itself, unit_of
 from .._optim.solver import SolverResult
 from .local_search import quiet
-from .losses import bytes_of_k_means
+from .losses import copies_have_room
 from .multistart import SURE, Partition
 from .soft_k_means import moved
 
@@ -158,8 +158,8 @@ def _start(data: _Blocks, k_means: KMeans, random_state: np.random.RandomState, 
     if is_itself(k_means.init):
         return np.asarray(k_means.init, dtype=np.float64), 0
     ranks, rows = group(), data.rows
-    of_all = bytes_of_k_means(len(rows), k_means.n_clusters, rows.nbytes)
-    too_many = not has_room(of_all) or ranks.total(len(rows)) > _TRIED_ROWS
+    in_blocks = not copies_have_room(len(rows), k_means.n_clusters, rows.nbytes)
+    too_many = in_blocks or ranks.total(len(rows)) > _TRIED_ROWS
     if ranks.largest(float(too_many or callable(k_means.init) or not ranks.several)):
         return recalled("start", lambda: _of_draw(data, k_means, random_state.randint(2**31 - 1))), 0
     firsts = recalled("starts", lambda: [_drawn_centers(data, k_means) for _ in range(k_means.n_init)])

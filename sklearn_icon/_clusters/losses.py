@@ -24,12 +24,18 @@ _STARTS, _K_MEANS_STARTS = 9, 10
 _LINEAR_RATE, _LOOKUP_RATE, _NETWORK_RATE = 0.02, 0.1, 1e-3
 _MOST_ROWS_IN_PAIRS = 20_000
 _COPIES, _OF_ROW, _OF_DISTANCE = 2, 24, 30  # of rows, which k-means reads in blocks without room for these; bytes
+_FEW_BYTES = 1 << 24  # of k-means, that are never too many
 _BATCH_ROWS = 2048
 
 
 def bytes_of_k_means(n_rows: int, n_clusters: int, bytes_of_rows: float) -> float:
     """What k-means holds, with copies of its rows."""
     return n_rows * (_OF_ROW + _OF_DISTANCE * n_clusters) + _COPIES * bytes_of_rows
+
+
+def copies_have_room(n_rows: int, n_clusters: int, bytes_of_rows: float, allowed: float | None = None) -> bool:
+    """Whether k-means holds copies of its rows, and does not read them in blocks."""
+    return has_room(bytes_of_k_means(n_rows, n_clusters, bytes_of_rows), allowed, always=_FEW_BYTES)
 
 
 class Data(NamedTuple):
@@ -298,8 +304,8 @@ class Inertia(ReverseKL):
 
         rows = self.p_spec.measured_rows(data.X, data.y, n_jobs=self.settings.n_jobs, random_state=data.random_state)
         k_means = self._k_means(data.random_state, max_iter=self.settings.max_iter, tol=self.settings.tol)
-        of_all = bytes_of_k_means(rows.shape[0], k_means.n_clusters, 0 if sparse.issparse(rows) else rows.nbytes)
-        if group().several or (not sparse.issparse(rows) and not has_room(of_all)):
+        dense = not sparse.issparse(rows)
+        if group().several or (dense and not copies_have_room(len(rows), k_means.n_clusters, rows.nbytes)):
             from .k_means_in_blocks import solve_in_blocks
 
             return solve_in_blocks(rows, data.sample_weight, k_means, data.random_state)

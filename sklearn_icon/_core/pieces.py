@@ -73,10 +73,10 @@ def is_above(n_bytes: float) -> bool:
     return _CURRENT.max_memory is not None and n_bytes > _CURRENT.max_memory
 
 
-def has_room(n_bytes: float, allowed: float | None = None) -> bool:
-    """Whether a part of so many bytes leaves, of what is allowed, enough for libraries, or the half of it."""
+def has_room(n_bytes: float, allowed: float | None = None, always: float | None = None) -> bool:
+    """Whether so many bytes leave room for libraries, or are at most `always`, None: the half of what is allowed."""
     allowed = _CURRENT.max_memory if allowed is None else allowed
-    return allowed is None or n_bytes <= max(allowed - _LIBRARIES, allowed / 2)
+    return allowed is None or n_bytes <= max(allowed - _LIBRARIES, allowed / 2 if always is None else always)
 
 
 def room(shape: tuple[int, ...], dtype: Any) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from .._clusters.losses import bytes_of_k_means
+from .._clusters.losses import bytes_of_k_means, copies_have_room
 from .._core.free_memory import free
 from .._core.pieces import OWN_COPY, has_room
 from .._core.rows import is_fixed
@@ -64,7 +64,7 @@ def of_neighbors(size: Size, n_neighbors: int, allowed: float | None = None) -> 
     search, edges = size.rows * bytes_of_search(size.columns, n_neighbors), size.rows * _EDGE * n_neighbors
     if allowed is not None and size.dense:
         search = _on_disk(size, n_neighbors, allowed) if not has_room(search, allowed) else search
-        edges = size.rows * (_OF_MAP + _OF_EDGE * n_neighbors) if not has_room(edges, allowed) else edges
+        edges = size.rows * (_OF_MAP + _OF_EDGE * n_neighbors) if not has_room(edges, allowed, always=0) else edges
     return 30 * MEGABYTE + max(search, edges)
 
 
@@ -79,9 +79,9 @@ def _on_disk(size: Size, n_neighbors: int, allowed: float) -> float:
 
 def of_k_means(size: Size, n_clusters: int, allowed: float | None) -> float:
     """Bytes of k-means: of copies of the rows, unless these have no room beside libraries and stay where they are."""
-    copied = bytes_of_k_means(size.rows, n_clusters, size.rows * size.row_bytes)
-    in_blocks = not has_room(copied, allowed)
-    return 80 * MEGABYTE + (bytes_of_k_means(size.rows, n_clusters, 0) if in_blocks else copied)
+    of_rows = size.rows * size.row_bytes
+    copied = allowed is None or copies_have_room(size.rows, n_clusters, of_rows, allowed)
+    return 80 * MEGABYTE + bytes_of_k_means(size.rows, n_clusters, of_rows if copied else 0)
 
 
 def of_ends(n_edges: float, n_components: int) -> float:
