@@ -2,7 +2,7 @@
 
     python benchmarks/larger_than_memory.py --gigabytes 1 --bound 0.5 --json benchmarks/results/larger_than_memory.json
     python benchmarks/larger_than_memory.py --gigabytes 8.2 --bound 3 --fits classifier k-means --steps 4
-    python benchmarks/larger_than_memory.py --gigabytes 0.47 --bound 0.4 --fits map
+    python benchmarks/larger_than_memory.py --gigabytes 8.2 --bound 3 --fits map
 
 Rows are the 60,000 training images of Debian's dataset-fashion-mnist, each shifted by up to four pixels, drawn by
 seed, in single precision, in a `.npy` file that is mapped. Each fit has a process of its own, in which 900 rows were
