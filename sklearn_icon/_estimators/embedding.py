@@ -707,9 +707,10 @@ class ICONEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ICon):
         weights, seen = self._fitted_rows.weights(X, self.supervisory_, self.n_jobs)
         fitted = group().gathered(self._of_copies(self.embedding_))
         placed = np.empty((X.shape[0], self._n_features_out), dtype=self.embedding_.dtype)
-        placed[seen >= 0] = fitted[seen[seen >= 0]]
+        placed[seen >= 0], new = fitted[seen[seen >= 0]], seen < 0
         with self._threads(block_size(X.shape[0], fitted)):
-            placed[seen < 0] = place_rows(weights[seen < 0], fitted, self.learned_, self._fitted_rows.kept)
+            weights = weights if new.all() else weights[new]
+            placed[new] = place_rows(weights, fitted, self.learned_, self._fitted_rows.kept)
         return placed
 
     def _place_contexts(self, X):

@@ -7,9 +7,9 @@ from functools import partial
 from types import ModuleType
 
 import numpy as np
-from sklearn.utils import gen_batches
 
 from .._core.device import accelerator
+from .._core.pieces import slices
 from .._core.types import Array, ArrayOrTensor, Jobs
 
 _MAX_STEPS = 64
@@ -83,7 +83,7 @@ def perplexity_rows(
     def fill(part: slice) -> None:
         probabilities[part] = search(np.asarray(sq_distances[part], np.float64), target, log_affinity)
 
-    parts = gen_batches(len(sq_distances), step)
+    parts = slices(len(sq_distances), step)
     if device is None and len(sq_distances) >= _ROWS_IN_THREADS:
         from .._core.team import in_threads
 
@@ -123,8 +123,9 @@ def _search(
         unsettled = xp.abs(excess) > _ENTROPY_TOLERANCE
         if not unsettled.any():
             break
-        state = (active, at, low, high, step, at_before, before, excess, *bounds)
-        active, at, low, high, step, at_before, before, excess, *bounds = (values[unsettled] for values in state)
+        if not unsettled.all():
+            state = (active, at, low, high, step, at_before, before, excess, *bounds)
+            active, at, low, high, step, at_before, before, excess, *bounds = (values[unsettled] for values in state)
         low, high = xp.where(excess < 0, at, low), xp.where(excess < 0, high, at)
         with np.errstate(divide="ignore", invalid="ignore"):
             secant = at - excess * (at - at_before) / xp.where(xp.isnan(before), 1.0, excess - before)

@@ -11,9 +11,9 @@ import numpy as np
 import scipy.sparse as sp
 from joblib import Parallel, delayed
 from scipy.spatial.distance import cdist
-from sklearn.utils import gen_batches
 
 from .._core.interrupts import raise_if_interrupted
+from .._core.pieces import slices
 from .._core.rows import mixed_bits, row_digests
 from .._core.types import Array, Jobs
 from .space import Space
@@ -38,7 +38,7 @@ def in_blocks(n: int, n_jobs: Jobs, function: Callable[[Array], tuple], rows: Ar
         for one, all_rows in zip(found, whole, strict=True):
             all_rows[part] = one
 
-    parts = list(gen_batches(len(rows), int(np.clip(_BLOCK // n, 32, 4096))))
+    parts = list(slices(len(rows), int(np.clip(_BLOCK // n, 32, 4096))))
     if len(parts) == 1:  # joblib's own beginning takes longer than a row
         enter(parts[0])
     else:

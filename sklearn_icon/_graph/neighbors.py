@@ -93,12 +93,13 @@ def cross_neighbors(
 
     Always exact: a row has the same neighbours, bit for bit, alone and in any batch. n_neighbors is at most the number
     of reference rows. Where metric is "precomputed", X holds distances (n_new, n_reference) and reference is ignored.
-    Otherwise as `nearest_neighbors`. `kept` holds what a caller's reference was made into, for its next calls.
+    Otherwise as `nearest_neighbors`. `kept` holds what a caller's reference was made into, for its next calls, whose
+    rows it has validated.
     """
-    X = _validated(X, "X")
     space = None if kept is None or metric_params or sp.issparse(X) else kept.get(metric)
     if space is not None:
-        return search(space.of_rows(X), n_neighbors, n_jobs, random_state)
+        return search(space.of_rows(np.ascontiguousarray(X)), n_neighbors, n_jobs, random_state)
+    X = _validated(X, "X")
     if metric == "precomputed":
         X = without_negatives(X, "metric='precomputed'")
         reference = sp.csr_array((X.shape[1], X.shape[1]), dtype=X.dtype)  # stands in for the unknown rows

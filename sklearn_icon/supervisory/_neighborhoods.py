@@ -14,12 +14,12 @@ import numpy as np
 from scipy import sparse
 from scipy.special import logsumexp
 from sklearn.metrics import pairwise_distances
-from sklearn.utils import check_array, gen_batches
+from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._core.conditional import Conditional, rows_of_table
 from .._core.group import group
-from .._core.pieces import at_once, room
+from .._core.pieces import at_once, room, slices
 from .._core.rows import of_numbers
 from .._core.spec import answer
 from .._core.types import Array, Jobs, Metric, Rows, Seed
@@ -53,7 +53,7 @@ def _kernel_rows(
 ) -> Array:
     """Rows of a kernel over distances, of fixed width `sigma` or of given perplexity."""
     rows = room(distances.shape, np.float64)
-    for part in gen_batches(len(rows), max(1, at_once(_NUMBERS_AT_ONCE) // rows.shape[1])):
+    for part in slices(len(rows), max(1, at_once(_NUMBERS_AT_ONCE) // rows.shape[1])):
         if sigma is None:
             rows[part] = perplexity_rows(_squared(distances[part]), perplexity, log_affinity, n_jobs)
         else:

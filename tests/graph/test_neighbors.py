@@ -578,6 +578,8 @@ def test_a_reference_that_is_kept_is_searched_alike(monkeypatch, metric, far):
         found = cross_neighbors(new[rows], X, 12, metric=metric, kept=kept)
         np.testing.assert_array_equal(found.indices, expected.indices[rows])
         np.testing.assert_array_equal(found.distances, expected.distances[rows])
+    found = cross_neighbors(np.asfortranarray(new), X, 12, metric=metric, kept=kept)
+    np.testing.assert_array_equal(found.distances, expected.distances)
     assert list(kept[metric].index) == ["near"]
     monkeypatch.setattr(_neighbors, "_MOST_INDEXED", X.size - 1)
     many = {}
