@@ -6,6 +6,7 @@ from scipy import sparse
 _SPARE, _SMOOTHING = 2, 10  # vectors beyond those wanted, beside up to five more; products of the random start
 _ROUNDS, _DEGREE, _LARGEST = 60, 20, 18.0  # of the filter; e^18 is what it multiplies the first vector by, at the most
 _ALL = 5  # rows for each vector, up to which all eigenvectors are computed
+_SINGLE = 1e-5  # tolerances from which on the filter is in single precision
 
 
 def leading_eigenvectors(flow: sparse.csr_array, n_vectors: int, seed: int, tol: float = 1e-4) -> np.ndarray:
@@ -22,16 +23,19 @@ def leading_eigenvectors(flow: sparse.csr_array, n_vectors: int, seed: int, tol:
         return np.linalg.eigh(scaled.toarray())[1][:, ::-1][:, :n_vectors] / root[:, None]
     vectors = np.random.RandomState(seed).standard_normal((len(root), n_vectors + min(n_vectors, 5) + _SPARE))
     vectors[:, 0] = root
+    filter_of = scaled.astype(np.float32 if tol >= _SINGLE else np.float64)
+    vectors = vectors.astype(filter_of.dtype)
     for _ in range(_SMOOTHING):
-        vectors = scaled @ vectors
+        vectors = filter_of @ vectors
     for _ in range(_ROUNDS):
-        vectors = np.linalg.qr(vectors)[0]
+        vectors = np.linalg.qr(vectors.astype(np.float64))[0]
         reached = scaled @ vectors
         values, rotation = np.linalg.eigh(vectors.T @ reached)
         vectors, reached = vectors @ rotation, reached @ rotation
         if np.linalg.norm(reached - vectors * values, axis=0)[-n_vectors:].max() <= tol:
             break
-        vectors = _filtered(scaled, vectors, reached, min(values[0], 1 - 1e-6))
+        both = vectors.astype(filter_of.dtype), reached.astype(filter_of.dtype)
+        vectors = _filtered(filter_of, *both, float(min(values[0], 1 - 1e-6)))
     return vectors[:, ::-1][:, :n_vectors] / root[:, None]
 
 

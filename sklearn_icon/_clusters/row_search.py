@@ -19,7 +19,7 @@ from .._core.types import Array
 from .known import k_means_beside
 from .local_search import _interpolated, agreed_groups, quiet, search
 
-_ROUNDS, _SWEEPS, _SWEEPS_AT_ONCE = 3, 30, 10
+_ROUNDS, _SWEEPS, _SWEEPS_AT_ONCE = 3, 30, 4
 _GROUPS_PER_CLUSTER, _MOST_GROUPS = 20, 1000
 _SEARCHES, _LEAST_SEARCHES, _WORK = 128, 8, 4e6  # searches of a round: fewer where groups times clusters are many
 _SAME = 0.95  # Rand index, adjusted, above which two partitions are one
@@ -128,8 +128,9 @@ def searched(
         if groups.max() >= _MOST_GROUPS:
             found += [settled(rows, labels, seed, max_sweeps) for labels in _k_means_starts(rows, near, seed)]
             return _distinct(found, n_kept)
-        best = found[0][1] if found else np.inf
-        found += [settled(rows, labels, seed + number, max_sweeps) for labels in _of_groups(rows, groups, n_kept, seed)]
+        best, known = found[0][1] if found else np.inf, {_digest(labels) for labels, _ in found}
+        new = [labels for labels in _of_groups(rows, groups, n_kept, seed) if _digest(labels) not in known]
+        found += [settled(rows, labels, seed + number, max_sweeps) for labels in new]
         found = _distinct(found, n_kept)
         groups = rows.groups(agreed_groups(np.stack([labels for labels, _ in found]), rows.n_clusters))
         if len(found) == 1 or groups.max() < rows.n_clusters or (number and found[0][1] > best - 1e-6) or n <= 2:
@@ -168,6 +169,12 @@ def _of_groups(rows: Rows, groups: Array, n_kept: int, seed: int) -> list[Array]
     labels, costs = search(flow, masses, rows.n_clusters, rows.table, rng, n_searches, rows.n_known)
     which = np.unique(np.round(costs, 9), return_index=True)[1]  # of equal costs one is enough
     return [labels[of][groups] for of in which[:n_kept]]
+
+
+def _digest(labels: Array) -> bytes:
+    """What partitions have in common that differ in the numbers of their clusters alone."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].tobytes()
 
 
 def _distinct(found: list, n_kept: int) -> list[tuple[Array, float]]:
@@ -250,11 +257,13 @@ def _count(graph: tuple, label: Array, inside: Array, mass: Array, count: Array)
     """Add up the flow inside of each cluster, its mass and its rows."""
     indptr, indices, flow, masses = graph
     for row in range(len(label)):
-        mass[label[row]] += masses[row]
-        count[label[row]] += 1
+        own = label[row]
+        mass[own] += masses[row]
+        count[own] += 1
+        within = inside[own]
         for edge in range(indptr[row], indptr[row + 1]):
-            if label[indices[edge]] == label[row]:
-                inside[label[row]] += flow[edge]
+            within += flow[edge] * (label[indices[edge]] == own)
+        inside[own] = within
 
 
 @njit(nogil=True, error_model="numpy")
@@ -266,10 +275,12 @@ def _link(row: int, others: Array, flow: Array, label: Array, links: Array, touc
         if other == row:
             own += flow[edge]
             continue
-        if links[label[other]] == 0:
-            touched[n_touched] = label[other]
+        cluster = label[other]
+        linked = links[cluster]
+        links[cluster] = linked + flow[edge]
+        if linked == 0:
+            touched[n_touched] = cluster
             n_touched += 1
-        links[label[other]] += flow[edge]
     return own, n_touched
 
 
