@@ -268,6 +268,53 @@ def power_pull(
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy")
+def power_map(z: Array, edges: tuple, factors: tuple, kernel: tuple, series: tuple, out: Array) -> float:
+    """out = the gradient of log Z - f sum_ij w_ij log k_ij, of w = s_ij + e; returns Z, at least the floor.
+
+    factors is (f, e, floor), edges is (indptr, indices, weights) of each pair once, the later row as the index.
+    """
+    (indptr, indices, weights), (exaggeration, e, floor), n = edges, factors, len(z)
+    x, y = z[:, 0].copy(), z[:, 1].copy()
+    push_x, push_y, pull_x, pull_y = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
+    all_w, all_m, all_k, all_h = np.empty_like(x), np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    all_w_bits, all_m_bits, all_whole = all_w.view(np.int32), all_m.view(np.int32), np.empty(n, np.int32)
+    half = 0.0
+    for i in range(n):
+        at_x, at_y, x_of, y_of, left = x[i], y[i], x[i + 1 :], y[i + 1 :], n - i - 1
+        w, m, k, h = all_w[:left], all_m[:left], all_k[:left], all_h[:left]
+        for j in range(left):
+            dx, dy = at_x - x_of[j], at_y - y_of[j]
+            w[j] = dx * dx + dy * dy + e
+        powers(w, kernel, series, ((all_w_bits[:left], m, all_m_bits[:left]), all_whole[:left]), k, h)
+        total = own_x = own_y = z.dtype.type(0)
+        for j in range(left):
+            total += k[j]
+            own_x += h[j] * (at_x - x_of[j])
+            own_y += h[j] * (at_y - y_of[j])
+        half += total
+        push_x[i] += own_x
+        push_y[i] += own_y
+        of_x, of_y = push_x[i + 1 :], push_y[i + 1 :]
+        for j in range(left):
+            of_x[j] -= h[j] * (at_x - x_of[j])
+            of_y[j] -= h[j] * (at_y - y_of[j])
+        for at in range(indptr[i], indptr[i + 1]):
+            j = indices[at] - i - 1
+            g = weights[at] * h[j] / k[j]
+            dx, dy = g * (at_x - x_of[j]), g * (at_y - y_of[j])
+            pull_x[i] += dx
+            pull_y[i] += dy
+            pull_x[i + 1 + j] -= dx
+            pull_y[i + 1 + j] -= dy
+    total_of_all = max(2 * half, floor)
+    per_sum, four = z.dtype.type(4 / total_of_all), z.dtype.type(4) * exaggeration
+    for i in range(n):
+        out[i, 0] = four * pull_x[i] - per_sum * push_x[i]
+        out[i, 1] = four * pull_y[i] - per_sum * push_y[i]
+    return total_of_all
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy")
 def extent(z: Array) -> tuple[tuple[float, float], tuple[float, float]]:
     """((lowest, highest) of the first column, the same of the second)."""
     low_x = high_x = z[0, 0]

@@ -37,7 +37,6 @@ from .normalizers import (
     sampled_log_normalizer,
     self_mask,
 )
-from .told import PairsTold
 from .ways import check_limit, divergence_of, has_rational_tail, infinite_where_zero, is_plain_kl
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
 
     from .._core.conditional import Conditional
     from ..learned import DistanceKernel, Learned
+    from .powers import PowerMap
+    from .told import PairsTold
 
 EXACT_ROWS = 10_000  # up to which the reported loss is summed over all pairs, in a second
 _EDGES_AT_ONCE, _EDGES_OF_A_VALUE = 1 << 20, 1 << 17  # the second where no gradient is wanted: some 200 bytes each
@@ -71,7 +72,7 @@ class Objective:
 
     edges: Any = None
     drawn: Any = None
-    told: PairsTold | None = None
+    loops: PairsTold | PowerMap | None = None
     _pushed: Any = None
 
     def __init__(
@@ -129,8 +130,8 @@ class Objective:
             # of ranks the map is known that it is of: it is found anew
             self._pushed = (state[0], torch.as_tensor(state[1], **like)) if len(state) == 2 else None
 
-        if self.told is not None:
-            self.told.remember()
+        if self.loops is not None:
+            self.loops.remember()
         journal.remember(lambda: [self._pushed[0], *journal.arrays_of([self._pushed[1]])] if self._pushed else [], put)
 
     def relearn(self, learned: DistanceKernel) -> None:
@@ -269,9 +270,9 @@ class Objective:
         that of the call before: it varies slowly. A `rough` gradient may be of the heaviest edges and a coarse grid,
         at half the time; L is not.
         """
+        if self.loops is not None and self.loops.serves(exaggeration):
+            return self.loops.gradient(z, exaggeration, with_value)
         if self.edges is None:
-            if self.told is not None and self.told.serves(exaggeration):
-                return self.told.gradient(z, exaggeration, with_value)
             attraction, repulsion = self.terms(z)
             (gradient,) = torch.autograd.grad(exaggeration * attraction + repulsion, z)
             return float((attraction + repulsion).detach()) + self.constant, gradient

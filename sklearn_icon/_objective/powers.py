@@ -9,13 +9,16 @@ short series, of an error below that of single precision.
 from __future__ import annotations
 
 from functools import cache
+from math import log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.polynomial import Chebyshev, Polynomial
+from scipy import sparse
 
 from .._core.types import Array
+from .grid import FLOOR
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,9 +58,7 @@ class PowerPotential:
 
     def place(self, z: Tensor) -> Array:
         """The points. A FloatingPointError where they span more than their precision can hold."""
-        if not np.isfinite(float((z.amax(0) - z.amin(0)).square().sum())):
-            raise FloatingPointError("the map has outgrown its precision")
-        return z.detach().T.float().contiguous().numpy()
+        return np.ascontiguousarray(within_precision(z).T, dtype=np.float32)
 
     def potential(self, place: Array, charges: Tensor) -> tuple[Tensor, Tensor]:
         """Potential, shape (n,), and its gradient, shape (n, 2), at the points themselves."""
@@ -69,3 +70,46 @@ class PowerPotential:
         power_pairs(place, charges.detach().float().numpy(), e, (a, b, c), power_series(), out)
         sums = torch.from_numpy(out).to(charges.dtype)
         return sums[0], sums[1:].T
+
+
+class PowerMap:
+    """KL in the joint form of a map in a plane, and its gradient by one call of compiled loops."""
+
+    def __init__(self, objective: Any) -> None:
+        self.objective, once = objective, sparse.triu(objective.weights, 1, "csr")
+        self.edges = once.indptr, once.indices, once.data.astype(np.float32)
+
+    def remember(self) -> None:
+        """No state goes from step to step."""
+
+    def serves(self, exaggeration: float) -> bool:
+        """Always."""
+        return True
+
+    def gradient(self, z: Tensor, exaggeration: float, with_value: bool) -> tuple[float | None, Tensor]:
+        """(L or None, its gradient with the attraction multiplied); with L it tells of a map that spans too much."""
+        from .loops import power_map
+
+        learned, gradient = self.objective.learned, torch.empty_like(z)
+        points = within_precision(z) if with_value else z.detach().numpy()
+        a, b, c, e = map(np.float32, learned.power_terms)
+        factors = np.float32(exaggeration), e, FLOOR * len(z)
+        total = power_map(points, self.edges, factors, (a, b, c), power_series(), gradient.numpy())
+        if not with_value:
+            return None, gradient
+        attraction = self.objective.edges.sum_and_gradient(learned, z.detach())[0]
+        return log(total) - attraction + self.objective.constant, gradient
+
+
+def within_precision(z: Tensor) -> Array:
+    """The points as an array. A FloatingPointError where they span more than their precision can hold."""
+    z = z.detach()
+    if not np.isfinite(float((z.amax(0) - z.amin(0)).square().sum())):
+        raise FloatingPointError("the map has outgrown its precision")
+    return z.numpy()
+
+
+def power_map(objective: Any) -> PowerMap | None:
+    """One call of compiled loops for an objective whose potential they sum, in the joint form and single precision."""
+    joint = objective.is_plain_kl and objective.joint and objective.exclude_self
+    return PowerMap(objective) if joint and objective.dtype == torch.float32 else None

@@ -56,6 +56,8 @@ class Momentum:
         Whether a loss above the one before halves the rate.
     settled : callable (loss) -> bool, or None
         Whether it may stop; asked every 50 steps.
+    compiled : bool
+        Whether few numbers on the CPU move by a compiled loop too, as where such loops are loaded anyway.
     """
 
     learning_rate: float
@@ -67,6 +69,7 @@ class Momentum:
     loss_every: int = 1
     backtrack: bool = False
     settled: Callable[[float], bool] | None = None
+    compiled: bool = False
 
     remedy = "lower learning_rate, or scale X"
 
@@ -76,7 +79,7 @@ class Momentum:
 
     def run(self, progress: Any, params: Sequence[torch.Tensor], max_iter: int) -> str:
         """See `Solver.run`."""
-        moving = [_Moving(param, self.learning_rate, self.momentum, self.max_step) for param in params]
+        moving = [_Moving(param, self) for param in params]
         stop = _Stop(self, max_iter)
         journal.remember_fields(stop, "best", "best_iter", "improved", "before")
         for mover in moving:
@@ -138,10 +141,11 @@ class _Stop:
 class _Moving:
     """A parameter with its velocity and gains; a large one on the CPU moves by a compiled loop."""
 
-    def __init__(self, param: torch.Tensor, learning_rate: float, momentum: float, max_step: float):
+    def __init__(self, param: torch.Tensor, solver: Momentum):
         self.param, self.velocity, self.gain = param.detach(), torch.zeros_like(param), torch.ones_like(param)
-        self.learning_rate, self.momentum, self.max_step = learning_rate, momentum, max_step
-        self.compiled = param.numel() > _COMPILED_SIZE and param.device.type == "cpu" and param.dim() == 2
+        self.learning_rate, self.momentum, self.max_step = solver.learning_rate, solver.momentum, solver.max_step
+        many = solver.compiled or param.numel() > _COMPILED_SIZE
+        self.compiled = many and param.device.type == "cpu" and param.dim() == 2
 
     def remember(self) -> None:
         """Let a journal keep what changes here."""

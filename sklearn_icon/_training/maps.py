@@ -20,6 +20,7 @@ from .._objective.drawn import DrawnPotential
 from .._objective.loss import Loss
 from .._objective.normalizers import known
 from .._objective.objective import Objective
+from .._objective.powers import power_map
 from .._objective.told import pairs_told
 from .._objective.ways import has_loops, has_power_loop, potential_of
 from .._optim.methods import Adam, Gradients, Momentum
@@ -40,12 +41,14 @@ _GATHERING = 250, 0, 0.5, 200  # of few rows, whose neighbours a longer way at t
 _PARTING = 0.8  # momentum
 _TRIAL_STEPS = 150  # of maps side by side, after which their losses tell which is best
 _MOMENTUM, _MOMENTUM_OF_FEW, _FEW_ROWS = 0.93, 0.9, 1000
+_MOMENTUM_BESIDE, _STEADY = 0.97, 100  # of few rows where an exaggeration stays, which part to the end; steps before
 _MAX_STEP = 5.0
 _LOSS_EVERY = 25
 _PATIENT_ROWS = 10_000  # more: a short exploration, the repulsion at every other step, rough steps and then fine ones
 _DISTANCES_AT_ONCE = 1 << 26
 _JUDGED_ROWS, _JUDGED_NEIGHBORS = 1000, 10  # whose recall tells whether a map has settled
 _LEAST_GAIN, _LEAST_FALL, _FALL_ROWS = 0.01, 2e-3, 1800  # neighbours of a row, and loss, in 50 steps of so many rows
+_FALL_BESIDE = 0.01  # the least fall of a loss that is not gone down, as an exaggeration stays, in 50 steps
 _ROUGH_PATIENCE = 1 / 4  # of the descent where a refinement follows: it ends where the loss falls by four times as much
 _LEAST_LOSS = 0.01
 _SMALLEST_RATE = 50.0
@@ -105,7 +108,7 @@ class Phase(NamedTuple):
     @property
     def last(self) -> bool:
         """Whether it goes down the objective itself until it settles."""
-        return self.name in ("descent", "refinement")
+        return self.name in ("descent", "settling", "refinement")
 
 
 def solve_lookup(
@@ -121,7 +124,8 @@ def solve_lookup(
 
     The exaggeration falls in two steps of equal ratio, so that clusters grow before they part: in one step they tear.
     Of few rows, up to 1,000, in one map it falls in one; of up to 10,000, where four of ten neighbours are near then,
-    as in a sheet, rows go through it once more. Then rows part slowly before the descent goes at its full rate. Equal
+    as in a sheet, rows go through it once more. Then rows part slowly before the descent goes at its full rate. Few
+    rows under an exaggeration that stays go on with a greater momentum, as their parts move away from each other. Equal
     rows of X, where it holds features, have equal coordinates. Maps of few rows descend side by side from starts that
     `explore` draws.
     """
@@ -159,7 +163,8 @@ class _Lookup:
         self.of_objective = {"potential": potential, "n_components": start.shape[1]}
         self.objective = self.loss.over(p, run, **self.of_objective)
         self.z = torch.as_tensor(start, **run.like).requires_grad_()
-        self.objective.told = pairs_told(self.objective, self.z)
+        by_powers = powered and descent.method == "exact"
+        self.objective.loops = power_map(self.objective) if by_powers else pairs_told(self.objective, self.z)
         self.rng = None if loops else rng
         self.several = None
         # which of several maps is best tells the loss, down which an exaggeration that stays does not lead
@@ -171,7 +176,7 @@ class _Lookup:
         self.pull = None
         if descent.pulled_to is not None:
             self.pull = StartPull(descent.pulled_to, descent.init_weight, self.loss.learned, **run.like)
-        self.settled, self.rate = _Settled(p, self.z), 0.0
+        self.settled, self.rate = _Settled(p, self.z, descent.exaggeration[1]), 0.0
         journal.remember_fields(self.settled, "loss", "recall")
         if self.tail is not None:
             self.tail.remember(self.objective)
@@ -187,7 +192,9 @@ class _Lookup:
         n_first, n_parting = n_first * n_early // n_all, min(n_parting, most // 5) if n_early else 0
         n_several = min(_TRIAL_STEPS, (most - n_early) // 2) if self.several is not None else 0
         n_fine = most // 4 if self.refined else 0
-        momentum = _MOMENTUM if len(self.z) > _FEW_ROWS else _MOMENTUM_OF_FEW
+        n_descent, few = most - n_early - n_parting - n_several - n_fine, len(self.z) <= _FEW_ROWS
+        n_steady = min(n_descent, _STEADY) if few and final > 1 and self.rng is None else n_descent
+        momentum = _MOMENTUM_OF_FEW if few else _MOMENTUM
         exaggerated = (
             Phase("early exaggeration", n_first, early, explores),
             Phase("falling exaggeration", n_early - n_first, (early * final) ** 0.5, explores),
@@ -200,7 +207,8 @@ class _Lookup:
         for phase in (
             Phase("parting", n_parting, final, _PARTING),
             Phase("descent side by side", n_several, final, explores),
-            Phase("descent", most - n_early - n_parting - n_several - n_fine, final, momentum),
+            Phase("descent", n_steady, final, momentum),
+            Phase("settling", n_descent - n_steady, final, _MOMENTUM_BESIDE),
             Phase("refinement", most if n_fine else 0, final, momentum),
         ):
             yield phase._replace(n_steps=min(phase.n_steps, self.left))
@@ -276,6 +284,7 @@ class _Lookup:
             _LOSS_EVERY,
             backtrack=automatic and phase.exaggeration == 1 and self.several is None,
             settled=self.settled if phase.last else None,
+            compiled=self.objective.loops is not None,
         )
 
     def _estimate(self, exaggeration: float) -> Callable[[], torch.Tensor]:
@@ -342,13 +351,16 @@ class _Count:
 class _Settled:
     """Whether a map gains no more, asked every 50 steps: its loss hardly falls, nor do more neighbours of p come near.
 
-    What counts as hardly grows with the rows, as their steps take longer, and as patience falls.
+    What counts as hardly grows with the rows, as their steps take longer, and as patience falls. Where an exaggeration
+    stays the descent of few rows goes down another loss than that which is told, whose last per cent tells little.
     """
 
-    def __init__(self, p: Conditional, z: torch.Tensor):
+    def __init__(self, p: Conditional, z: torch.Tensor, exaggeration: float):
         n = len(z)
         self.z, self.patience, slow = z, 1.0, (n / _FALL_ROWS) ** 0.7
         self.least_gain, self.least_fall = _LEAST_GAIN * max(slow, 1.0), _LEAST_FALL * slow
+        if exaggeration > 1 and n <= _FEW_ROWS:
+            self.least_fall = max(self.least_fall, _FALL_BESIDE)
         self.rows = np.unique(np.linspace(0, n - 1, min(n, _JUDGED_ROWS)).astype(int))
         self.rows = self.rows[(self.rows >= p.first) & (self.rows < p.first + p.shape[0])]
         weights = p.weights[self.rows - p.first]

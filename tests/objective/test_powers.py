@@ -10,12 +10,14 @@ from sklearn_icon._objective import ways
 from sklearn_icon._objective.attraction import PowerEdges, SparseEdges
 from sklearn_icon._objective.grid import joint_grid_normalizer, row_grid_normalizers
 from sklearn_icon._objective.normalizers import log_normalizer
-from sklearn_icon._objective.powers import PowerPotential, power_series
+from sklearn_icon._objective.objective import Objective
+from sklearn_icon._objective.powers import PowerMap, PowerPotential, power_map, power_series
 from sklearn_icon._objective.ways import has_power_loop
 
 each = pytest.mark.parametrize(
     "kernel", [learned.Rational(), learned.Rational(1e-3, 5.0), learned.Rational(0.9, 1.0)], ids=str
 )
+ROWS = np.random.default_rng(1).normal(size=(60, 4))
 
 
 def points(n=60, width=8.0, dtype=torch.float32):
@@ -58,9 +60,49 @@ def test_normalisers_are_the_exact_ones(kernel):
     np.testing.assert_allclose(found, wanted, atol=1e-4 * wanted.abs().max().item())
 
 
+def objective_of(kernel, p, **how):
+    how = {"normalization": "joint", "n_components": 2, "dtype": torch.float32, "potential": PowerPotential} | how
+    return Objective(p.conditional(ROWS), kernel, **how)
+
+
+@each
+@pytest.mark.parametrize("width", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize(
+    "p", [supervisory.UniformKNN(6), supervisory.Gaussian(perplexity=20)], ids=str
+)  # few edges and many
+@pytest.mark.parametrize("exaggeration", [1.0, 3.0])
+def test_loss_and_gradient_of_a_map_by_one_call(kernel, width, p, exaggeration):
+    z = points(width=width)
+    free = z.double().requires_grad_()
+    sq = (free[:, None] - free).square().sum(-1)
+    weights = p.conditional(ROWS).toarray()
+    joint = torch.as_tensor(weights + weights.T) / 120
+    log_k = kernel.log_kernel(sq)
+    log_z = (log_k.exp() * (1 - torch.eye(60))).sum().log()
+    attraction = (joint * log_k).sum()
+    (wanted,) = torch.autograd.grad(log_z - exaggeration * attraction, free)
+    found = power_map(objective_of(kernel, p))
+    value, gradient = found.gradient(z, exaggeration, True)
+    entropy = (joint * joint.clamp_min(1e-300).log()).sum()
+    assert value == pytest.approx((entropy - attraction + log_z).item(), abs=1e-4)
+    np.testing.assert_allclose(gradient, wanted, atol=1e-5 * wanted.abs().max().item())
+    value, alone = found.gradient(z, exaggeration, False)
+    assert value is None
+    assert torch.equal(alone, gradient)
+
+
+def test_which_maps_are_one_call():
+    p = supervisory.UniformKNN(6)
+    assert power_map(objective_of(learned.Rational(), p)) is not None
+    for how in ({"normalization": "conditional"}, {"dtype": torch.float64}, {"divergence": "jensen_shannon"}):
+        assert power_map(objective_of(learned.Rational(), p, **how)) is None
+
+
 def test_a_map_too_wide_is_an_error():
     with pytest.raises(FloatingPointError, match="outgrown"):
         PowerPotential(learned.Rational()).place(1e25 * points())
+    with pytest.raises(FloatingPointError, match="outgrown"):
+        power_map(objective_of(learned.Rational(), supervisory.UniformKNN(6))).gradient(1e25 * points(), 1.0, True)
 
 
 def test_which_maps_are_summed_so():
@@ -93,8 +135,8 @@ def test_series_are_those_of_single_precision():
 
 def test_a_map_by_the_loops_is_that_by_tiles(monkeypatch):
     X, how = np.random.RandomState(1).standard_normal((550, 5)), {"max_iter": 30, "n_jobs": 1, "init": "pca"}
-    made, place = [], PowerPotential.place
-    monkeypatch.setattr(PowerPotential, "place", lambda self, z: made.append(len(z)) or place(self, z))
+    made, gradient = [], PowerMap.gradient
+    monkeypatch.setattr(PowerMap, "gradient", lambda self, z, *how: made.append(len(z)) or gradient(self, z, *how))
     by_loops = methods.get("umap").make_estimator(**how).fit(X)
     assert len(made) > 20
     monkeypatch.setattr(ways, "_LEAST_POWERED", 1000)

@@ -157,6 +157,17 @@ def test_no_progress_of_minus_one_is_the_first_check_without_a_lower_loss():
         ICONEmbedding(n_iter_without_progress=-2).fit(X)
 
 
+def test_few_rows_under_an_exaggeration_that_stays_settle():
+    A, names = datasets.load_digits().data[:120], ["parting", "descent", "settling"]
+    m = ICONEmbedding(supervisory="fuzzy", learned=learned.Rational(), late_exaggeration=1.1, random_state=0).fit(A)
+    assert [name for name, *_ in m.phases_][-3:] == names
+    assert m.phases_[-2][1] == 100 and m.stop_reason_ == "settled" and m.n_iter_ < 800
+    one, many = (_maps._Settled(supervisory.UniformKNN(5).conditional(X), torch.zeros(90, 2), f) for f in (1.1, 1.0))
+    assert (one.least_fall, many.least_fall) == (0.01, pytest.approx(2e-3 * (90 / 1800) ** 0.7))
+    drawn = ICONEmbedding(supervisory="fuzzy", late_exaggeration=2.0, method="sampled", max_iter=120, random_state=0)
+    assert "settling" not in [name for name, *_ in drawn.fit(A).phases_]
+
+
 def test_many_rows_end_with_finer_steps(monkeypatch):
     monkeypatch.setattr(_maps, "_PATIENT_ROWS", 200)
     A = datasets.load_digits().data[:500]
