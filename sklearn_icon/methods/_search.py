@@ -64,7 +64,8 @@ class Search:
     ranking_ : dict of ndarray
         A line for each candidate, the best first: "name", "parameters", "score" (mean over folds) and "spread"
         (standard deviation) in its last round, the "rows" of that round, "seconds" in all rounds, and "dropped", why it
-        went no further; empty for the best. `pandas.DataFrame(ranking_)` is a table.
+        went no further; empty for the best. The last round of the default and of its one rival is that of folds drawn
+        anew. `pandas.DataFrame(ranking_)` is a table.
 
     Examples
     --------
@@ -135,9 +136,14 @@ class _Candidate:
         return -np.inf if self.failed else float(self.scores.mean())
 
     def beats(self, other: _Candidate) -> bool:
-        """Whether it is better on average over the same folds, by more than the standard error of the difference."""
-        more = self.scores - other.scores
-        return other.failed or bool(more.mean() > more.std(ddof=1) / np.sqrt(len(more)))
+        """Whether it is better on average over the same folds, by more than the standard error of the difference.
+
+        Folds share rows of their fits, so that its square is (1/k + 1/(k - 1)) times the variance between folds.
+        """
+        if self.failed or other.failed:
+            return not self.failed
+        more, k = self.scores - other.scores, len(self.scores)
+        return bool(more.mean() > more.std(ddof=1) * np.sqrt(1 / k + 1 / (k - 1)))
 
 
 def search(
@@ -156,12 +162,17 @@ def search(
     ::
 
         rounds r = 0, 1, ...:   c_r = c / 3^r candidates are cross-validated on n_r = min(n, 3^r n_0) rows
-        fits * rows = sum_r (c_r + 1) (k - 1) n_r + n <= budget * n,     k folds
+        fits * rows = sum_r c_r (k - 1) n_r + 2 (k - 1) n + n <= budget * n,     k folds
 
     Candidates are the cells of a family whose estimator reads what is there, and for some a few of their parameters:
-    perplexity, neighbours, uniform mass, temperature, `C`, a network. The best third of a round goes on, and the
-    default of the family's estimator with them. It is kept in the end unless another beats it, on average over folds of
-    all rows, by more than the standard error of the difference. Neighbours are searched once for all candidates of a
+    perplexity, neighbours, uniform mass, temperature, `C`, a network. The best third of a round goes on. Which of many
+    was best is in part luck, so the one best of the last round and the default of the family's estimator are then
+    scored on folds of all rows that are drawn anew. With d_f the difference of their scores on fold f, the default
+    stays unless ::
+
+        mean_f d_f > sd_f(d_f) sqrt(1/k + 1/(k - 1)),
+
+    the standard error of a mean over folds whose fits share rows. Neighbours are searched once for all candidates of a
     fold.
 
     Parameters
@@ -202,6 +213,11 @@ def search(
     ValueError
         An unknown family, one that reads what is not there, a budget too small for the candidates; or all have failed.
 
+    References
+    ----------
+    Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", AISTATS 2016, for
+    the halving; Nadeau and Bengio, "Inference for the generalization error", Machine Learning 2003, for the error.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -222,11 +238,15 @@ def search(
     family, seed = _family(family, y, params), int(check_random_state(random_state).randint(2**31 - 1))
     candidates = _candidates(family, {"random_state": seed} | params)
     data = _Data(X, y, family == "supervised", cv, _scoring(scoring, family, params))
-    default, going = candidates[0], _halved(candidates, data, budget, seed)
-    best = next((each for each in going if each.beats(default)), default)
-    for each in {*going} - {best}:
-        beaten = each is default or each.beats(default)
-        each.dropped = "others were better" if beaten else "no better than the default by a standard error"
+    default, best = candidates[0], _halved(candidates, data, budget, seed)
+    if best is not default:
+        default.dropped = ""  # few rows may have been too few for it
+        _compete([default, best], data, data.n, seed + 1)
+        if best.beats(default):
+            default.dropped = default.dropped or "another was better"
+        else:
+            best.dropped = best.dropped or "no better than the default by a standard error"
+            best = default
     candidates = sorted(candidates, key=lambda each: (each is not best, -each.rows, -each.score))
     return Search(best.estimator().fit(X, y), _ranking(candidates))
 
@@ -323,8 +343,8 @@ def _rounds(n_candidates: int, n: int, cv: int, budget: float | None) -> list[in
         return [min(n, first * _FACTOR**r) for r in range(ceil(log(n / first, _FACTOR) - 1e-9) + 1)]
 
     def cost(rounds: list[int]) -> float:
-        fits = [ceil(n_candidates / _FACTOR**r) + 1 for r in range(len(rounds))]
-        return 1 + (cv - 1) * float(np.dot(fits, rounds)) / n
+        fits = [ceil(n_candidates / _FACTOR**r) for r in range(len(rounds))]
+        return 1 + (cv - 1) * (2 + float(np.dot(fits, rounds)) / n)
 
     if budget is None:
         return of(min(n, max(int(_FIRST_PART * n), _FIRST_ROWS)))
@@ -338,19 +358,18 @@ def _rounds(n_candidates: int, n: int, cv: int, budget: float | None) -> list[in
     )
 
 
-def _halved(candidates: list[_Candidate], data: _Data, budget: float | None, seed: int) -> list[_Candidate]:
-    """The candidates of the last round, the best first, and the first one, which is the default, wherever it stands."""
-    default, going = candidates[0], candidates
+def _halved(candidates: list[_Candidate], data: _Data, budget: float | None, seed: int) -> _Candidate:
+    """The best candidate of the last round."""
+    going = candidates
     for n_rows in _rounds(len(candidates), data.n, data.cv, budget):
         _compete(going, data, n_rows, seed)
         left = sorted((each for each in going if not each.failed), key=lambda each: -each.score)
         if not left:
-            raise ValueError(f"all candidates failed, the first of {len(candidates)} as {default.dropped}")
-        going = left[: ceil(len(left) / _FACTOR)] if n_rows < data.n else left
-        for each in set(left) - {*going, default}:
+            raise ValueError(f"all candidates failed, the first of {len(candidates)} as {candidates[0].dropped}")
+        going = left[: ceil(len(left) / _FACTOR)] if n_rows < data.n else left[:1]
+        for each in set(left) - {*going}:
             each.dropped = "others were better"
-        going = going if default.failed or default in going else [*going, default]
-    return going
+    return going[0]
 
 
 def _compete(candidates: list[_Candidate], data: _Data, n_rows: int, seed: int) -> None:

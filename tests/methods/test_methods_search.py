@@ -32,9 +32,9 @@ def columns(found, *titles):
 @pytest.mark.parametrize("n_candidates, n, cv, budget", [(16, 1800, 5, 60), (7, 90, 2, 12), (20, 10_000, 3, 25.5)])
 def test_rounds_keep_within_the_budget(n_candidates, n, cv, budget):
     def cost(rounds):
-        trained, count = n, n_candidates
+        trained, count = n + 2 * (cv - 1) * n, n_candidates
         for rows in rounds:
-            trained += (count + 1) * (cv - 1) * rows
+            trained += count * (cv - 1) * rows
             count = -(-count // 3)
         return trained / n
 
@@ -83,9 +83,39 @@ def test_the_default_stays_unless_it_is_beaten(cells):
 def test_a_candidate_beats_by_more_than_a_standard_error():
     one, other = (_Candidate(name, None, {}, {}) for name in "ab")
     other.scores = np.array([0.1, 0.5, 0.3])
-    for more, beats in (([0.1, 0.1, 0.1], True), ([0.3, 0.0, -0.1], False), ([0.3, 0.1, 0.0], True)):
+    for more, beats in (([0.1, 0.1, 0.1], True), ([0.3, 0.1, 0.0], False), ([0.3, 0.2, 0.0], True)):
+        assert (np.mean(more) > np.std(more, ddof=1) * np.sqrt(1 / 3 + 1 / 2)) == beats
         one.scores = other.scores + more
         assert one.beats(other) == beats
+    one.scores, none = np.array([np.nan]), _Candidate("c", None, {}, {})
+    assert other.beats(none)
+    assert not one.beats(other)
+    assert not one.beats(none)
+
+
+def test_luck_on_the_folds_that_rank_is_not_enough(cells):
+    cells("t-sne", "pca", "sne")
+    held_out = {}
+
+    def by_luck(estimator, X, y=None):
+        name = type(estimator.learned).__name__
+        folds = held_out.setdefault(name, [])
+        folds.append(X)
+        return {"WideGaussian": 0.9 if len(folds) <= 2 else 0.1, "StudentT": 0.5}.get(name, 0.4)
+
+    found = methods.search(X, scoring=by_luck, cv=2, n_components=1, **FEW)
+    lines = {
+        name: (score, why) for name, p, score, why in columns(found, "name", "parameters", "score", "dropped") if not p
+    }
+    assert lines == {
+        "t-sne": (0.5, ""),
+        "sne": (0.4, "others were better"),
+        "pca": (0.1, "no better than the default by a standard error"),
+    }
+    assert found.ranking_["name"][0] == "t-sne"
+    pca = held_out["WideGaussian"]
+    assert len(pca) == 4
+    assert not any(np.array_equal(np.sort(ranked, 0), np.sort(anew, 0)) for ranked in pca[:2] for anew in pca[2:])
 
 
 def test_halving_drops_two_thirds(cells):
