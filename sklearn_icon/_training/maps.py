@@ -36,7 +36,9 @@ _MOST_STEPS, _DRAWN_STEPS = 1000, 250  # unless max_iter says how many
 _EXPLORATION = 40, 40, 0.8, 40
 _TRIAL = 40, 40, 0.8, 0  # of each of several maps
 _UNFOLDING = 80, 120, 0.9, 50  # of up to 10,000 rows: sheets unfold, and steps cost little
-_SHEET, _ONCE_MORE = 4.0, (80, 60)  # neighbours near while exaggerated, of ten; steps of a sheet's second unfolding
+# Neighbours near while exaggerated, of ten, in a sheet: where rows swing by a large momentum, and of several maps side
+# by side, of so many rows at least; steps and momentum of a sheet's second unfolding.
+_SHEET, _SHEET_OF_FEW, _LEAST_SHEET, _ONCE_MORE = 4.0, 6.0, 300, (80, 60, 0.9)
 _GATHERING = 250, 0, 0.5, 200  # of few rows, whose neighbours a longer way at the falling exaggeration would part
 _PARTING = 0.8  # momentum
 _TRIAL_STEPS = 150  # of maps side by side, after which their losses tell which is best
@@ -123,7 +125,7 @@ def solve_lookup(
     """Free coordinates by momentum descent: exaggerated phases under KL, then the objective itself until it settles.
 
     The exaggeration falls in two steps of equal ratio, so that clusters grow before they part: in one step they tear.
-    Of few rows, up to 1,000, in one map it falls in one; of up to 10,000, where four of ten neighbours are near then,
+    Of few rows, up to 1,000, in one map it falls in one; of 300 to 10,000, where many of ten neighbours are near then,
     as in a sheet, rows go through it once more. Then rows part slowly before the descent goes at its full rate. Few
     rows under an exaggeration that stays go on with a greater momentum, as their parts move away from each other. Equal
     rows of X, where it holds features, have equal coordinates. Maps of few rows descend side by side from starts that
@@ -202,8 +204,9 @@ class _Lookup:
         for phase in exaggerated:
             yield phase._replace(n_steps=min(phase.n_steps, self.left))
         if n_early == n_all and journal.recalled("sheet", self._is_sheet):
-            for phase, n_steps in zip(exaggerated, _ONCE_MORE, strict=True):
-                yield phase._replace(n_steps=min(n_steps, self.left))
+            *more, momentum = _ONCE_MORE
+            for phase, n_steps in zip(exaggerated, more, strict=True):
+                yield phase._replace(n_steps=min(n_steps, self.left), momentum=momentum)
         for phase in (
             Phase("parting", n_parting, final, _PARTING),
             Phase("descent side by side", n_several, final, explores),
@@ -215,7 +218,11 @@ class _Lookup:
 
     def _is_sheet(self) -> bool:
         """Whether as many neighbours are near while rows are exaggerated as in a sheet, which tears as it unfolds."""
-        return self._exploration() is _UNFOLDING and self.settled.measured_recall() >= _SHEET
+        several = self.several is not None
+        if len(self.z) < _LEAST_SHEET or not (several or self._exploration() is _UNFOLDING):
+            return False
+        self.settled.z = self.found()
+        return self.settled.measured_recall() >= (_SHEET_OF_FEW if several else _SHEET)
 
     def _exploration(self) -> tuple[int, int, float, int]:
         """(early steps, falling ones, their momentum, parting ones)."""
