@@ -43,7 +43,7 @@ _GATHERING = 250, 0, 0.5, 200  # of few rows, whose neighbours a longer way at t
 _PARTING = 0.8  # momentum
 _TRIAL_STEPS = 150  # of maps side by side, after which their losses tell which is best
 _MOMENTUM, _MOMENTUM_OF_FEW, _FEW_ROWS = 0.93, 0.9, 1000
-_MOMENTUM_BESIDE, _STEADY = 0.97, 100  # of few rows where an exaggeration stays, which part to the end; steps before
+_BESIDE, _MOMENTUM_BESIDE, _STEADY = 1.25, 0.97, 100  # a small exaggeration that stays; then; steps before
 _MAX_STEP = 5.0
 _LOSS_EVERY = 25
 _PATIENT_ROWS = 10_000  # more: a short exploration, the repulsion at every other step, rough steps and then fine ones
@@ -127,7 +127,8 @@ def solve_lookup(
     The exaggeration falls in two steps of equal ratio, so that clusters grow before they part: in one step they tear.
     Of few rows, up to 1,000, in one map it falls in one; of 300 to 10,000, where many of ten neighbours are near then,
     as in a sheet, rows go through it once more. Then rows part slowly before the descent goes at its full rate. Few
-    rows under an exaggeration that stays go on with a greater momentum, as their parts move away from each other. Equal
+    rows by UMAP's kernel under a small exaggeration that stays go on with a greater momentum, as their parts move away
+    from each other; under a large one they would swing. Equal
     rows of X, where it holds features, have equal coordinates. Maps of few rows descend side by side from starts that
     `explore` draws.
     """
@@ -178,7 +179,8 @@ class _Lookup:
         self.pull = None
         if descent.pulled_to is not None:
             self.pull = StartPull(descent.pulled_to, descent.init_weight, self.loss.learned, **run.like)
-        self.settled, self.rate = _Settled(p, self.z, descent.exaggeration[1]), 0.0
+        self.beside = by_powers and 1 < descent.exaggeration[1] <= _BESIDE and len(self.z) <= _FEW_ROWS
+        self.settled, self.rate = _Settled(p, self.z, self.beside), 0.0
         journal.remember_fields(self.settled, "loss", "recall")
         if self.tail is not None:
             self.tail.remember(self.objective)
@@ -195,7 +197,7 @@ class _Lookup:
         n_several = min(_TRIAL_STEPS, (most - n_early) // 2) if self.several is not None else 0
         n_fine = most // 4 if self.refined else 0
         n_descent, few = most - n_early - n_parting - n_several - n_fine, len(self.z) <= _FEW_ROWS
-        n_steady = min(n_descent, _STEADY) if few and final > 1 and self.rng is None else n_descent
+        n_steady = min(n_descent, _STEADY) if self.beside else n_descent
         momentum = _MOMENTUM_OF_FEW if few else _MOMENTUM
         exaggerated = (
             Phase("early exaggeration", n_first, early, explores),
@@ -358,15 +360,15 @@ class _Count:
 class _Settled:
     """Whether a map gains no more, asked every 50 steps: its loss hardly falls, nor do more neighbours of p come near.
 
-    What counts as hardly grows with the rows, as their steps take longer, and as patience falls. Where an exaggeration
-    stays the descent of few rows goes down another loss than that which is told, whose last per cent tells little.
+    What counts as hardly grows with the rows, as their steps take longer, and as patience falls. `beside` an objective
+    goes a descent under an exaggeration that stays; the last per cent of the objective tells little of it.
     """
 
-    def __init__(self, p: Conditional, z: torch.Tensor, exaggeration: float):
+    def __init__(self, p: Conditional, z: torch.Tensor, beside: bool):
         n = len(z)
         self.z, self.patience, slow = z, 1.0, (n / _FALL_ROWS) ** 0.7
         self.least_gain, self.least_fall = _LEAST_GAIN * max(slow, 1.0), _LEAST_FALL * slow
-        if exaggeration > 1 and n <= _FEW_ROWS:
+        if beside:
             self.least_fall = max(self.least_fall, _FALL_BESIDE)
         self.rows = np.unique(np.linspace(0, n - 1, min(n, _JUDGED_ROWS)).astype(int))
         self.rows = self.rows[(self.rows >= p.first) & (self.rows < p.first + p.shape[0])]

@@ -169,10 +169,12 @@ def test_few_rows_under_an_exaggeration_that_stays_settle():
     m = ICONEmbedding(supervisory="fuzzy", learned=learned.Rational(), late_exaggeration=1.1, random_state=0).fit(A)
     assert [name for name, *_ in m.phases_][-3:] == names
     assert m.phases_[-2][1] == 100 and m.stop_reason_ == "settled" and m.n_iter_ < 800
-    one, many = (_maps._Settled(supervisory.UniformKNN(5).conditional(X), torch.zeros(90, 2), f) for f in (1.1, 1.0))
+    one, many = (_maps._Settled(supervisory.UniformKNN(5).conditional(X), torch.zeros(90, 2), b) for b in (True, False))
     assert (one.least_fall, many.least_fall) == (0.01, pytest.approx(2e-3 * (90 / 1800) ** 0.7))
-    drawn = ICONEmbedding(supervisory="fuzzy", late_exaggeration=2.0, method="sampled", max_iter=120, random_state=0)
-    assert "settling" not in [name for name, *_ in drawn.fit(A).phases_]
+    for how in ({"learned": learned.Rational(), "late_exaggeration": 2.0}, {"late_exaggeration": 1.1}):
+        for method in ("exact", "sampled"):
+            other = ICONEmbedding(supervisory="fuzzy", method=method, max_iter=120, random_state=0, **how)
+            assert "settling" not in [name for name, *_ in other.fit(A).phases_]
 
 
 def test_many_rows_end_with_finer_steps(monkeypatch):
