@@ -128,9 +128,8 @@ def solve_lookup(
     Of few rows, up to 1,000, in one map it falls in one; of 300 to 10,000, where many of ten neighbours are near then,
     as in a sheet, rows go through it once more. Then rows part slowly before the descent goes at its full rate. Few
     rows by UMAP's kernel under a small exaggeration that stays go on with a greater momentum, as their parts move away
-    from each other; under a large one they would swing. Equal
-    rows of X, where it holds features, have equal coordinates. Maps of few rows descend side by side from starts that
-    `explore` draws.
+    from each other; under a large one they would swing. Equal rows of X, where it holds features, have equal
+    coordinates. Maps of few rows descend side by side from starts that `explore` draws.
     """
     lookup = _Lookup(p, loss, start, descent, run, explore)
     phases: list[tuple[str, SolverResult]] = []

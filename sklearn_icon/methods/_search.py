@@ -247,6 +247,8 @@ def search(
         else:
             best.dropped = best.dropped or "no better than the default by a standard error"
             best = default
+        if best.failed:
+            raise ValueError(f"the best candidate and the default failed on other folds, the default as {best.dropped}")
     candidates = sorted(candidates, key=lambda each: (each is not best, -each.rows, -each.score))
     return Search(best.estimator().fit(X, y), _ranking(candidates))
 

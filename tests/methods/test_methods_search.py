@@ -236,3 +236,21 @@ def test_a_metric_may_be_any_function():
     found = methods.search(rows, n_clusters=2, metric=lambda a, b: np.abs(a - b).sum(), cv=2, random_state=0)
     assert np.isfinite(found.ranking_["score"]).any()
     assert not any("pickle" in why.lower() for why in found.ranking_["dropped"])
+
+
+def test_failures_on_folds_drawn_anew_are_told(cells):
+    cells("t-sne", "pca")
+    calls, most = [], np.inf
+
+    def scored(estimator, X, y=None):
+        calls.append(X)
+        if len(calls) > most:
+            raise RuntimeError("no score")
+        return float(type(estimator.learned).__name__ == "WideGaussian")
+
+    how = {"scoring": scored, "cv": 2, "n_components": 1} | FEW
+    methods.search(X, **how)
+    most = len(calls) - 4  # two folds of two candidates come last
+    calls.clear()
+    with pytest.raises(ValueError, match="failed on other folds, the default as RuntimeError: no score"):
+        methods.search(X, **how)
